@@ -1,0 +1,54 @@
+// Integer expressions over named values, as op definitions and launch plans use them. A thin layer over muparser:
+// muparser computes in double, so every value and result must be an integer below 2^53; anything else is an error.
+//
+// Syntax: + - * / % ( ) < <= > >= == != && || ! ?: and min max abs; ceil_div(a,b) floor_div(a,b) round_up(a,b) log2(a)
+// is_pow2(a). `/` is exact division: a remainder is an error at evaluation (use ceil_div or floor_div).
+// Enumerators (bf16, nk, mfma, gfx90a …) are names too: symbol_value("nk") is the value bound to the name `nk`.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace kgen {
+
+// Names bound to integers. Kept sorted so that texts made from it are the same every time.
+using Env = std::map<std::string, std::int64_t, std::less<>>;
+
+// A stable integer for an enumerator's name, equal names giving equal values in every process and version
+// (hash of the text, in [2^40, 2^41), so that it meets no dimension by accident).
+std::int64_t symbol_value(std::string_view name);
+
+class Expr {
+ public:
+  Expr();  // the constant 0
+  ~Expr();
+  Expr(const Expr&);
+  Expr(Expr&&) noexcept;
+  Expr& operator=(const Expr&);
+  Expr& operator=(Expr&&) noexcept;
+
+  // Parses; the error names the column in `text`. Parsing does not need the values of the names.
+  static Result<Expr> parse(std::string_view text);
+
+  const std::string& text() const;
+  // Names the expression reads, sorted, each once.
+  const std::vector<std::string>& names() const;
+
+  // Value with every name bound by `env`. Names that are missing are an error naming them.
+  Result<std::int64_t> eval(const Env& env) const;
+
+  // Fast path for enumeration: values by position in names(). Not thread-safe on one Expr; copies are independent.
+  Result<std::int64_t> eval_slots(const std::int64_t* values) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kgen

@@ -1,0 +1,103 @@
+// The launch plan: everything that is needed to launch a candidate without the generator. The generator writes it, the DB
+// stores it as JSON beside the code object, the tuner and the runtime read it. All sizes are expressions over the
+// problem's dims and the plan's own constants (tunables, derived values, attributes), so one plan serves every shape
+// that `needs` admits.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/expr.h"
+#include "base/result.h"
+
+namespace kgen {
+
+enum class DType { kFp64, kFp32, kFp16, kBf16, kInt8, kInt32, kInt64 };
+
+std::string_view dtype_name(DType dtype);  // "fp64" "fp32" "fp16" "bf16" "int8" "int32" "int64"
+Result<DType> find_dtype(std::string_view name);
+int dtype_bytes(DType dtype);
+
+enum class Role {
+  kIn,         // tensor read
+  kOut,        // tensor written
+  kInOut,      // tensor read and written
+  kWorkspace,  // scratch, contents undefined before and after a launch
+  kPrepared,   // written once by the plan's prepare steps from weight tensors, read by every launch
+  kScalar,     // by value
+  kDim,        // by value, int64
+};
+
+std::string_view role_name(Role role);  // "in" "out" "inout" "workspace" "prepared" "scalar" "dim"
+
+// One kernel parameter. Every kernel of a plan takes all parameters in this order.
+struct Param {
+  std::string name;
+  Role role = Role::kIn;
+  DType dtype = DType::kFp32;
+  std::vector<Expr> shape;    // tensors: elements an axis; workspace and prepared: one entry, the element count
+  std::vector<Expr> strides;  // tensors: elements, one an axis
+  Expr present;               // 0: this operand does not exist for the problem and null is passed
+  double default_value = 0;   // scalars
+  int align = 16;             // bytes that the pointer must be a multiple of
+};
+
+// One kernel launch.
+struct Step {
+  std::string kernel;   // entry point in the code object
+  bool prepare = false; // runs once per weight (kgen_prepare), not per launch
+  Expr when;            // 0: skipped for this shape
+  std::array<Expr, 3> grid;  // blocks
+  Expr block;           // work-items (one-dimensional blocks)
+  Expr lds_bytes;       // dynamic LDS
+};
+
+struct Plan {
+  Env constants;              // tunables, derived values, attribute symbols, arch facts
+  std::vector<std::string> dims;  // all dims of the op in declared order
+  std::vector<Expr> dim_defaults; // beside dims: value where the caller gives none; text() == "" means required
+  std::vector<Param> params;
+  std::vector<Step> steps;
+  std::vector<Expr> needs;    // all must be non-zero for a shape, else the kernel is not legal for it
+  Expr flops;                 // of the problem, a multiply-add counted as 2
+  Expr bytes;                 // least bytes moved (OPS 0.2)
+};
+
+std::string plan_to_json(const Plan& plan);
+Result<Plan> plan_from_json(std::string_view json);
+
+// A plan with every expression evaluated for one shape.
+struct BoundParam {
+  std::string name;
+  Role role = Role::kIn;
+  DType dtype = DType::kFp32;
+  bool present = true;
+  std::vector<std::int64_t> shape, strides;
+  std::int64_t bytes = 0;  // extent of the tensor from its first to its last element, or of the workspace
+  std::int64_t value = 0;  // dims
+  double default_value = 0;
+  int align = 16;
+};
+struct BoundStep {
+  std::string kernel;
+  bool prepare = false;
+  std::array<std::uint32_t, 3> grid{};
+  std::uint32_t block = 0;
+  std::uint32_t lds_bytes = 0;
+};
+struct BoundPlan {
+  std::vector<BoundParam> params;
+  std::vector<BoundStep> steps;   // those whose `when` holds and whose grid is not empty
+  std::int64_t workspace_bytes = 0;  // sum over present workspace buffers, each rounded up to 256
+  std::int64_t prepared_bytes = 0;   // likewise
+  double flops = 0, bytes = 0;
+};
+
+// Fills in dim defaults, checks `needs`, ranges and overflow. `dims` may name a subset (the rest take defaults).
+// kBadInput when a dim is unknown, missing or negative; kCheckFailed when the shape is not one the plan is legal for.
+Result<BoundPlan> bind(const Plan& plan, const Env& dims);
+
+}  // namespace kgen

@@ -1,0 +1,45 @@
+// The tuning space of an op on an architecture: legal candidates only, pruned while they are generated.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "generator/spec.h"
+
+namespace kgen {
+
+// A variant with a value for each of its tunables. Values of symbolic tunables are symbol_value(name).
+struct Candidate {
+  std::string variant;
+  std::vector<std::pair<std::string, std::string>> params;  // in declared order, spelled as in the YAML
+  // "matrix tile_m=128 tile_n=64 …": canonical, what the DB stores and --config takes back.
+  std::string key() const;
+  bool operator==(const Candidate&) const = default;
+};
+
+struct RuleCount {
+  std::string variant, rule, because;
+  std::int64_t removed = 0;  // partial assignments cut by this rule
+};
+
+struct Space {
+  std::vector<Candidate> candidates;
+  double raw_points = 0;            // product of the value counts over all variants
+  std::vector<RuleCount> removed;   // in the order of the rules
+};
+
+// Everything an expression of this op may read for this problem and arch: dims, attributes, arch facts, symbols.
+Env problem_env(const OpSpec&, Arch);
+
+// All legal candidates, in a stable order. kBadInput when the space is empty, naming the rule that removed the last one.
+Result<Space> enumerate(const OpSpec&, Arch, std::size_t limit = SIZE_MAX);
+
+// The default candidate: the first variant whose tunables' defaults satisfy the rules. It is in enumerate()'s list.
+Result<Candidate> default_candidate(const OpSpec&, Arch);
+
+// Parses "variant k=v …" or "k=v,…" (missing ones take defaults) and checks it against the rules.
+Result<Candidate> parse_candidate(const OpSpec&, Arch, std::string_view text);
+
+}  // namespace kgen

@@ -1,0 +1,148 @@
+// What the user asks for (ops.yaml, or an entry list as in shapes/*.yaml) and what an operator is (ops/*.yaml), as data.
+// Errors carry "file:line:column".
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/arch.h"
+#include "base/plan.h"
+#include "base/result.h"
+
+namespace kgen {
+
+// A dim of an operator, e.g. gemm's m, or lda with default "k".
+struct DimDef {
+  std::string name, doc;
+  std::string default_text;  // expression over earlier dims and attributes; "" = required
+};
+
+// Part of a problem's identity besides dims: dtype, b_layout, epilogue, causal …
+struct AttributeDef {
+  enum class Kind { kEnum, kDType, kList, kInt, kText };
+  std::string name, doc;
+  Kind kind = Kind::kEnum;
+  std::vector<std::string> values;   // enum, dtype, list: what is allowed
+  std::string default_text;          // list: comma-joined; "" = required unless list. May name an earlier attribute.
+};
+
+// Test data for an argument: how verification fills it (OPS.md: inputs that can expose faults).
+struct InitDef {
+  std::string distribution = "normal";  // normal, uniform, int (uniform integers in [lo, hi]), constant
+  double mean = 0, scale = 1, lo = 0, hi = 0;
+};
+
+struct ArgumentDef {
+  Param param;           // dtype here is a placeholder; the real one is dtype_text resolved per problem
+  std::string dtype_text;  // name of a dtype attribute ("dtype", "out_dtype") or a fixed dtype ("fp32")
+  InitDef init;
+};
+
+struct Rule {
+  Expr require;          // must be non-zero
+  std::string because;   // one line of reason
+  int line = 0;
+};
+
+struct TunableDef {
+  std::string name, doc;
+  std::vector<std::string> values;   // integers or enumerators, in order
+  bool symbolic = false;             // enumerators
+  std::string default_text;          // expression or enumerator, used by the default candidate
+};
+
+// Named integer computed from dims, attributes, tunables and arch facts; also emitted into Config.
+struct DerivedDef {
+  std::string name;
+  Expr value;
+};
+
+struct StepDef {
+  std::string kernel;
+  bool prepare = false;
+  std::string when_text, grid_text[3], block_text, lds_text, min_blocks_text;
+};
+
+// One way to compute the operator: templates, tunables, rules and steps.
+struct VariantDef {
+  std::string name, doc;
+  std::vector<std::string> templates;   // header paths, may contain ${name} of an attribute or arch fact
+  Expr when;                            // over arch facts and attributes: is the variant offered at all
+  std::string when_because;
+  std::vector<TunableDef> tunables;
+  std::vector<DerivedDef> derived;
+  std::vector<Rule> rules;
+  std::vector<ArgumentDef> buffers;     // workspace and prepared
+  std::vector<StepDef> steps;
+};
+
+// Reference: a naive kernel in the same dialect, one output element a work-item, in double.
+struct ReferenceDef {
+  std::string header;                             // template path
+  std::map<std::string, std::string> terms_text;  // output -> K of the tolerance, expression
+  std::string cost_text;                          // multiply-adds of the whole reference, expression
+  // Freivalds check of one output where `when` holds (linear epilogues): D·x against the operands for random x in {-1, 1}.
+  struct Projection {
+    std::string output, when_text, length_text;  // length: doubles of the intermediate vector (gemm: batch*k)
+  };
+  std::optional<Projection> projection;
+};
+
+struct OpDef {
+  std::string name, doc, file;          // file: "ops/gemm.yaml" for built-ins, else a path
+  std::string folder;                   // where `templates` of a user's op are looked up first; "" for built-ins
+  std::vector<DimDef> dims;
+  std::vector<AttributeDef> attributes; // "dtype" is always first
+  std::vector<ArgumentDef> arguments;
+  std::vector<Param> scalars;
+  std::string flops_text, bytes_text;
+  ReferenceDef reference;
+  std::vector<VariantDef> variants;
+  std::string source_hash;              // of the YAML and every template it names, prelude included
+};
+
+// One op on one shape with one set of attributes.
+struct Problem {
+  Env dims;                                        // every dim of the op, defaults resolved
+  std::map<std::string, std::string> attributes;   // every attribute, lists comma-joined in order
+  std::string label;                               // "name:" or "id:" of the spec, for people
+  int count = 1;                                   // weight in totals; 0 = alternative
+};
+
+// Signature: op and attributes, canonical: "gemm accumulate=fp32 b_layout=nk dtype=bf16 epilogue=bias,silu".
+std::string signature(const OpDef&, const Problem&);
+// Dims, canonical, only those that differ from their defaults: "k=4096 m=1 n=12288".
+std::string dims_key(const OpDef&, const Problem&);
+
+struct TuneOptions {
+  int budget = 0;                                          // 0 = not given
+  std::map<std::string, std::vector<std::string>> params;  // narrow or extend a tunable's values
+};
+
+struct OpSpec {
+  std::shared_ptr<const OpDef> op;
+  Problem problem;
+  TuneOptions tune;
+};
+
+// Loads a spec file: ops.yaml format or an entry list; `include:` relative to the file. Zero dims are kept (legal, nothing
+// to launch). Unknown keys, ops, dims, attributes: kBadInput with position and nearest valid name.
+Result<std::vector<OpSpec>> parse_spec(const std::string& path);
+// Same from text; `path` is used for messages and relative includes.
+Result<std::vector<OpSpec>> parse_spec_text(std::string_view yaml, const std::string& path);
+
+// An operator by name: a built-in, or a path to a user's YAML.
+Result<std::shared_ptr<const OpDef>> load_op(const std::string& name_or_path);
+std::vector<std::string> builtin_ops();
+
+// Embedded file by its path from the repository root ("ops/gemm.yaml", "templates/prelude.h"); nullopt when absent.
+std::optional<std::string_view> embedded_file(std::string_view path);
+
+// Builds one problem from "dim=val" words as `kgen lookup` and `kgen verify` take them; attributes likewise.
+Result<Problem> make_problem(const OpDef&, const std::vector<std::pair<std::string, std::string>>& words);
+
+}  // namespace kgen
