@@ -285,11 +285,13 @@ def table(rows, device):
         best = min(vendors, key=lambda n: vendors[n]["best_us"])
         ratio = lambda p: f"{p['best_us'] / us:.2f}" if p else ""
         ratios.append(vendors[best]["best_us"] / us)
+        conv_us = f"{conv['best_us']:.1f}" if conv else ""
+        wrong = " WRONG" if mine["wrong"] else ""
         shape = " ".join(f"{k}={v}" for k, v in r["dims"].items())
         lines.append(
-            f"| {r['op']} | {shape} | {r['attributes'].get('epilogue', '')} | {us:.2f}{' WRONG' if mine['wrong'] else ''} | "
+            f"| {r['op']} | {shape} | {r['attributes'].get('epilogue', '')} | {us:.2f}{wrong} | "
             f"{mine['mad_us']:.2f} | {r['flops'] / us / 1e6:.1f} | {r['bytes'] / us / 1e3:.0f} | "
-            f"{blas['best_us']:.2f} | {f'{conv['best_us']:.1f}' if conv else ''} | {best} | {ratio(blas)} | {ratio(conv)} | "
+            f"{blas['best_us']:.2f} | {conv_us} | {best} | {ratio(blas)} | {ratio(conv)} | "
             f"{ratio(vendors[best])} | {mine['rel_l2']:.1e} |")
     if ratios:
         lines += ["", f"{len(ratios)} problems; geometric mean of best vendor / kgen: {statistics.geometric_mean(ratios):.3f}."]
