@@ -1,0 +1,448 @@
+// The one file that asks which compiler is reading; every template below it is plain C++20.
+//
+// HIP clang and hipcc (freestanding: no ROCm header, no device library), NVCC and NVRTC (no CUDA header), clang's NVPTX
+// back end, and the host's C++ compiler (prelude_host.h). Each section defines the same names: macros KGEN_DEVICE,
+// KGEN_KERNEL(block, min_blocks), KGEN_UNROLL, indices, barriers, shuffles, LDS, conversions, raw exp2. What
+// can be written once is written once, below the sections.
+#pragma once
+
+#if defined(__HIP__) || defined(__CUDA__) || defined(__CUDACC__)
+#define KGEN_HOST_DEVICE __attribute__((host)) __attribute__((device))
+#else
+#define KGEN_HOST_DEVICE
+#endif
+
+namespace kgen {
+
+using i8 = signed char;
+using u8 = unsigned char;
+using i16 = short;
+using u16 = unsigned short;
+using i32 = int;
+using u32 = unsigned;
+using i64 = long long;
+using u64 = unsigned long long;
+static_assert(sizeof(i64) == 8 && sizeof(i32) == 4);
+
+// Storage types. Arithmetic is done in float: to_float, from_float<T>.
+struct f16 {
+  u16 bits;
+};
+struct bf16 {
+  u16 bits;
+};
+
+enum class Arch {
+  host, gfx906, gfx908, gfx90a, gfx942, gfx1030, gfx1100, gfx1151, gfx1200, gfx1201,
+  sm_61, sm_70, sm_75, sm_80, sm_86, sm_89, sm_90
+};
+
+template <class To, class From>
+KGEN_HOST_DEVICE constexpr To bit_cast(const From& value) {
+  return __builtin_bit_cast(To, value);
+}
+
+template <class A, class B>
+inline constexpr bool kSame = false;
+template <class A>
+inline constexpr bool kSame<A, A> = true;
+
+}  // namespace kgen
+
+// ------------------------------------------------------------------------------------------------ AMD: clang -x hip, hipcc
+#if defined(__HIP__)
+#define KGEN_DEVICE __attribute__((device, always_inline)) inline
+#define KGEN_KERNEL(block, min_blocks)                                              \
+  extern "C" __attribute__((global, visibility("default"))) __attribute__((        \
+      amdgpu_flat_work_group_size(block, block), amdgpu_waves_per_eu(kgen::waves_per_simd(block, min_blocks)))) void
+#define KGEN_UNROLL _Pragma("unroll")
+#define KGEN_NO_UNROLL _Pragma("nounroll")
+
+extern __attribute__((shared, aligned(128))) unsigned char kgen_lds[];
+
+namespace kgen {
+
+#if defined(__GFX9__)
+inline constexpr int kWaveSize = 64, kSimds = 4;
+#else
+inline constexpr int kWaveSize = 32, kSimds = 2;  // of one compute unit; a workgroup processor has two
+#endif
+
+// Waves that each SIMD must be able to hold for `min_blocks` resident blocks.
+constexpr int waves_per_simd(int block, int min_blocks) {
+  const int waves = (block + kWaveSize - 1) / kWaveSize * min_blocks;
+  return (waves + kSimds - 1) / kSimds;
+}
+
+KGEN_DEVICE int thread_x() { return int(__builtin_amdgcn_workitem_id_x()); }
+KGEN_DEVICE int block_x() { return int(__builtin_amdgcn_workgroup_id_x()); }
+KGEN_DEVICE int block_y() { return int(__builtin_amdgcn_workgroup_id_y()); }
+KGEN_DEVICE int block_z() { return int(__builtin_amdgcn_workgroup_id_z()); }
+KGEN_DEVICE int block_size() { return int(__builtin_amdgcn_workgroup_size_x()); }
+// The hidden grid size is in work-items.
+KGEN_DEVICE int grid_x() { return int(__builtin_amdgcn_grid_size_x() / u32(__builtin_amdgcn_workgroup_size_x())); }
+KGEN_DEVICE int grid_y() { return int(__builtin_amdgcn_grid_size_y() / u32(__builtin_amdgcn_workgroup_size_y())); }
+KGEN_DEVICE int grid_z() { return int(__builtin_amdgcn_grid_size_z() / u32(__builtin_amdgcn_workgroup_size_z())); }
+KGEN_DEVICE int lane_id() {
+  const u32 low = __builtin_amdgcn_mbcnt_lo(~0u, 0u);
+  return int(kWaveSize == 64 ? __builtin_amdgcn_mbcnt_hi(~0u, low) : low);
+}
+// A value that is the same in all lanes, kept in a scalar register.
+KGEN_DEVICE int uniform(int value) { return __builtin_amdgcn_readfirstlane(value); }
+
+KGEN_DEVICE void sync_block() {
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+  __builtin_amdgcn_s_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+}
+// Barrier that orders LDS alone: loads from global memory stay in flight across it (a workgroup fence would wait for
+// them on RDNA, whose workgroups may span two caches).
+KGEN_DEVICE void sync_lds() {
+#if __clang_major__ >= 19
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup", "local");
+  __builtin_amdgcn_s_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup", "local");
+#else
+  sync_block();
+#endif
+}
+
+KGEN_DEVICE unsigned char* lds_base() { return kgen_lds; }
+
+KGEN_DEVICE u32 shuffle_bits(u32 value, int lane) {
+  return u32(__builtin_amdgcn_ds_bpermute(lane << 2, int(value)));
+}
+
+KGEN_DEVICE float to_float(f16 x) { return float(__builtin_bit_cast(_Float16, x.bits)); }
+KGEN_DEVICE u16 f16_bits(float x) { return __builtin_bit_cast(u16, _Float16(x)); }
+KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
+  return f16{__builtin_bit_cast(u16, __builtin_fmaf16(__builtin_bit_cast(_Float16, a.bits), __builtin_bit_cast(_Float16, b.bits),
+                                                      __builtin_bit_cast(_Float16, c.bits)))};
+}
+KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
+KGEN_DEVICE float exp2_raw(float x) {
+#if __clang_major__ >= 19
+  return __builtin_amdgcn_exp2f(x);
+#else
+  return __builtin_exp2f(x);
+#endif
+}
+KGEN_DEVICE float sqrt_f(float x) { return __builtin_sqrtf(x); }
+KGEN_DEVICE double sqrt_d(double x) { return __builtin_sqrt(x); }
+KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
+
+}  // namespace kgen
+
+// ---------------------------------------------------------------------------- NVIDIA: NVCC, NVRTC, clang -x cuda (NVPTX)
+#elif defined(__CUDACC__) || defined(__CUDA__)
+#define KGEN_UNROLL _Pragma("unroll")
+#define KGEN_NO_UNROLL _Pragma("unroll 1")
+#if defined(__clang__)
+#define KGEN_DEVICE __attribute__((device, always_inline)) inline
+#define KGEN_KERNEL(block, min_blocks) \
+  extern "C" __attribute__((global)) __attribute__((launch_bounds(block, min_blocks))) void
+extern __attribute__((shared, aligned(128))) unsigned char kgen_lds[];
+#else
+#define KGEN_DEVICE __device__ __forceinline__
+#define KGEN_KERNEL(block, min_blocks) extern "C" __global__ __launch_bounds__(block, min_blocks) void
+extern __shared__ __align__(128) unsigned char kgen_lds[];
+#endif
+#if !defined(__CUDA_ARCH__)  // NVCC's parse for its host side, which runs nothing
+#define KGEN_CUDA_ARCH 0
+#else
+#define KGEN_CUDA_ARCH __CUDA_ARCH__
+#endif
+
+namespace kgen {
+
+inline constexpr int kWaveSize = 32;
+
+#if defined(__clang__)
+KGEN_DEVICE int thread_x() { return __nvvm_read_ptx_sreg_tid_x(); }
+KGEN_DEVICE int block_x() { return __nvvm_read_ptx_sreg_ctaid_x(); }
+KGEN_DEVICE int block_y() { return __nvvm_read_ptx_sreg_ctaid_y(); }
+KGEN_DEVICE int block_z() { return __nvvm_read_ptx_sreg_ctaid_z(); }
+KGEN_DEVICE int block_size() { return __nvvm_read_ptx_sreg_ntid_x(); }
+KGEN_DEVICE int grid_x() { return __nvvm_read_ptx_sreg_nctaid_x(); }
+KGEN_DEVICE int grid_y() { return __nvvm_read_ptx_sreg_nctaid_y(); }
+KGEN_DEVICE int grid_z() { return __nvvm_read_ptx_sreg_nctaid_z(); }
+KGEN_DEVICE void sync_block() { __nvvm_bar_sync(0); }
+KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#else
+KGEN_DEVICE int thread_x() { return int(threadIdx.x); }
+KGEN_DEVICE int block_x() { return int(blockIdx.x); }
+KGEN_DEVICE int block_y() { return int(blockIdx.y); }
+KGEN_DEVICE int block_z() { return int(blockIdx.z); }
+KGEN_DEVICE int block_size() { return int(blockDim.x); }
+KGEN_DEVICE int grid_x() { return int(gridDim.x); }
+KGEN_DEVICE int grid_y() { return int(gridDim.y); }
+KGEN_DEVICE int grid_z() { return int(gridDim.z); }
+KGEN_DEVICE void sync_block() { __syncthreads(); }
+KGEN_DEVICE float fma_f(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+KGEN_DEVICE double fma_d(double a, double b, double c) { return __fma_rn(a, b, c); }
+#endif
+KGEN_DEVICE void sync_lds() { sync_block(); }
+KGEN_DEVICE int lane_id() { return thread_x() & 31; }
+KGEN_DEVICE int uniform(int value) { return value; }
+
+KGEN_DEVICE unsigned char* lds_base() { return kgen_lds; }
+
+KGEN_DEVICE u32 shuffle_bits(u32 value, int lane) {
+  u32 result;
+  asm volatile("shfl.sync.idx.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(result) : "r"(value), "r"(lane));
+  return result;
+}
+
+KGEN_DEVICE float to_float(f16 x) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(x.bits));
+  return result;
+}
+KGEN_DEVICE u16 f16_bits(float x) {
+  u16 result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result) : "f"(x));
+  return result;
+}
+KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
+  f16 result;
+  asm("fma.rn.f16 %0, %1, %2, %3;" : "=h"(result.bits) : "h"(a.bits), "h"(b.bits), "h"(c.bits));
+  return result;
+}
+KGEN_DEVICE float exp2_raw(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+KGEN_DEVICE float sqrt_f(float x) {
+  float result;
+  asm("sqrt.rn.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+KGEN_DEVICE double sqrt_d(double x) {
+  double result;
+  asm("sqrt.rn.f64 %0, %1;" : "=d"(result) : "d"(x));
+  return result;
+}
+KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / sqrt_f(x); }
+
+// Address within the block's shared memory, as PTX instructions take it.
+KGEN_DEVICE u32 lds_address(const void* p) {
+  u64 address;
+  asm("cvta.to.shared.u64 %0, %1;" : "=l"(address) : "l"(p));
+  return u32(address);
+}
+
+#if KGEN_CUDA_ARCH >= 800
+// Copies kBytes (4, 8 or 16) from global memory to LDS without passing registers; bytes from `valid` on become 0 (none is
+// read where valid is 0). Both addresses are multiples of kBytes.
+template <int kBytes>
+KGEN_DEVICE void async_copy(u32 lds, const void* global, int valid) {
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(lds), "l"(global), "r"(valid) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(lds), "l"(global), "n"(kBytes), "r"(valid) : "memory");
+}
+// All of it, without the mask.
+template <int kBytes>
+KGEN_DEVICE void async_copy(u32 lds, const void* global) {
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(lds), "l"(global) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(lds), "l"(global), "n"(kBytes) : "memory");
+}
+KGEN_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until at most kPending of the groups committed by this work-item are unfinished.
+template <int kPending>
+KGEN_DEVICE void async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+KGEN_DEVICE void async_copy16(void* lds, const void* global, int valid) { async_copy<16>(lds_address(lds), global, valid); }
+#endif
+
+}  // namespace kgen
+
+// ------------------------------------------------------------------------------------------------------------- the host
+#else
+#include "prelude_host.h"
+#endif
+
+// ------------------------------------------------------------------------------------------------- the same for everyone
+namespace kgen {
+
+KGEN_DEVICE float to_float(float x) { return x; }
+KGEN_DEVICE float to_float(bf16 x) { return bit_cast<float>(u32(x.bits) << 16); }
+
+// Round to nearest even; a NaN keeps its sign and upper payload and stays a NaN.
+KGEN_DEVICE u16 bf16_bits(float x) {
+#if defined(KGEN_CUDA_ARCH) && KGEN_CUDA_ARCH >= 800
+  u16 result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(x));
+  return result;
+#else
+  const u32 bits = bit_cast<u32>(x);
+  const u32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return u16((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : rounded);
+#endif
+}
+
+template <class T>
+KGEN_DEVICE T from_float(float x) {
+  if constexpr (kSame<T, f16>) {
+    return f16{f16_bits(x)};
+  } else if constexpr (kSame<T, bf16>) {
+    return bf16{bf16_bits(x)};
+  } else {
+    static_assert(kSame<T, float>, "from_float makes float, f16 or bf16");
+    return x;
+  }
+}
+
+// N elements, aligned so that one access moves them (16 bytes at most).
+template <class T, int N>
+struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vec {
+  T data[N];
+  KGEN_DEVICE T& operator[](int i) { return data[i]; }
+  KGEN_DEVICE const T& operator[](int i) const { return data[i]; }
+};
+
+// `p` is aligned as Vec<T, N> is.
+template <class T, int N>
+KGEN_DEVICE Vec<T, N> load_vec(const T* p) {
+#if defined(__clang__) || !defined(__CUDACC__)
+  Vec<T, N> v;
+  __builtin_memcpy(&v, __builtin_assume_aligned(p, alignof(Vec<T, N>)), sizeof(v));
+  return v;
+#else
+  return *reinterpret_cast<const Vec<T, N>*>(p);
+#endif
+}
+template <class T, int N>
+KGEN_DEVICE void store_vec(T* p, const Vec<T, N>& v) {
+#if defined(__clang__) || !defined(__CUDACC__)
+  __builtin_memcpy(__builtin_assume_aligned(p, alignof(Vec<T, N>)), &v, sizeof(v));
+#else
+  *reinterpret_cast<Vec<T, N>*>(p) = v;
+#endif
+}
+
+// Dynamic LDS of the block from a byte offset on.
+template <class T>
+KGEN_DEVICE T* lds(int byte_offset) {
+  return reinterpret_cast<T*>(lds_base() + byte_offset);
+}
+
+// Value of another lane of the wave; all lanes take part.
+template <class T>
+KGEN_DEVICE T shuffle(T value, int lane) {
+  if constexpr (sizeof(T) == 4) {
+    return bit_cast<T>(shuffle_bits(bit_cast<u32>(value), lane));
+  } else if constexpr (sizeof(T) == 8) {
+    const u64 bits = bit_cast<u64>(value);
+    const u32 low = shuffle_bits(u32(bits), lane), high = shuffle_bits(u32(bits >> 32), lane);
+    return bit_cast<T>(u64(high) << 32 | low);
+  } else {
+    static_assert(sizeof(T) == 2, "shuffles move 2, 4 or 8 bytes");
+    return bit_cast<T>(u16(shuffle_bits(bit_cast<u16>(value), lane)));
+  }
+}
+template <class T>
+KGEN_DEVICE T shuffle_xor(T value, int mask, int /*width*/ = kWaveSize) {
+  return shuffle(value, lane_id() ^ mask);
+}
+// From `delta` lanes above, within groups of `width` lanes (a power of two); past the group's end the own value.
+template <class T>
+KGEN_DEVICE T shuffle_down(T value, int delta, int width = kWaveSize) {
+  const int lane = lane_id();
+  return shuffle(value, (lane & (width - 1)) + delta < width ? lane + delta : lane);
+}
+
+KGEN_DEVICE float abs_f(float x) { return x < 0.0f ? -x : x; }
+KGEN_DEVICE double abs_d(double x) { return x < 0.0 ? -x : x; }
+
+// Within 3 ulp; infinity above 88.73, 0 below -87.4 (subnormal results are flushed), NaN for NaN.
+KGEN_DEVICE float exp_f(float x) {
+  const float t = x < -150.0f ? -150.0f : x > 130.0f ? 130.0f : x;
+  const float high = t * 1.44269502f;
+  const float low = fma_f(t, 1.44269502f, -high) + t * 1.92596303e-8f;  // log2(e) in two floats
+  return exp2_raw(high) * fma_f(low, 0.693147182f, 1.0f);
+}
+
+// Within 1.5 ulp of erf (two minimax polynomials, joined at |x| = 0.9277; N. Juffa's coefficients).
+KGEN_DEVICE float erf_f(float x) {
+  const float t = abs_f(x), s = x * x;
+  if (t > 0.927734375f) {
+    float r = fma_f(-1.72853470e-5f, t, 3.83197126e-4f);
+    const float u = fma_f(-3.88396438e-3f, t, 2.42546219e-2f);
+    r = fma_f(r, s, u);
+    r = fma_f(r, t, -1.06777877e-1f);
+    r = fma_f(r, t, -6.34846687e-1f);
+    r = fma_f(r, t, -1.28717512e-1f);
+    r = 1.0f - exp_f(fma_f(r, t, -t));
+    return x < 0.0f ? -r : r;
+  }
+  float r = -5.96761703e-4f;
+  r = fma_f(r, s, 4.99119423e-3f);
+  r = fma_f(r, s, -2.67681349e-2f);
+  r = fma_f(r, s, 1.12819925e-1f);
+  r = fma_f(r, s, -3.76125336e-1f);
+  r = fma_f(r, s, 1.28379166e-1f);
+  return fma_f(r, x, x);
+}
+
+KGEN_DEVICE float tanh_f(float x) {
+  const float t = abs_f(x);
+  if (t < 0.55f) {  // the quotient below would cancel
+    const float s = x * x;
+    float r = fma_f(s, 1.57296831e-2f, -5.23002632e-2f);
+    r = fma_f(s, r, 1.33152977e-1f);
+    r = fma_f(s, r, -3.33327681e-1f);
+    return fma_f(r * s, x, x);
+  }
+  const float r = 1.0f - 2.0f / (1.0f + exp_f(2.0f * t));
+  return x < 0.0f ? -r : r;
+}
+
+// Double precision for reference kernels, within a few ulp; freestanding HIP has no library to call.
+KGEN_DEVICE double exp_d(double x) {
+  if (!(x < 709.0)) return x >= 709.0 ? bit_cast<double>(u64(0x7ff) << 52) : x;
+  if (x < -708.0) return 0.0;
+  const int k = int(x * 1.4426950408889634 + (x < 0.0 ? -0.5 : 0.5));
+  const double r = fma_d(-double(k), 1.9082149292705877e-10, fma_d(-double(k), 0.6931471803691238, x));
+  double sum = 1.0;
+  for (int i = 14; i > 0; --i) sum = fma_d(sum, r / i, 1.0);
+  return sum * bit_cast<double>(u64(k + 1023) << 52);
+}
+KGEN_DEVICE double tanh_d(double x) {
+  const double t = abs_d(x);
+  if (t < 0.1) {
+    const double s = x * x;  // continued fraction, exact to 1e-17 here
+    return x / (1.0 + s / (3.0 + s / (5.0 + s / (7.0 + s / (9.0 + s / 11.0)))));
+  }
+  const double r = 1.0 - 2.0 / (1.0 + exp_d(2.0 * t));
+  return x < 0.0 ? -r : r;
+}
+KGEN_DEVICE double erf_d(double x) {
+  const double t = abs_d(x), s = x * x;
+  double r;
+  if (t < 2.5) {  // 2/sqrt(pi) exp(-x^2) sum (2 x^2)^n x / (1*3*...*(2n+1))
+    double term = t;
+    r = t;
+    for (int n = 1; n < 60; ++n) {
+      term *= 2.0 * s / (2 * n + 1);
+      r += term;
+    }
+    r *= 1.1283791670955126 * exp_d(-s);
+  } else if (t < 6.0) {  // continued fraction of erfc
+    double f = t;
+    for (int n = 60; n > 0; --n) f = t + 0.5 * n / f;
+    r = 1.0 - exp_d(-s) / (1.7724538509055161 * f);
+  } else {
+    r = t - t + 1.0;  // NaN stays (no comparison above holds for it)
+    if (t > 1e308) r = 1.0;
+  }
+  return x < 0.0 ? -r : r;
+}
+
+}  // namespace kgen
