@@ -2,7 +2,8 @@
 // muparser computes in double, so every value and result must be an integer below 2^53; anything else is an error.
 //
 // Syntax: + - * / % ( ) < <= > >= == != && || ! ?: and min max abs; ceil_div(a,b) floor_div(a,b) round_up(a,b) log2(a)
-// is_pow2(a). `/` is exact division: a remainder is an error at evaluation (use ceil_div or floor_div).
+// is_pow2(a). log2 rounds down. `/` is exact division: a remainder is an error at evaluation (use ceil_div or floor_div).
+// && and || evaluate both sides, so guard a division with ?: ("b != 0 ? a / b : 0"), which evaluates one branch.
 // Enumerators (bf16, nk, mfma, gfx90a …) are names too: symbol_value("nk") is the value bound to the name `nk`.
 #pragma once
 
@@ -26,7 +27,7 @@ std::int64_t symbol_value(std::string_view name);
 
 class Expr {
  public:
-  Expr();  // the constant 0
+  Expr();  // the constant 0, text() == ""
   ~Expr();
   Expr(const Expr&);
   Expr(Expr&&) noexcept;
@@ -40,7 +41,7 @@ class Expr {
   // Names the expression reads, sorted, each once.
   const std::vector<std::string>& names() const;
 
-  // Value with every name bound by `env`. Names that are missing are an error naming them.
+  // Value with every name bound by `env`. Names that are missing are an error naming them. Safe from any thread.
   Result<std::int64_t> eval(const Env& env) const;
 
   // Fast path for enumeration: values by position in names(). Not thread-safe on one Expr; copies are independent.
