@@ -1,0 +1,133 @@
+// The epilogue of every GEMM-like kernel (tile, skinny, split-K reduce): from fp32 sums to stored output.
+//
+//   t = acc*alpha (+ beta*C[m,n]) (+ bias[n]);  D = act(t) + R  or  act(t + R);  D = D * other[m,n];  one rounding
+//
+// Which parts exist, and whether the residual comes before or after the activation, is read from Config::epilogue_*
+// (1-based position in the op's list, 0 = absent), so an absent part costs nothing. Names read from the parameters:
+// alpha, n, d, ldd, batch_stride_d; with add_c: beta, c, ldc, batch_stride_c; with bias: bias; with add_residual:
+// residual, ldr, batch_stride_r; with mul_other: other, ldo, batch_stride_o. C is not read where beta is 0.
+#pragma once
+#include "prelude.h"
+
+namespace kgen {
+
+// Activations in fp32. Each is finite for |t| up to 1e4 and gives NaN for NaN; where exp overflows, the quotient is 0.
+KGEN_DEVICE float relu(float t) { return t < 0.0f ? 0.0f : t; }  // a NaN compares false and stays
+KGEN_DEVICE float sigmoid(float t) { return 1.0f / (1.0f + exp_f(-t)); }
+KGEN_DEVICE float silu(float t) { return t / (1.0f + exp_f(-t)); }
+KGEN_DEVICE float quick_gelu(float t) { return t / (1.0f + exp_f(-1.702f * t)); }
+KGEN_DEVICE float gelu_erf(float t) { return 0.5f * t * (1.0f + erf_f(t * 0.70710678118654752f)); }
+// t/2*(1+tanh(z)) written as t*sigmoid(2z): one exp and one division, no cancellation for negative t.
+KGEN_DEVICE float gelu_tanh(float t) {
+  const float two_z = 1.5957691216057308f * t * fma_f(0.044715f * t, t, 1.0f);
+  return t / (1.0f + exp_f(-two_z));
+}
+
+// 1-based position of the activation in the op's list, 0 where it has none.
+template <class C>
+inline constexpr int kActivationPosition = C::epilogue_relu + C::epilogue_gelu_erf + C::epilogue_gelu_tanh +
+                                           C::epilogue_silu + C::epilogue_quick_gelu + C::epilogue_sigmoid;
+
+template <class C>
+KGEN_DEVICE float activate(float t) {
+  if constexpr (C::epilogue_relu != 0) return relu(t);
+  if constexpr (C::epilogue_gelu_erf != 0) return gelu_erf(t);
+  if constexpr (C::epilogue_gelu_tanh != 0) return gelu_tanh(t);
+  if constexpr (C::epilogue_silu != 0) return silu(t);
+  if constexpr (C::epilogue_quick_gelu != 0) return quick_gelu(t);
+  if constexpr (C::epilogue_sigmoid != 0) return sigmoid(t);
+  return t;
+}
+
+namespace epilogue_detail {
+
+// Elements of T in the widest access that N values make use of (16 bytes at most).
+template <class T, int N>
+inline constexpr int kChunk = N * int(sizeof(T)) <= 16 ? N : 16 / int(sizeof(T));
+
+template <class T, int N>
+KGEN_DEVICE bool vector_aligned(const T* p) {
+  return reinterpret_cast<u64>(p) % (kChunk<T, N> * sizeof(T)) == 0;
+}
+
+// values[i] = p[i] for i < valid; whole vectors where the address allows it.
+template <int N, class T>
+KGEN_DEVICE void load_columns(const T* p, int valid, float (&values)[N]) {
+  constexpr int kWidth = kChunk<T, N>;
+  static_assert(N % kWidth == 0, "columns are a whole number of vectors");
+  if constexpr (kWidth > 1) {
+    if (valid >= N && vector_aligned<T, N>(p)) {
+      for (int i = 0; i < N; i += kWidth) {
+        const Vec<T, kWidth> v = load_vec<T, kWidth>(p + i);
+        for (int j = 0; j < kWidth; ++j) values[i + j] = to_float(v[j]);
+      }
+      return;
+    }
+  }
+  for (int i = 0; i < N; ++i) values[i] = i < valid ? to_float(p[i]) : 0.0f;
+}
+
+template <int N, class T>
+KGEN_DEVICE void store_columns(T* p, int valid, const float (&values)[N]) {
+  constexpr int kWidth = kChunk<T, N>;
+  if constexpr (kWidth > 1) {
+    if (valid >= N && vector_aligned<T, N>(p)) {
+      for (int i = 0; i < N; i += kWidth) {
+        Vec<T, kWidth> v;
+        for (int j = 0; j < kWidth; ++j) v[j] = from_float<T>(values[i + j]);
+        store_vec<T, kWidth>(p + i, v);
+      }
+      return;
+    }
+  }
+  for (int i = 0; i < N; ++i)
+    if (i < valid) p[i] = from_float<T>(values[i]);
+}
+
+}  // namespace epilogue_detail
+
+// Columns column .. column+N-1 of one row (N a power of two): those at or beyond p.n are neither read nor written.
+// Vector accesses where all N columns exist and the addresses are aligned, which is decided for each operand at run
+// time (a few integer operations; a caller with N == 1 gets the scalar form alone).
+template <class C, int N, class P>
+KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N]) {
+  namespace detail = epilogue_detail;
+  const i64 left = p.n - column;
+  const int valid = left < N ? int(left) : N;
+  if (valid <= 0) return;
+  float t[N];
+  float operand[N];
+  for (int i = 0; i < N; ++i) t[i] = acc[i] * p.alpha;
+  if constexpr (C::epilogue_add_c != 0) {
+    if (p.beta != 0.0f) {
+      detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, operand);
+      for (int i = 0; i < N; ++i) t[i] = fma_f(p.beta, operand[i], t[i]);
+    }
+  }
+  if constexpr (C::epilogue_bias != 0) {
+    detail::load_columns<N>(p.bias + column, valid, operand);
+    for (int i = 0; i < N; ++i) t[i] += operand[i];
+  }
+  if constexpr (C::epilogue_add_residual != 0)
+    detail::load_columns<N>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid, operand);
+  constexpr bool kResidualFirst = C::epilogue_add_residual != 0 && C::epilogue_add_residual < kActivationPosition<C>;
+  for (int i = 0; i < N; ++i) {
+    if constexpr (kResidualFirst) t[i] += operand[i];
+    t[i] = activate<C>(t[i]);
+    if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operand[i];
+  }
+  if constexpr (C::epilogue_mul_other != 0) {
+    detail::load_columns<N>(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid, operand);
+    for (int i = 0; i < N; ++i) t[i] *= operand[i];
+  }
+  detail::store_columns<N>(p.d + batch * p.batch_stride_d + row * p.ldd + column, valid, t);
+}
+
+// One element.
+template <class C, class P>
+KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, float acc) {
+  const float one[1] = {acc};
+  epilogue<C, 1>(p, batch, row, column, one);
+}
+
+}  // namespace kgen
