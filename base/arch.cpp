@@ -9,12 +9,12 @@
 namespace kgen {
 namespace {
 
-// Sources. AMD: the ISA documents of each generation and the subtarget features of LLVM's AMDGPU back end (1.5 times the
-// VGPRs on gfx1100, gfx1151, gfx1200, gfx1201; 8 waves a SIMD from gfx90a on, 10 before). A unit is one compute unit; on
-// RDNA it is half a work-group processor. gfx908 and later CDNA count VGPRs and AGPRs together.
-// NVIDIA: CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability"; of the shared memory a
-// multiprocessor holds, 1 KiB a block is reserved from sm_80 on.
-// Host: a block is one thread with fibers; the limits are chosen so that every portable candidate fits.
+// Sources. AMD: the ISA documents of each generation and the subtarget features of LLVM's AMDGPU back end (1.5 times
+// the VGPRs on gfx1100, gfx1151, gfx1200, gfx1201; 8 waves a SIMD from gfx90a on, 10 before). A unit is one compute
+// unit; on RDNA it is half a work-group processor. gfx908 and later CDNA count VGPRs and AGPRs together. NVIDIA: CUDA
+// C++ Programming Guide, table "Technical Specifications per Compute Capability"; of the shared memory a multiprocessor
+// holds, 1 KiB a block is reserved from sm_80 on. Host: a block is one thread with fibers; the limits are chosen so
+// that every portable candidate fits.
 constexpr int kKiB = 1024;
 constexpr ArchInfo kArchs[] = {
     // name family vendor matrix wave lds_limit lds_unit block regs regs_unit waves async bf16 fp16 fp32
@@ -22,20 +22,33 @@ constexpr ArchInfo kArchs[] = {
     {"gfx908", "cdna", Vendor::kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 40, false, true, true, true},
     {"gfx90a", "cdna", Vendor::kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true},
     {"gfx942", "cdna", Vendor::kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true},
-    {"gfx1030", "rdna2", Vendor::kAmd, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 32, false, false, false, false},
-    {"gfx1100", "rdna3", Vendor::kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
-    {"gfx1151", "rdna3", Vendor::kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
-    {"gfx1200", "rdna4", Vendor::kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
-    {"gfx1201", "rdna4", Vendor::kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
-    {"sm_61", "pascal", Vendor::kNvidia, "none", 32, 48 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false, false},
+    {"gfx1030", "rdna2", Vendor::kAmd, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 32, false, false, false,
+     false},
+    {"gfx1100", "rdna3", Vendor::kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true,
+     false},
+    {"gfx1151", "rdna3", Vendor::kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true,
+     false},
+    {"gfx1200", "rdna4", Vendor::kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true,
+     false},
+    {"gfx1201", "rdna4", Vendor::kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true,
+     false},
+    {"sm_61", "pascal", Vendor::kNvidia, "none", 32, 48 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false,
+     false},
     // Volta's own matrix instruction (m8n8k4) is not supported: clang and later chips emulate it.
-    {"sm_70", "volta", Vendor::kNvidia, "none", 32, 96 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false, false},
-    {"sm_75", "turing", Vendor::kNvidia, "mma_sync", 32, 64 * kKiB, 64 * kKiB, 1024, 255, 65536, 32, false, false, true, false},
-    {"sm_80", "ampere", Vendor::kNvidia, "mma_sync", 32, 163 * kKiB, 164 * kKiB, 1024, 255, 65536, 64, true, true, true, false},
-    {"sm_86", "ampere", Vendor::kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false},
-    {"sm_89", "ada", Vendor::kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false},
-    {"sm_90", "hopper", Vendor::kNvidia, "mma_sync", 32, 227 * kKiB, 228 * kKiB, 1024, 255, 65536, 64, true, true, true, false},
-    {"host", "host", Vendor::kHost, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 1024, 1048576, 32, false, false, false, false},
+    {"sm_70", "volta", Vendor::kNvidia, "none", 32, 96 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false,
+     false},
+    {"sm_75", "turing", Vendor::kNvidia, "mma_sync", 32, 64 * kKiB, 64 * kKiB, 1024, 255, 65536, 32, false, false, true,
+     false},
+    {"sm_80", "ampere", Vendor::kNvidia, "mma_sync", 32, 163 * kKiB, 164 * kKiB, 1024, 255, 65536, 64, true, true, true,
+     false},
+    {"sm_86", "ampere", Vendor::kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true,
+     false},
+    {"sm_89", "ada", Vendor::kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true,
+     false},
+    {"sm_90", "hopper", Vendor::kNvidia, "mma_sync", 32, 227 * kKiB, 228 * kKiB, 1024, 255, 65536, 64, true, true, true,
+     false},
+    {"host", "host", Vendor::kHost, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 1024, 1048576, 32, false, false, false,
+     false},
 };
 
 }  // namespace

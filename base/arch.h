@@ -14,7 +14,8 @@ enum class Vendor { kHost, kAmd, kNvidia };
 // One row of the architecture table. `name` is the compiler's spelling ("gfx90a", "sm_90", "host").
 struct ArchInfo {
   std::string_view name;
-  std::string_view family;       // "host", "gcn", "cdna", "rdna2", "rdna3", "rdna4", "pascal", "volta", "turing", "ampere", "ada", "hopper"
+  std::string_view family;  // "host", "gcn", "cdna", "rdna2", "rdna3", "rdna4", "pascal", "volta", "turing", "ampere",
+                            // "ada", "hopper"
   Vendor vendor;
   std::string_view matrix_unit;  // file stem in templates/mma: "mfma", "wmma11", "wmma12", "mma_sync", or "none"
   int wave_size;                 // lanes that execute together (host: 32, as fibers)
@@ -27,7 +28,7 @@ struct ArchInfo {
   bool async_copy;               // global → LDS without passing registers (cp.async)
   bool bf16_matrix;              // matrix unit takes bf16
   bool fp16_matrix;
-  bool fp32_matrix;              // matrix unit takes true fp32 (CDNA)
+  bool fp32_matrix;  // matrix unit takes true fp32 (CDNA)
 };
 
 using Arch = const ArchInfo*;  // rows live for the whole program; compare by pointer

@@ -67,7 +67,8 @@ double negate(double a) { return -a; }
 double plus(double a) { return a; }
 double logical_not(double a) { return a == 0; }
 
-const std::vector<std::string> kFunctions = {"ceil_div", "floor_div", "round_up", "log2", "is_pow2", "abs", "min", "max"};
+const std::vector<std::string> kFunctions = {"ceil_div", "floor_div", "round_up", "log2",
+                                             "is_pow2",  "abs",       "min",      "max"};
 
 bool name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; }
 bool name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
@@ -162,7 +163,8 @@ Result<Program> scan(std::string_view text) {
       } else {
         const std::string function(text.substr(i, end - i));
         if (std::find(kFunctions.begin(), kFunctions.end(), function) == kFunctions.end())
-          return tl::unexpected(at_column(i, text, "unknown function '" + function + "'" + did_you_mean(function, kFunctions)));
+          return tl::unexpected(
+              at_column(i, text, "unknown function '" + function + "'" + did_you_mean(function, kFunctions)));
       }
     } else if (digit(c)) {
       while (end < text.size() && digit(text[end])) ++end;
@@ -181,7 +183,8 @@ Result<Program> scan(std::string_view text) {
       }
     } else if (c == '&' || c == '|') {
       if (end >= text.size() || text[end] != c)
-        return tl::unexpected(at_column(i, text, fmt::format("'{}' is not an operator; did you mean '{}{}'?", c, c, c)));
+        return tl::unexpected(
+            at_column(i, text, fmt::format("'{}' is not an operator; did you mean '{}{}'?", c, c, c)));
       ++end;
     } else if (std::string_view("+-*%()?:,").find(c) == std::string_view::npos) {
       return tl::unexpected(at_column(i, text, fmt::format("unexpected character '{}'", c)));

@@ -2,7 +2,8 @@
 // muparser computes in double, so every value and result must be an integer below 2^53; anything else is an error.
 //
 // Syntax: + - * / % ( ) < <= > >= == != && || ! ?: and min max abs; ceil_div(a,b) floor_div(a,b) round_up(a,b) log2(a)
-// is_pow2(a). log2 rounds down. `/` is exact division: a remainder is an error at evaluation (use ceil_div or floor_div).
+// is_pow2(a). log2 rounds down. `/` is exact division: a remainder is an error at evaluation (use ceil_div or
+// floor_div).
 // && and || evaluate both sides, so guard a division with ?: ("b != 0 ? a / b : 0"), which evaluates one branch.
 // Enumerators (bf16, nk, mfma, gfx90a …) are names too: symbol_value("nk") is the value bound to the name `nk`.
 #pragma once

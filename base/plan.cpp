@@ -72,7 +72,8 @@ Result<Plan> plan_from(const Json& json) {
   for (const auto& [name, value] : json.at("constants").items()) plan.constants[name] = value.get<std::int64_t>();
   plan.dims = json.at("dims").get<std::vector<std::string>>();
   KGEN_TRY(plan.dim_defaults, parse_exprs(json.at("dim_defaults")));
-  if (plan.dims.size() != plan.dim_defaults.size()) return fail(ErrorKind::kBadInput, "dims and dim_defaults differ in length");
+  if (plan.dims.size() != plan.dim_defaults.size())
+    return fail(ErrorKind::kBadInput, "dims and dim_defaults differ in length");
   for (const Json& item : json.at("params")) {
     Param param;
     param.name = item.at("name").get<std::string>();
@@ -128,7 +129,8 @@ Result<std::vector<std::int64_t>> evaluate(std::span<const Expr> exprs, const En
   std::vector<std::int64_t> values;
   for (const Expr& expr : exprs) {
     KGEN_TRY(const std::int64_t value, expr.eval(env));
-    if (value < 0) return fail(ErrorKind::kBadInput, fmt::format("'{}': '{}' is negative ({})", name, expr.text(), value));
+    if (value < 0)
+      return fail(ErrorKind::kBadInput, fmt::format("'{}': '{}' is negative ({})", name, expr.text(), value));
     values.push_back(value);
   }
   return values;
@@ -185,8 +187,8 @@ Result<std::optional<BoundStep>> bind_step(const Step& step, const Env& env) {
   for (std::size_t axis = 0; axis < 3; ++axis) {
     KGEN_TRY(const std::int64_t blocks, step.grid[axis].eval(env));
     if (blocks < 0 || blocks > kMostBlocks[axis])
-      return fail(ErrorKind::kCheckFailed,
-                  fmt::format("'{}': {} blocks along {} are outside 0 … {}", step.kernel, blocks, "xyz"[axis], kMostBlocks[axis]));
+      return fail(ErrorKind::kCheckFailed, fmt::format("'{}': {} blocks along {} are outside 0 … {}", step.kernel,
+                                                       blocks, "xyz"[axis], kMostBlocks[axis]));
     empty |= blocks == 0;
     bound.grid[axis] = static_cast<std::uint32_t>(blocks);
   }
@@ -197,8 +199,8 @@ Result<std::optional<BoundStep>> bind_step(const Step& step, const Env& env) {
   };
   KGEN_TRY(const std::int64_t block, step.block.eval(env));
   if (block < 1 || block > limit("max_block", 1024))
-    return fail(ErrorKind::kCheckFailed, fmt::format("'{}': a block of {} work-items is outside 1 … {}", step.kernel, block,
-                                                     limit("max_block", 1024)));
+    return fail(ErrorKind::kCheckFailed, fmt::format("'{}': a block of {} work-items is outside 1 … {}", step.kernel,
+                                                     block, limit("max_block", 1024)));
   KGEN_TRY(const std::int64_t lds_bytes, step.lds_bytes.eval(env));
   if (lds_bytes < 0 || lds_bytes > limit("lds_limit", 1 << 30))
     return fail(ErrorKind::kCheckFailed, fmt::format("'{}': {} bytes of LDS are outside 0 … {}", step.kernel, lds_bytes,
@@ -270,7 +272,8 @@ Result<BoundPlan> bind(const Plan& plan, const Env& dims) {
   for (const Expr& need : plan.needs) {
     const auto holds = need.eval(env);
     if (!holds) return fail(ErrorKind::kCheckFailed, "not legal for this shape: " + holds.error().message);
-    if (*holds == 0) return fail(ErrorKind::kCheckFailed, fmt::format("not legal for this shape: needs '{}'", need.text()));
+    if (*holds == 0)
+      return fail(ErrorKind::kCheckFailed, fmt::format("not legal for this shape: needs '{}'", need.text()));
   }
   BoundPlan bound;
   for (const Param& param : plan.params) {
@@ -282,7 +285,8 @@ Result<BoundPlan> bind(const Plan& plan, const Env& dims) {
     item.align = param.align;
     if (param.role == Role::kDim) {
       const auto value = env.find(param.name);
-      if (value == env.end()) return fail(ErrorKind::kBadInput, fmt::format("parameter '{}' is no dim of the plan", param.name));
+      if (value == env.end())
+        return fail(ErrorKind::kBadInput, fmt::format("parameter '{}' is no dim of the plan", param.name));
       item.value = value->second;
     } else if (param.role != Role::kScalar) {
       KGEN_TRY(const std::int64_t present, param.present.eval(env));

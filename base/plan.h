@@ -1,5 +1,5 @@
-// The launch plan: everything that is needed to launch a candidate without the generator. The generator writes it, the DB
-// stores it as JSON beside the code object, the tuner and the runtime read it. All sizes are expressions over the
+// The launch plan: everything that is needed to launch a candidate without the generator. The generator writes it, the
+// DB stores it as JSON beside the code object, the tuner and the runtime read it. All sizes are expressions over the
 // problem's dims and the plan's own constants (tunables, derived values, attributes), so one plan serves every shape
 // that `needs` admits.
 #pragma once
@@ -47,23 +47,23 @@ struct Param {
 
 // One kernel launch.
 struct Step {
-  std::string kernel;   // entry point in the code object
-  bool prepare = false; // runs once per weight (kgen_prepare), not per launch
-  Expr when;            // 0: skipped for this shape
+  std::string kernel;        // entry point in the code object
+  bool prepare = false;      // runs once per weight (kgen_prepare), not per launch
+  Expr when;                 // 0: skipped for this shape
   std::array<Expr, 3> grid;  // blocks
-  Expr block;           // work-items (one-dimensional blocks)
-  Expr lds_bytes;       // dynamic LDS
+  Expr block;                // work-items (one-dimensional blocks)
+  Expr lds_bytes;            // dynamic LDS
 };
 
 struct Plan {
-  Env constants;              // tunables, derived values, attribute symbols, arch facts
-  std::vector<std::string> dims;  // all dims of the op in declared order
-  std::vector<Expr> dim_defaults; // beside dims: value where the caller gives none; text() == "" means required
+  Env constants;                   // tunables, derived values, attribute symbols, arch facts
+  std::vector<std::string> dims;   // all dims of the op in declared order
+  std::vector<Expr> dim_defaults;  // beside dims: value where the caller gives none; text() == "" means required
   std::vector<Param> params;
   std::vector<Step> steps;
-  std::vector<Expr> needs;    // all must be non-zero for a shape, else the kernel is not legal for it
-  Expr flops;                 // of the problem, a multiply-add counted as 2
-  Expr bytes;                 // least bytes moved (OPS 0.2)
+  std::vector<Expr> needs;  // all must be non-zero for a shape, else the kernel is not legal for it
+  Expr flops;               // of the problem, a multiply-add counted as 2
+  Expr bytes;               // least bytes moved (OPS 0.2)
 };
 
 std::string plan_to_json(const Plan& plan);
@@ -90,7 +90,7 @@ struct BoundStep {
 };
 struct BoundPlan {
   std::vector<BoundParam> params;
-  std::vector<BoundStep> steps;   // those whose `when` holds and whose grid is not empty
+  std::vector<BoundStep> steps;      // those whose `when` holds and whose grid is not empty
   std::int64_t workspace_bytes = 0;  // sum over present workspace buffers, each rounded up to 256
   std::int64_t prepared_bytes = 0;   // likewise
   double flops = 0, bytes = 0;

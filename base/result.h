@@ -39,14 +39,13 @@ int exit_code(ErrorKind kind);
 // KGEN_TRY(value, expression): bind the value or return the error to the caller.
 #define KGEN_TRY_CAT2(a, b) a##b
 #define KGEN_TRY_CAT(a, b) KGEN_TRY_CAT2(a, b)
-#define KGEN_TRY(decl, expr)                                        \
-  auto KGEN_TRY_CAT(kgen_try_, __LINE__) = (expr);                  \
-  if (!KGEN_TRY_CAT(kgen_try_, __LINE__))                           \
-    return tl::unexpected(std::move(KGEN_TRY_CAT(kgen_try_, __LINE__).error())); \
+#define KGEN_TRY(decl, expr)                                                                                           \
+  auto KGEN_TRY_CAT(kgen_try_, __LINE__) = (expr);                                                                     \
+  if (!KGEN_TRY_CAT(kgen_try_, __LINE__)) return tl::unexpected(std::move(KGEN_TRY_CAT(kgen_try_, __LINE__).error())); \
   decl = std::move(*KGEN_TRY_CAT(kgen_try_, __LINE__))
 // KGEN_CHECK_OK(expression): for Result<void>.
-#define KGEN_CHECK_OK(expr)                                         \
-  do {                                                              \
-    auto kgen_try_result = (expr);                                  \
+#define KGEN_CHECK_OK(expr)                                                          \
+  do {                                                                               \
+    auto kgen_try_result = (expr);                                                   \
     if (!kgen_try_result) return tl::unexpected(std::move(kgen_try_result.error())); \
   } while (0)

@@ -1,0 +1,172 @@
+#include "base/expr.h"
+
+#include <gmock/gmock.h>
+
+#include <chrono>
+#include <thread>
+
+namespace kgen {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const Env kEnv{{"a", 7},
+               {"b", 2},
+               {"k", 3},
+               {"n", 4},
+               {"b_layout", symbol_value("nk")},
+               {"nk", symbol_value("nk")},
+               {"kn", symbol_value("kn")},
+               {"large", std::int64_t{1} << 50}};
+
+std::int64_t value(std::string_view text) {
+  const auto expr = Expr::parse(text);
+  if (!expr) {
+    ADD_FAILURE() << expr.error().message;
+    return -999;
+  }
+  const auto result = expr->eval(kEnv);
+  if (!result) {
+    ADD_FAILURE() << result.error().message;
+    return -999;
+  }
+  return *result;
+}
+
+std::string parse_error(std::string_view text) {
+  const auto expr = Expr::parse(text);
+  return expr ? "parsed" : expr.error().message;
+}
+
+std::string eval_error(std::string_view text) {
+  const auto expr = Expr::parse(text);
+  if (!expr) return "did not parse: " + expr.error().message;
+  const auto result = expr->eval(kEnv);
+  return result ? "value " + std::to_string(*result) : result.error().message;
+}
+
+TEST(Expr, ComputesAsCDoes) {
+  EXPECT_EQ(value("1 - 2 - 3"), -4);
+  EXPECT_EQ(value("100 / 10 / 5"), 2);
+  EXPECT_EQ(value("a % 4 * 2"), 6);
+  EXPECT_EQ(value("-a % b"), -1);
+  EXPECT_EQ(value("2 * -3"), -6);
+  EXPECT_EQ(value("!(a == b)"), 1);
+  EXPECT_EQ(value("!a == b"), 0);
+  EXPECT_EQ(value("a >= 7 && b < 3 || a == 0"), 1);
+  EXPECT_EQ(value("a == 1 ? 10 : a == 7 ? 20 : 30"), 20);
+  EXPECT_EQ(value("b_layout == nk ? k : n"), 3);
+  EXPECT_EQ(value("b_layout == kn ? k : n"), 4);
+}
+
+TEST(Expr, HasTheFunctionsOfTheHeader) {
+  EXPECT_EQ(value("min(a, b, 3) + max(a, b)"), 9);
+  EXPECT_EQ(value("ceil_div(a, b)"), 4);
+  EXPECT_EQ(value("floor_div(a, b)"), 3);
+  EXPECT_EQ(value("floor_div(-a, b)"), -4);
+  EXPECT_EQ(value("ceil_div(-a, b)"), -3);
+  EXPECT_EQ(value("round_up(a, 8)"), 8);
+  EXPECT_EQ(value("round_up(16, 8)"), 16);
+  EXPECT_EQ(value("log2(a)"), 2);
+  EXPECT_EQ(value("is_pow2(64) + is_pow2(0) + is_pow2(12)"), 1);
+  EXPECT_EQ(value("abs(b - a)"), 5);
+}
+
+TEST(Expr, DivisionThatLeavesARemainderIsAnError) {
+  EXPECT_EQ(value("6 / 3"), 2);
+  EXPECT_THAT(eval_error("a / b * b"), HasSubstr("7 / 2 leaves a remainder"));
+  EXPECT_THAT(eval_error("a / (b - 2)"), HasSubstr("division by zero"));
+  EXPECT_THAT(eval_error("a % 0"), HasSubstr("division by zero"));
+}
+
+TEST(Expr, OnlyTheTakenBranchIsEvaluated) {
+  EXPECT_EQ(value("b == 2 ? 5 : a / 0"), 5);
+  EXPECT_EQ(value("b != 2 ? a / 0 : 5"), 5);
+}
+
+TEST(Expr, ValuesOutsideTheExactRangeAreErrors) {
+  EXPECT_EQ(value("large * 7 - 1"), (std::int64_t{1} << 50) * 7 - 1);
+  EXPECT_THAT(eval_error("large * 8"), HasSubstr("not below 2^53"));
+  EXPECT_THAT(eval_error("large * large * large * large * large * large * large"), HasSubstr("not below 2^53"));
+  EXPECT_THAT(parse_error("9007199254740992"), HasSubstr("2^53"));
+  const auto expr = Expr::parse("x + 1");
+  ASSERT_TRUE(expr);
+  EXPECT_FALSE(expr->eval({{"x", INT64_MAX}}));
+  EXPECT_FALSE(expr->eval({{"x", INT64_MIN}}));
+}
+
+TEST(Expr, ParseErrorsNameTheColumn) {
+  EXPECT_THAT(parse_error("a +"), HasSubstr("column 4"));
+  EXPECT_THAT(parse_error("(a"), HasSubstr("parenthesis"));
+  EXPECT_THAT(parse_error("a b"), HasSubstr("column 3"));
+  EXPECT_THAT(parse_error("a = 2"), HasSubstr("column 3"));
+  EXPECT_THAT(parse_error("a & b"), HasSubstr("did you mean '&&'?"));
+  EXPECT_THAT(parse_error("a ^ 2"), HasSubstr("column 3"));
+  EXPECT_THAT(parse_error("1.5"), HasSubstr("integers"));
+  EXPECT_THAT(parse_error("2a"), HasSubstr("integers"));
+  EXPECT_THAT(parse_error(" "), HasSubstr("empty"));
+  EXPECT_THAT(parse_error("cel_div(a, b)"), HasSubstr("did you mean 'ceil_div'?"));
+  EXPECT_THAT(parse_error("ceil_div(a)"), HasSubstr("Too few"));
+  EXPECT_THAT(parse_error("a ? b"), HasSubstr("else"));
+  EXPECT_THAT(parse_error("a ~ b"), HasSubstr("unexpected character"));
+}
+
+TEST(Expr, ListsItsNamesSortedAndOnce) {
+  const auto expr = Expr::parse("m * k + m - min(tile_m, 4)");
+  ASSERT_TRUE(expr);
+  EXPECT_THAT(expr->names(), ElementsAre("k", "m", "tile_m"));
+  const std::int64_t slots[] = {2, 3, 9};
+  EXPECT_EQ(expr->eval_slots(slots).value_or(-1), 3 * 2 + 3 - 4);
+  EXPECT_THAT(eval_error("zz + 1"), HasSubstr("unknown name 'zz'"));
+}
+
+TEST(Expr, DefaultIsZeroWithAnEmptyText) {
+  const Expr zero;
+  EXPECT_EQ(zero.text(), "");
+  EXPECT_EQ(zero.eval({}).value_or(-1), 0);
+}
+
+TEST(Expr, CopiesAreIndependent) {
+  const auto first = Expr::parse("x * 2 + y");
+  ASSERT_TRUE(first);
+  const Expr second = *first;
+  std::vector<std::thread> threads;
+  std::vector<int> wrong(2);
+  for (int t = 0; t < 2; ++t) {
+    threads.emplace_back([&, t] {
+      const Expr& expr = t == 0 ? *first : second;
+      for (std::int64_t i = 0; i < 20000; ++i) {
+        const std::int64_t slots[] = {i, t};
+        wrong[t] += expr.eval_slots(slots).value_or(-1) != i * 2 + t;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(wrong, ElementsAre(0, 0));
+}
+
+TEST(Expr, EvalOfOneExprIsSafeFromManyThreads) {
+  const auto expr = Expr::parse("x * 2 + 1");
+  ASSERT_TRUE(expr);
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong = 0;
+  for (std::int64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 5000; ++i) wrong += expr->eval({{"x", t}}).value_or(-1) != 2 * t + 1;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(Expr, SymbolsAreDistinctStableAndLarge) {
+  EXPECT_NE(symbol_value("nk"), symbol_value("kn"));
+  EXPECT_EQ(symbol_value("nk"), symbol_value("nk"));
+  EXPECT_GE(symbol_value("nk"), std::int64_t{1} << 40);
+  EXPECT_LT(symbol_value("nk"), std::int64_t{1} << 41);
+  EXPECT_EQ(symbol_value("bf16"), 1779066071020);  // stored in databases: must never change
+}
+
+}  // namespace
+}  // namespace kgen
