@@ -1,6 +1,7 @@
 // The tuned database: one SQLite file, the only SQL in the house. Schema in db/schema.sql, forward migrations in
 // db/migrate/NNN.sql (PRAGMA user_version). The tuner opens it read-write (WAL); the runtime read-only and immutable.
-// A Db is used by one thread at a time; several processes may write one file.
+// A Db may be used from several threads (calls take turns); several processes may write one file.
+// docs/database.md tells what each table holds and what survives which accident.
 #pragma once
 
 #include <cstddef>
@@ -71,6 +72,7 @@ struct TrialRecord {
   std::optional<int> registers, spills, lds_bytes, occupancy_waves;
   std::optional<int> clock_mhz;                   // SM/shader clock sampled while timing
   bool is_default = false;                        // the op's default candidate
+  std::int64_t recorded_at_ms = 0;                // Unix time; record() fills in the present time for 0
 };
 
 // What the runtime launches: a verified trial with its plan and code object.
@@ -87,6 +89,19 @@ struct WinnerRow {
   std::optional<double> default_time_us;   // of the default candidate on the same problem and device
 };
 
+// What a lookup needs to know about every winner, without the long columns. Ordered by id.
+struct WinnerIndex {
+  struct Entry {
+    std::int64_t id = 0;         // for Db::winner()
+    std::size_t op = 0, device = 0;   // indices into ops and devices
+    std::string dims_key;
+    bool is_default = false;
+  };
+  std::vector<OpRecord> ops;     // oldest first; a signature has several where its op's dims or defaults were changed
+  std::vector<DeviceRecord> devices;
+  std::vector<Entry> entries;
+};
+
 struct DbInfo {
   int schema_version = 0;
   std::int64_t devices = 0, ops = 0, problems = 0, trials = 0, winners = 0, objects = 0, object_bytes = 0;
@@ -94,12 +109,15 @@ struct DbInfo {
   std::vector<DeviceRecord> device_list;
 };
 
+// kReadOnly sees what other processes write meanwhile. kImmutable takes no locks and expects that nobody writes (a file
+// with a live or unmerged -wal beside it is opened as kReadOnly, so that it is never read stale).
 enum class DbMode { kReadWrite, kReadOnly, kImmutable };
 
 class Db {
  public:
   // kReadWrite creates the file and runs migrations; the others refuse a file of another schema version (older: says
   // which command migrates it; newer: says that a newer kgen wrote it). Corrupted or foreign files: kBadInput, untouched.
+  // No permission, disk full, locked for longer than a minute: kIo.
   static Result<Db> open(const std::string& path, DbMode mode);
   Db(Db&&) noexcept;
   Db& operator=(Db&&) noexcept;
@@ -111,7 +129,8 @@ class Db {
 
   // One transaction: the trial with its samples. Returns its id.
   Result<std::int64_t> record(const TrialRecord&);
-  // One transaction: object (when new) and winner; replaces the winner of (problem, device, is_default).
+  // One transaction: object and plan (when new) and winner; replaces the winner of (problem, device, is_default). The
+  // trial must be one of that problem and device with status kTimed or kStoppedEarly.
   Result<void> publish(const WinnerRecord&, const ObjectRecord&);
   // Removes a problem's trials and winners on a device (`--fresh`).
   Result<void> forget(std::int64_t problem, std::int64_t device);
@@ -119,6 +138,9 @@ class Db {
   // Trials of one problem on one device, oldest first; without samples unless asked.
   Result<std::vector<TrialRecord>> trials(std::int64_t problem, std::int64_t device, bool with_samples = false);
   Result<std::vector<WinnerRow>> winners();
+  // The same in two steps, for the runtime: one short scan, then single rows with their plan.
+  Result<WinnerIndex> winner_index();
+  Result<WinnerRow> winner(std::int64_t id);
   // Decompressed, hash verified: kBadInput when it does not match.
   Result<ObjectRecord> object(const std::string& hash);
   Result<DbInfo> info();

@@ -1,0 +1,881 @@
+#include "db/db.h"
+
+#include <fmt/format.h>
+#include <sqlite3.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "base/hash.h"
+#include "base/plan.h"
+#include "db/sql.h"
+
+namespace kgen {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "samples are stored as little-endian float32");
+
+constexpr int kApplicationId = 0x6b67656e;  // "kgen"
+constexpr int kBusyMilliseconds = 60'000;
+constexpr std::int64_t kMaxObjectBytes = std::int64_t{1} << 28;  // a file may claim any size; no code object is this large
+
+constexpr std::pair<TrialStatus, std::string_view> kStatusNames[] = {
+    {TrialStatus::kCompileFailed, "compile_failed"}, {TrialStatus::kCompileTimeout, "compile_timeout"},
+    {TrialStatus::kPruned, "pruned"},                {TrialStatus::kWrong, "wrong"},
+    {TrialStatus::kLaunchFailed, "launch_failed"},   {TrialStatus::kHung, "hung"},
+    {TrialStatus::kCrashed, "crashed"},              {TrialStatus::kStoppedEarly, "stopped_early"},
+    {TrialStatus::kTimed, "timed"},
+};
+
+struct Connection {
+  sqlite3* db = nullptr;
+  std::string path;
+
+  explicit Connection(std::string file) : path(std::move(file)) {}
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection() { close(); }
+  void close() {
+    if (db != nullptr) sqlite3_close_v2(db);
+    db = nullptr;
+  }
+
+  tl::unexpected<Error> bad(std::string_view what) const {
+    return fail(ErrorKind::kBadInput, fmt::format("{}: {}", path, what));
+  }
+
+  // SQLite's last error as one line that says what to do.
+  tl::unexpected<Error> error(int rc) const {
+    const char* text = db != nullptr ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
+    switch (rc & 0xff) {
+      case SQLITE_NOTADB:
+        return bad("is not a kgen database");
+      case SQLITE_CORRUPT:
+        return bad(fmt::format("is damaged ({}); restore a copy, or tune into a new file", text));
+      case SQLITE_BUSY:
+      case SQLITE_LOCKED:
+        return fail(ErrorKind::kIo, fmt::format("{}: is locked by another process; try again when it is done", path));
+      case SQLITE_FULL:
+        return fail(ErrorKind::kIo, fmt::format("{}: no space left on the disk; nothing of this step was kept", path));
+      case SQLITE_READONLY:
+        return fail(ErrorKind::kIo, fmt::format("{}: cannot be written; check the permissions of the file and its folder", path));
+      case SQLITE_CANTOPEN: {
+        const int why = db != nullptr ? sqlite3_system_errno(db) : 0;
+        return fail(ErrorKind::kIo, fmt::format("{}: cannot be opened: {}", path, why != 0 ? std::strerror(why) : text));
+      }
+      case SQLITE_IOERR:
+      case SQLITE_PERM:
+      case SQLITE_AUTH:
+        return fail(ErrorKind::kIo, fmt::format("{}: {}", path, text));
+      case SQLITE_TOOBIG:
+        return bad(fmt::format("holds a value that is too large ({})", text));
+      default:
+        return fail(ErrorKind::kInternal, fmt::format("{}: {}", path, text));
+    }
+  }
+
+  Result<void> run(const std::string& sql) const {
+    const int rc = sqlite3_exec(db, sql.c_str(), nullptr, nullptr, nullptr);
+    if (rc != SQLITE_OK) return error(rc);
+    return {};
+  }
+};
+
+// One prepared statement. Parameters are bound in order; columns are read in order with next<T>() or by number.
+class Statement {
+ public:
+  template <class... Args>
+  static Result<Statement> make(const Connection& connection, std::string_view sql, const Args&... args) {
+    Statement statement(connection);
+    const int rc = sqlite3_prepare_v2(connection.db, sql.data(), static_cast<int>(sql.size()), &statement.stmt_, nullptr);
+    if (rc != SQLITE_OK) return connection.error(rc);
+    int index = 0;
+    (statement.bind(++index, args), ...);
+    return statement;
+  }
+  Statement(Statement&& other) noexcept
+      : connection_(other.connection_), stmt_(std::exchange(other.stmt_, nullptr)), column_(other.column_) {}
+  ~Statement() { sqlite3_finalize(stmt_); }
+
+  // True when there is a row.
+  Result<bool> step() {
+    column_ = 0;
+    const int rc = sqlite3_step(stmt_);
+    if (rc == SQLITE_ROW) return true;
+    if (rc == SQLITE_DONE) return false;
+    return connection_->error(rc);
+  }
+  // For statements without rows.
+  Result<void> finish() {
+    KGEN_TRY([[maybe_unused]] const bool row, step());
+    return {};
+  }
+
+  std::string text() {
+    const int column = column_++;
+    const auto* data = reinterpret_cast<const char*>(sqlite3_column_text(stmt_, column));
+    return data == nullptr ? std::string() : std::string(data, static_cast<std::size_t>(sqlite3_column_bytes(stmt_, column)));
+  }
+  std::int64_t integer() { return sqlite3_column_int64(stmt_, column_++); }
+  // Columns of 32 bits: a damaged file may hold any 64.
+  int small() { return sqlite3_column_int(stmt_, column_++); }
+  double real() { return sqlite3_column_double(stmt_, column_++); }
+  std::optional<double> optional_real() {
+    if (is_null()) return std::nullopt;
+    return real();
+  }
+  std::optional<int> optional_small() {
+    if (is_null()) return std::nullopt;
+    return small();
+  }
+  std::span<const std::byte> blob() {
+    const int column = column_++;
+    const auto* data = static_cast<const std::byte*>(sqlite3_column_blob(stmt_, column));
+    const int size = sqlite3_column_bytes(stmt_, column);
+    return data == nullptr ? std::span<const std::byte>() : std::span(data, static_cast<std::size_t>(size));
+  }
+
+ private:
+  explicit Statement(const Connection& connection) : connection_(&connection) {}
+  // Skips the column when it is null.
+  bool is_null() {
+    if (sqlite3_column_type(stmt_, column_) != SQLITE_NULL) return false;
+    ++column_;
+    return true;
+  }
+  void bind(int i, std::int64_t value) { sqlite3_bind_int64(stmt_, i, value); }
+  void bind(int i, int value) { sqlite3_bind_int(stmt_, i, value); }
+  void bind(int i, bool value) { sqlite3_bind_int(stmt_, i, value ? 1 : 0); }
+  void bind(int i, double value) { sqlite3_bind_double(stmt_, i, value); }
+  void bind(int i, std::string_view text) {
+    sqlite3_bind_text64(stmt_, i, text.data() == nullptr ? "" : text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8);
+  }
+  void bind(int i, const std::string& text) { bind(i, std::string_view(text)); }
+  void bind(int i, std::span<const std::byte> bytes) {
+    sqlite3_bind_blob64(stmt_, i, bytes.empty() ? "" : static_cast<const void*>(bytes.data()), bytes.size(), SQLITE_STATIC);
+  }
+  template <class T>
+  void bind(int i, const std::optional<T>& value) {
+    if (value) {
+      bind(i, *value);
+    } else {
+      sqlite3_bind_null(stmt_, i);
+    }
+  }
+
+  const Connection* connection_;
+  sqlite3_stmt* stmt_ = nullptr;
+  int column_ = 0;
+};
+
+// Runs a statement that gives no rows.
+template <class... Args>
+Result<void> execute(const Connection& connection, std::string_view sql, const Args&... args) {
+  KGEN_TRY(auto statement, Statement::make(connection, sql, args...));
+  return statement.finish();
+}
+
+// First column of the first row; nullopt when there is none.
+template <class... Args>
+Result<std::optional<std::int64_t>> query_integer(const Connection& connection, std::string_view sql, const Args&... args) {
+  KGEN_TRY(auto statement, Statement::make(connection, sql, args...));
+  KGEN_TRY(const bool row, statement.step());
+  if (!row) return std::nullopt;
+  return statement.integer();
+}
+
+// Takes the write lock at once, so that a transaction never fails half-way because another writer came first.
+class Transaction {
+ public:
+  static Result<Transaction> begin(const Connection& connection) {
+    KGEN_CHECK_OK(connection.run("BEGIN IMMEDIATE"));
+    return Transaction(connection);
+  }
+  Transaction(Transaction&& other) noexcept : connection_(std::exchange(other.connection_, nullptr)) {}
+  ~Transaction() {
+    if (connection_ != nullptr) sqlite3_exec(connection_->db, "ROLLBACK", nullptr, nullptr, nullptr);
+  }
+  Result<void> commit() {
+    KGEN_CHECK_OK(connection_->run("COMMIT"));
+    connection_ = nullptr;
+    return {};
+  }
+
+ private:
+  explicit Transaction(const Connection& connection) : connection_(&connection) {}
+  const Connection* connection_;
+};
+
+// ALTER TABLE leaves other white space than CREATE TABLE; SQL text is compared without it.
+std::string squeeze(std::string_view sql) {
+  std::string out;
+  for (const char c : sql) {
+    if (c != ' ' && c != '\n' && c != '\t' && c != '\r') out += c;
+  }
+  return out;
+}
+
+using SchemaTexts = std::map<std::string, std::string>;  // "table trial" → squeezed SQL
+
+Result<SchemaTexts> read_schema(const Connection& connection) {
+  KGEN_TRY(auto rows, Statement::make(connection, "SELECT type, name, coalesce(sql, '') FROM sqlite_schema"));
+  SchemaTexts texts;
+  for (;;) {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return texts;
+    const std::string type = rows.text();
+    const std::string name = rows.text();
+    texts[type + " " + name] = squeeze(rows.text());
+  }
+}
+
+Result<const SchemaTexts*> expected_schema() {
+  static const Result<SchemaTexts> texts = []() -> Result<SchemaTexts> {
+    Connection memory(":memory:");
+    if (const int rc = sqlite3_open(":memory:", &memory.db); rc != SQLITE_OK) return memory.error(rc);
+    KGEN_CHECK_OK(memory.run(sql::kSchema));
+    return read_schema(memory);
+  }();
+  if (!texts) return tl::unexpected(texts.error());
+  return &*texts;
+}
+
+// A file from elsewhere is data: it may hold our tables and nothing that runs (views, triggers, expression indices).
+Result<void> require_schema(const Connection& connection) {
+  KGEN_TRY(const SchemaTexts have, read_schema(connection));
+  KGEN_TRY(const SchemaTexts* want, expected_schema());
+  for (const auto& [name, text] : have) {
+    const auto it = want->find(name);
+    if (it == want->end()) return connection.bad(fmt::format("holds {}, which kgen did not make; refused", name));
+    if (it->second != text) return connection.bad(fmt::format("{} is not as kgen made it; refused", name));
+  }
+  for (const auto& [name, text] : *want) {
+    if (!have.contains(name)) return connection.bad(fmt::format("{} is missing; restore a copy, or tune into a new file", name));
+  }
+  return {};
+}
+
+// 0 for an empty file that may become ours; else the version of a kgen database.
+Result<int> read_version(const Connection& connection) {
+  KGEN_TRY(const auto application, query_integer(connection, "PRAGMA application_id"));
+  KGEN_TRY(const auto version, query_integer(connection, "PRAGMA user_version"));
+  if (application == kApplicationId && version >= 1) {
+    if (*version > sql::kVersion) {
+      return connection.bad(fmt::format("was written by a newer kgen (schema {}, this one knows {}); update kgen", *version,
+                                        sql::kVersion));
+    }
+    return static_cast<int>(*version);
+  }
+  KGEN_TRY(const auto tables, query_integer(connection, "SELECT count(*) FROM sqlite_schema"));
+  if (application != 0 || version != 0 || tables != 0) {
+    return connection.bad("is an SQLite file of another program, not a kgen database");
+  }
+  return 0;
+}
+
+std::uint32_t big_endian(const unsigned char* p) {
+  return std::uint32_t{p[0]} << 24 | std::uint32_t{p[1]} << 16 | std::uint32_t{p[2]} << 8 | p[3];
+}
+
+// Looks at the first bytes without SQLite, which would already replay journals of a file that is not ours.
+Result<void> probe_file(const Connection& connection) {
+  std::ifstream in(connection.path, std::ios::binary | std::ios::ate);
+  if (!in) return {};  // SQLite says why
+  const std::streamoff size = in.tellg();
+  if (size <= 0) return {};
+  unsigned char header[100] = {};
+  in.seekg(0);
+  in.read(reinterpret_cast<char*>(header), sizeof(header));
+  if (in.gcount() < static_cast<std::streamsize>(sizeof(header)) || std::memcmp(header, "SQLite format 3", 16) != 0) {
+    return connection.bad("is not a kgen database");
+  }
+  const std::uint32_t application = big_endian(header + 68);
+  const std::uint32_t page = (std::uint32_t{header[16]} << 8 | header[17]) == 1 ? 65536 : header[16] << 8 | header[17];
+  // A tuner that was killed before its first checkpoint leaves one page without our mark; the rest is in the -wal.
+  if (application != kApplicationId && (application != 0 || size > page)) {
+    return connection.bad("is an SQLite file of another program, not a kgen database");
+  }
+  return {};
+}
+
+std::int64_t file_size(const std::string& path) {
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  return in ? static_cast<std::int64_t>(in.tellg()) : -1;
+}
+
+std::string file_uri(const std::string& path, std::string_view query) {
+  std::string uri = "file:";
+  for (const char c : path) {
+    if (c == '%' || c == '?' || c == '#') {
+      uri += fmt::format("%{:02x}", static_cast<unsigned char>(c));
+    } else {
+      uri += c;
+    }
+  }
+  return uri.append("?").append(query);
+}
+
+void set_option(sqlite3* db, int option, int value) { sqlite3_db_config(db, option, value, nullptr); }
+
+// Opens the file and makes the connection safe to use on a file from anywhere. Nothing is read yet.
+Result<void> connect(Connection& connection, const std::string& name, int flags) {
+  connection.close();
+  const int rc = sqlite3_open_v2(name.c_str(), &connection.db, flags, nullptr);
+  if (rc != SQLITE_OK) return connection.error(rc);
+  sqlite3_extended_result_codes(connection.db, 1);
+  sqlite3_busy_timeout(connection.db, kBusyMilliseconds);
+  set_option(connection.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1);  // until the file is known to be ours
+  set_option(connection.db, SQLITE_DBCONFIG_DEFENSIVE, 1);
+  set_option(connection.db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0);
+  set_option(connection.db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0);
+  set_option(connection.db, SQLITE_DBCONFIG_ENABLE_VIEW, 0);
+  // NORMAL: a killed process loses nothing that was committed, a power cut at most the last transactions, never the file.
+  return connection.run(
+      "PRAGMA foreign_keys=ON; PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA synchronous=NORMAL;");
+}
+
+Result<void> open_for_reading(Connection& connection, DbMode mode) {
+  const std::string& path = connection.path;
+  if (file_size(path) < 0) {
+    return fail(ErrorKind::kIo, fmt::format("{}: cannot be opened: {}", path, std::strerror(errno != 0 ? errno : ENOENT)));
+  }
+  const bool unmerged = file_size(path + "-wal") > 0;
+  const bool live = unmerged || file_size(path + "-shm") >= 0;
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const bool writable = ::access(path.c_str(), W_OK) == 0 && ::access(folder.c_str(), W_OK) == 0;
+
+  const std::string immutable = file_uri(path, "mode=ro&immutable=1");
+  constexpr int kReadFlags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI;
+  if (live || (mode == DbMode::kReadOnly && writable)) {
+    // Where possible with write permission (and query_only), for only then SQLite removes its -wal and -shm at the end.
+    KGEN_CHECK_OK(writable ? connect(connection, path, SQLITE_OPEN_READWRITE)
+                           : connect(connection, file_uri(path, "mode=ro"), kReadFlags));
+    KGEN_CHECK_OK(connection.run("PRAGMA query_only=ON"));
+    const auto first = query_integer(connection, "SELECT count(*) FROM sqlite_schema");
+    if (!first && unmerged && first.error().kind == ErrorKind::kIo) {
+      return fail(ErrorKind::kIo, fmt::format("{0}: the newest rows are in {0}-wal, which cannot be merged in this folder; "
+                                              "copy both files to a writable folder", path));
+    }
+    if (first || unmerged || first.error().kind != ErrorKind::kIo) return {};
+  }
+  return connect(connection, immutable, kReadFlags);
+}
+
+// Two processes may open a new file at once; switching to WAL does not wait by itself.
+Result<void> enter_wal(const Connection& connection) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyMilliseconds);
+  for (;;) {
+    const int rc = sqlite3_exec(connection.db, "PRAGMA journal_mode=WAL", nullptr, nullptr, nullptr);
+    if (rc == SQLITE_OK) return {};
+    if ((rc & 0xff) != SQLITE_BUSY || std::chrono::steady_clock::now() > deadline) return connection.error(rc);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
+// Makes an empty file ours, or an older one present, in one transaction.
+Result<void> migrate(const Connection& connection) {
+  KGEN_TRY(auto transaction, Transaction::begin(connection));
+  KGEN_TRY(const int version, read_version(connection));  // again: another process may have been faster
+  if (version == 0) KGEN_CHECK_OK(connection.run(sql::kSchema));
+  for (int v = version == 0 ? sql::kVersion : version; v < sql::kVersion; ++v) {
+    KGEN_CHECK_OK(connection.run(sql::kMigrations[v]));
+  }
+  KGEN_CHECK_OK(connection.run(
+      fmt::format("PRAGMA application_id={}; PRAGMA user_version={}", kApplicationId, sql::kVersion)));
+  KGEN_CHECK_OK(require_schema(connection));
+  return transaction.commit();
+}
+
+Result<void> open_for_writing(Connection& connection) {
+  KGEN_CHECK_OK(connect(connection, connection.path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE));
+  KGEN_TRY(const int version, read_version(connection));
+  if (sqlite3_db_readonly(connection.db, "main") != 0) return connection.error(SQLITE_READONLY);
+  KGEN_CHECK_OK(enter_wal(connection));
+  if (version != sql::kVersion) return migrate(connection);
+  return require_schema(connection);
+}
+
+constexpr std::string_view kTrialColumns =
+    "t.id, t.problem, t.device, t.config, t.status, t.reason, t.source_hash, t.op_hash, c.version, c.options, "
+    "c.kgen_version, t.timing, t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, t.relative_l2, "
+    "t.registers, t.spills, t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at";
+
+Result<TrialRecord> read_trial(const Connection& connection, Statement& s) {
+  TrialRecord t;
+  t.id = s.integer();
+  t.problem = s.integer();
+  t.device = s.integer();
+  t.config = s.text();
+  const auto status = find_status(s.text());
+  if (!status) return connection.bad(fmt::format("trial {}: {}", t.id, status.error().message));
+  t.status = *status;
+  t.reason = s.text();
+  t.source_hash = s.text();
+  t.op_hash = s.text();
+  t.compiler = s.text();
+  t.options = s.text();
+  t.kgen_version = s.text();
+  t.timing = s.text();
+  t.time_us = s.optional_real();
+  t.mad_us = s.optional_real();
+  t.compile_seconds = s.optional_real();
+  t.verify_seconds = s.optional_real();
+  t.max_error_ratio = s.optional_real();
+  t.relative_l2 = s.optional_real();
+  t.registers = s.optional_small();
+  t.spills = s.optional_small();
+  t.lds_bytes = s.optional_small();
+  t.occupancy_waves = s.optional_small();
+  t.clock_mhz = s.optional_small();
+  t.is_default = s.small() != 0;
+  t.recorded_at_ms = s.integer();
+  return t;
+}
+
+std::vector<float> to_samples(std::span<const std::byte> blob) {
+  std::vector<float> samples(blob.size() / sizeof(float));
+  if (!samples.empty()) std::memcpy(samples.data(), blob.data(), samples.size() * sizeof(float));
+  return samples;
+}
+
+constexpr std::string_view kDeviceColumns =
+    "d.arch, d.name, d.driver, d.uuid, d.compute_units, d.memory_bytes, d.l2_bytes, d.clock_khz";
+
+DeviceRecord read_device(Statement& s) {
+  DeviceRecord d;
+  d.arch = s.text();
+  d.name = s.text();
+  d.driver = s.text();
+  d.uuid = s.text();
+  d.compute_units = s.small();
+  d.memory_bytes = s.integer();
+  d.l2_bytes = s.integer();
+  d.clock_khz = s.small();
+  return d;
+}
+
+constexpr std::string_view kOpColumns = "o.signature, o.op, o.dims, o.dim_defaults, o.attributes";
+
+OpRecord read_op(Statement& s) {
+  OpRecord o;
+  o.signature = s.text();
+  o.op = s.text();
+  o.dims = s.text();
+  o.dim_defaults = s.text();
+  o.attributes = s.text();
+  return o;
+}
+
+// Winner rows, each with its op, problem, device, trial, plan and the time of the default candidate beside it.
+std::string winner_query(std::string_view where) {
+  return fmt::format(
+      "SELECT w.is_default, pl.hash, pl.json, ob.hash, p.dims_key, p.dims_json, p.label, p.flops, p.bytes, "
+      "(SELECT b.time_us FROM trial b WHERE b.problem = w.problem AND b.device = w.device AND b.is_default = 1 "
+      "AND b.status IN ('timed', 'stopped_early') ORDER BY b.id DESC LIMIT 1), {}, {}, {} "
+      "FROM winner w JOIN problem p ON p.id = w.problem JOIN op o ON o.id = p.op JOIN device d ON d.id = w.device "
+      "JOIN trial t ON t.id = w.trial JOIN compiler c ON c.id = t.compiler "
+      "JOIN plan pl ON pl.id = w.plan JOIN object ob ON ob.id = w.object {}",
+      kOpColumns, kDeviceColumns, kTrialColumns, where);
+}
+
+Result<WinnerRow> read_winner(const Connection& connection, Statement& s) {
+  WinnerRow row;
+  row.winner.is_default = s.small() != 0;
+  const std::string plan_hash = s.text();
+  row.winner.plan_json = s.text();
+  if (hash_text(row.winner.plan_json) != plan_hash) {
+    return connection.bad(fmt::format("launch plan {} does not match its hash; refused", plan_hash));
+  }
+  row.winner.object_hash = s.text();
+  row.problem.dims_key = s.text();
+  row.problem.dims_json = s.text();
+  row.problem.label = s.text();
+  row.problem.flops = s.real();
+  row.problem.bytes = s.real();
+  row.default_time_us = s.optional_real();
+  row.op = read_op(s);
+  row.device = read_device(s);
+  KGEN_TRY(row.trial, read_trial(connection, s));
+  row.winner.problem = row.trial.problem;
+  row.winner.device = row.trial.device;
+  row.winner.trial = row.trial.id;
+  return row;
+}
+
+// Plans and objects that no winner refers to any more.
+Result<void> drop_orphans(const Connection& connection) {
+  return connection.run(
+      "DELETE FROM plan WHERE NOT EXISTS (SELECT 1 FROM winner WHERE winner.plan = plan.id);"
+      "DELETE FROM object WHERE NOT EXISTS (SELECT 1 FROM winner WHERE winner.object = object.id);");
+}
+
+std::int64_t now_ms() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
+Result<std::vector<std::byte>> decompress(const Connection& connection, const std::string& hash, std::int64_t size,
+                                          std::span<const std::byte> frame) {
+  if (size < 0 || size > kMaxObjectBytes) return connection.bad(fmt::format("object {} claims {} bytes; refused", hash, size));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(size));
+  const std::size_t got = ZSTD_decompress(bytes.data(), bytes.size(), frame.data(), frame.size());
+  if (ZSTD_isError(got) || got != bytes.size() || hash_bytes(bytes) != hash) {
+    return connection.bad(fmt::format("object {} does not match its hash; refused", hash));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::string_view status_name(TrialStatus status) {
+  for (const auto& [value, name] : kStatusNames) {
+    if (value == status) return name;
+  }
+  return "unknown";
+}
+
+Result<TrialStatus> find_status(std::string_view name) {
+  for (const auto& [value, text] : kStatusNames) {
+    if (text == name) return value;
+  }
+  return fail(ErrorKind::kBadInput, fmt::format("unknown trial status '{}'", name));
+}
+
+struct Db::Impl {
+  explicit Impl(const std::string& path) : connection(path) {}
+  Connection connection;
+  std::mutex mutex;
+};
+
+Db::Db(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Db::Db(Db&&) noexcept = default;
+Db& Db::operator=(Db&&) noexcept = default;
+// SQLite merges and removes the -wal when the file's last connection closes: a finished tune leaves one file.
+Db::~Db() = default;
+
+Result<Db> Db::open(const std::string& path, DbMode mode) {
+  auto impl = std::make_unique<Impl>(path);
+  Connection& connection = impl->connection;
+  KGEN_CHECK_OK(probe_file(connection));
+  if (mode == DbMode::kReadWrite) {
+    KGEN_CHECK_OK(open_for_writing(connection));
+  } else {
+    KGEN_CHECK_OK(open_for_reading(connection, mode));
+    KGEN_TRY(const int version, read_version(connection));
+    if (version == 0) return connection.bad("is empty; `kgen tune` fills it");
+    if (version < sql::kVersion) {
+      return connection.bad(fmt::format("was written by an older kgen (schema {}, this one reads {}); "
+                                        "`kgen db check {}` brings it up to date", version, sql::kVersion, path));
+    }
+    KGEN_CHECK_OK(require_schema(connection));
+  }
+  set_option(connection.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0);
+  return Db(std::move(impl));
+}
+
+Result<std::int64_t> Db::intern_device(const DeviceRecord& d) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto transaction, Transaction::begin(connection));
+  KGEN_CHECK_OK(execute(connection,
+                        "INSERT INTO device (arch, name, driver, uuid, compute_units, memory_bytes, l2_bytes, clock_khz) "
+                        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                        d.arch, d.name, d.driver, d.uuid, d.compute_units, d.memory_bytes, d.l2_bytes, d.clock_khz));
+  KGEN_TRY(const auto id, query_integer(connection, "SELECT id FROM device WHERE arch=? AND name=? AND driver=? AND uuid=?",
+                                        d.arch, d.name, d.driver, d.uuid));
+  KGEN_CHECK_OK(transaction.commit());
+  return *id;
+}
+
+Result<std::int64_t> Db::intern_problem(const OpRecord& o, const ProblemRecord& p) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto transaction, Transaction::begin(connection));
+  KGEN_CHECK_OK(execute(connection,
+                        "INSERT INTO op (signature, op, dims, dim_defaults, attributes) VALUES (?, ?, ?, ?, ?) "
+                        "ON CONFLICT DO NOTHING",
+                        o.signature, o.op, o.dims, o.dim_defaults, o.attributes));
+  KGEN_TRY(const auto op, query_integer(connection,
+                                        "SELECT id FROM op WHERE signature=? AND dims=? AND dim_defaults=? AND attributes=?",
+                                        o.signature, o.dims, o.dim_defaults, o.attributes));
+  KGEN_CHECK_OK(execute(connection,
+                        "INSERT INTO problem (op, dims_key, dims_json, label, flops, bytes) VALUES (?, ?, ?, ?, ?, ?) "
+                        "ON CONFLICT (op, dims_key) DO NOTHING",
+                        *op, p.dims_key, p.dims_json, p.label, p.flops, p.bytes));
+  KGEN_TRY(const auto id, query_integer(connection, "SELECT id FROM problem WHERE op=? AND dims_key=?", *op, p.dims_key));
+  KGEN_CHECK_OK(transaction.commit());
+  return *id;
+}
+
+Result<std::int64_t> Db::record(const TrialRecord& t) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto transaction, Transaction::begin(connection));
+  KGEN_CHECK_OK(execute(connection,
+                        "INSERT INTO compiler (version, options, kgen_version) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                        t.compiler, t.options, t.kgen_version));
+  KGEN_TRY(const auto compiler,
+           query_integer(connection, "SELECT id FROM compiler WHERE version=? AND options=? AND kgen_version=?", t.compiler,
+                         t.options, t.kgen_version));
+  KGEN_CHECK_OK(execute(
+      connection,
+      "INSERT INTO trial (problem, device, compiler, config, status, reason, source_hash, op_hash, timing, time_us, mad_us, "
+      "compile_seconds, verify_seconds, max_error_ratio, relative_l2, registers, spills, lds_bytes, occupancy_waves, "
+      "clock_mhz, is_default, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      t.problem, t.device, *compiler, t.config, status_name(t.status), t.reason, t.source_hash, t.op_hash, t.timing,
+      t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, t.relative_l2, t.registers, t.spills,
+      t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at_ms != 0 ? t.recorded_at_ms : now_ms()));
+  const std::int64_t id = sqlite3_last_insert_rowid(connection.db);
+  if (!t.samples_us.empty()) {
+    KGEN_CHECK_OK(execute(connection, "INSERT INTO sample (trial, us) VALUES (?, ?)", id,
+                          std::as_bytes(std::span(t.samples_us))));
+  }
+  KGEN_CHECK_OK(transaction.commit());
+  return id;
+}
+
+Result<void> Db::publish(const WinnerRecord& w, const ObjectRecord& object) {
+  if (object.hash != w.object_hash || object.hash != hash_bytes(object.bytes)) {
+    return fail(ErrorKind::kInternal, fmt::format("publish: object {} does not match its bytes", w.object_hash));
+  }
+  std::vector<std::byte> frame(ZSTD_compressBound(object.bytes.size()));
+  const std::size_t packed = ZSTD_compress(frame.data(), frame.size(), object.bytes.data(), object.bytes.size(), 6);
+  if (ZSTD_isError(packed)) return fail(ErrorKind::kInternal, fmt::format("zstd: {}", ZSTD_getErrorName(packed)));
+  frame.resize(packed);
+  const std::string plan_hash = hash_text(w.plan_json);
+
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto transaction, Transaction::begin(connection));
+  KGEN_TRY(const auto verified,
+           query_integer(connection,
+                         "SELECT 1 FROM trial WHERE id=? AND problem=? AND device=? AND status IN ('timed', 'stopped_early')",
+                         w.trial, w.problem, w.device));
+  if (!verified) {
+    return fail(ErrorKind::kInternal, fmt::format("publish: trial {} is not a verified trial of problem {} on device {}",
+                                                  w.trial, w.problem, w.device));
+  }
+  KGEN_CHECK_OK(execute(connection, "INSERT INTO plan (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING", plan_hash,
+                        w.plan_json));
+  KGEN_CHECK_OK(execute(connection,
+                        "INSERT INTO object (hash, arch, kind, size, zstd) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                        object.hash, object.arch, object.kind, static_cast<std::int64_t>(object.bytes.size()),
+                        std::span<const std::byte>(frame)));
+  KGEN_CHECK_OK(execute(connection,
+                        "INSERT INTO winner (problem, device, is_default, trial, plan, object) VALUES (?, ?, ?, ?, "
+                        "(SELECT id FROM plan WHERE hash=?), (SELECT id FROM object WHERE hash=?)) "
+                        "ON CONFLICT (problem, device, is_default) DO UPDATE SET trial=excluded.trial, plan=excluded.plan, "
+                        "object=excluded.object",
+                        w.problem, w.device, w.is_default, w.trial, plan_hash, object.hash));
+  KGEN_CHECK_OK(drop_orphans(connection));
+  return transaction.commit();
+}
+
+Result<void> Db::forget(std::int64_t problem, std::int64_t device) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto transaction, Transaction::begin(connection));
+  KGEN_CHECK_OK(execute(connection, "DELETE FROM winner WHERE problem=? AND device=?", problem, device));
+  KGEN_CHECK_OK(execute(connection, "DELETE FROM sample WHERE trial IN (SELECT id FROM trial WHERE problem=? AND device=?)",
+                        problem, device));
+  KGEN_CHECK_OK(execute(connection, "DELETE FROM trial WHERE problem=? AND device=?", problem, device));
+  KGEN_CHECK_OK(drop_orphans(connection));
+  return transaction.commit();
+}
+
+Result<std::vector<TrialRecord>> Db::trials(std::int64_t problem, std::int64_t device, bool with_samples) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  const std::string sql = fmt::format(
+      "SELECT {}, {} FROM trial t JOIN compiler c ON c.id = t.compiler {} WHERE t.problem=? AND t.device=? ORDER BY t.id",
+      kTrialColumns, with_samples ? "s.us" : "NULL", with_samples ? "LEFT JOIN sample s ON s.trial = t.id" : "");
+  KGEN_TRY(auto rows, Statement::make(connection, sql, problem, device));
+  std::vector<TrialRecord> out;
+  for (;;) {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return out;
+    KGEN_TRY(auto trial, read_trial(connection, rows));
+    trial.samples_us = to_samples(rows.blob());
+    out.push_back(std::move(trial));
+  }
+}
+
+Result<std::vector<WinnerRow>> Db::winners() {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto rows, Statement::make(connection, winner_query("ORDER BY w.id")));
+  std::vector<WinnerRow> out;
+  for (;;) {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return out;
+    KGEN_TRY(out.emplace_back(), read_winner(connection, rows));
+  }
+}
+
+Result<WinnerIndex> Db::winner_index() {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  WinnerIndex index;
+  std::map<std::int64_t, std::size_t> op_of, device_of;
+  KGEN_TRY(auto ops, Statement::make(connection, fmt::format("SELECT o.id, {} FROM op o ORDER BY o.id", kOpColumns)));
+  for (;;) {
+    KGEN_TRY(const bool row, ops.step());
+    if (!row) break;
+    op_of[ops.integer()] = index.ops.size();
+    index.ops.push_back(read_op(ops));
+  }
+  KGEN_TRY(auto devices,
+           Statement::make(connection, fmt::format("SELECT d.id, {} FROM device d ORDER BY d.id", kDeviceColumns)));
+  for (;;) {
+    KGEN_TRY(const bool row, devices.step());
+    if (!row) break;
+    device_of[devices.integer()] = index.devices.size();
+    index.devices.push_back(read_device(devices));
+  }
+  KGEN_TRY(auto rows, Statement::make(connection,
+                                      "SELECT w.id, p.op, w.device, p.dims_key, w.is_default FROM winner w "
+                                      "JOIN problem p ON p.id = w.problem ORDER BY w.id"));
+  for (;;) {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return index;
+    WinnerIndex::Entry entry;
+    entry.id = rows.integer();
+    const auto op = op_of.find(rows.integer());
+    const auto device = device_of.find(rows.integer());
+    if (op == op_of.end() || device == device_of.end()) {
+      return connection.bad(fmt::format("winner {} refers to a row that is missing; restore a copy", entry.id));
+    }
+    entry.op = op->second;
+    entry.device = device->second;
+    entry.dims_key = rows.text();
+    entry.is_default = rows.small() != 0;
+    index.entries.push_back(std::move(entry));
+  }
+}
+
+Result<WinnerRow> Db::winner(std::int64_t id) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto rows, Statement::make(connection, winner_query("WHERE w.id=?"), id));
+  KGEN_TRY(const bool row, rows.step());
+  if (!row) return connection.bad(fmt::format("winner {} is no longer there", id));
+  return read_winner(connection, rows);
+}
+
+Result<ObjectRecord> Db::object(const std::string& hash) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto rows, Statement::make(connection, "SELECT hash, arch, kind, size, zstd FROM object WHERE hash=?", hash));
+  KGEN_TRY(const bool row, rows.step());
+  if (!row) return connection.bad(fmt::format("object {} is missing", hash));
+  ObjectRecord object;
+  object.hash = rows.text();
+  object.arch = rows.text();
+  object.kind = rows.text();
+  const std::int64_t size = rows.integer();
+  KGEN_TRY(object.bytes, decompress(connection, hash, size, rows.blob()));
+  return object;
+}
+
+Result<DbInfo> Db::info() {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  DbInfo info;
+  info.schema_version = sql::kVersion;
+  const std::pair<const char*, std::int64_t*> counts[] = {
+      {"SELECT count(*) FROM device", &info.devices},   {"SELECT count(*) FROM op", &info.ops},
+      {"SELECT count(*) FROM problem", &info.problems}, {"SELECT count(*) FROM trial", &info.trials},
+      {"SELECT count(*) FROM winner", &info.winners},   {"SELECT count(*) FROM object", &info.objects},
+      {"SELECT coalesce(sum(length(zstd)), 0) FROM object", &info.object_bytes},
+  };
+  for (const auto& [sql, count] : counts) {
+    KGEN_TRY(const auto value, query_integer(connection, sql));
+    *count = *value;
+  }
+  KGEN_TRY(auto statuses, Statement::make(connection, "SELECT status, count(*) FROM trial GROUP BY status ORDER BY status"));
+  for (;;) {
+    KGEN_TRY(const bool row, statuses.step());
+    if (!row) break;
+    std::string status = statuses.text();
+    info.trials_by_status.emplace_back(std::move(status), statuses.integer());
+  }
+  KGEN_TRY(auto devices, Statement::make(connection, fmt::format("SELECT {} FROM device d ORDER BY d.id", kDeviceColumns)));
+  for (;;) {
+    KGEN_TRY(const bool row, devices.step());
+    if (!row) return info;
+    info.device_list.push_back(read_device(devices));
+  }
+}
+
+Result<std::vector<std::string>> Db::check() {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  std::vector<std::string> problems;
+
+  // Each query's rows are problems. One that cannot run (a damaged page) is a problem too, and the next is tried.
+  const auto report = [&](std::string_view sql, const auto& line) {
+    const auto run = [&]() -> Result<void> {
+      KGEN_TRY(auto rows, Statement::make(connection, sql));
+      for (;;) {
+        KGEN_TRY(const bool row, rows.step());
+        if (!row) return {};
+        if (std::string problem = line(rows); !problem.empty()) problems.push_back(std::move(problem));
+      }
+    };
+    const auto done = run();
+    if (!done && (problems.empty() || problems.back() != done.error().message)) problems.push_back(done.error().message);
+  };
+  const auto as_text = [](Statement& row) { return row.text(); };
+
+  // Structure, column types and the CHECK constraints of the schema.
+  report("PRAGMA integrity_check", [](Statement& row) {
+    std::string text = row.text();
+    return text == "ok" ? std::string() : text;
+  });
+  report("PRAGMA foreign_key_check", [](Statement& row) {
+    const std::string table = row.text();
+    const std::int64_t id = row.integer();
+    return fmt::format("{} {} refers to a row of {} that is missing", table, id, row.text());
+  });
+  report("SELECT hash, size, zstd FROM object", [&](Statement& row) {
+    const std::string hash = row.text();
+    const std::int64_t size = row.integer();
+    const auto bytes = decompress(connection, hash, size, row.blob());
+    return bytes ? std::string() : bytes.error().message;
+  });
+  report("SELECT hash, json FROM plan", [](Statement& row) {
+    const std::string hash = row.text();
+    const std::string json = row.text();
+    if (hash_text(json) != hash) return fmt::format("launch plan {} does not match its hash", hash);
+    const auto plan = plan_from_json(json);
+    return plan ? std::string() : fmt::format("launch plan {}: {}", hash, plan.error().message);
+  });
+  report("SELECT 'object ' || hash || ' belongs to no winner' FROM object o "
+         "WHERE NOT EXISTS (SELECT 1 FROM winner WHERE object = o.id)", as_text);
+  report("SELECT 'launch plan ' || hash || ' belongs to no winner' FROM plan p "
+         "WHERE NOT EXISTS (SELECT 1 FROM winner WHERE plan = p.id)", as_text);
+  report("SELECT 'winner ' || w.id || ': trial ' || t.id || ' was not verified (' || t.status || ')' FROM winner w "
+         "JOIN trial t ON t.id = w.trial WHERE t.status NOT IN ('timed', 'stopped_early')", as_text);
+  report("SELECT 'winner ' || w.id || ': trial ' || t.id || ' is of another problem or device' FROM winner w "
+         "JOIN trial t ON t.id = w.trial WHERE t.problem <> w.problem OR t.device <> w.device", as_text);
+  report("SELECT trial, us FROM sample", [](Statement& row) {
+    const std::int64_t trial = row.integer();
+    for (const float us : to_samples(row.blob())) {
+      if (!(us >= 0) || std::isinf(us)) return fmt::format("trial {}: impossible sample {} us", trial, us);
+    }
+    return std::string();
+  });
+  return problems;
+}
+
+}  // namespace kgen
