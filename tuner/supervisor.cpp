@@ -1,0 +1,191 @@
+#include "tuner/supervisor.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace kgen {
+namespace {
+
+constexpr double kProbeSeconds = 60;       // to load the check kernels and run one
+constexpr double kReferenceSeconds = 300;  // to compute the reference of one problem
+constexpr double kQueueSeconds = 60;       // from being at the head of the queue to being started
+constexpr int kBringUps = 4;               // attempts before a device is given up
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Result<DeviceInfo> Supervisor::start() {
+  KGEN_TRY(worker_, Worker::start(self_, device_));
+  device_ = worker_->device().id;  // "auto" must not become another device later
+  return worker_->device();
+}
+
+void Supervisor::use(CheckCase check, TimingMode timing) {
+  check_ = std::move(check);
+  timing_ = timing;
+  ready_ = false;
+}
+
+void Supervisor::lose_worker() {
+  worker_.reset();
+  ready_ = false;
+  for (Waiting& waiting : queue_) waiting.started = false;
+}
+
+// The text is empty when all is well, else why the problem cannot be verified.
+Result<std::optional<std::string>> Supervisor::set_up() {
+  if (!worker_) {
+    auto worker = Worker::start(self_, device_);
+    if (!worker) return std::optional<std::string>();
+    worker_ = std::move(*worker);
+  }
+  ++check_.seed;
+  worker_->setup(check_, timing_);
+  double limit = now_seconds() + kProbeSeconds;
+  bool probed = false;
+  for (;;) {
+    const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
+    switch (event.kind) {
+      case WorkerEvent::Kind::kProbed:
+        probed = true;
+        limit = now_seconds() + kReferenceSeconds;
+        continue;
+      case WorkerEvent::Kind::kReady:
+        method_ = event.text;
+        busy_seconds_ += event.seconds;
+        bandwidth_ = worker_->bandwidth();
+        return std::optional<std::string>("");
+      case WorkerEvent::Kind::kRefused:
+        lose_worker();
+        return std::optional<std::string>("the reference cannot be computed: " + event.text);
+      case WorkerEvent::Kind::kEnded: {
+        const bool from_outside = event.killed_from_outside;
+        lose_worker();
+        if (!probed || from_outside) return std::optional<std::string>();
+        return std::optional<std::string>("the worker " + event.text + " while it computed the reference");
+      }
+      default:
+        if (now_seconds() < limit) continue;
+        worker_->kill();
+        lose_worker();
+        if (!probed) return std::optional<std::string>();
+        return std::optional<std::string>(fmt::format("the reference took more than {} s", kReferenceSeconds));
+    }
+  }
+}
+
+Result<void> Supervisor::bring_up() {
+  std::optional<std::string> done;
+  for (int attempt = 0; attempt < kBringUps && !done; ++attempt) {
+    // A driver takes a while to clean up after a process that was killed in the middle of a kernel.
+    if (attempt > 0) ::usleep(500'000u << attempt);
+    KGEN_TRY(done, set_up());
+  }
+  if (!done) return fail(ErrorKind::kDevice, fmt::format("{} does not run a known-good kernel any more; reset it", device_));
+  if (!done->empty()) {
+    queue_.clear();
+    return fail(ErrorKind::kCheckFailed, *done);
+  }
+  ready_ = true;
+  for (const Waiting& waiting : queue_) worker_->submit(waiting.request);
+  deadline_ = now_seconds() + kQueueSeconds;
+  return {};
+}
+
+void Supervisor::submit(TryRequest request) {
+  if (ready_) worker_->submit(request);
+  if (queue_.empty()) deadline_ = now_seconds() + kQueueSeconds;
+  queue_.push_back({std::move(request)});
+}
+
+bool Supervisor::drop_waiting() {
+  const bool running = !queue_.empty() && queue_.front().started;
+  queue_.resize(running ? 1 : 0);
+  return running;
+}
+
+Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wake_fd) {
+  const double until = now_seconds() + timeout_seconds;
+  for (;;) {
+    if (!queue_.empty() && !ready_) KGEN_CHECK_OK(bring_up());
+    const WorkerEvent event = ready_ ? worker_->receive(0) : WorkerEvent{};
+    TryResult lost;
+    if (!queue_.empty()) lost.ticket = queue_.front().request.ticket;
+    switch (event.kind) {
+      case WorkerEvent::Kind::kStarted:
+        if (queue_.empty() || queue_.front().request.ticket != event.ticket) continue;  // dropped meanwhile
+        queue_.front().started = true;
+        deadline_ = now_seconds() + timeout_;
+        continue;
+      case WorkerEvent::Kind::kResult: {
+        busy_seconds_ += event.result.seconds;
+        if (queue_.empty() || queue_.front().request.ticket != event.ticket) continue;
+        queue_.pop_front();
+        deadline_ = now_seconds() + kQueueSeconds;
+        if (event.result.status == TrialStatus::kCrashed) lose_worker();
+        return std::optional<TryResult>(event.result);
+      }
+      case WorkerEvent::Kind::kEnded: {
+        lose_worker();
+        if (queue_.empty()) continue;
+        Waiting& oldest = queue_.front();
+        if (event.killed_from_outside && !oldest.second_attempt) {
+          oldest.second_attempt = true;  // not the candidate's doing, unless it happens again
+          continue;
+        }
+        queue_.pop_front();
+        lost.status = TrialStatus::kCrashed;
+        lost.reason = "the worker " + event.text;
+        return std::optional<TryResult>(lost);
+      }
+      default:
+        break;
+    }
+    if (!queue_.empty() && now_seconds() >= deadline_) {
+      worker_->kill();
+      lose_worker();
+      queue_.pop_front();
+      busy_seconds_ += timeout_;
+      lost.status = TrialStatus::kHung;
+      lost.reason = fmt::format("no end after {:g} s; its process was killed", timeout_);
+      return std::optional<TryResult>(lost);
+    }
+    const double now = now_seconds();
+    if (now >= until) return std::optional<TryResult>();
+    double wait = until - now;
+    if (!queue_.empty()) wait = std::min(wait, deadline_ - now);
+    pollfd fds[2] = {{ready_ ? worker_->fd() : -1, POLLIN, 0}, {wake_fd, POLLIN, 0}};
+    ::poll(fds, 2, static_cast<int>(std::clamp(wait * 1e3 + 1, 0.0, 1e4)));
+    if (wake_fd >= 0 && (fds[1].revents & POLLIN) != 0 && (fds[0].revents & (POLLIN | POLLHUP)) == 0)
+      return std::optional<TryResult>();
+  }
+}
+
+Result<std::vector<std::vector<double>>> Supervisor::race(const RaceRequest& request) {
+  if (!ready_) KGEN_CHECK_OK(bring_up());
+  worker_->race(request);
+  const double limit = now_seconds() + timeout_ * static_cast<double>(request.candidates.size());
+  for (;;) {
+    const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
+    if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult) continue;
+    if (event.kind == WorkerEvent::Kind::kRaced) {
+      busy_seconds_ += event.seconds;
+      if (event.samples_us.size() == request.candidates.size()) return event.samples_us;
+      lose_worker();
+      return fail(ErrorKind::kCheckFailed, event.text);
+    }
+    if (event.kind == WorkerEvent::Kind::kTimeout && now_seconds() < limit) continue;
+    if (event.kind == WorkerEvent::Kind::kTimeout) worker_->kill();
+    lose_worker();
+    return fail(ErrorKind::kCheckFailed, event.kind == WorkerEvent::Kind::kEnded ? "the worker " + event.text : "no end in time");
+  }
+}
+
+}  // namespace kgen

@@ -1,0 +1,67 @@
+// Keeps one worker at work: starts it, sets the problem up, ends it when a candidate takes too long, starts another, and says
+// how each candidate ended. A device is only used again after a known-good kernel has run on it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+
+#include "tuner/worker.h"
+
+namespace kgen {
+
+class Supervisor {
+ public:
+  // `self`: the kgen executable. `timeout_seconds`: of one candidate, from its launch.
+  Supervisor(std::string self, std::string device, double timeout_seconds)
+      : self_(std::move(self)), device_(std::move(device)), timeout_(timeout_seconds) {}
+
+  // Starts the first worker. Errors as open_device().
+  Result<DeviceInfo> start();
+
+  // The problem that workers are set up for from now on. Every set-up takes the next seed, so inputs are fresh each time.
+  void use(CheckCase check, TimingMode timing);
+
+  void submit(TryRequest request);
+  std::size_t outstanding() const { return queue_.size(); }
+  // Drops what has not been started. True when a candidate is still running.
+  bool drop_waiting();
+
+  // Waits for the end of a request, whatever end it is; nullopt after `timeout_seconds` or when `wake_fd` (-1: none) gets
+  // readable. kCheckFailed: the problem's reference does not run, so nothing can be verified. kDevice: the device does not
+  // come back. With kCheckFailed the queue is emptied.
+  Result<std::optional<TryResult>> next(double timeout_seconds, int wake_fd);
+
+  // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
+  Result<std::vector<std::vector<double>>> race(const RaceRequest&);
+
+  double bandwidth() const { return bandwidth_; }
+  double busy_seconds() const { return busy_seconds_; }   // of the worker: references, checks, timing
+  std::uint64_t seed() const { return check_.seed; }      // of the present inputs
+  const std::string& method() const { return method_; }
+
+ private:
+  Result<void> bring_up();
+  // One attempt; nullopt: the device did not come up, try again.
+  Result<std::optional<std::string>> set_up();
+  void lose_worker();
+
+  std::string self_, device_;
+  double timeout_;
+  std::optional<Worker> worker_;
+  CheckCase check_;
+  TimingMode timing_ = TimingMode::kCold;
+  bool ready_ = false;
+  struct Waiting {
+    TryRequest request;
+    bool started = false;
+    bool second_attempt = false;
+  };
+  std::deque<Waiting> queue_;  // sent to the worker, oldest first
+  double deadline_ = 0;        // of the oldest
+  double bandwidth_ = 0, busy_seconds_ = 0;
+  std::string method_;
+};
+
+}  // namespace kgen

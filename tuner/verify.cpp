@@ -1,0 +1,755 @@
+#include "tuner/verify.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <random>
+#include <set>
+
+#include "base/text.h"
+
+namespace kgen {
+namespace {
+
+// As templates/check.h writes it.
+struct CheckPartial {
+  double error2, reference2, worst_ratio, worst_got, worst_reference, worst_allowed;
+  std::int64_t worst_element, bad;
+};
+static_assert(sizeof(CheckPartial) == 64);
+
+constexpr std::int64_t kGuard = 4096;      // bytes at least, on either side of every buffer
+constexpr std::int64_t kAlign = 256;
+constexpr unsigned char kPoison = 0xff;    // NaN in every floating type: what is read from there cannot stay unnoticed
+constexpr int kBlock = 256;                // work-items a block of every check kernel
+constexpr std::uint32_t kCheckLds = 512;   // 64 bytes a wave of 32
+constexpr std::int64_t kMaxGrid = 512;     // partials of one check: 32 KiB to read back
+// Time that the reference of one problem may take; above it the projection and sampled elements stand in. The host shares
+// its cores with everything else and is tried with small problems mostly.
+constexpr double kReferenceSecondsGpu = 1.0, kReferenceSecondsHost = 4.0;
+constexpr std::int64_t kMinSamples = 1024, kMaxSamples = 65536;
+constexpr std::int64_t kFewElements = 64;  // below it the relative L2 error is that of single roundings: not judged
+
+std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
+
+std::int64_t product(const std::vector<std::int64_t>& values) {
+  return std::accumulate(values.begin(), values.end(), std::int64_t{1}, std::multiplies<>());
+}
+
+bool is_tensor(Role role) { return role == Role::kIn || role == Role::kOut || role == Role::kInOut; }
+bool is_written(Role role) { return role == Role::kOut || role == Role::kInOut; }
+
+// "d[3, 17]"
+std::string element_name(const std::string& name, const std::vector<std::int64_t>& shape, std::int64_t element) {
+  std::vector<std::string> index(shape.size());
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    const std::int64_t size = std::max<std::int64_t>(shape[axis], 1);
+    index[axis] = std::to_string(element % size);
+    element /= size;
+  }
+  return fmt::format("{}[{}]", name, join(index, ", "));
+}
+
+int distribution_number(const std::string& name) {
+  if (name == "uniform") return 1;
+  if (name == "int") return 2;
+  if (name == "constant") return 3;
+  return 0;
+}
+
+double unit_roundoff(DType dtype) {
+  switch (dtype) {
+    case DType::kFp64: return 0x1p-53;
+    case DType::kFp32: return 0x1p-24;
+    case DType::kFp16: return 0x1p-11;
+    case DType::kBf16: return 0x1p-8;
+    default: return 0;
+  }
+}
+
+double smallest_step(DType dtype) {  // spacing of the subnormals
+  switch (dtype) {
+    case DType::kFp64: return 0x1p-1074;
+    case DType::kFp32: return 0x1p-149;
+    case DType::kFp16: return 0x1p-24;
+    case DType::kBf16: return 0x1p-133;
+    default: return 0.5;
+  }
+}
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+double relative_l2_limit(DType output, DType accumulate, double terms) {
+  if (accumulate == DType::kFp16) return terms <= 4096 ? 1.5e-2 : 4e-2;
+  switch (output) {
+    case DType::kFp32: return 1e-5;
+    case DType::kFp16: return 4e-4;
+    case DType::kBf16: return 3e-3;
+    default: return 1e-12;
+  }
+}
+
+std::vector<std::int64_t> sample_elements(const std::vector<std::int64_t>& shape, std::int64_t count, std::uint64_t seed) {
+  const std::int64_t total = product(shape);
+  if (total <= 0) return {};
+  const std::int64_t columns = shape.empty() ? 1 : shape.back(), rows = total / columns;
+  const auto edges = [](std::int64_t size) {
+    std::set<std::int64_t> found;
+    const auto add = [&](std::int64_t at) {
+      if (at >= 0 && at < size) found.insert(at);
+    };
+    for (std::int64_t at : {std::int64_t{0}, std::int64_t{1}, size - 2, size - 1}) add(at);
+    for (std::int64_t tile = 8; tile <= 256; tile *= 2)
+      for (std::int64_t edge : {tile, (size - 1) / tile * tile}) add(edge - 1), add(edge);
+    return found;
+  };
+  std::set<std::int64_t> elements;
+  for (std::int64_t row : edges(rows))
+    for (std::int64_t column : edges(columns)) elements.insert(row * columns + column);
+  std::mt19937_64 random(seed);
+  count = std::min(count, total);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto from = static_cast<std::int64_t>(static_cast<double>(total) / static_cast<double>(count) * static_cast<double>(i));
+    const std::int64_t size = std::max<std::int64_t>(1, total / count);
+    elements.insert(std::min(total - 1, from + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(size))));
+  }
+  return {elements.begin(), elements.end()};
+}
+
+Result<CheckCase> make_check_case(const OpSpec& spec, Arch arch, const KernelSource& reference,
+                                  const std::string& reference_path, std::uint64_t seed) {
+  CheckCase check;
+  check.reference_path = reference_path;
+  check.seed = seed;
+  KGEN_TRY(check.problem, bind(reference.plan, spec.problem.dims));
+  const Env env = problem_env(spec, arch);
+  const auto evaluate = [&](const std::string& text) -> Result<std::int64_t> {
+    KGEN_TRY(const Expr expr, Expr::parse(text));
+    return expr.eval(env);
+  };
+  DType accumulate = DType::kFp32;
+  if (const auto at = spec.problem.attributes.find("accumulate"); at != spec.problem.attributes.end()) {
+    KGEN_TRY(accumulate, find_dtype(at->second));
+  }
+  std::map<std::string, InitDef> inits;
+  for (const ArgumentDef& argument : spec.op->arguments) inits[argument.param.name] = argument.init;
+  for (const BoundParam& param : check.problem.params) {
+    if (!is_tensor(param.role)) continue;
+    const InitDef& init = inits[param.name];
+    CheckCase::Fill fill{.distribution = distribution_number(init.distribution)};
+    fill.a = fill.distribution == 0 || fill.distribution == 3 ? init.mean : init.lo;
+    fill.b = fill.distribution == 0 || fill.distribution == 3 ? init.scale : init.hi;
+    check.fills.push_back(fill);
+    if (!is_written(param.role) || !param.present) continue;
+    double terms = 1;
+    if (const auto at = spec.op->reference.terms_text.find(param.name); at != spec.op->reference.terms_text.end()) {
+      KGEN_TRY(const std::int64_t value, evaluate(at->second));
+      terms = static_cast<double>(std::max<std::int64_t>(value, 1));
+    }
+    CheckCase::Output output{.name = param.name};
+    output.u_out = unit_roundoff(param.dtype);
+    output.factor = output.u_out == 0 ? 0 : 4 * std::sqrt(terms) * unit_roundoff(accumulate);
+    output.tiny = smallest_step(param.dtype);
+    output.l2_limit = relative_l2_limit(param.dtype, accumulate, terms);
+    check.outputs.push_back(output);
+  }
+  if (const auto& projection = spec.op->reference.projection) {
+    std::int64_t offered = 1;
+    if (!projection->when_text.empty()) {
+      KGEN_TRY(offered, evaluate(projection->when_text));
+    }
+    if (offered != 0) {
+      check.projected = projection->output;
+      KGEN_TRY(check.projection_length, evaluate(projection->length_text));
+    }
+  }
+  return check;
+}
+
+Result<DeviceBuffer> DeviceBuffer::allocate(Device& device, std::int64_t bytes) {
+  DeviceBuffer buffer;
+  KGEN_TRY(buffer.data_, device.allocate(static_cast<std::size_t>(bytes)));
+  buffer.device_ = &device;
+  return buffer;
+}
+
+// One arena holds every tensor, [guard][a][guard][b][guard], so that one kernel checks all guards; a second arena of the same
+// layout keeps the inputs as they were made.
+struct Bench::Impl {
+  struct Tensor {
+    const BoundParam* param;
+    std::int64_t offset = 0;  // in the arena
+    Function fill = nullptr, check = nullptr, projection = nullptr, gaps = nullptr;
+    bool has_gaps = false;
+    std::int64_t layout = 0;  // element of `layouts`
+    std::int64_t elements = 0;
+  };
+  // Reference values of one output.
+  struct Expected {
+    std::size_t tensor;
+    CheckCase::Output limits;
+    std::int64_t count = 0;  // elements compared one by one
+    DeviceBuffer index, value, magnitude;
+    std::int64_t rows = 0;   // > 0: projection
+    DeviceBuffer expected, bound;
+  };
+  // A check in flight: where its partials are and what they mean.
+  struct Pending {
+    enum class Kind { kElements, kProjection, kGaps, kInput } kind;
+    std::size_t tensor;
+    const Expected* expected;
+    std::int64_t slot, blocks;
+  };
+
+  Device& device;
+  CheckCase check;
+  std::unique_ptr<Module> module;
+  Measurer measurer;
+  Function check_pattern = nullptr;
+  std::vector<Tensor> tensors;  // present ones
+  std::vector<std::vector<DevicePtr>> set_tensors;  // by set: a pointer for every tensor parameter, null when absent
+  std::vector<DeviceBuffer> arenas;                 // by set
+  std::int64_t arena_bytes = 0;
+  DeviceBuffer pristine, layouts, zones, results, snapshot;
+  std::int64_t zone_count = 0;
+  std::vector<std::string> zone_names;
+  std::vector<Expected> expected;
+  std::string method;
+  Event from = nullptr, to = nullptr;
+
+  Impl(Device& d, CheckCase c, std::unique_ptr<Module> m, Function read_all)
+      : device(d), check(std::move(c)), module(std::move(m)), measurer(d, read_all) {}
+
+  bool on_host() const { return device.info().arch->vendor == Vendor::kHost; }
+  std::uint32_t grid_for(std::int64_t count) const {
+    const std::int64_t most = on_host() ? std::max(1, device.info().compute_units) : kMaxGrid;
+    return static_cast<std::uint32_t>(std::clamp<std::int64_t>((count + kBlock - 1) / kBlock, 1, most));
+  }
+
+  template <class... T>
+  Result<void> run(Function function, std::uint32_t grid, T... values) {
+    void* params[] = {&values...};
+    LaunchShape shape{.grid = {grid, 1, 1}, .block = kBlock, .lds_bytes = kCheckLds};
+    return device.launch(function, shape, params, nullptr);
+  }
+
+  // The op's own parameters first, as every kernel of emit_reference() takes them, then `extra`.
+  template <class... T>
+  Result<void> run_reference(Function function, std::int64_t work_items, T... extra) {
+    std::vector<std::array<std::byte, 8>> values(check.problem.params.size());
+    std::vector<void*> params;
+    std::size_t tensor = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const BoundParam& param = check.problem.params[i];
+      const auto put = [&](auto value) { std::memcpy(values[i].data(), &value, sizeof value); };
+      if (is_tensor(param.role)) {
+        put(set_tensors[0][tensor++]);
+      } else if (param.role == Role::kDim) {
+        put(param.value);
+      } else {
+        switch (param.dtype) {
+          case DType::kFp64: put(param.default_value); break;
+          case DType::kInt32: put(static_cast<std::int32_t>(param.default_value)); break;
+          case DType::kInt64: put(static_cast<std::int64_t>(param.default_value)); break;
+          default: put(static_cast<float>(param.default_value)); break;
+        }
+      }
+      params.push_back(values[i].data());
+    }
+    (params.push_back(&extra), ...);
+    LaunchShape shape;
+    shape.grid[0] = static_cast<std::uint32_t>((work_items + kBlock - 1) / kBlock);
+    shape.block = kBlock;
+    shape.lds_bytes = kCheckLds;
+    return device.launch(function, shape, params.data(), nullptr);
+  }
+
+  Result<void> probe();
+  Result<void> lay_out();
+  Result<void> fill_inputs();
+  Result<void> compute(Expected& output);
+  Result<void> compute_reference();
+  Result<void> copy_sets();
+  Result<void> poison(const LoadedCandidate&);
+  Result<void> enqueue(const LoadedCandidate&, int set, Phase, Stream);
+  Result<void> enqueue_checks(std::vector<Pending>&);
+  Result<Verdict> collect(const LoadedCandidate&, const std::vector<Pending>&);
+  Result<std::string> judge_zones(const std::vector<std::int64_t>& bad, const LoadedCandidate&);
+  Result<void> restore();
+  Result<bool> repeats_bits(const LoadedCandidate&);
+};
+
+// A constant written by a kernel and read back: does the device still work?
+Result<void> Bench::Impl::probe() {
+  const Tensor& tensor = tensors.front();
+  const std::int64_t count = 4 * kBlock, size = dtype_bytes(tensor.param->dtype);
+  KGEN_TRY(const DeviceBuffer buffer, DeviceBuffer::allocate(device, count * size));
+  KGEN_CHECK_OK(device.fill(buffer.at(0), kPoison, static_cast<std::size_t>(count * size), nullptr));
+  KGEN_CHECK_OK(run(tensor.fill, 4, buffer.at(0), count, std::uint64_t{1}, 3, 2.0, 0.0));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(count * size));
+  KGEN_CHECK_OK(device.copy(bytes.data(), buffer.at(0), bytes.size()));
+  const bool same = std::equal(bytes.begin() + static_cast<std::ptrdiff_t>(size), bytes.end(), bytes.begin());
+  if (!same || bytes.front() == std::byte{kPoison})
+    return fail(ErrorKind::kDevice, "the device gives wrong bytes for a kernel known to be right");
+  return {};
+}
+
+Result<void> Bench::Impl::lay_out() {
+  // Every guard runs from the last byte of a buffer to the first of the next: a write one element too far is inside it.
+  std::int64_t end = 0;
+  std::vector<std::int64_t> zone_list, layout_list;
+  std::string before = "the start";
+  const auto add_zone = [&](std::int64_t from, std::int64_t until, const std::string& after) {
+    zone_list.push_back(from);
+    zone_list.push_back(until - from);
+    zone_names.push_back(fmt::format("between {} and {}", before, after));
+    before = after;
+  };
+  for (Tensor& tensor : tensors) {
+    const BoundParam& param = *tensor.param;
+    tensor.offset = round_up(end + kGuard, kAlign);
+    add_zone(end, tensor.offset, param.name);
+    end = tensor.offset + param.bytes;
+    tensor.elements = product(param.shape);
+    tensor.has_gaps = tensor.elements > 0 && param.bytes > tensor.elements * dtype_bytes(param.dtype);
+    tensor.layout = static_cast<std::int64_t>(layout_list.size());
+    layout_list.push_back(static_cast<std::int64_t>(param.shape.size()));
+    layout_list.insert(layout_list.end(), param.shape.begin(), param.shape.end());
+    layout_list.insert(layout_list.end(), param.strides.begin(), param.strides.end());
+  }
+  layout_list.push_back(0);  // last: rank 0, for check_gaps over a whole buffer
+  arena_bytes = round_up(end + kGuard, kAlign);
+  add_zone(end, arena_bytes, "the end");
+  zone_count = static_cast<std::int64_t>(zone_names.size());
+
+  const std::int64_t cache = device.info().l2_bytes;
+  const std::int64_t memory = std::max<std::int64_t>(device.info().memory_bytes, 1);
+  std::int64_t sets = check.rotate ? std::clamp<std::int64_t>((2 * cache + arena_bytes - 1) / arena_bytes, 1, 16) : 1;
+  while (sets > 1 && sets * arena_bytes > memory / 4) --sets;
+  std::vector<BoundParam*> params;
+  for (std::int64_t set = 0; set < sets; ++set) {
+    KGEN_TRY(DeviceBuffer arena, DeviceBuffer::allocate(device, arena_bytes));
+    std::vector<DevicePtr> pointers;
+    std::size_t next = 0;
+    for (const BoundParam& param : check.problem.params) {
+      if (!is_tensor(param.role)) continue;
+      const bool here = next < tensors.size() && tensors[next].param == &param;
+      pointers.push_back(here ? arena.at(tensors[next++].offset) : nullptr);
+    }
+    set_tensors.push_back(std::move(pointers));
+    arenas.push_back(std::move(arena));
+  }
+  const auto upload = [&](const std::vector<std::int64_t>& values) -> Result<DeviceBuffer> {
+    const auto bytes = values.size() * sizeof(std::int64_t);
+    KGEN_TRY(DeviceBuffer buffer, DeviceBuffer::allocate(device, static_cast<std::int64_t>(bytes)));
+    KGEN_CHECK_OK(device.copy(buffer.at(0), values.data(), bytes));
+    return buffer;
+  };
+  KGEN_TRY(zones, upload(zone_list));
+  KGEN_TRY(layouts, upload(layout_list));
+  KGEN_TRY(pristine, DeviceBuffer::allocate(device, arena_bytes));
+  // Partials of every check (elements, projection and gaps of each output, change of each input), then both zone counts.
+  const std::int64_t slots = 3 * static_cast<std::int64_t>(tensors.size());
+  KGEN_TRY(results, DeviceBuffer::allocate(device, slots * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)) +
+                                                       (zone_count + 3) * static_cast<std::int64_t>(sizeof(std::int64_t))));
+  return {};
+}
+
+Result<void> Bench::Impl::fill_inputs() {
+  KGEN_CHECK_OK(device.fill(arenas[0].at(0), kPoison, static_cast<std::size_t>(arena_bytes), nullptr));
+  std::size_t fill_at = 0, next = 0;
+  for (const BoundParam& param : check.problem.params) {
+    if (!is_tensor(param.role)) continue;
+    const CheckCase::Fill& fill = check.fills[fill_at++];
+    if (next == tensors.size() || tensors[next].param != &param) continue;
+    const Tensor& tensor = tensors[next++];
+    if (param.role == Role::kOut || param.bytes == 0) continue;
+    const std::int64_t count = param.bytes / dtype_bytes(param.dtype);
+    const std::uint64_t seed = check.seed * 0x9e3779b97f4a7c15ull + fill_at;
+    KGEN_CHECK_OK(run(tensor.fill, grid_for(count), arenas[0].at(tensor.offset), count, seed, fill.distribution, fill.a, fill.b));
+  }
+  KGEN_CHECK_OK(device.synchronize(nullptr));
+  return device.copy(pristine.at(0), arenas[0].at(0), static_cast<std::size_t>(arena_bytes));
+}
+
+Result<void> Bench::Impl::compute(Expected& output) {
+  const Tensor& tensor = tensors[output.tensor];
+  const std::string& name = tensor.param->name;
+  KGEN_TRY(const Function reference, module->function("reference_" + name));
+  const std::int64_t total = tensor.elements;
+  const std::int64_t slice = std::min<std::int64_t>(total, on_host() ? kBlock * std::max(1, device.info().compute_units) : 65536);
+  const auto allocate = [&](std::int64_t count) -> Result<void> {
+    KGEN_TRY(output.value, DeviceBuffer::allocate(device, count * 8));
+    KGEN_TRY(output.magnitude, DeviceBuffer::allocate(device, count * 8));
+    return {};
+  };
+  const auto evaluate = [&](std::int64_t count) -> Result<double> {
+    const double start = now_seconds();
+    char* const index = output.index ? output.index.at(0) : nullptr;
+    KGEN_CHECK_OK(run_reference(reference, count, index, count, output.value.at(0), output.magnitude.at(0)));
+    KGEN_CHECK_OK(device.synchronize(nullptr));
+    return now_seconds() - start;
+  };
+  KGEN_CHECK_OK(allocate(slice));
+  KGEN_TRY(double seconds, evaluate(slice));
+  output.count = slice;
+  if (slice == total) {
+    method += fmt::format("{}: whole reference in {:.2g} s", name, seconds);
+    return {};
+  }
+  // The first launch loads the code; a second one tells the rate, unless the first was long anyway.
+  if (seconds < 0.05) {
+    KGEN_TRY(const double again, evaluate(slice));
+    seconds = std::min(seconds, again);
+  }
+  const double budget = on_host() ? kReferenceSecondsHost : kReferenceSecondsGpu;
+  const double each = seconds / static_cast<double>(slice);
+  if (each * static_cast<double>(total) <= budget && total * 16 <= std::max<std::int64_t>(device.info().memory_bytes, 1) / 4) {
+    KGEN_CHECK_OK(allocate(total));
+    KGEN_TRY(seconds, evaluate(total));
+    output.count = total;
+    method += fmt::format("{}: whole reference in {:.2g} s", name, seconds);
+    return {};
+  }
+  const double affordable = budget / std::max(each, 1e-12);
+  const auto wanted = static_cast<std::int64_t>(std::clamp(affordable, double(kMinSamples), double(kMaxSamples)));
+  const std::vector<std::int64_t> elements = sample_elements(tensor.param->shape, wanted, check.seed);
+  output.count = static_cast<std::int64_t>(elements.size());
+  KGEN_TRY(output.index, DeviceBuffer::allocate(device, output.count * 8));
+  KGEN_CHECK_OK(device.copy(output.index.at(0), elements.data(), elements.size() * 8));
+  KGEN_CHECK_OK(allocate(output.count));
+  KGEN_CHECK_OK(evaluate(output.count).map([](double) {}));
+  method += fmt::format("{}: {} of {:.3g} elements", name, output.count, static_cast<double>(total));
+  if (check.projected != name || tensor.param->shape.empty()) return {};
+
+  KGEN_TRY(const Function project_vector, module->function("project_vector_" + name));
+  KGEN_TRY(const Function project, module->function("project_" + name));
+  const std::int64_t length = std::max<std::int64_t>(check.projection_length, 1);
+  output.rows = total / tensor.param->shape.back();
+  KGEN_TRY(const DeviceBuffer vector, DeviceBuffer::allocate(device, length * 8));
+  KGEN_TRY(output.expected, DeviceBuffer::allocate(device, output.rows * 8));
+  KGEN_TRY(output.bound, DeviceBuffer::allocate(device, output.rows * 8));
+  KGEN_CHECK_OK(run_reference(project_vector, length, check.seed, length, vector.at(0)));
+  KGEN_CHECK_OK(run_reference(project, output.rows, check.seed, vector.at(0), output.rows, output.expected.at(0), output.bound.at(0)));
+  KGEN_CHECK_OK(device.synchronize(nullptr));
+  method += " and a projection of all";
+  return {};
+}
+
+Result<void> Bench::Impl::compute_reference() {
+  for (const CheckCase::Output& limits : check.outputs)
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      if (tensors[t].param->name != limits.name || tensors[t].elements == 0) continue;
+      if (!method.empty()) method += "; ";
+      Expected output{.tensor = t, .limits = limits};
+      KGEN_CHECK_OK(compute(output));
+      expected.push_back(std::move(output));
+    }
+  return {};
+}
+
+Result<void> Bench::Impl::copy_sets() {
+  for (std::size_t set = 1; set < arenas.size(); ++set)
+    KGEN_CHECK_OK(device.copy(arenas[set].at(0), pristine.at(0), static_cast<std::size_t>(arena_bytes)));
+  return {};
+}
+
+// Scratch of one set: [guard][workspace][guard][prepared][guard].
+namespace {
+struct ScratchLayout {
+  std::int64_t workspace, prepared, bytes;
+};
+ScratchLayout scratch_layout(const BoundPlan& bound) {
+  ScratchLayout layout;
+  layout.workspace = kGuard;
+  layout.prepared = round_up(layout.workspace + bound.workspace_bytes, kAlign) + kGuard;
+  layout.bytes = round_up(layout.prepared + bound.prepared_bytes, kAlign) + kGuard;
+  return layout;
+}
+bool has_scratch(const BoundPlan& bound) { return bound.workspace_bytes + bound.prepared_bytes > 0; }
+}  // namespace
+
+Result<void> Bench::Impl::poison(const LoadedCandidate& candidate) {
+  for (const Tensor& tensor : tensors) {
+    if (tensor.param->bytes == 0) continue;
+    const auto bytes = static_cast<std::size_t>(tensor.param->bytes);
+    if (tensor.param->role == Role::kOut)
+      KGEN_CHECK_OK(device.fill(arenas[0].at(tensor.offset), kPoison, bytes, nullptr));
+    if (tensor.param->role == Role::kInOut)
+      KGEN_CHECK_OK(device.copy(arenas[0].at(tensor.offset), pristine.at(tensor.offset), bytes));
+  }
+  if (!has_scratch(candidate.bound)) return {};
+  const std::int64_t bytes = scratch_layout(candidate.bound).bytes * static_cast<std::int64_t>(arenas.size());
+  return device.fill(candidate.scratch.at(0), kPoison, static_cast<std::size_t>(bytes), nullptr);
+}
+
+Result<void> Bench::Impl::enqueue(const LoadedCandidate& candidate, int set, Phase phase, Stream stream) {
+  CallArgs args;
+  args.tensors = set_tensors[static_cast<std::size_t>(set)];
+  if (has_scratch(candidate.bound)) {
+    const ScratchLayout layout = scratch_layout(candidate.bound);
+    args.workspace = candidate.scratch.at(set * layout.bytes + layout.workspace);
+    args.prepared = candidate.scratch.at(set * layout.bytes + layout.prepared);
+  }
+  return launch_plan(device, candidate.plan, candidate.code, candidate.bound, args, phase, stream);
+}
+
+Result<void> Bench::Impl::enqueue_checks(std::vector<Pending>& pending) {
+  const auto slot = [&](Pending::Kind kind, std::size_t tensor, const Expected* output, std::int64_t count) {
+    pending.push_back({kind, tensor, output, static_cast<std::int64_t>(pending.size()), grid_for(count)});
+    return results.at(pending.back().slot * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)));
+  };
+  using Kind = Pending::Kind;
+  char* const none = nullptr;
+  for (const Expected& output : expected) {
+    const Tensor& tensor = tensors[output.tensor];
+    char* const data = arenas[0].at(tensor.offset);
+    char* const layout = layouts.at(tensor.layout * 8);
+    char* const partials = slot(Kind::kElements, output.tensor, &output, output.count);
+    KGEN_CHECK_OK(run(tensor.check, grid_for(output.count), data, layout, output.index ? output.index.at(0) : none,
+                      output.count, output.value.at(0), output.magnitude.at(0), output.limits.factor, output.limits.u_out,
+                      output.limits.tiny, partials));
+    if (output.rows > 0) {
+      // A block takes a whole row, so there may be as many blocks as rows.
+      char* const rows = slot(Kind::kProjection, output.tensor, &output, output.rows * kBlock);
+      KGEN_CHECK_OK(run(tensor.projection, grid_for(output.rows * kBlock), data, layout, check.seed, output.rows,
+                        output.expected.at(0), output.bound.at(0), rows));
+    }
+  }
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    const Tensor& tensor = tensors[t];
+    const std::int64_t size = dtype_bytes(tensor.param->dtype), count = tensor.param->bytes / size;
+    if (count == 0) continue;
+    if (is_written(tensor.param->role)) {
+      if (!tensor.has_gaps) continue;
+      char* const before = tensor.param->role == Role::kInOut ? pristine.at(tensor.offset) : nullptr;
+      char* const partials = slot(Kind::kGaps, t, nullptr, count);
+      KGEN_CHECK_OK(run(tensor.gaps, grid_for(count), arenas[0].at(tensor.offset), before, layouts.at(tensor.layout * 8), count, partials));
+    } else {
+      // A layout of rank 0 has the one element 0, which is not compared: start one element early, in the guard.
+      const std::int64_t start = tensor.offset - size;
+      char* const partials = slot(Kind::kInput, t, nullptr, count + 1);
+      const std::int64_t scalar = tensors.back().layout + 1 + 2 * static_cast<std::int64_t>(tensors.back().param->shape.size());
+      KGEN_CHECK_OK(run(tensor.gaps, grid_for(count + 1), arenas[0].at(start), pristine.at(start), layouts.at(scalar * 8), count + 1, partials));
+    }
+  }
+  return {};
+}
+
+Result<std::string> Bench::Impl::judge_zones(const std::vector<std::int64_t>& bad, const LoadedCandidate&) {
+  static const std::array<const char*, 3> kScratchZones{"before the workspace", "between the workspace and the prepared buffers",
+                                                        "after the prepared buffers"};
+  for (std::size_t zone = 0; zone < bad.size(); ++zone) {
+    if (bad[zone] == 0) continue;
+    const auto tensor_zones = static_cast<std::size_t>(zone_count);
+    return fmt::format("wrote {} bytes outside its buffers, {}", bad[zone],
+                       zone < tensor_zones ? zone_names[zone] : kScratchZones[zone - tensor_zones]);
+  }
+  return std::string();
+}
+
+Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std::vector<Pending>& pending) {
+  const auto slots = static_cast<std::int64_t>(pending.size());
+  const std::int64_t partial_bytes = slots * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial));
+  KGEN_CHECK_OK(run(check_pattern, static_cast<std::uint32_t>(zone_count), arenas[0].at(0), zones.at(0), zone_count,
+                    static_cast<int>(kPoison), results.at(partial_bytes)));
+  std::int64_t all_zones = zone_count;
+  DeviceBuffer scratch_zones;
+  if (has_scratch(candidate.bound)) {
+    const ScratchLayout layout = scratch_layout(candidate.bound);
+    const std::int64_t workspace_end = layout.workspace + candidate.bound.workspace_bytes;
+    const std::int64_t prepared_end = layout.prepared + candidate.bound.prepared_bytes;
+    const std::array<std::int64_t, 6> list{0,          layout.workspace, workspace_end, layout.prepared - workspace_end,
+                                           prepared_end, layout.bytes - prepared_end};
+    KGEN_TRY(scratch_zones, DeviceBuffer::allocate(device, sizeof list));
+    KGEN_CHECK_OK(device.copy(scratch_zones.at(0), list.data(), sizeof list));
+    KGEN_CHECK_OK(run(check_pattern, 3, candidate.scratch.at(0), scratch_zones.at(0), std::int64_t{3}, static_cast<int>(kPoison),
+                      results.at(partial_bytes + zone_count * 8)));
+    all_zones += 3;
+  }
+  KGEN_CHECK_OK(device.synchronize(nullptr));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(partial_bytes + all_zones * 8));
+  KGEN_CHECK_OK(device.copy(bytes.data(), results.at(0), bytes.size()));
+
+  Verdict verdict;
+  std::string problem;
+  for (const Pending& item : pending) {
+    const Tensor& tensor = tensors[item.tensor];
+    const std::string& name = tensor.param->name;
+    CheckPartial sum{0, 0, 0, 0, 0, 0, -1, 0};
+    for (std::int64_t block = 0; block < item.blocks; ++block) {
+      CheckPartial partial;
+      std::memcpy(&partial, bytes.data() + (item.slot * kMaxGrid + block) * static_cast<std::int64_t>(sizeof partial), sizeof partial);
+      const double error2 = sum.error2 + partial.error2, reference2 = sum.reference2 + partial.reference2;
+      const std::int64_t bad = sum.bad + partial.bad;
+      if (partial.worst_element >= 0 && (sum.worst_element < 0 || partial.worst_ratio > sum.worst_ratio)) sum = partial;
+      sum.error2 = error2, sum.reference2 = reference2, sum.bad = bad;
+    }
+    const auto note = [&](std::string text) {
+      if (problem.empty()) problem = std::move(text);
+    };
+    if (item.kind == Pending::Kind::kInput) {
+      if (sum.bad > 0)
+        note(fmt::format("changed its input {}: {} elements, the first at offset {}", name, sum.bad, sum.worst_element - 1));
+      continue;
+    }
+    if (item.kind == Pending::Kind::kGaps) {
+      if (sum.bad > 0)
+        note(fmt::format("wrote between the rows of {}: {} elements, one at offset {}", name, sum.bad, sum.worst_element));
+      continue;
+    }
+    const bool rows = item.kind == Pending::Kind::kProjection;
+    verdict.max_error_ratio = std::max(verdict.max_error_ratio, sum.worst_ratio);
+    const double l2 = sum.error2 == 0 ? 0 : sum.reference2 > 0 ? std::sqrt(sum.error2 / sum.reference2) : HUGE_VAL;
+    const std::int64_t compared = rows ? item.expected->rows : item.expected->count;
+    if (compared >= kFewElements) verdict.relative_l2 = std::max(verdict.relative_l2, l2);
+    if (sum.bad > 0) {
+      std::vector<std::int64_t> shape = tensor.param->shape;
+      if (rows) shape.pop_back();
+      const std::string where = rows ? "projection of row " + element_name(name, shape, sum.worst_element)
+                                     : element_name(name, shape, sum.worst_element);
+      note(fmt::format("{} = {:.6g}, expected {:.6g}, allowed error {:.3g}; {} of {} {} wrong, relative L2 {:.3g}", where, sum.worst_got,
+                       sum.worst_reference, sum.worst_allowed, sum.bad, compared, rows ? "rows" : "elements", l2));
+    } else if (compared >= kFewElements && !(l2 <= item.expected->limits.l2_limit)) {
+      note(fmt::format("{}: relative L2 error {:.3g} is above {:.3g}; worst element {} = {:.6g}, expected {:.6g}", name, l2,
+                       item.expected->limits.l2_limit, sum.worst_element, sum.worst_got, sum.worst_reference));
+    }
+  }
+  std::vector<std::int64_t> bad(static_cast<std::size_t>(all_zones));
+  std::memcpy(bad.data(), bytes.data() + partial_bytes, bad.size() * 8);
+  KGEN_TRY(const std::string zone_problem, judge_zones(bad, candidate));
+  verdict.reason = !zone_problem.empty() ? zone_problem : problem;
+  verdict.passed = verdict.reason.empty();
+  return verdict;
+}
+
+Result<void> Bench::Impl::restore() {
+  KGEN_CHECK_OK(device.copy(arenas[0].at(0), pristine.at(0), static_cast<std::size_t>(arena_bytes)));
+  return copy_sets();
+}
+
+Result<bool> Bench::Impl::repeats_bits(const LoadedCandidate& candidate) {
+  if (!snapshot) {
+    KGEN_TRY(snapshot, DeviceBuffer::allocate(device, arena_bytes));
+  }
+  KGEN_CHECK_OK(device.copy(snapshot.at(0), arenas[0].at(0), static_cast<std::size_t>(arena_bytes)));
+  KGEN_CHECK_OK(poison(candidate));
+  KGEN_CHECK_OK(enqueue(candidate, 0, Phase::kPrepare, nullptr));
+  KGEN_CHECK_OK(enqueue(candidate, 0, Phase::kRun, nullptr));
+  const std::int64_t scalar = tensors.back().layout + 1 + 2 * static_cast<std::int64_t>(tensors.back().param->shape.size());
+  std::int64_t different = 0;
+  for (const Tensor& tensor : tensors) {
+    const std::int64_t size = dtype_bytes(tensor.param->dtype), count = tensor.param->bytes / size + 1;
+    if (!is_written(tensor.param->role)) continue;
+    const std::uint32_t grid = grid_for(count);
+    KGEN_CHECK_OK(run(tensor.gaps, grid, arenas[0].at(tensor.offset - size), snapshot.at(tensor.offset - size), layouts.at(scalar * 8),
+                      count, results.at(0)));
+    KGEN_CHECK_OK(device.synchronize(nullptr));
+    std::vector<CheckPartial> partials(grid);
+    KGEN_CHECK_OK(device.copy(partials.data(), results.at(0), partials.size() * sizeof(CheckPartial)));
+    for (const CheckPartial& partial : partials) different += partial.bad;
+  }
+  return different == 0;
+}
+
+Bench::Bench(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Bench::~Bench() = default;
+
+Result<std::unique_ptr<Bench>> Bench::open(Device& device, const CheckCase& check, const std::function<void()>& probed) {
+  KGEN_TRY(const std::string code, read_file(check.reference_path));
+  KGEN_TRY(auto module, device.load(std::as_bytes(std::span(code))));
+  KGEN_TRY(const Function read_all, module->function("read_all"));
+  auto impl = std::make_unique<Impl>(device, check, std::move(module), read_all);
+  KGEN_TRY(impl->check_pattern, impl->module->function("check_pattern"));
+  for (const BoundParam& param : impl->check.problem.params) {
+    if (!is_tensor(param.role) || !param.present) continue;
+    Impl::Tensor tensor{.param = &param};
+    const std::string type(dtype_name(param.dtype));
+    KGEN_TRY(tensor.fill, impl->module->function("fill_" + type));
+    KGEN_TRY(tensor.gaps, impl->module->function("check_gaps_" + type));
+    if (is_written(param.role)) {
+      KGEN_TRY(tensor.check, impl->module->function("check_" + type));
+      KGEN_TRY(tensor.projection, impl->module->function("check_projection_" + type));
+    }
+    impl->tensors.push_back(tensor);
+  }
+  if (impl->tensors.empty()) return fail(ErrorKind::kBadInput, "the op has no tensor");
+  KGEN_CHECK_OK(impl->probe());
+  probed();
+  KGEN_CHECK_OK(impl->lay_out());
+  KGEN_CHECK_OK(impl->fill_inputs());
+  KGEN_CHECK_OK(impl->compute_reference());
+  KGEN_CHECK_OK(impl->restore());
+  return std::unique_ptr<Bench>(new Bench(std::move(impl)));
+}
+
+Result<LoadedCandidate> Bench::load(const BoundPlan& bound, std::span<const std::byte> code) {
+  LoadedCandidate candidate;
+  candidate.bound = bound;
+  for (const BoundParam& param : bound.params) {
+    Param kind;
+    kind.name = param.name, kind.role = param.role, kind.dtype = param.dtype, kind.align = param.align;
+    candidate.plan.params.push_back(std::move(kind));
+  }
+  for (const BoundStep& step : bound.steps) {
+    Step kernel;
+    kernel.kernel = step.kernel, kernel.prepare = step.prepare;
+    candidate.plan.steps.push_back(std::move(kernel));
+  }
+  std::size_t next = 0;
+  const auto& own = impl_->check.problem.params;
+  for (const BoundParam& param : bound.params) {
+    if (!is_tensor(param.role)) continue;
+    while (next < own.size() && !is_tensor(own[next].role)) ++next;
+    if (next == own.size() || own[next].name != param.name || own[next].bytes != param.bytes)
+      return fail(ErrorKind::kInternal, fmt::format("argument {} of the candidate is not that of the reference", param.name));
+    ++next;
+  }
+  KGEN_TRY(candidate.code, load_plan(impl_->device, candidate.plan, code));
+  if (has_scratch(bound)) {
+    const auto sets = static_cast<std::int64_t>(impl_->arenas.size());
+    KGEN_TRY(candidate.scratch, DeviceBuffer::allocate(impl_->device, sets * scratch_layout(bound).bytes));
+  }
+  return candidate;
+}
+
+Result<Verdict> Bench::verify(const LoadedCandidate& candidate, bool twice) {
+  Impl& impl = *impl_;
+  KGEN_CHECK_OK(impl.poison(candidate));
+  for (int set = 0; set < sets(); ++set) KGEN_CHECK_OK(impl.enqueue(candidate, set, Phase::kPrepare, nullptr));
+  KGEN_CHECK_OK(impl.device.record(impl.from, nullptr));
+  KGEN_CHECK_OK(impl.enqueue(candidate, 0, Phase::kRun, nullptr));
+  KGEN_CHECK_OK(impl.device.record(impl.to, nullptr));
+  std::vector<Impl::Pending> pending;
+  KGEN_CHECK_OK(impl.enqueue_checks(pending));
+  KGEN_TRY(Verdict verdict, impl.collect(candidate, pending));
+  KGEN_TRY(verdict.launch_us, impl.device.elapsed_us(impl.from, impl.to));
+  if (!verdict.passed) {
+    KGEN_CHECK_OK(impl.restore());
+  } else if (twice) {
+    KGEN_TRY(const bool same, impl.repeats_bits(candidate));
+    if (!same) verdict.reason = "repeated runs differ in their last bits";
+  }
+  return verdict;
+}
+
+Result<void> Bench::launch(const LoadedCandidate& candidate, int set, Stream stream) {
+  return impl_->enqueue(candidate, set, Phase::kRun, stream);
+}
+bool Bench::healthy() { return impl_->probe().has_value(); }
+int Bench::sets() const { return static_cast<int>(impl_->arenas.size()); }
+Measurer& Bench::measurer() { return impl_->measurer; }
+const std::string& Bench::method() const { return impl_->method; }
+
+}  // namespace kgen

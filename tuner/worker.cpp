@@ -1,0 +1,292 @@
+#include "tuner/worker.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "tuner/session.h"
+
+// Everything that crosses the pipe, spelled once for both directions: to_json and from_json of the library.
+namespace kgen {
+
+using Json = nlohmann::json;
+
+// JSON has no infinities and no NaN; error ratios do.
+static Json number(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+}
+static double number(const Json& json) {
+  if (json.is_number()) return json.get<double>();
+  const auto text = json.get<std::string>();
+  return text == "nan" ? NAN : text == "inf" ? HUGE_VAL : -HUGE_VAL;
+}
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundParam, name, role, dtype, present, shape, strides, bytes, value, default_value, align)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundStep, kernel, prepare, grid, block, lds_bytes)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundPlan, params, steps, workspace_bytes, prepared_bytes, flops, bytes)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Fill, distribution, a, b)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny, l2_limit)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, projected, projection_length, seed, rotate)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, twice, measure, best_us)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early)
+
+static void to_json(Json& json, const Verdict& verdict) {
+  json = {{"passed", verdict.passed},
+          {"reason", verdict.reason},
+          {"max_error_ratio", number(verdict.max_error_ratio)},
+          {"relative_l2", number(verdict.relative_l2)},
+          {"launch_us", verdict.launch_us}};
+}
+static void from_json(const Json& json, Verdict& verdict) {
+  json.at("passed").get_to(verdict.passed);
+  json.at("reason").get_to(verdict.reason);
+  verdict.max_error_ratio = number(json.at("max_error_ratio"));
+  verdict.relative_l2 = number(json.at("relative_l2"));
+  json.at("launch_us").get_to(verdict.launch_us);
+}
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, seconds)
+
+namespace {
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if (c == '\n' || c == '\r') c = ' ';
+  return text;
+}
+
+// The child's end.
+class WorkerLoop {
+ public:
+  WorkerLoop(Device& device, MessageChannel& channel) : device_(device), channel_(channel) {}
+
+  // False when the worker has to end: the device is broken for this process, or the parent is gone.
+  bool handle(const Json& message) {
+    const auto& op = message.at("op").get_ref<const std::string&>();
+    if (op == "setup") return setup(message.at("case").get<CheckCase>(), static_cast<TimingMode>(message.at("timing").get<int>()));
+    if (op == "try") return attempt(message.at("request").get<TryRequest>());
+    if (op == "race") return race(message.at("request").get<RaceRequest>());
+    return false;
+  }
+
+ private:
+  bool send(const Json& json) { return channel_.send({json.dump(-1, ' ', false, Json::error_handler_t::replace)}); }
+
+  bool setup(const CheckCase& check, TimingMode timing) {
+    timing_ = timing;
+    bench_.reset();
+    const double start = now_seconds();
+    auto bench = Bench::open(device_, check, [&] { send({{"event", "probed"}}); });
+    if (!bench) {
+      send({{"event", "refused"}, {"text", one_line(bench.error().message)}});
+      return bench.error().kind != ErrorKind::kDevice;
+    }
+    bench_ = std::move(*bench);
+    if (bandwidth_ == 0) bandwidth_ = bench_->measurer().bandwidth().value_or(0);
+    return send({{"event", "ready"}, {"text", bench_->method()}, {"seconds", now_seconds() - start}, {"bandwidth", bandwidth_}});
+  }
+
+  Measurer::Launch launcher(const LoadedCandidate& candidate) {
+    return [this, &candidate](int set, Stream stream) { return bench_->launch(candidate, set, stream); };
+  }
+
+  Result<LoadedCandidate> load(const TryRequest& request) {
+    KGEN_TRY(const std::string code, read_file(request.code_path));
+    return bench_->load(request.bound, std::as_bytes(std::span(code)));
+  }
+
+  // Verifies and times; an error is a refusal or a fault of the device.
+  Result<void> examine(const TryRequest& request, TryResult& result) {
+    const double start = now_seconds();
+    KGEN_TRY(const LoadedCandidate candidate, load(request));
+    KGEN_TRY(result.verdict, bench_->verify(candidate, request.twice));
+    result.verify_seconds = now_seconds() - start;
+    result.reason = result.verdict.reason;
+    if (!result.verdict.passed) {
+      result.status = TrialStatus::kWrong;
+      return {};
+    }
+    if (!request.measure) return {};
+    const MeasureLimits limits{.best_us = request.best_us, .expected_us = result.verdict.launch_us};
+    KGEN_TRY(result.timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
+    result.status = result.timing.stopped_early ? TrialStatus::kStoppedEarly : TrialStatus::kTimed;
+    return {};
+  }
+
+  bool attempt(const TryRequest& request) {
+    TryResult result{.ticket = request.ticket};
+    if (!send({{"event", "started"}, {"ticket", request.ticket}})) return false;
+    const double start = now_seconds();
+    bool healthy = true;
+    if (const auto done = examine(request, result); !done) {
+      healthy = bench_->healthy();
+      result.status = healthy ? TrialStatus::kLaunchFailed : TrialStatus::kCrashed;
+      result.reason = one_line(done.error().message);
+    }
+    result.seconds = now_seconds() - start;
+    return send({{"event", "result"}, {"result", result}}) && healthy;
+  }
+
+  bool race(const RaceRequest& request) {
+    if (!send({{"event", "started"}, {"ticket", 0}})) return false;
+    const double start = now_seconds();
+    const auto run = [&]() -> Result<std::vector<std::vector<double>>> {
+      std::vector<LoadedCandidate> candidates;
+      for (const TryRequest& entry : request.candidates) {
+        KGEN_TRY(LoadedCandidate candidate, load(entry));
+        KGEN_TRY(const Verdict verdict, bench_->verify(candidate, false));
+        if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
+        candidates.push_back(std::move(candidate));
+      }
+      std::vector<Measurer::Launch> launches;
+      for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
+      return bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
+    };
+    const auto samples = run();
+    const std::string text = samples ? "" : one_line(samples.error().message);
+    return send({{"event", "raced"}, {"samples_us", samples.value_or(std::vector<std::vector<double>>{})}, {"text", text},
+                 {"seconds", now_seconds() - start}}) &&
+           (samples.has_value() || bench_->healthy());
+  }
+
+  Device& device_;
+  MessageChannel& channel_;
+  TimingMode timing_ = TimingMode::kCold;
+  std::unique_ptr<Bench> bench_;
+  double bandwidth_ = 0;
+};
+
+}  // namespace
+
+int worker_main(const std::string& device_id) {
+  // The kernel ends this process with its parent even while a driver call never returns.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // Ctrl-C is for the tuner: it lets the running candidate end.
+  ::signal(SIGINT, SIG_IGN);
+  MessageChannel channel = MessageChannel::from_stdio();
+  auto device = open_device(device_id);
+  if (!device) {
+    const Json refusal{{"event", "refused"}, {"kind", static_cast<int>(device.error().kind)}, {"text", device.error().message}};
+    channel.send({refusal.dump(-1, ' ', false, Json::error_handler_t::replace)});
+    return exit_code(device.error().kind);
+  }
+  const DeviceInfo& info = (*device)->info();
+  const Json hello{{"event", "hello"},        {"id", info.id},
+                   {"name", info.name},       {"arch", std::string(info.arch->name)},
+                   {"arch_name", info.arch_name}, {"driver", info.driver},
+                   {"uuid", info.uuid},       {"compute_units", info.compute_units},
+                   {"memory_bytes", info.memory_bytes}, {"l2_bytes", info.l2_bytes},
+                   {"clock_khz", info.clock_khz}, {"lds_per_block", info.lds_per_block}};
+  if (!channel.send({hello.dump(-1, ' ', false, Json::error_handler_t::replace)})) return 0;
+  bool broken = false;
+  {
+    WorkerLoop loop(**device, channel);
+    while (auto message = channel.receive()) {
+      try {
+        if (!message->empty() && loop.handle(Json::parse(message->front()))) continue;
+      } catch (const Json::exception& error) {
+        fmt::print(stderr, "bad message: {}\n", error.what());
+      }
+      broken = true;
+      break;
+    }
+    // A faulted driver may hang in its own clean-up, so nothing is destroyed.
+    if (broken) std::_Exit(1);
+  }
+  return 0;
+}
+
+Result<Worker> Worker::start(const std::string& self, const std::string& device) {
+  const std::vector<std::string> argv{self, "__worker", device};
+  KGEN_TRY(ChildProcess child, ChildProcess::start(argv));
+  Worker worker(std::move(child));
+  constexpr double kOpenSeconds = 60;
+  const auto received = worker.child_.receive(kOpenSeconds);
+  if (received.kind != ChildProcess::Received::Kind::kMessage)
+    return fail(ErrorKind::kDevice, fmt::format("{}: the worker process {} while opening the device", device,
+                                                received.kind == ChildProcess::Received::Kind::kTimeout
+                                                    ? fmt::format("did not answer for {} s", kOpenSeconds)
+                                                    : received.why));
+  try {
+    const Json json = Json::parse(received.message.at(0));
+    if (json.at("event") != "hello")
+      return fail(static_cast<ErrorKind>(json.at("kind").get<int>()), json.at("text").get<std::string>());
+    DeviceInfo& info = worker.device_;
+    KGEN_TRY(info.arch, find_arch(json.at("arch").get<std::string>()));
+    json.at("id").get_to(info.id);
+    json.at("name").get_to(info.name);
+    json.at("arch_name").get_to(info.arch_name);
+    json.at("driver").get_to(info.driver);
+    json.at("uuid").get_to(info.uuid);
+    json.at("compute_units").get_to(info.compute_units);
+    json.at("memory_bytes").get_to(info.memory_bytes);
+    json.at("l2_bytes").get_to(info.l2_bytes);
+    json.at("clock_khz").get_to(info.clock_khz);
+    json.at("lds_per_block").get_to(info.lds_per_block);
+  } catch (const std::exception& error) {
+    return fail(ErrorKind::kInternal, fmt::format("{}: bad answer of the worker process: {}", device, error.what()));
+  }
+  return worker;
+}
+
+bool Worker::setup(const CheckCase& check, TimingMode timing) {
+  return child_.send({Json{{"op", "setup"}, {"case", check}, {"timing", static_cast<int>(timing)}}.dump()});
+}
+bool Worker::submit(const TryRequest& request) { return child_.send({Json{{"op", "try"}, {"request", request}}.dump()}); }
+bool Worker::race(const RaceRequest& request) { return child_.send({Json{{"op", "race"}, {"request", request}}.dump()}); }
+
+WorkerEvent Worker::receive(double timeout_seconds) {
+  using Kind = WorkerEvent::Kind;
+  WorkerEvent event;
+  auto received = child_.receive(timeout_seconds);
+  if (received.kind == ChildProcess::Received::Kind::kTimeout) return event;
+  if (received.kind == ChildProcess::Received::Kind::kEnded) {
+    event.kind = Kind::kEnded;
+    event.text = one_line(received.why);
+    // No kernel raises these: somebody, or the kernel short of memory, ended the process.
+    for (int signal : {SIGKILL, SIGTERM, SIGHUP, SIGINT})
+      event.killed_from_outside |= event.text.starts_with(fmt::format("was killed by signal {} ", signal));
+    return event;
+  }
+  try {
+    const Json json = Json::parse(received.message.at(0));
+    const auto& name = json.at("event").get_ref<const std::string&>();
+    event.text = json.value("text", "");
+    event.ticket = json.value("ticket", std::int64_t{0});
+    event.seconds = json.value("seconds", 0.0);
+    if (name == "probed") event.kind = Kind::kProbed;
+    if (name == "ready") {
+      event.kind = Kind::kReady;
+      bandwidth_ = json.at("bandwidth").get<double>();
+    }
+    if (name == "refused") event.kind = Kind::kRefused;
+    if (name == "started") event.kind = Kind::kStarted;
+    if (name == "result") {
+      event.kind = Kind::kResult;
+      json.at("result").get_to(event.result);
+      event.ticket = event.result.ticket;
+    }
+    if (name == "raced") {
+      event.kind = Kind::kRaced;
+      json.at("samples_us").get_to(event.samples_us);
+    }
+  } catch (const std::exception& error) {
+    event.kind = Kind::kEnded;
+    event.text = fmt::format("bad message of the worker process: {}", error.what());
+    child_.kill();
+  }
+  return event;
+}
+
+}  // namespace kgen
