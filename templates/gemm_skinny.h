@@ -1,0 +1,307 @@
+// gemm for few rows of A (m <= rows_m <= 16): streams B once at memory speed; A stays in the cache or in LDS.
+//
+//   block (one split of K, one batch)           nk: a wave holds rows_per_wave rows of B     kn: lanes_n lanes side by side
+//   ┌──────────────┬──────────────┐             k →  lane 0   lane 1   …                     n →  lane 0  lane 1 … lanes_n-1
+//   │ wave (0,0)   │ wave (1,0)   │ wave_k 0    row  ████████ ████████ (vec elements each)   k    ██████  ██████
+//   │ wave (0,1)   │ wave (1,1)   │ wave_k 1    row  ████████ ████████                       k+1  ██████  ██████  lanes_n …
+//   └──────────────┴──────────────┘             a lane: rows_per_wave*unroll loads in flight  a lane: unroll loads in flight
+//     wave_n: columns
+//
+// Each lane sums its own k in fp32 for every column it holds times rows_m; lanes are summed by shuffles, the waves_k
+// waves of a column through LDS in order, the split_k blocks by split_k_reduce: the same bits on every run.
+// A step's registers are loaded again for the next iteration as soon as they are added, so the loads in flight stay constant.
+//
+// Legality: rows of B (and of A, for nk) start at multiples of vec elements; k < 2^31; waves_n, waves_k, rows_m,
+// rows_per_wave, vec, lanes_n powers of two; for kn, n is a multiple of vec. k need be no multiple of anything: a step that not
+// all lanes have is masked, the last k % vec elements are added one a lane.
+#pragma once
+#include "epilogue.h"
+#include "gemm_types.h"
+#include "prelude.h"
+#include "split_k.h"
+
+namespace kgen {
+namespace skinny {
+
+template <class C>
+struct Shape {
+  static constexpr bool kNk = C::b_layout == b_layout::nk;
+  static constexpr int kLanesN = kNk ? 1 : C::lanes_n;           // lanes side by side along n
+  static constexpr int kLaneColumns = kNk ? C::rows_per_wave : C::vec;  // columns of a lane
+  static constexpr int kColumns = C::waves_n * kLanesN * kLaneColumns;  // of a block
+  static constexpr int kStep = kNk ? kWaveSize * C::vec : kWaveSize / kLanesN;  // k that one load of each lane covers
+  static constexpr int kIteration = C::unroll * kStep;
+  static constexpr int kThreads = C::waves_n * C::waves_k * kWaveSize;
+  static constexpr int kValues = kLaneColumns * C::rows_m;  // sums of a lane: [column][row of A]
+  static constexpr int kSumsBytes = (C::waves_k * C::rows_m * kColumns * int(sizeof(float)) + 15) / 16 * 16;
+};
+
+// N elements as they lie in memory, in 32-bit words: a compiler that sees 16-bit elements gives each a register of its own.
+template <class T, int N>
+struct Packed {
+  static constexpr int kWords = N * int(sizeof(T)) >= 4 ? N * int(sizeof(T)) / 4 : 1;
+  Vec<u32, kWords> words;
+
+  KGEN_DEVICE float operator[](int i) const {
+    if constexpr (sizeof(T) == 4) return bit_cast<float>(words[i]);
+    const u32 word = words[i / 2];
+    if constexpr (kSame<T, bf16>) return bit_cast<float>(i % 2 ? word & 0xffff0000u : word << 16);
+    return to_float(f16{u16(i % 2 ? word >> 16 : word)});
+  }
+};
+
+template <int N, class T>
+KGEN_DEVICE Packed<T, N> load_or_zero(const T* p, bool exists) {
+  Packed<T, N> v = {};
+  if (!exists) return v;
+  if constexpr (N * sizeof(T) >= 4)
+    v.words = load_vec<u32, Packed<T, N>::kWords>(reinterpret_cast<const u32*>(p));
+  else
+    v.words[0] = p->bits;
+  return v;
+}
+
+// Sums v[0 .. kCount-1] over the lanes that differ in the bits kMask … kLow of their number. Each step gives half of the
+// values away, so the sums end up spread over the lanes: this lane's are v[0 …], from index `first` on. Where there are
+// fewer values than lanes, `writer` is left true in one lane of each value.
+template <int kCount, int kMask, int kLow>
+KGEN_DEVICE void reduce_lanes(float* v, int lane, int& first, bool& writer) {
+  if constexpr (kMask >= kLow) {
+    const bool upper = (lane & kMask) != 0;
+    if constexpr (kCount > 1) {
+      constexpr int kHalf = kCount / 2;
+      KGEN_UNROLL
+      for (int i = 0; i < kHalf; ++i) {
+        const float low = v[i], high = v[i + kHalf];
+        v[i] = (upper ? high : low) + shuffle_xor(upper ? low : high, kMask);
+      }
+      if (upper) first += kHalf;
+      reduce_lanes<kHalf, kMask / 2, kLow>(v, lane, first, writer);
+    } else {
+      v[0] += shuffle_xor(v[0], kMask);
+      if (upper) writer = false;
+      reduce_lanes<1, kMask / 2, kLow>(v, lane, first, writer);
+    }
+  }
+}
+
+// The A rows of one split, in memory or staged in LDS. Rows beyond m repeat the last one; their sums are not stored.
+template <class C, class T>
+struct Rows {
+  const T* row[C::rows_m];
+
+  template <class P>
+  KGEN_DEVICE Rows(const P& p, i64 batch, i64 k_begin) {
+    KGEN_UNROLL
+    for (int m = 0; m < C::rows_m; ++m)
+      row[m] = p.a + batch * p.batch_stride_a + (m < p.m ? m : p.m - 1) * p.lda + k_begin;
+  }
+
+  // Copies `count` elements of each row behind the block's sums in LDS and reads from there afterwards.
+  KGEN_DEVICE void stage(int count) {
+    using S = Shape<C>;
+    T* staged = lds<T>(S::kSumsBytes);
+    const int whole = S::kNk ? count / C::vec * C::vec : 0;
+    const int pitch = (count + C::vec - 1) / C::vec * C::vec;
+    KGEN_UNROLL
+    for (int m = 0; m < C::rows_m; ++m) {
+      T* to = staged + m * pitch;
+      for (int i = thread_x() * C::vec; i < whole; i += S::kThreads * C::vec)
+        store_vec<T, C::vec>(to + i, load_vec<T, C::vec>(row[m] + i));
+      for (int i = whole + thread_x(); i < count; i += S::kThreads) to[i] = row[m][i];
+      row[m] = to;
+    }
+    sync_lds();
+  }
+};
+
+// B [n, k]: a step is one vector of vec consecutive k in each lane, of each of rows_per_wave rows.
+template <class C, class T>
+struct StreamNk {
+  using S = Shape<C>;
+  static constexpr bool kAhead = !C::a_lds && C::rows_m * C::unroll <= 8;  // A is loaded with B, an iteration ahead
+  struct Stage {
+    Packed<T, C::vec> weight[C::rows_per_wave];
+    Packed<T, C::vec> input[kAhead ? C::rows_m : 1];
+  };
+  const T* row[C::rows_per_wave];
+  Rows<C, T> a;
+  int lane, whole;  // whole: k that come in whole vectors
+
+  template <class P>
+  KGEN_DEVICE StreamNk(const P& p, i64 batch, i64 k_begin, i64 column, int count)
+      : a(p, batch, k_begin), lane(lane_id()), whole(count / C::vec * C::vec) {
+    const T* b = p.b + batch * p.batch_stride_b + k_begin;
+    KGEN_UNROLL
+    for (int r = 0; r < C::rows_per_wave; ++r) row[r] = b + (column + r < p.n ? column + r : p.n - 1) * p.ldb;
+  }
+  KGEN_DEVICE int steps() const { return whole / S::kStep; }
+  KGEN_DEVICE bool edge() const { return whole % S::kStep != 0; }
+
+  // kEdge: a step that only the first lanes have.
+  template <bool kEdge>
+  KGEN_DEVICE void load(Stage& stage, int step) const {
+    const int k = step * S::kStep + lane * C::vec;
+    KGEN_UNROLL
+    for (int r = 0; r < C::rows_per_wave; ++r) stage.weight[r] = load_or_zero<C::vec>(row[r] + k, !kEdge || k < whole);
+    if constexpr (kAhead) {
+      KGEN_UNROLL
+      for (int m = 0; m < C::rows_m; ++m) stage.input[m] = load_or_zero<C::vec>(a.row[m] + k, !kEdge || k < whole);
+    }
+  }
+  template <bool kEdge>
+  KGEN_DEVICE void add(const Stage& stage, int step, float (&sum)[S::kValues]) const {
+    const int k = step * S::kStep + lane * C::vec;
+    KGEN_UNROLL
+    for (int m = 0; m < C::rows_m; ++m) {
+      Packed<T, C::vec> x;
+      if constexpr (kAhead)
+        x = stage.input[m];
+      else
+        x = load_or_zero<C::vec>(a.row[m] + k, !kEdge || k < whole);
+      KGEN_UNROLL
+      for (int e = 0; e < C::vec; ++e) {
+        const float value = x[e];
+        KGEN_UNROLL
+        for (int r = 0; r < C::rows_per_wave; ++r) {
+          float& s = sum[r * C::rows_m + m];
+          s = fma_f(stage.weight[r][e], value, s);
+        }
+      }
+    }
+  }
+  // The last k % vec, one a lane.
+  KGEN_DEVICE void add_tail(int count, float (&sum)[S::kValues]) const {
+    const int k = whole + lane;
+    if (k >= count) return;
+    KGEN_UNROLL
+    for (int m = 0; m < C::rows_m; ++m) {
+      const float value = to_float(a.row[m][k]);
+      KGEN_UNROLL
+      for (int r = 0; r < C::rows_per_wave; ++r) {
+        float& s = sum[r * C::rows_m + m];
+        s = fma_f(to_float(row[r][k]), value, s);
+      }
+    }
+  }
+};
+
+// B [k, n]: a step is one k in each group of lanes_n lanes, vec consecutive columns a lane. n is a multiple of vec.
+template <class C, class T>
+struct StreamKn {
+  using S = Shape<C>;
+  struct Stage {
+    Packed<T, C::vec> weight;
+  };
+  const T* b;
+  i64 ldb;
+  Rows<C, T> a;
+  int lane_k, count;
+
+  template <class P>
+  KGEN_DEVICE StreamKn(const P& p, i64 batch, i64 k_begin, i64 column, int elements)
+      : b(p.b + batch * p.batch_stride_b + k_begin * p.ldb + (column < p.n ? column : p.n - C::vec)),
+        ldb(p.ldb),
+        a(p, batch, k_begin),
+        lane_k(lane_id() / S::kLanesN),
+        count(elements) {}
+  KGEN_DEVICE int steps() const { return count / S::kStep; }
+  KGEN_DEVICE bool edge() const { return count % S::kStep != 0; }
+
+  template <bool kEdge>
+  KGEN_DEVICE void load(Stage& stage, int step) const {
+    const int k = step * S::kStep + lane_k;
+    stage.weight = load_or_zero<C::vec>(b + k * ldb, !kEdge || k < count);
+  }
+  template <bool kEdge>
+  KGEN_DEVICE void add(const Stage& stage, int step, float (&sum)[S::kValues]) const {
+    const int k = step * S::kStep + lane_k;
+    KGEN_UNROLL
+    for (int m = 0; m < C::rows_m; ++m) {
+      const float value = !kEdge || k < count ? to_float(a.row[m][k]) : 0.0f;
+      KGEN_UNROLL
+      for (int e = 0; e < C::vec; ++e) {
+        float& s = sum[e * C::rows_m + m];
+        s = fma_f(stage.weight[e], value, s);
+      }
+    }
+  }
+  KGEN_DEVICE void add_tail(int, float (&)[S::kValues]) const {}
+};
+
+// Adds all steps of one wave to `sum`: iterations of `unroll` steps, dealt out over the waves_k waves of a column.
+template <class C, class Stream>
+KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[Shape<C>::kValues]) {
+  constexpr int kStride = C::waves_k * C::unroll;
+  const int steps = stream.steps();
+  const bool edge = stream.edge() && steps / C::unroll % C::waves_k == wave_k;
+  typename Stream::Stage stage[C::unroll] = {}, last = {};
+  if (edge) stream.template load<true>(last, steps);
+  KGEN_UNROLL
+  for (int u = 0; u < C::unroll; ++u)
+    if (wave_k * C::unroll + u < steps) stream.template load<false>(stage[u], wave_k * C::unroll + u);
+  if constexpr (C::a_lds) stream.a.stage(count);
+  if (edge) stream.template add<true>(last, steps, sum);
+  KGEN_NO_UNROLL
+  for (int step = wave_k * C::unroll; step < steps; step += kStride) {
+    KGEN_UNROLL
+    for (int u = 0; u < C::unroll; ++u) {
+      if (step + u < steps) stream.template add<false>(stage[u], step + u, sum);
+      if (step + u + kStride < steps) stream.template load<false>(stage[u], step + u + kStride);
+    }
+  }
+  if (wave_k == 0) stream.add_tail(count, sum);
+}
+
+}  // namespace skinny
+
+template <class C, class P>
+KGEN_DEVICE void gemm_skinny(const P& p) {
+  using T = typename C::dtype;
+  using S = skinny::Shape<C>;
+  const int wave = uniform(thread_x() / kWaveSize), lane = lane_id();
+  const int wave_n = wave % C::waves_n, wave_k = wave / C::waves_n;
+  const i64 batch = block_z();
+  const i64 chunk = ((p.k + C::split_k - 1) / C::split_k + S::kStep - 1) / S::kStep * S::kStep;
+  const i64 k_begin = block_y() * chunk < p.k ? block_y() * chunk : p.k;
+  const int count = int(p.k - k_begin < chunk ? p.k - k_begin : chunk);
+  const int local = (wave_n * S::kLanesN + lane % S::kLanesN) * S::kLaneColumns;  // this lane's first column of the block's
+  const i64 block_column = i64(block_x()) * S::kColumns;
+
+  float sum[S::kValues] = {};
+  if constexpr (S::kNk) {
+    skinny::StreamNk<C, T> stream(p, batch, k_begin, block_column + local, count);
+    skinny::accumulate<C>(stream, wave_k, count, sum);
+  } else {
+    skinny::StreamKn<C, T> stream(p, batch, k_begin, block_column + local, count);
+    skinny::accumulate<C>(stream, wave_k, count, sum);
+  }
+
+  // LDS: sums [wave_k][row of A][column of the block]
+  float* sums = lds<float>(0);
+  int first = 0;
+  bool writer = true;
+  skinny::reduce_lanes<S::kValues, kWaveSize / 2, S::kLanesN>(sum, lane, first, writer);
+  constexpr int kLanes = kWaveSize / S::kLanesN, kLeft = S::kValues > kLanes ? S::kValues / kLanes : 1;
+  if (writer) {
+    KGEN_UNROLL
+    for (int i = 0; i < kLeft; ++i) {
+      const int value = first + i, column = local + value / C::rows_m, row = value % C::rows_m;
+      sums[(wave_k * C::rows_m + row) * S::kColumns + column] = sum[i];
+    }
+  }
+  sync_lds();
+  for (int i = thread_x(); i < C::rows_m * S::kColumns; i += S::kThreads) {
+    const int row = i / S::kColumns;
+    const i64 column = block_column + i % S::kColumns;
+    if (row >= p.m || column >= p.n) continue;
+    float total = 0;
+    for (int w = 0; w < C::waves_k; ++w) total += sums[w * C::rows_m * S::kColumns + i];
+    if constexpr (C::split_k > 1)
+      p.partial[((block_y() * p.batch + batch) * p.m + row) * p.n + column] = total;
+    else
+      epilogue<C>(p, batch, row, column, total);
+  }
+}
+
+}  // namespace kgen
