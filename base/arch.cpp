@@ -16,39 +16,27 @@ namespace {
 // holds, 1 KiB a block is reserved from sm_80 on. Host: a block is one thread with fibers; the limits are chosen so
 // that every portable candidate fits.
 constexpr int kKiB = 1024;
+using enum Vendor;
 constexpr ArchInfo kArchs[] = {
     // name family vendor matrix wave lds_limit lds_unit block regs regs_unit waves async bf16 fp16 fp32
-    {"gfx906", "gcn", Vendor::kAmd, "none", 64, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 40, false, false, false, false},
-    {"gfx908", "cdna", Vendor::kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 40, false, true, true, true},
-    {"gfx90a", "cdna", Vendor::kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true},
-    {"gfx942", "cdna", Vendor::kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true},
-    {"gfx1030", "rdna2", Vendor::kAmd, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 32, false, false, false,
-     false},
-    {"gfx1100", "rdna3", Vendor::kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true,
-     false},
-    {"gfx1151", "rdna3", Vendor::kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true,
-     false},
-    {"gfx1200", "rdna4", Vendor::kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true,
-     false},
-    {"gfx1201", "rdna4", Vendor::kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true,
-     false},
-    {"sm_61", "pascal", Vendor::kNvidia, "none", 32, 48 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false,
-     false},
+    {"gfx906", "gcn", kAmd, "none", 64, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 40, false, false, false, false},
+    {"gfx908", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 40, false, true, true, true},
+    {"gfx90a", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true},
+    {"gfx942", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true},
+    {"gfx1030", "rdna2", kAmd, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 32, false, false, false, false},
+    {"gfx1100", "rdna3", kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
+    {"gfx1151", "rdna3", kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
+    {"gfx1200", "rdna4", kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
+    {"gfx1201", "rdna4", kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
+    {"sm_61", "pascal", kNvidia, "none", 32, 48 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false, false},
     // Volta's own matrix instruction (m8n8k4) is not supported: clang and later chips emulate it.
-    {"sm_70", "volta", Vendor::kNvidia, "none", 32, 96 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false,
-     false},
-    {"sm_75", "turing", Vendor::kNvidia, "mma_sync", 32, 64 * kKiB, 64 * kKiB, 1024, 255, 65536, 32, false, false, true,
-     false},
-    {"sm_80", "ampere", Vendor::kNvidia, "mma_sync", 32, 163 * kKiB, 164 * kKiB, 1024, 255, 65536, 64, true, true, true,
-     false},
-    {"sm_86", "ampere", Vendor::kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true,
-     false},
-    {"sm_89", "ada", Vendor::kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true,
-     false},
-    {"sm_90", "hopper", Vendor::kNvidia, "mma_sync", 32, 227 * kKiB, 228 * kKiB, 1024, 255, 65536, 64, true, true, true,
-     false},
-    {"host", "host", Vendor::kHost, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 1024, 1048576, 32, false, false, false,
-     false},
+    {"sm_70", "volta", kNvidia, "none", 32, 96 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false, false},
+    {"sm_75", "turing", kNvidia, "mma_sync", 32, 64 * kKiB, 64 * kKiB, 1024, 255, 65536, 32, false, false, true, false},
+    {"sm_80", "ampere", kNvidia, "mma_sync", 32, 163 * kKiB, 164 * kKiB, 1024, 255, 65536, 64, true, true, true, false},
+    {"sm_86", "ampere", kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false},
+    {"sm_89", "ada", kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false},
+    {"sm_90", "hopper", kNvidia, "mma_sync", 32, 227 * kKiB, 228 * kKiB, 1024, 255, 65536, 64, true, true, true, false},
+    {"host", "host", kHost, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 1024, 1048576, 32, false, false, false, false},
 };
 
 }  // namespace

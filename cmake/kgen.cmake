@@ -28,27 +28,27 @@ target_include_directories(kgen_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_definitions(kgen_flags INTERFACE FMT_HEADER_ONLY KGEN_VERSION="${PROJECT_VERSION}")
 target_compile_options(kgen_flags INTERFACE -Wall -Wextra $<$<BOOL:${KGEN_WERROR}>:-Werror>)
 if(KGEN_SANITIZE)
-  target_compile_options(kgen_flags INTERFACE -fsanitize=${KGEN_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # GCC 12 sees uninitialised values in instrumented standard headers.
+  target_compile_options(kgen_flags INTERFACE -fsanitize=${KGEN_SANITIZE} -fno-sanitize-recover=all
+                                              -fno-omit-frame-pointer $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(kgen_flags INTERFACE -fsanitize=${KGEN_SANITIZE})
 endif()
 if(KGEN_STATIC_DEPS)
   target_link_options(kgen_flags INTERFACE -static-libstdc++ -static-libgcc)
 endif()
 
-# kgen_dependency(<name> <header> <library>): dep::<name>, a third-party library. The static release takes archives from
-# out/deps first (scripts/static_deps.sh), for Debian has some as shared libraries only and others not position
-# independent; all else takes what the system links by default.
+# kgen_dependency(<name> <header> <library>): dep::<name>, a third-party library: what the system links by default, or the
+# archive in out/deps for the static release (scripts/static_deps.sh says why Debian's own archives do not do).
 function(kgen_dependency name header library)
   if(KGEN_STATIC_DEPS)
-    find_file(KGEN_LIB_${name} lib${library}.a PATHS ${PROJECT_SOURCE_DIR}/out/deps/lib NO_DEFAULT_PATH)
-    find_path(KGEN_INCLUDE_${name} ${header} PATHS ${PROJECT_SOURCE_DIR}/out/deps/include)
+    find_library(KGEN_LIB_${name} lib${library}.a PATHS ${PROJECT_SOURCE_DIR}/out/deps/lib NO_DEFAULT_PATH)
     if(NOT KGEN_LIB_${name})
-      message(FATAL_ERROR "no static lib${library}.a in out/deps; run scripts/static_deps.sh first")
+      message(FATAL_ERROR "no lib${library}.a in out/deps/lib; run scripts/static_deps.sh first")
     endif()
   else()
     find_library(KGEN_LIB_${name} ${library} REQUIRED)
-    find_path(KGEN_INCLUDE_${name} ${header} REQUIRED)
   endif()
+  find_path(KGEN_INCLUDE_${name} ${header} REQUIRED)
   add_library(dep::${name} UNKNOWN IMPORTED GLOBAL)
   set_target_properties(dep::${name} PROPERTIES IMPORTED_LOCATION ${KGEN_LIB_${name}}
                                                 INTERFACE_INCLUDE_DIRECTORIES ${KGEN_INCLUDE_${name}})
