@@ -75,10 +75,11 @@ void check_file(const fs::path& root, const fs::path& path, const std::string& f
       if (header.starts_with(prefix) && !starts_with_any(relative, rooms)) complain("the library belongs elsewhere");
     }
     if (folder == "templates") {
-      const fs::path beside = (path.parent_path() / header).lexically_normal();
-      const bool local =
-          fs::exists(root / "templates" / header) ||
-          (fs::exists(beside) && fs::relative(beside, root / "templates").generic_string().find("..") != 0);
+      const auto is_template = [&](const fs::path& base) {
+        const fs::path file = (base / header).lexically_normal();
+        return fs::exists(file) && !fs::relative(file, root / "templates").generic_string().starts_with("..");
+      };
+      const bool local = is_template(root / "templates") || is_template(path.parent_path());
       if (quoted && !local) complain("templates include templates only");
       if (!quoted && !relative.starts_with("templates/prelude")) complain("only the prelude includes system headers");
       continue;
