@@ -107,6 +107,13 @@ KGEN_DEVICE void sync_lds() {
 #endif
 }
 
+// Orders the LDS accesses of one wave's lanes.
+KGEN_DEVICE void sync_wave() {
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
+  __builtin_amdgcn_wave_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
+}
+
 KGEN_DEVICE unsigned char* lds_base() { return kgen_lds; }
 
 KGEN_DEVICE u32 shuffle_bits(u32 value, int lane) {
@@ -184,6 +191,7 @@ KGEN_DEVICE float fma_f(float a, float b, float c) { return __fmaf_rn(a, b, c); 
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __fma_rn(a, b, c); }
 #endif
 KGEN_DEVICE void sync_lds() { sync_block(); }
+KGEN_DEVICE void sync_wave() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 KGEN_DEVICE int lane_id() { return thread_x() & 31; }
 KGEN_DEVICE int uniform(int value) { return value; }
 
@@ -229,12 +237,15 @@ KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / sqrt_f(x); }
 
 // Address within the block's shared memory, as PTX instructions take it.
 KGEN_DEVICE u32 lds_address(const void* p) {
-  u64 address;
-  asm("cvta.to.shared.u64 %0, %1;" : "=l"(address) : "l"(p));
-  return u32(address);
+#if defined(__clang__)
+  return u32(u64((__attribute__((address_space(3))) const void*)p));
+#else
+  return u32(__cvta_generic_to_shared(p));
+#endif
 }
 
 #if KGEN_CUDA_ARCH >= 800
+#define KGEN_ASYNC_COPY
 // Copies kBytes (4, 8 or 16) from global memory to LDS without passing registers; bytes from `valid` on become 0 (none is
 // read where valid is 0). Both addresses are multiples of kBytes.
 template <int kBytes>
@@ -258,7 +269,6 @@ template <int kPending>
 KGEN_DEVICE void async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
-KGEN_DEVICE void async_copy16(void* lds, const void* global, int valid) { async_copy<16>(lds_address(lds), global, valid); }
 #endif
 
 }  // namespace kgen
@@ -270,6 +280,19 @@ KGEN_DEVICE void async_copy16(void* lds, const void* global, int valid) { async_
 
 // ------------------------------------------------------------------------------------------------- the same for everyone
 namespace kgen {
+
+#if !defined(KGEN_ASYNC_COPY)  // declared so that templates parse; a template that calls them here does not link
+template <int kBytes>
+KGEN_DEVICE void async_copy(u32 lds, const void* global, int valid);
+template <int kBytes>
+KGEN_DEVICE void async_copy(u32 lds, const void* global);
+template <int kPending>
+KGEN_DEVICE void async_wait();
+KGEN_DEVICE void async_commit();
+#if !defined(__CUDACC__) && !defined(__CUDA__)
+KGEN_DEVICE u32 lds_address(const void* p);
+#endif
+#endif
 
 KGEN_DEVICE float to_float(float x) { return x; }
 KGEN_DEVICE float to_float(bf16 x) { return bit_cast<float>(u32(x.bits) << 16); }

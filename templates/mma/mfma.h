@@ -1,0 +1,106 @@
+// CDNA matrix cores: gfx908, gfx90a, gfx942. A wave of 64; a tile of 16x16 or 32x32.
+//
+// Operands are exchanged (the unit gets B as its first operand), so that a lane ends up with consecutive columns of one
+// row of D:  D row = lane % kM, columns 4*g + 8*j... as below, g = lane / kM.
+//   16x16: columns 4*g + e, e < 4        32x32: columns 8*j + 4*g + e, j < 4, e < 4
+// A lane reads 16 consecutive bytes of a row, at K = g * (16 bytes), for 16-bit types 8 elements, for fp32 4; instruction i
+// takes elements i*w .. i*w+w-1 of each lane (w = 4; 2 for gfx908's bf16; 1 for fp32), the same permutation of K in A and B.
+#pragma once
+#include "mma.h"
+
+namespace kgen {
+
+template <Arch kArch, class In, int kM_, int kTileK>
+  requires(kIsCdna<kArch> && (kM_ == 16 || kM_ == 32))
+struct Mma<kArch, In, float, kM_, kTileK> {
+  static constexpr int kM = kM_, kN = kM_, kLanes = 64;
+  static constexpr int kGroups = kLanes / kM;  // lanes that share a row
+  static constexpr int kPiece = 16 / int(sizeof(In));
+  // Half a piece where the tile is too short for whole ones.
+  static constexpr int kElements = kGroups * kPiece <= kTileK ? kPiece : kTileK / kGroups;
+  static constexpr int kK = kGroups * kElements;
+  static constexpr bool kSwizzle = true, kReadsN = false, kBInN = false, kPrefetch = true;
+  static constexpr int kChunksA = 1, kChunksB = 1;
+  using Lds = In;
+  struct A {
+    Vec<In, kElements> v;
+  };
+  using B = A;
+  using C = __attribute__((ext_vector_type(kM * kN / kLanes))) float;
+  static_assert(kTileK % kK == 0 && kElements % 4 == 0, "tile_k holds whole fragments");
+
+  static KGEN_DEVICE int a_row(int lane, int) { return lane % kM; }
+  static KGEN_DEVICE int a_k(int lane, int) { return lane / kM * kElements; }
+  template <bool>
+  static KGEN_DEVICE int b_column(int lane, int) { return lane % kM; }
+  template <bool>
+  static KGEN_DEVICE int b_k(int lane, int) { return lane / kM * kElements; }
+  static KGEN_DEVICE void load_a(A& a, int, int offset) { a.v = load_vec<In, kElements>(lds<In>(offset)); }
+  template <bool, int>
+  static KGEN_DEVICE void load_b(B& b, int, int offset) { load_a(b, 0, offset); }
+
+  using Half4 = __attribute__((ext_vector_type(4))) _Float16;
+  using Short4 = __attribute__((ext_vector_type(4))) short;
+  using Short2 = __attribute__((ext_vector_type(2))) short;
+
+  template <class Operand>
+  static KGEN_DEVICE Operand part(const A& a, int i) {
+    constexpr int kWidth = int(sizeof(Operand) / sizeof(In));
+    Vec<In, kWidth> v;
+    KGEN_UNROLL
+    for (int e = 0; e < kWidth; ++e) v[e] = a.v[i * kWidth + e];
+    return __builtin_bit_cast(Operand, v);
+  }
+
+  static KGEN_DEVICE void multiply(C& c, const A& a, const B& b) {
+    if constexpr (kSame<In, f16>) {
+      KGEN_UNROLL
+      for (int i = 0; i < kElements / 4; ++i) {
+        if constexpr (kM == 16)
+          c = __builtin_amdgcn_mfma_f32_16x16x16f16(part<Half4>(b, i), part<Half4>(a, i), c, 0, 0, 0);
+        else
+          c = __builtin_amdgcn_mfma_f32_32x32x8f16(part<Half4>(b, i), part<Half4>(a, i), c, 0, 0, 0);
+      }
+    } else if constexpr (kSame<In, bf16>) {
+#if defined(__gfx908__)
+      KGEN_UNROLL
+      for (int i = 0; i < kElements / 2; ++i) {
+        if constexpr (kM == 16)
+          c = __builtin_amdgcn_mfma_f32_16x16x8bf16(part<Short2>(b, i), part<Short2>(a, i), c, 0, 0, 0);
+        else
+          c = __builtin_amdgcn_mfma_f32_32x32x4bf16(part<Short2>(b, i), part<Short2>(a, i), c, 0, 0, 0);
+      }
+#else
+      KGEN_UNROLL
+      for (int i = 0; i < kElements / 4; ++i) {
+        if constexpr (kM == 16)
+          c = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(part<Short4>(b, i), part<Short4>(a, i), c, 0, 0, 0);
+        else
+          c = __builtin_amdgcn_mfma_f32_32x32x8bf16_1k(part<Short4>(b, i), part<Short4>(a, i), c, 0, 0, 0);
+      }
+#endif
+    } else {
+      static_assert(kSame<In, float>, "the matrix cores take fp32, fp16 and bf16");
+      KGEN_UNROLL
+      for (int i = 0; i < kElements; ++i) {
+        if constexpr (kM == 16)
+          c = __builtin_amdgcn_mfma_f32_16x16x4f32(b.v[i], a.v[i], c, 0, 0, 0);
+        else
+          c = __builtin_amdgcn_mfma_f32_32x32x2f32(b.v[i], a.v[i], c, 0, 0, 0);
+      }
+    }
+  }
+
+  static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int lane) {
+    float* at = rows + lane % kM * pitch + lane / kM * 4;
+    KGEN_UNROLL
+    for (int j = 0; j < kM * kN / kLanes / 4; ++j) {
+      Vec<float, 4> v;
+      KGEN_UNROLL
+      for (int e = 0; e < 4; ++e) v[e] = c[j * 4 + e];
+      store_vec<float, 4>(at + j * 8, v);
+    }
+  }
+};
+
+}  // namespace kgen

@@ -1,0 +1,55 @@
+// RDNA4 WMMA (gfx12): 16x16x16, wave32. A lane holds 8 elements of row lane % 16 of A (column of B), K = 8*(lane/16) + i.
+// Operands are exchanged, so D row = lane % 16, columns 8*(lane/16) + e, e < 8.
+#pragma once
+#include "mma.h"
+
+namespace kgen {
+
+template <Arch kArch, class In, int kTileK>
+  requires(kIsRdna4<kArch> && (kSame<In, f16> || kSame<In, bf16>))
+struct Mma<kArch, In, float, 16, kTileK> {
+  static constexpr int kM = 16, kN = 16, kK = 16, kLanes = 32;
+  static constexpr bool kSwizzle = true, kReadsN = false, kBInN = false, kPrefetch = true;
+  static constexpr int kChunksA = 1, kChunksB = 1;
+  using Lds = In;
+  struct A {
+    Vec<In, 8> v;
+  };
+  using B = A;
+  using C = __attribute__((ext_vector_type(8))) float;
+
+  static KGEN_DEVICE int a_row(int lane, int) { return lane % 16; }
+  static KGEN_DEVICE int a_k(int lane, int) { return lane / 16 * 8; }
+  template <bool>
+  static KGEN_DEVICE int b_column(int lane, int) { return lane % 16; }
+  template <bool>
+  static KGEN_DEVICE int b_k(int lane, int) { return lane / 16 * 8; }
+  static KGEN_DEVICE void load_a(A& a, int, int offset) { a.v = load_vec<In, 8>(lds<In>(offset)); }
+  template <bool, int>
+  static KGEN_DEVICE void load_b(B& b, int, int offset) { load_a(b, 0, offset); }
+
+  static KGEN_DEVICE void multiply(C& c, const A& a, const B& b) {
+    if constexpr (kSame<In, f16>) {
+      using Operand = __attribute__((ext_vector_type(8))) _Float16;
+      c = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(__builtin_bit_cast(Operand, b),
+                                                           __builtin_bit_cast(Operand, a), c);
+    } else {
+      using Operand = __attribute__((ext_vector_type(8))) short;
+      c = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(__builtin_bit_cast(Operand, b),
+                                                            __builtin_bit_cast(Operand, a), c);
+    }
+  }
+
+  static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int lane) {
+    float* at = rows + lane % 16 * pitch + lane / 16 * 8;
+    KGEN_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      Vec<float, 4> v;
+      KGEN_UNROLL
+      for (int e = 0; e < 4; ++e) v[e] = c[j * 4 + e];
+      store_vec<float, 4>(at + j * 4, v);
+    }
+  }
+};
+
+}  // namespace kgen

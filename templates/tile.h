@@ -1,0 +1,436 @@
+// The tile loop of every GEMM-like kernel: acc += A[tile_m x K] . B[K x tile_n] through LDS, for SIMT and matrix cores alike.
+//
+//   memory ── Source (addresses, masks) ──▶ TileLoader ──▶ LDS stage [A tile | B tile] ──▶ WaveTile (fragments, Mma) ──▶ acc
+//
+//   block tile tile_m x tile_n            wave tile                        lane
+//   ┌────────┬────────┐                   ┌──┬──┬──┬──┐                    fragments of Mma: kM x kN x kK, see mma/mma.h
+//   │ wave 0 │ wave 1 │ waves_m x waves_n │  kM x kN  │ kRm x kRn blocks
+//   ├────────┼────────┤                   ├──┼──┼──┼──┤
+//   │ wave 2 │ wave 3 │                   └──┴──┴──┴──┘
+//   └────────┴────────┘
+//
+// Pipelines. Async (cp.async): a ring of `stages` LDS stages, filled stages-1 tiles ahead; one barrier a tile; the first
+// fragments of the next tile are loaded under the last products of this one. Direct: the next tile is loaded into registers
+// while this one is multiplied, then written to the other LDS stage (or, with one stage, to the same after a barrier).
+// Host: load, barrier, multiply, barrier.
+//
+// K is cut into tiles of kTileK; only the last may be partial, and its missing part is zero in both operands.
+#pragma once
+#include "mma/mma.h"
+#include "prelude.h"
+
+namespace kgen {
+
+KGEN_DEVICE int min_int(int a, int b) { return a < b ? a : b; }
+
+// Byte offsets in a matrix of kRow elements a row in LDS, with the 16-byte chunks of a row permuted so that 8 consecutive rows
+// have the same chunk in 8 different groups of banks: chunk' = chunk ^ f(row), f of period 8.
+template <class T, int kRow, bool kSwizzle>
+struct Layout {
+  static constexpr int kRowBytes = kRow * int(sizeof(T));
+  static constexpr int kChunks = kRowBytes / 16;
+  static constexpr int kGroup = (kChunks & -kChunks) < 8 ? (kChunks & -kChunks) : 8;  // chunks that change places
+  static constexpr int kRowsPerLine = kChunks >= 8 ? 1 : 8 / kChunks;                 // rows in all 32 banks
+  static_assert(kRowBytes % 16 == 0);
+  static KGEN_DEVICE int offset(int row, int column) {
+    const int byte = column * int(sizeof(T));
+    if constexpr (kSwizzle) return row * kRowBytes + (byte ^ (row / kRowsPerLine % kGroup * 16));
+    return row * kRowBytes + byte;
+  }
+};
+
+// A matrix in memory as tiles are read from it: `outer` lines of contiguous `inner` elements. K runs along the lines when
+// kKMajor, else across them. Positions are relative to the tile; beyond the edge of M or N the last valid place is read
+// instead (its products land in rows or columns that are not stored). Offsets within a tile are 32-bit.
+// Other operands (im2col, packed weights) are other types with these members.
+template <class T_, bool kKMajor_>
+struct MatrixSource {
+  using T = T_;
+  static constexpr bool kKMajor = kKMajor_;
+  const T* base;  // first element of the present tile
+  i64 step;       // to the next tile along K
+  int ld;
+  int last;       // greatest valid line (kKMajor) or vector start within a line
+
+  // `first`: element at the tile's corner; `extent`: lines or columns from there to the matrix's edge, a multiple of `vec`.
+  KGEN_DEVICE MatrixSource(const T* first, i64 leading, i64 extent, int tile, int tile_k, int vec)
+      : base(first),
+        step(kKMajor ? i64(tile_k) : tile_k * leading),
+        ld(int(leading)),
+        last((extent < tile ? int(extent) : tile) - (kKMajor ? 1 : vec)) {}
+  KGEN_DEVICE int offset(int outer, int inner) const {
+    return kKMajor ? min_int(outer, last) * ld + inner : outer * ld + min_int(inner, last);
+  }
+  // The same place in M or N at the tile's first k, which always exists.
+  KGEN_DEVICE int offset_at_first_k(int offset, int k) const { return offset - (kKMajor ? k : k * ld); }
+  KGEN_DEVICE const T* at(int offset) const { return base + offset; }
+  KGEN_DEVICE void advance() { base += step; }
+};
+
+// Moves tiles of kOuter x kInner from a Source to LDS, kVec elements an access, kThreads work-items together.
+// kTransposed: LDS rows run along `outer`; a piece is then kSpan lines x kVec elements, written as kVec runs of kSpan.
+template <class Source, class Lds, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads, bool kTransposed>
+struct TileLoader {
+  using T = typename Source::T;
+  static constexpr int kSpan = kTransposed ? 16 / int(sizeof(Lds)) : 1;
+  static constexpr int kPiecesPerLine = kInner / kVec;
+  static constexpr int kPieces = kOuter / kSpan * kPiecesPerLine;
+  static constexpr int kCount = (kPieces + kThreads - 1) / kThreads;  // of one work-item
+  static constexpr bool kRagged = kPieces % kThreads != 0;
+  static_assert(kInner % kVec == 0 && kOuter % kSpan == 0, "a tile is whole vectors");
+
+  static constexpr bool kWholeLines = kThreads % kPiecesPerLine == 0;  // piece i is piece 0 some lines further
+  static constexpr int kLineStep = kThreads / kPiecesPerLine * kSpan;
+
+  Source source;
+  u32 thread;
+
+  KGEN_DEVICE TileLoader(const Source& from, int thread_index) : source(from), thread(u32(thread_index)) {}
+
+  KGEN_DEVICE bool exists(int i) const { return !kRagged || thread + u32(i * kThreads) < kPieces; }
+  KGEN_DEVICE int outer(int i) const {
+    return kWholeLines ? int(thread / kPiecesPerLine * kSpan) + i * kLineStep
+                       : int((thread + u32(i * kThreads)) / kPiecesPerLine * kSpan);
+  }
+  KGEN_DEVICE int inner(int i) const {
+    return int((kWholeLines ? thread : thread + u32(i * kThreads)) % kPiecesPerLine * kVec);
+  }
+  // Where element e of piece i of an untransposed tile goes. Eight lines keep the layout's permutation.
+  KGEN_DEVICE int place(int i, int e) const {
+    if constexpr (kWholeLines && kLineStep % 8 == 0)
+      return LdsLayout::offset(outer(0), inner(0) + e) + i * kLineStep * LdsLayout::kRowBytes;
+    else
+      return LdsLayout::offset(outer(i), inner(i) + e);
+  }
+  KGEN_DEVICE int k_of(int i, int s) const { return Source::kKMajor ? inner(i) : outer(i) + s; }
+
+  template <bool kMasked>
+  KGEN_DEVICE Vec<T, kVec> load_piece(int i, int s, int k_left) const {
+    const int offset = source.offset(outer(i) + s, inner(i));
+    if constexpr (!kMasked) {
+      return load_vec<T, kVec>(source.at(offset));
+    } else {
+      const int k = k_of(i, s);
+      Vec<T, kVec> v = load_vec<T, kVec>(source.at(k < k_left ? offset : source.offset_at_first_k(offset, k)));
+      KGEN_UNROLL
+      for (int e = 0; e < kVec; ++e) v[e] = k < k_left ? v[e] : T{};
+      return v;
+    }
+  }
+
+  static KGEN_DEVICE Lds to_lds(T x) {
+    if constexpr (kSame<T, Lds>)
+      return x;
+    else
+      return to_float(x);
+  }
+
+  KGEN_DEVICE void store_piece(int i, const Vec<T, kVec> (&v)[kSpan], int stage) const {
+    if constexpr (kTransposed) {
+      KGEN_UNROLL
+      for (int e = 0; e < kVec; ++e) {
+        Vec<Lds, kSpan> run;
+        KGEN_UNROLL
+        for (int s = 0; s < kSpan; ++s) run[s] = to_lds(v[s][e]);
+        store_vec<Lds, kSpan>(lds<Lds>(stage + LdsLayout::offset(inner(i) + e, outer(i))), run);
+      }
+    } else {
+      constexpr int kRun = kVec * int(sizeof(Lds)) <= 16 ? kVec : 16 / int(sizeof(Lds));  // within one chunk
+      KGEN_UNROLL
+      for (int part = 0; part < kVec; part += kRun) {
+        Vec<Lds, kRun> run;
+        KGEN_UNROLL
+        for (int e = 0; e < kRun; ++e) run[e] = to_lds(v[0][part + e]);
+        store_vec<Lds, kRun>(lds<Lds>(stage + place(i, part)), run);
+      }
+    }
+  }
+
+  // What is in flight between memory and LDS.
+  struct Registers {
+    Vec<T, kVec> v[kCount][kSpan];
+  };
+
+  template <bool kMasked>
+  KGEN_DEVICE void load(Registers& r, int k_left) const {
+    KGEN_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if (exists(i)) {
+        KGEN_UNROLL
+        for (int s = 0; s < kSpan; ++s) r.v[i][s] = load_piece<kMasked>(i, s, k_left);
+      }
+    }
+  }
+  KGEN_DEVICE void store(const Registers& r, int stage) const {
+    KGEN_UNROLL
+    for (int i = 0; i < kCount; ++i)
+      if (exists(i)) store_piece(i, r.v[i], stage);
+  }
+  // Piece by piece, without the detour: for a single work-item with many pieces.
+  template <bool kMasked>
+  KGEN_DEVICE void copy(int k_left, int stage) const {
+    KGEN_NO_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if (!exists(i)) continue;
+      Vec<T, kVec> v[kSpan];
+      for (int s = 0; s < kSpan; ++s) v[s] = load_piece<kMasked>(i, s, k_left);
+      store_piece(i, v, stage);
+    }
+  }
+};
+
+// As TileLoader, by cp.async. Where in memory each piece is, is worked out once.
+template <class Source, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads>
+struct AsyncTileLoader {
+  using T = typename Source::T;
+  using Plain = TileLoader<Source, T, LdsLayout, kOuter, kInner, kVec, kThreads, false>;
+  static constexpr int kBytes = kVec * int(sizeof(T));
+  static constexpr int kCount = Plain::kCount;
+
+  Plain plain;
+  int from[kCount];
+
+  KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index) : plain(source, thread_index) {
+    KGEN_UNROLL
+    for (int i = 0; i < kCount; ++i) from[i] = source.offset(plain.outer(i), plain.inner(i));
+  }
+
+  template <bool kMasked>
+  KGEN_DEVICE void issue(int k_left, u32 stage) const {
+    KGEN_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if (!plain.exists(i)) continue;
+      if constexpr (kMasked) {
+        const int k = plain.k_of(i, 0);
+        const bool valid = k < k_left;
+        const int offset = valid ? from[i] : plain.source.offset_at_first_k(from[i], k);
+        async_copy<kBytes>(stage + u32(plain.place(i, 0)), plain.source.at(offset), valid ? kBytes : 0);
+      } else {
+        async_copy<kBytes>(stage + u32(plain.place(i, 0)), plain.source.at(from[i]));
+      }
+    }
+  }
+  KGEN_DEVICE void advance() { plain.source.advance(); }
+};
+
+// Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step `step`.
+template <class LdsLayout, bool kKMajor, int kBlocks, int kBlockRows, int kStepK, int kPieces, int kElementBytes>
+struct FragmentPlaces {
+  static constexpr int kBases = kKMajor ? 1 : kBlocks;
+  int base[kBases][kPieces];
+
+  KGEN_DEVICE void set(int e, int row, int k) {
+    KGEN_UNROLL
+    for (int i = 0; i < kBases; ++i)
+      base[i][e] = kKMajor ? LdsLayout::offset(row, k) : LdsLayout::offset(k, row + i * kBlockRows);
+  }
+  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of two,
+  // the step's bits are free in `k` and pass through the exclusive or.
+  KGEN_DEVICE int at(int block, int step, int e) const {
+    if constexpr (kKMajor)
+      return (base[0][e] ^ (step * kStepK * kElementBytes)) + block * kBlockRows * LdsLayout::kRowBytes;
+    else
+      return base[block][e] + step * kStepK * LdsLayout::kRowBytes;
+  }
+};
+
+// The geometry of one block; everything is known at compile time.
+template <class Mma_, int kTileM_, int kTileN_, int kTileK_, int kWavesM_, int kWavesN_, int kStages_, bool kBInN_>
+struct TileShape {
+  using Mma = Mma_;
+  using Lds = typename Mma::Lds;
+  static constexpr int kTileM = kTileM_, kTileN = kTileN_, kTileK = kTileK_, kWavesM = kWavesM_, kWavesN = kWavesN_;
+  static constexpr int kStages = kStages_;
+  static constexpr bool kBInN = kBInN_;  // B is [k][n] in LDS
+  static constexpr int kThreads = kWavesM * kWavesN * Mma::kLanes;
+  static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
+  static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN, kSteps = kTileK / Mma::kK;
+  static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % Mma::kK == 0, "a wave tile is whole Mma tiles");
+  static_assert((kTileK & (kTileK - 1)) == 0, "rows along K are a power of two long");
+  using LayoutA = Layout<Lds, kTileK, Mma::kSwizzle>;
+  using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, Mma::kSwizzle>;
+  static constexpr int kABytes = kTileM * kTileK * int(sizeof(Lds)), kBBytes = kTileN * kTileK * int(sizeof(Lds));
+  static constexpr int kStageBytes = kABytes + kBBytes;
+};
+
+// A wave's part of the product: accumulators, and fragments of one or two K steps.
+template <class S>
+struct WaveTile {
+  using Mma = typename S::Mma;
+  static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
+  static constexpr int kElementBytes = int(sizeof(typename S::Lds));
+
+  FragmentPlaces<typename S::LayoutA, true, S::kRm, Mma::kM, Mma::kK, Mma::kChunksA, kElementBytes> places_a;
+  FragmentPlaces<typename S::LayoutB, !S::kBInN, S::kRn, Mma::kN, Mma::kK, Mma::kChunksB, kElementBytes> places_b;
+  typename Mma::A a[kBuffers][S::kRm];
+  typename Mma::B b[kBuffers][S::kRn];
+  typename Mma::C acc[S::kRm][S::kRn];
+
+  KGEN_DEVICE WaveTile(int wave, int lane) : acc{} {
+    const int row = wave / S::kWavesN * S::kWaveM, column = wave % S::kWavesN * S::kWaveN;
+    KGEN_UNROLL
+    for (int e = 0; e < Mma::kChunksA; ++e) places_a.set(e, row + Mma::a_row(lane, e), Mma::a_k(lane, e));
+    KGEN_UNROLL
+    for (int e = 0; e < Mma::kChunksB; ++e)
+      places_b.set(e, column + Mma::template b_column<S::kBInN>(lane, e), Mma::template b_k<S::kBInN>(lane, e));
+  }
+
+  // Fragments of K step `step` of the tile in the stage at LDS byte `stage`.
+  KGEN_DEVICE void load(int buffer, int step, int stage) {
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int e = 0; e < Mma::kChunksA; ++e) Mma::load_a(a[buffer][i], e, stage + places_a.at(i, step, e));
+    }
+    KGEN_UNROLL
+    for (int j = 0; j < S::kRn; ++j) {
+      KGEN_UNROLL
+      for (int e = 0; e < Mma::kChunksB; ++e)
+        Mma::template load_b<S::kBInN, S::LayoutB::kRowBytes>(b[buffer][j], e,
+                                                              stage + S::kABytes + places_b.at(j, step, e));
+    }
+  }
+
+  KGEN_DEVICE void multiply(int buffer) {
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int j = 0; j < S::kRn; ++j)  // back and forth, so that a fragment stays in the operand cache
+        Mma::multiply(acc[i][i % 2 ? S::kRn - 1 - j : j], a[buffer][i], b[buffer][i % 2 ? S::kRn - 1 - j : j]);
+    }
+  }
+
+  // All products of the tile in a stage.
+  KGEN_DEVICE void multiply_tile(int stage) {
+    load(0, 0, stage);
+    KGEN_UNROLL
+    for (int step = 0; step < S::kSteps; ++step) {
+      if constexpr (kBuffers == 2) {
+        if (step + 1 < S::kSteps) load((step + 1) % 2, step + 1, stage);
+        multiply(step % 2);
+      } else {
+        if (step > 0) load(0, step, stage);
+        multiply(0);
+      }
+    }
+  }
+};
+
+// acc += the products over `k` terms, through registers.
+template <class S, class LoaderA, class LoaderB>
+KGEN_DEVICE void tile_loop_direct(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
+  const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
+  if (tiles == 0) return;
+  typename LoaderA::Registers a;
+  typename LoaderB::Registers b;
+  const auto load = [&](int t) {
+    if (t < full) {
+      load_a.template load<false>(a, 0);
+      load_b.template load<false>(b, 0);
+    } else {
+      load_a.template load<true>(a, k - t * S::kTileK);
+      load_b.template load<true>(b, k - t * S::kTileK);
+    }
+    load_a.source.advance();
+    load_b.source.advance();
+  };
+  const auto store = [&](int stage) {
+    load_a.store(a, stage);
+    load_b.store(b, stage + S::kABytes);
+  };
+  load(0);
+  store(0);
+  sync_lds();
+  int stage = 0;
+  KGEN_NO_UNROLL
+  for (int t = 1; t < tiles; ++t) {
+    load(t);
+    wave.multiply_tile(stage);
+    if constexpr (S::kStages == 1)
+      sync_lds();
+    else
+      stage ^= S::kStageBytes;
+    store(stage);
+    sync_lds();
+  }
+  wave.multiply_tile(stage);
+}
+
+// acc += the products over `k` terms, one stage, nothing in flight.
+template <class S, class LoaderA, class LoaderB>
+KGEN_DEVICE void tile_loop_plain(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
+  for (int k_left = k; k_left > 0; k_left -= S::kTileK) {
+    if (k_left >= S::kTileK) {
+      load_a.template copy<false>(0, 0);
+      load_b.template copy<false>(0, S::kABytes);
+    } else {
+      load_a.template copy<true>(k_left, 0);
+      load_b.template copy<true>(k_left, S::kABytes);
+    }
+    load_a.source.advance();
+    load_b.source.advance();
+    if constexpr (S::kThreads > 1) sync_lds();
+    wave.multiply_tile(0);
+    if constexpr (S::kThreads > 1) sync_lds();
+  }
+}
+
+// acc += the products over `k` terms, by asynchronous copies.
+template <class S, class LoaderA, class LoaderB>
+KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
+  static_assert(S::kStages >= 2, "a ring needs two stages");
+  constexpr int kRing = S::kStages * S::kStageBytes;
+  const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
+  if (tiles == 0) return;
+  const u32 lds_start = lds_address(lds_base());
+  int write_stage = 0, read_stage = 0;
+  const auto issue = [&](int t) {
+    if (t < full) {
+      load_a.template issue<false>(0, lds_start + u32(write_stage));
+      load_b.template issue<false>(0, lds_start + u32(write_stage + S::kABytes));
+    } else if (t < tiles) {
+      load_a.template issue<true>(k - t * S::kTileK, lds_start + u32(write_stage));
+      load_b.template issue<true>(k - t * S::kTileK, lds_start + u32(write_stage + S::kABytes));
+    }
+    load_a.advance();
+    load_b.advance();
+    async_commit();  // empty groups keep the count of groups equal to that of tiles
+    write_stage = write_stage + S::kStageBytes == kRing ? 0 : write_stage + S::kStageBytes;
+  };
+  KGEN_UNROLL
+  for (int t = 0; t < S::kStages - 1; ++t) issue(t);
+  // Tile t has arrived for every work-item, and every wave has read its last fragments of tile t-1.
+  const auto next_tile = [&] {
+    async_wait<S::kStages - 2>();
+    sync_block();
+  };
+  next_tile();
+  if constexpr (WaveTile<S>::kBuffers == 2) {
+    wave.load(0, 0, 0);
+    KGEN_NO_UNROLL
+    for (int t = 0; t < tiles; ++t) {
+      KGEN_UNROLL
+      for (int step = 0; step < S::kSteps; ++step) {
+        if (step + 1 < S::kSteps) {
+          wave.load((step + 1) % 2, step + 1, read_stage);
+        } else {
+          read_stage = read_stage + S::kStageBytes == kRing ? 0 : read_stage + S::kStageBytes;
+          next_tile();
+          wave.load(0, 0, read_stage);
+        }
+        if (step == 0) issue(t + S::kStages - 1);  // into the stage of tile t-1, which the last barrier set free
+        wave.multiply(step % 2);
+      }
+    }
+  } else {
+    KGEN_NO_UNROLL
+    for (int t = 0; t < tiles; ++t) {
+      issue(t + S::kStages - 1);
+      wave.multiply_tile(read_stage);
+      read_stage = read_stage + S::kStageBytes == kRing ? 0 : read_stage + S::kStageBytes;
+      next_tile();
+    }
+  }
+}
+
+}  // namespace kgen
