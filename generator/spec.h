@@ -19,15 +19,17 @@ namespace kgen {
 struct DimDef {
   std::string name, doc;
   std::string default_text;  // expression over earlier dims and attributes; "" = required
+  bool parameter = true;     // false: own dim of an op that extends another; kernels do not get it
 };
 
 // Part of a problem's identity besides dims: dtype, b_layout, epilogue, causal …
 struct AttributeDef {
-  enum class Kind { kEnum, kDType, kList, kInt, kText };
+  enum class Kind { kEnum, kDType, kList, kInt };
   std::string name, doc;
   Kind kind = Kind::kEnum;
-  std::vector<std::string> values;   // enum, dtype, list: what is allowed
+  std::vector<std::string> values;   // what is allowed; kInt: any integer when empty
   std::string default_text;          // list: comma-joined; "" = required unless list. May name an earlier attribute.
+  bool fixed = false;                // only the default is accepted (bound by an op that extends another)
 };
 
 // Test data for an argument: how verification fills it (OPS.md: inputs that can expose faults).
@@ -37,7 +39,8 @@ struct InitDef {
 };
 
 struct ArgumentDef {
-  Param param;           // dtype here is a placeholder; the real one is dtype_text resolved per problem
+  Param param;           // name, role, shape, strides, present; the dtype here is a placeholder; the real one is dtype_text resolved per problem
+  std::string field;       // its name in Args; differs from param.name where an op that extends another renames it
   std::string dtype_text;  // name of a dtype attribute ("dtype", "out_dtype") or a fixed dtype ("fp32")
   InitDef init;
 };
@@ -45,6 +48,7 @@ struct ArgumentDef {
 struct Rule {
   Expr require;          // must be non-zero
   std::string because;   // one line of reason
+  bool search = false;   // about what is worth trying, not about what is legal: never a condition of the launch plan
   int line = 0;
 };
 
@@ -55,28 +59,28 @@ struct TunableDef {
   std::string default_text;          // expression or enumerator, used by the default candidate
 };
 
-// Named integer computed from dims, attributes, tunables and arch facts; also emitted into Config.
+// Named integer computed from attributes, tunables and arch facts (never dims); also emitted into Config.
 struct DerivedDef {
   std::string name;
   Expr value;
+  int line = 0;
 };
 
 struct StepDef {
   std::string kernel;
   bool prepare = false;
-  std::string when_text, grid_text[3], block_text, lds_text, min_blocks_text;
+  Expr when, grid[3], block, lds_bytes, min_blocks;
 };
 
 // One way to compute the operator: templates, tunables, rules and steps.
 struct VariantDef {
   std::string name, doc;
   std::vector<std::string> templates;   // header paths, may contain ${name} of an attribute or arch fact
-  Expr when;                            // over arch facts and attributes: is the variant offered at all
-  std::string when_because;
   std::vector<TunableDef> tunables;
   std::vector<DerivedDef> derived;
-  std::vector<Rule> rules;
+  std::vector<Rule> rules;              // `when` first, then those of the YAML, then what each step's launch needs
   std::vector<ArgumentDef> buffers;     // workspace and prepared
+  std::map<std::string, std::string> align_text;  // operand -> bytes its pointer must be a multiple of, expression
   std::vector<StepDef> steps;
 };
 
@@ -93,12 +97,15 @@ struct ReferenceDef {
 };
 
 struct OpDef {
-  std::string name, doc, file;          // file: "ops/gemm.yaml" for built-ins, else a path
+  std::string name, doc;
+  std::string base;                     // the op that it extends; "" = none
+  std::string file;                     // file: "ops/gemm.yaml" for built-ins, else a path
   std::string folder;                   // where `templates` of a user's op are looked up first; "" for built-ins
   std::vector<DimDef> dims;
   std::vector<AttributeDef> attributes; // "dtype" is always first
   std::vector<ArgumentDef> arguments;
   std::vector<Param> scalars;
+  std::vector<Rule> rules;              // what every problem must satisfy, over dims and attributes
   std::string flops_text, bytes_text;
   ReferenceDef reference;
   std::vector<VariantDef> variants;
@@ -109,6 +116,7 @@ struct OpDef {
 struct Problem {
   Env dims;                                        // every dim of the op, defaults resolved
   std::map<std::string, std::string> attributes;   // every attribute, lists comma-joined in order
+  std::map<std::string, double> scalars;           // those that the spec gives; not part of the identity
   std::string label;                               // "name:" or "id:" of the spec, for people
   int count = 1;                                   // weight in totals; 0 = alternative
 };
@@ -127,16 +135,22 @@ struct OpSpec {
   std::shared_ptr<const OpDef> op;
   Problem problem;
   TuneOptions tune;
+  std::string where;   // "file:line:column" of the problem, for messages; "" when it came from no file
 };
 
 // Loads a spec file: ops.yaml format or an entry list; `include:` relative to the file. Zero dims are kept (legal, nothing
-// to launch). Unknown keys, ops, dims, attributes: kBadInput with position and nearest valid name.
-Result<std::vector<OpSpec>> parse_spec(const std::string& path);
+// to launch). Unknown keys, ops, dims, attributes: kBadInput with position and nearest valid name. Only ops whose name
+// matches `op_glob` are read; the others are skipped before they are validated, so they need not exist.
+Result<std::vector<OpSpec>> parse_spec(const std::string& path, std::string_view op_glob = "*");
 // Same from text; `path` is used for messages and relative includes.
-Result<std::vector<OpSpec>> parse_spec_text(std::string_view yaml, const std::string& path);
+Result<std::vector<OpSpec>> parse_spec_text(std::string_view yaml, const std::string& path,
+                                            std::string_view op_glob = "*");
 
 // An operator by name: a built-in, or a path to a user's YAML.
 Result<std::shared_ptr<const OpDef>> load_op(const std::string& name_or_path);
+// Same from text, with templates looked up in `folder` first ("" = only the embedded ones).
+Result<std::shared_ptr<const OpDef>> load_op_text(std::string_view yaml, const std::string& file,
+                                                  const std::string& folder);
 std::vector<std::string> builtin_ops();
 
 // Embedded file by its path from the repository root ("ops/gemm.yaml", "templates/prelude.h"); nullopt when absent.
@@ -144,5 +158,10 @@ std::optional<std::string_view> embedded_file(std::string_view path);
 
 // Builds one problem from "dim=val" words as `kgen lookup` and `kgen verify` take them; attributes likewise.
 Result<Problem> make_problem(const OpDef&, const std::vector<std::pair<std::string, std::string>>& words);
+
+// What an expression over a problem may read: its dims, attributes, their byte sizes, and every enumerator.
+Env operator_env(const OpDef&, const Problem&);
+// Adds the arch facts.
+void add_arch_facts(Env&, Arch);
 
 }  // namespace kgen
