@@ -282,6 +282,11 @@ Result<int> read_version(const Connection& connection) {
   return 0;
 }
 
+std::int64_t file_size(const std::string& path) {
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  return in ? static_cast<std::int64_t>(in.tellg()) : -1;
+}
+
 std::uint32_t big_endian(const unsigned char* p) {
   return std::uint32_t{p[0]} << 24 | std::uint32_t{p[1]} << 16 | std::uint32_t{p[2]} << 8 | p[3];
 }
@@ -304,12 +309,11 @@ Result<void> probe_file(const Connection& connection) {
   if (application != kApplicationId && (application != 0 || size > page)) {
     return connection.bad("is an SQLite file of another program, not a kgen database");
   }
+  // SQLite itself misses a cut inside the last page.
+  if (page < 512 || (size % page != 0 && file_size(connection.path + "-wal") <= 0)) {
+    return connection.bad("is cut off or damaged; restore a copy, or tune into a new file");
+  }
   return {};
-}
-
-std::int64_t file_size(const std::string& path) {
-  std::ifstream in(path, std::ios::binary | std::ios::ate);
-  return in ? static_cast<std::int64_t>(in.tellg()) : -1;
 }
 
 std::string file_uri(const std::string& path, std::string_view query) {
@@ -324,8 +328,6 @@ std::string file_uri(const std::string& path, std::string_view query) {
   return uri.append("?").append(query);
 }
 
-void set_option(sqlite3* db, int option, int value) { sqlite3_db_config(db, option, value, nullptr); }
-
 // Opens the file and makes the connection safe to use on a file from anywhere. Nothing is read yet.
 Result<void> connect(Connection& connection, const std::string& name, int flags) {
   connection.close();
@@ -333,11 +335,10 @@ Result<void> connect(Connection& connection, const std::string& name, int flags)
   if (rc != SQLITE_OK) return connection.error(rc);
   sqlite3_extended_result_codes(connection.db, 1);
   sqlite3_busy_timeout(connection.db, kBusyMilliseconds);
-  set_option(connection.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1);  // until the file is known to be ours
-  set_option(connection.db, SQLITE_DBCONFIG_DEFENSIVE, 1);
-  set_option(connection.db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0);
-  set_option(connection.db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0);
-  set_option(connection.db, SQLITE_DBCONFIG_ENABLE_VIEW, 0);
+  sqlite3_db_config(connection.db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+  sqlite3_db_config(connection.db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+  sqlite3_db_config(connection.db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, nullptr);
+  sqlite3_db_config(connection.db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, nullptr);
   // NORMAL: a killed process loses nothing that was committed, a power cut at most the last transactions, never the file.
   return connection.run(
       "PRAGMA foreign_keys=ON; PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA synchronous=NORMAL;");
@@ -357,16 +358,19 @@ Result<void> open_for_reading(Connection& connection, DbMode mode) {
   const std::string immutable = file_uri(path, "mode=ro&immutable=1");
   constexpr int kReadFlags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI;
   if (live || (mode == DbMode::kReadOnly && writable)) {
-    // Where possible with write permission (and query_only), for only then SQLite removes its -wal and -shm at the end.
-    KGEN_CHECK_OK(writable ? connect(connection, path, SQLITE_OPEN_READWRITE)
-                           : connect(connection, file_uri(path, "mode=ro"), kReadFlags));
-    KGEN_CHECK_OK(connection.run("PRAGMA query_only=ON"));
-    const auto first = query_integer(connection, "SELECT count(*) FROM sqlite_schema");
-    if (!first && unmerged && first.error().kind == ErrorKind::kIo) {
+    const auto attempt = [&]() -> Result<void> {
+      // Where possible with write permission (and query_only), for only then SQLite removes its -wal and -shm at the end.
+      KGEN_CHECK_OK(writable ? connect(connection, path, SQLITE_OPEN_READWRITE)
+                             : connect(connection, file_uri(path, "mode=ro"), kReadFlags));
+      KGEN_CHECK_OK(connection.run("PRAGMA query_only=ON"));
+      return execute(connection, "SELECT 1 FROM sqlite_schema");
+    };
+    const auto done = attempt();
+    if (done || done.error().kind != ErrorKind::kIo) return done;
+    if (unmerged) {
       return fail(ErrorKind::kIo, fmt::format("{0}: the newest rows are in {0}-wal, which cannot be merged in this folder; "
                                               "copy both files to a writable folder", path));
     }
-    if (first || unmerged || first.error().kind != ErrorKind::kIo) return {};
   }
   return connect(connection, immutable, kReadFlags);
 }
@@ -579,7 +583,6 @@ Result<Db> Db::open(const std::string& path, DbMode mode) {
     }
     KGEN_CHECK_OK(require_schema(connection));
   }
-  set_option(connection.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0);
   return Db(std::move(impl));
 }
 

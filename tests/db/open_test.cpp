@@ -1,0 +1,337 @@
+// Opening a file: whatever it is, one clear line, and the file is never left worse.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sqlite3.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <fstream>
+#include <functional>
+
+#include "base/text.h"
+#include "db/db.h"
+#include "tests/db/records.h"
+
+namespace kgen {
+namespace {
+
+using testing::sample_device;
+using testing::sample_object;
+using testing::sample_op;
+using testing::sample_problem;
+using testing::sample_trial;
+using testing::sample_winner;
+using testing::TempFolder;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+
+constexpr DbMode kAllModes[] = {DbMode::kReadWrite, DbMode::kReadOnly, DbMode::kImmutable};
+
+std::string bytes_of(const std::string& path) { return read_file(path).value(); }
+
+void put(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+
+// Runs SQL on a file without any of kgen's care.
+void sql(const std::string& path, const std::string& text) {
+  sqlite3* raw = nullptr;
+  ASSERT_EQ(sqlite3_open(path.c_str(), &raw), SQLITE_OK);
+  char* error = nullptr;
+  sqlite3_exec(raw, text.c_str(), nullptr, nullptr, &error);
+  EXPECT_EQ(error, nullptr) << error;
+  sqlite3_close(raw);
+}
+
+// A file with one winner, closed.
+void make_db(const std::string& path) {
+  Db db = Db::open(path, DbMode::kReadWrite).value();
+  const auto device = db.intern_device(sample_device()).value();
+  const auto problem = db.intern_problem(sample_op(), sample_problem()).value();
+  const auto trial = db.record(sample_trial(problem, device)).value();
+  const auto object = sample_object("code");
+  ASSERT_TRUE(db.publish(sample_winner(problem, device, trial, object), object));
+}
+
+// Opening fails in every mode with this text, and leaves the bytes and the folder as they were.
+void expect_refused(const std::string& path, const std::string& text, std::initializer_list<DbMode> modes = {
+                                                                          DbMode::kReadWrite, DbMode::kReadOnly, DbMode::kImmutable}) {
+  const std::string before = bytes_of(path);
+  for (const DbMode mode : modes) {
+    const auto db = Db::open(path, mode);
+    ASSERT_FALSE(db) << "mode " << static_cast<int>(mode);
+    EXPECT_EQ(db.error().kind, ErrorKind::kBadInput);
+    EXPECT_THAT(db.error().message, StartsWith(path + ": "));
+    EXPECT_THAT(db.error().message, HasSubstr(text));
+    EXPECT_EQ(db.error().message.find('\n'), std::string::npos) << "one line";
+  }
+  EXPECT_EQ(bytes_of(path), before);
+  EXPECT_FALSE(std::filesystem::exists(path + "-wal"));
+}
+
+// Runs `work` in a child process as a user without privileges; false when it failed there.
+bool as_nobody(const std::function<bool()>& work) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::geteuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0)) ::_exit(2);
+    ::_exit(work() ? 0 : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+TEST(DbOpen, AClosedFileIsOneFile) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  make_db(path);
+  EXPECT_FALSE(std::filesystem::exists(path + "-wal"));
+  EXPECT_FALSE(std::filesystem::exists(path + "-shm"));
+  for (const DbMode mode : kAllModes) {
+    Db db = Db::open(path, mode).value();
+    EXPECT_EQ(db.winners().value().size(), 1U);
+  }
+  EXPECT_FALSE(std::filesystem::exists(path + "-wal"));
+  EXPECT_FALSE(std::filesystem::exists(path + "-shm"));
+}
+
+TEST(DbOpen, ReadingDoesNotChangeAByte) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  make_db(path);
+  const std::string before = bytes_of(path);
+  for (const DbMode mode : {DbMode::kReadOnly, DbMode::kImmutable}) {
+    Db db = Db::open(path, mode).value();
+    EXPECT_THAT(db.check().value(), IsEmpty());
+    EXPECT_FALSE(db.intern_device(sample_device("another"))) << "not writable";
+  }
+  EXPECT_EQ(bytes_of(path), before);
+}
+
+TEST(DbOpen, AMissingFileIsNamedAndNotMade) {
+  const TempFolder folder;
+  for (const DbMode mode : {DbMode::kReadOnly, DbMode::kImmutable}) {
+    const auto db = Db::open(folder.file("none.db"), mode);
+    ASSERT_FALSE(db);
+    EXPECT_EQ(db.error().kind, ErrorKind::kIo);
+    EXPECT_THAT(db.error().message, HasSubstr("none.db: cannot be opened: No such file or directory"));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(DbOpen, AFolderThatIsMissingIsNamed) {
+  const TempFolder folder;
+  const auto db = Db::open(folder.file("no/such/tuned.db"), DbMode::kReadWrite);
+  ASSERT_FALSE(db);
+  EXPECT_EQ(db.error().kind, ErrorKind::kIo);
+  EXPECT_THAT(db.error().message, HasSubstr("No such file or directory"));
+}
+
+TEST(DbOpen, AFolderInPlaceOfAFileIsRefused) {
+  const TempFolder folder;
+  for (const DbMode mode : kAllModes) EXPECT_FALSE(Db::open(folder.path().string(), mode));
+}
+
+TEST(DbOpen, AnEmptyFileIsFilledByAWriterAndRefusedByAReader) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  put(path, "");
+  expect_refused(path, "is empty", {DbMode::kReadOnly, DbMode::kImmutable});
+  EXPECT_TRUE(Db::open(path, DbMode::kReadWrite));
+  EXPECT_TRUE(Db::open(path, DbMode::kImmutable));
+}
+
+TEST(DbOpen, AnythingButADatabaseIsRefused) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  put(path, "kgen: 1\nops: []\n");
+  expect_refused(path, "is not a kgen database");
+  put(path, std::string(8192, 'x'));
+  expect_refused(path, "is not a kgen database");
+  put(path, std::string("SQLite format 3\0", 16) + std::string(4080, '\0'));
+  for (const DbMode mode : kAllModes) EXPECT_FALSE(Db::open(path, mode));
+}
+
+TEST(DbOpen, AnotherProgramsDatabaseIsRefused) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  sql(path, "CREATE TABLE trial (id INTEGER PRIMARY KEY)");
+  expect_refused(path, "another program");
+  sql(path, "PRAGMA application_id=42");
+  expect_refused(path, "another program");
+  sql(path, "PRAGMA journal_mode=WAL");
+  expect_refused(path, "another program");
+}
+
+TEST(DbOpen, ANewerSchemaIsRefused) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  make_db(path);
+  sql(path, "PRAGMA user_version=3");
+  expect_refused(path, "was written by a newer kgen (schema 3, this one knows 2)");
+}
+
+TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  std::filesystem::copy_file("tests/db/data/version1.db", path);
+  expect_refused(path, "was written by an older kgen (schema 1, this one reads 2)", {DbMode::kReadOnly, DbMode::kImmutable});
+
+  {
+    Db db = Db::open(path, DbMode::kReadWrite).value();
+    EXPECT_THAT(db.check().value(), IsEmpty());
+  }
+  Db db = Db::open(path, DbMode::kImmutable).value();
+  EXPECT_EQ(db.info().value().schema_version, 2);
+  const auto rows = db.winners().value();
+  ASSERT_EQ(rows.size(), 1U);
+  EXPECT_EQ(rows[0].problem.dims_key, "k=8 m=4");
+  EXPECT_EQ(rows[0].trial.time_us, 12.5);
+  EXPECT_EQ(rows[0].trial.recorded_at_ms, 0) << "unknown for trials of version 1";
+  EXPECT_EQ(db.object(rows[0].winner.object_hash).value().bytes, sample_object("code of version 1").bytes);
+  const auto trials = db.trials(1, 1, true).value();
+  ASSERT_EQ(trials.size(), 2U);
+  EXPECT_EQ(trials[0].samples_us, (std::vector<float>{12.5F, 12.5F}));
+  EXPECT_EQ(trials[1].status, TrialStatus::kHung);
+}
+
+TEST(DbOpen, AMigrationThatFailsLeavesTheOldFile) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  std::filesystem::copy_file("tests/db/data/version1.db", path);
+  sql(path, "CREATE TABLE extra (id INTEGER PRIMARY KEY)");
+  EXPECT_FALSE(Db::open(path, DbMode::kReadWrite));
+  sql(path, "DROP TABLE extra");
+  EXPECT_TRUE(Db::open(path, DbMode::kReadWrite)) << "still version 1, and whole";
+}
+
+TEST(DbOpen, ASchemaWithAnythingThatIsNotOursIsRefused) {
+  for (const char* change : {
+           "CREATE TRIGGER evil AFTER INSERT ON trial BEGIN DELETE FROM winner; END",
+           "CREATE VIEW v AS SELECT load_extension('evil')",
+           "CREATE TABLE more (id INTEGER PRIMARY KEY)",
+           "CREATE INDEX more ON trial (abs(time_us))",
+           "ALTER TABLE winner ADD COLUMN more INTEGER",
+           "DROP INDEX trial_by_problem",
+           "DROP TABLE sample",
+       }) {
+    SCOPED_TRACE(change);
+    const TempFolder folder;
+    const std::string path = folder.file("tuned.db");
+    make_db(path);
+    sql(path, change);
+    expect_refused(path, path + ": ");
+  }
+}
+
+TEST(DbOpen, AViewInPlaceOfATableIsRefused) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  make_db(path);
+  sql(path, "DROP TABLE sample; CREATE VIEW sample AS SELECT 1 AS trial, x'00000000' AS us");
+  expect_refused(path, "view sample, which kgen did not make");
+}
+
+TEST(DbOpen, ATruncatedFileIsRefused) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  make_db(path);
+  const std::string whole = bytes_of(path);
+  for (const std::size_t size : {std::size_t{1}, std::size_t{50}, std::size_t{99}, std::size_t{100}, std::size_t{4096},
+                                 whole.size() / 2, whole.size() - 4096, whole.size() - 1}) {
+    SCOPED_TRACE(size);
+    put(path, whole.substr(0, size));
+    expect_refused(path, path);
+  }
+}
+
+TEST(DbOpen, PathsWithUriCharactersWork) {
+  const TempFolder folder;
+  const std::string path = folder.file("a b?mode=rw#100%25.db");
+  make_db(path);
+  EXPECT_EQ(Db::open(path, DbMode::kImmutable).value().winners().value().size(), 1U);
+  EXPECT_EQ(Db::open(path, DbMode::kReadOnly).value().winners().value().size(), 1U);
+}
+
+TEST(DbOpen, AReadOnlyFolderCanBeReadAndSaysSoWhenWritten) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  make_db(path);
+  ::chmod(path.c_str(), 0444);
+  ::chmod(folder.path().c_str(), 0555);
+  for (const DbMode mode : {DbMode::kReadOnly, DbMode::kImmutable}) {
+    EXPECT_TRUE(as_nobody([&] {
+      auto db = Db::open(path, mode);
+      return db && db->winners().value().size() == 1;
+    }));
+  }
+  EXPECT_TRUE(as_nobody([&] {
+    const auto db = Db::open(path, DbMode::kReadWrite);
+    return !db && db.error().kind == ErrorKind::kIo && db.error().message.find("cannot be written") != std::string::npos;
+  }));
+  EXPECT_TRUE(as_nobody([&] {
+    const auto db = Db::open(folder.file("new.db"), DbMode::kReadWrite);
+    return !db && db.error().kind == ErrorKind::kIo;
+  }));
+  ::chmod(folder.path().c_str(), 0755);
+}
+
+TEST(DbOpen, RowsThatAreStillInTheWalAreSeen) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  Db writer = Db::open(path, DbMode::kReadWrite).value();
+  ASSERT_TRUE(writer.intern_device(sample_device()));
+  ASSERT_GT(std::filesystem::file_size(path + "-wal"), 0U);
+  for (const DbMode mode : {DbMode::kReadOnly, DbMode::kImmutable}) {
+    EXPECT_EQ(Db::open(path, mode).value().info().value().devices, 1);
+  }
+}
+
+TEST(DbOpen, AWalThatCannotBeMergedIsNeverSkipped) {
+  const TempFolder folder;
+  const TempFolder frozen;
+  const std::string path = frozen.file("tuned.db");
+  {
+    Db writer = Db::open(folder.file("tuned.db"), DbMode::kReadWrite).value();
+    ASSERT_TRUE(writer.intern_device(sample_device()));
+    std::filesystem::copy_file(folder.file("tuned.db"), path);
+    std::filesystem::copy_file(folder.file("tuned.db-wal"), path + "-wal");
+  }
+  ::chmod(frozen.path().c_str(), 0555);
+  EXPECT_TRUE(as_nobody([&] {
+    const auto db = Db::open(path, DbMode::kImmutable);
+    return !db && db.error().kind == ErrorKind::kIo && db.error().message.find("-wal") != std::string::npos;
+  }));
+  ::chmod(frozen.path().c_str(), 0755);
+  EXPECT_EQ(Db::open(path, DbMode::kImmutable).value().info().value().devices, 1);
+}
+
+TEST(DbOpen, AFullDiskLosesOnlyTheStepInHand) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  make_db(path);
+  const auto fill_up = [&path] {
+    // No disk can be filled here: a limit on file size makes the same write fail.
+    Db db = Db::open(path, DbMode::kReadWrite).value();
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{256 * 1024, 256 * 1024};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    TrialRecord trial = sample_trial(1, 1);
+    trial.samples_us.assign(10'000, 1.F);
+    for (int i = 0; i < 100; ++i) {
+      const auto id = db.record(trial);
+      if (id) continue;
+      std::fputs(id.error().message.c_str(), stderr);
+      ::_exit(id.error().kind == ErrorKind::kIo && db.check().value().empty() ? 7 : 1);
+    }
+  };
+  EXPECT_EXIT(fill_up(), ::testing::ExitedWithCode(7), "tuned.db: ");
+  Db db = Db::open(path, DbMode::kReadWrite).value();
+  EXPECT_THAT(db.check().value(), IsEmpty());
+  EXPECT_EQ(db.winners().value().size(), 1U);
+  EXPECT_TRUE(db.record(sample_trial(1, 1)));
+}
+
+}  // namespace
+}  // namespace kgen
