@@ -89,6 +89,15 @@ std::string_view trim(std::string_view text) {
 }
 
 bool glob_match(std::string_view pattern, std::string_view text) {
+  if (const std::size_t open = pattern.find('{'); open != std::string_view::npos) {
+    const std::size_t close = pattern.find('}', open);
+    if (close != std::string_view::npos) {
+      const auto choices = split(pattern.substr(open + 1, close - open - 1), ',');
+      return std::ranges::any_of(choices, [&](const std::string& choice) {
+        return glob_match(std::string(pattern.substr(0, open)) + choice + std::string(pattern.substr(close + 1)), text);
+      });
+    }
+  }
   std::size_t p = 0, t = 0, star = std::string_view::npos, resume = 0;
   while (t < text.size()) {
     if (p < pattern.size() && pattern[p] == '*') {

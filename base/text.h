@@ -20,7 +20,7 @@ std::string did_you_mean(std::string_view word, std::span<const std::string> can
 std::vector<std::string> split(std::string_view text, char separator);
 std::string join(std::span<const std::string> parts, std::string_view separator);
 std::string_view trim(std::string_view text);
-// Shell-style pattern with * and ?.
+// Shell-style pattern with *, ? and {one,other} (not nested).
 bool glob_match(std::string_view pattern, std::string_view text);
 
 Result<std::string> read_file(const std::string& path);

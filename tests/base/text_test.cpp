@@ -37,6 +37,9 @@ TEST(Text, GlobMatchesStarsAndQuestionMarks) {
   EXPECT_FALSE(glob_match("g?mm", "gmm"));
   EXPECT_FALSE(glob_match("conv", "conv3d"));
   EXPECT_FALSE(glob_match("*a*b", "xaxxabc"));
+  EXPECT_TRUE(glob_match("{gemm,conv3d_*}", "conv3d_patchify"));
+  EXPECT_FALSE(glob_match("{gemm,conv3d_*}", "softmax"));
+  EXPECT_TRUE(glob_match("{gemm", "{gemm"));
 }
 
 TEST(Text, WrittenFilesReadBackAndLeaveNothingBeside) {

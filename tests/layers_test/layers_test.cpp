@@ -20,9 +20,10 @@ const std::map<std::string, Names> kMayInclude = {
     {"device", {"device", "base"}},
     {"db", {"db", "base"}},
     {"generator", {"generator", "base"}},
-    {"tuner", {"tuner", "generator", "device", "db", "base"}},
+    {"compile", {"base"}},  // a library of its own inside tuner/: no device, no database
+    {"tuner", {"tuner", "compile", "generator", "device", "db", "base"}},
     {"runtime", {"runtime", "kgen", "device", "db", "base"}},
-    {"cli", {"cli", "runtime", "kgen", "tuner", "generator", "device", "db", "base"}},
+    {"cli", {"cli", "runtime", "kgen", "tuner", "compile", "generator", "device", "db", "base"}},
 };
 
 // Libraries that belong to one room: header prefix → files (path prefixes) that may include it.

@@ -1,0 +1,73 @@
+// What the subcommands share. main.cpp holds the table; each cmd_*.cpp is one subcommand (or a family of them).
+//
+// Exit codes: 0 done, 1 the work was done and something failed its check, 2 bad usage or bad input, 3 no usable device
+// or compiler. With --json, stdout carries one JSON document and nothing else; everything for people goes to stderr.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/arch.h"
+#include "base/result.h"
+#include "db/db.h"
+#include "tuner/compile.h"
+
+namespace kgen {
+
+using Json = nlohmann::ordered_json;
+using Words = std::vector<std::string>;
+
+struct Context {
+  std::string self;  // path of this executable, for worker children
+};
+
+int cmd_tune(const Context&, const Words& args);
+int cmd_gen(const Context&, const Words& args);
+int cmd_compile(const Context&, const Words& args);
+int cmd_inspect(const Context&, const Words& args);
+int cmd_verify(const Context&, const Words& args);
+int cmd_show(const Context&, const Words& args);
+int cmd_lookup(const Context&, const Words& args);
+int cmd_devices(const Context&, const Words& args);
+int cmd_ops(const Context&, const Words& args);
+int cmd_db(const Context&, const Words& args);
+
+// Prints the error as one line on stderr and gives the process's exit code for it.
+int report(const Error&);
+
+void print_json(const Json&);
+
+// Columns of text; numbers (cells of digits, signs and points) are aligned to the right.
+class Table {
+ public:
+  explicit Table(Words header) : rows_{std::move(header)} {}
+  void add(Words row) { rows_.push_back(std::move(row)); }
+  void print() const;
+
+ private:
+  std::vector<Words> rows_;
+};
+
+// "word=value" words in order. kBadInput for a word without '='.
+Result<std::vector<std::pair<std::string, std::string>>> key_values(const Words& words);
+
+// "gemm b_layout=nk dtype=bf16" → {"b_layout": "nk", "dtype": "bf16"}; "k=4096 m=1" → {"k": 4096, "m": 1}.
+Json signature_attributes(const std::string& signature);
+Json dims_of_key(const std::string& dims_key);
+
+// An --arch list: "gfx90a,sm_90", or "all".
+Result<std::vector<Arch>> parse_archs(const std::string& text);
+
+std::unique_ptr<Compiler> compiler_for(const Context&);
+
+// Four significant digits or fewer; "" for 0 where 0 means unknown.
+std::string number(double value);
+
+// Attainable share of the hardware's limits: least possible time over measured time; 0 when the limits are unknown.
+double roofline_share(double flops, double bytes, double time_us, double peak_flops, double peak_bytes_per_second);
+
+}  // namespace kgen

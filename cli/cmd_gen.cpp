@@ -1,0 +1,330 @@
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <mutex>
+
+#include "base/text.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "generator/emit.h"
+#include "generator/space.h"
+#include "generator/spec.h"
+#include "tuner/problem.h"
+
+namespace kgen {
+namespace {
+
+struct Request {
+  Words files;
+  std::string archs, folder = "out", op_glob = "*";
+  std::int64_t limit = 0, jobs = 0;
+  bool compile = false, json = false;
+};
+
+// One source text. Several problems share it: dims are arguments of the kernels.
+struct Source {
+  Arch arch = nullptr;
+  std::string path, text;
+  std::string object_path, log, command;  // with --compile
+  CompileStatus status = CompileStatus::kFailed;
+  std::vector<KernelUsage> kernels;
+  int matrix_instructions = -1;  // -1: not known
+  BoundPlan bound;               // of its first problem, for the rules that prune
+  std::string pruned;
+};
+
+struct Summary {
+  int compiled = 0, failed = 0, pruned = 0, spilling = 0, with_matrix = 0;
+};
+
+Json launch_json(const BoundPlan& bound) {
+  Json json;
+  json["steps"] = Json::array();
+  for (const BoundStep& step : bound.steps) {
+    json["steps"].push_back({{"kernel", step.kernel},
+                             {"prepare", step.prepare},
+                             {"grid", step.grid},
+                             {"block", step.block},
+                             {"lds_bytes", step.lds_bytes}});
+  }
+  // Every kernel takes all arguments in this order; buffers that are not present are null.
+  json["arguments"] = Json::array();
+  for (const BoundParam& param : bound.params) {
+    Json item{{"name", param.name}, {"role", role_name(param.role)}, {"dtype", dtype_name(param.dtype)}};
+    if (param.role == Role::kDim) {
+      item["value"] = param.value;
+    } else if (param.role == Role::kScalar) {
+      item["value"] = param.default_value;
+    } else {
+      item["present"] = param.present;
+      item["shape"] = param.shape;
+      item["strides"] = param.strides;
+      item["bytes"] = param.bytes;
+      item["align"] = param.align;
+    }
+    json["arguments"].push_back(std::move(item));
+  }
+  json["workspace_bytes"] = bound.workspace_bytes;
+  json["prepared_bytes"] = bound.prepared_bytes;
+  return json;
+}
+
+// All candidates, or `limit` of them spread evenly over the space, the default candidate among them.
+Result<std::vector<Candidate>> sample(const OpSpec& spec, Arch arch, std::size_t limit) {
+  KGEN_TRY(Space space, enumerate(spec, arch));
+  if (limit == 0 || space.candidates.size() <= limit) return std::move(space.candidates);
+  KGEN_TRY(const Candidate first, default_candidate(spec, arch));
+  std::vector<Candidate> picked = {first};
+  for (std::size_t i = 0; picked.size() < limit && i < limit; ++i) {
+    const Candidate& candidate = space.candidates[i * space.candidates.size() / limit];
+    if (!(candidate == first)) picked.push_back(candidate);
+  }
+  return picked;
+}
+
+const char* object_extension(Arch arch) {
+  switch (arch->vendor) {
+    case Vendor::kAmd:
+      return ".hsaco";
+    case Vendor::kNvidia:
+      return ".cubin";
+    case Vendor::kHost:
+      return ".so";
+  }
+  return "";
+}
+
+class Generator {
+ public:
+  Generator(const Context& context, const Request& request) : request_(request), compiler_(compiler_for(context)) {}
+
+  Result<void> emit_all() {
+    KGEN_TRY(const std::vector<Arch> archs, parse_archs(request_.archs));
+    std::vector<OpSpec> specs;
+    for (const std::string& file : request_.files) {
+      KGEN_TRY(std::vector<OpSpec> more, parse_spec(file, request_.op_glob));
+      std::move(more.begin(), more.end(), std::back_inserter(specs));
+    }
+    if (specs.empty())
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("no problem: {} matches '--op {}'", join(request_.files, " "), request_.op_glob));
+    for (Arch arch : archs) {
+      std::error_code error;
+      std::filesystem::create_directories(request_.folder + "/" + std::string(arch->name), error);
+      if (error)
+        return fail(ErrorKind::kIo,
+                    fmt::format("{}/{}: cannot create the folder: {}", request_.folder, arch->name, error.message()));
+      for (const OpSpec& spec : specs) KGEN_CHECK_OK(emit_problem(spec, arch));
+    }
+    return {};
+  }
+
+  Result<void> compile_all() {
+    std::mutex mutex;
+    std::optional<Error> failure;
+    {
+      const int jobs = request_.jobs > 0 ? static_cast<int>(request_.jobs)
+                                         : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+      CompilePool pool(*compiler_, jobs);
+      std::size_t done = 0;
+      std::condition_variable changed;
+      for (Source& source : sources_) {
+        pool.submit(std::move(source.text), source.arch, [&, this](Result<CompileResult> result) {
+          std::optional<Error> error;
+          if (!result) {
+            error = std::move(result.error());
+          } else if (auto kept = keep(source, *result); !kept) {
+            error = std::move(kept.error());
+          }
+          const std::lock_guard lock(mutex);
+          if (error && !failure) failure = std::move(error);
+          ++done;
+          changed.notify_one();
+        });
+      }
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [&] { return done == sources_.size() || failure; });
+    }
+    if (failure) return tl::unexpected(*failure);
+    return {};
+  }
+
+  int print() const {
+    const std::map<std::string_view, Summary> summaries = summarise();
+    int failed = 0;
+    for (const auto& [arch, summary] : summaries) failed += summary.failed;
+    if (request_.json) {
+      print_as_json(summaries);
+    } else if (!request_.compile) {
+      fmt::print("{} problems' candidates in {} sources under {}\n", launches_.size(), sources_.size(),
+                 request_.folder);
+    } else {
+      Table table({"arch", "compiled", "failed", "pruned", "spilling", "matrix"});
+      for (const auto& [arch, s] : summaries)
+        table.add({std::string(arch), std::to_string(s.compiled), std::to_string(s.failed), std::to_string(s.pruned),
+                   std::to_string(s.spilling), std::to_string(s.with_matrix)});
+      table.print();
+    }
+    for (const Source& source : sources_) {  // the first failure stands for all: they mostly share their cause
+      if (!request_.compile || source.status == CompileStatus::kCompiled) continue;
+      fmt::print(stderr, "{}: {}\n  repeat it with: {}\n", source.path,
+                 source.status == CompileStatus::kTimeout ? "the compiler ran out of time" : first_error(source.log),
+                 source.command);
+      break;
+    }
+    return failed > 0 ? 1 : 0;
+  }
+
+  bool compiles() const { return request_.compile; }
+
+ private:
+  struct Launch {
+    std::size_t source = 0;
+    std::string op, signature, dims_key, label, config;
+    BoundPlan bound;
+  };
+
+  Result<void> emit_problem(const OpSpec& spec, Arch arch) {
+    KGEN_TRY(const std::vector<Candidate> candidates, sample(spec, arch, static_cast<std::size_t>(request_.limit)));
+    for (const Candidate& candidate : candidates) {
+      KGEN_TRY(KernelSource kernel, emit(spec, arch, candidate));
+      KGEN_TRY(BoundPlan bound, bind(kernel.plan, spec.problem.dims));
+      const std::string path = fmt::format("{}/{}/{}_{}_{}.hip", request_.folder, arch->name, spec.op->name,
+                                           candidate.variant, kernel.hash.substr(0, 12));
+      const auto [found, added] = by_path_.try_emplace(path, sources_.size());
+      if (added) {
+        KGEN_CHECK_OK(write_file(path, kernel.text));
+        Source& source = sources_.emplace_back();
+        source.arch = arch;
+        source.path = path;
+        if (request_.compile) {
+          source.text = std::move(kernel.text);
+          source.bound = bound;
+        }
+      }
+      launches_.push_back({found->second, spec.op->name, signature(*spec.op, spec.problem),
+                           dims_key(*spec.op, spec.problem), spec.problem.label, candidate.key(), std::move(bound)});
+    }
+    return {};
+  }
+
+  // Runs on the pool's threads; each source is one thread's.
+  static Result<void> keep(Source& source, CompileResult& result) {
+    source.status = result.status;
+    source.log = std::move(result.log);
+    source.command = std::move(result.command);
+    if (result.status != CompileStatus::kCompiled) return {};
+    const std::vector<std::byte>& bytes = result.code.bytes;
+    const char* extension = code_kind(bytes) == "ptx" ? ".ptx" : object_extension(source.arch);
+    source.object_path = std::filesystem::path(source.path).replace_extension(extension);
+    source.kernels = std::move(result.code.kernels);
+    if (source.arch->matrix_unit != "none") {
+      if (const auto counts = matrix_instructions(bytes)) {
+        source.matrix_instructions = 0;
+        for (const auto& [name, count] : *counts) source.matrix_instructions += count;
+      }
+    }
+    CodeObject usage;
+    usage.kernels = source.kernels;
+    DeviceInfo device;  // rules by the architecture's limits alone
+    device.arch = source.arch;
+    device.lds_per_block = source.arch->lds_limit;
+    source.pruned = plan_usage(device, source.bound, usage).pruned;
+    return write_file(source.object_path, std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  }
+
+  static bool spills(const Source& source) {
+    return std::ranges::any_of(source.kernels, [](const KernelUsage& usage) { return usage.spills > 0; });
+  }
+
+  std::map<std::string_view, Summary> summarise() const {
+    std::map<std::string_view, Summary> summaries;
+    if (!request_.compile) return summaries;
+    for (const Source& source : sources_) {
+      Summary& summary = summaries[source.arch->name];
+      const bool compiled = source.status == CompileStatus::kCompiled;
+      summary.compiled += compiled;
+      summary.failed += !compiled;
+      summary.pruned += !source.pruned.empty();
+      summary.spilling += spills(source);
+      summary.with_matrix += source.matrix_instructions > 0;
+    }
+    return summaries;
+  }
+
+  void print_as_json(const std::map<std::string_view, Summary>& summaries) const {
+    Json json;
+    json["files"] = Json::array();
+    for (const Launch& launch : launches_) {
+      const Source& source = sources_[launch.source];
+      Json item{{"file", source.path},
+                {"arch", source.arch->name},
+                {"op", launch.op},
+                {"signature", launch.signature},
+                {"dims", dims_of_key(launch.dims_key)},
+                {"label", launch.label},
+                {"config", launch.config}};
+      item.update(launch_json(launch.bound));
+      if (request_.compile) {
+        item["status"] = source.status == CompileStatus::kCompiled  ? "compiled"
+                         : source.status == CompileStatus::kTimeout ? "compile_timeout"
+                                                                    : "compile_failed";
+        item["object"] = source.object_path;
+        item["spills"] = spills(source);
+        item["pruned"] = source.pruned;
+        item["matrix_instructions"] = source.matrix_instructions < 0 ? Json() : Json(source.matrix_instructions);
+        if (source.status != CompileStatus::kCompiled) {
+          item["error"] = first_error(source.log);
+          item["command"] = source.command;
+        }
+      }
+      json["files"].push_back(std::move(item));
+    }
+    if (request_.compile) {
+      json["archs"] = Json::object();
+      for (const auto& [arch, s] : summaries)
+        json["archs"][std::string(arch)] = {{"compiled", s.compiled},
+                                            {"failed", s.failed},
+                                            {"pruned", s.pruned},
+                                            {"spilling", s.spilling},
+                                            {"with_matrix_instructions", s.with_matrix}};
+    }
+    print_json(json);
+  }
+
+  const Request& request_;
+  std::unique_ptr<Compiler> compiler_;
+  std::vector<Source> sources_;
+  std::vector<Launch> launches_;
+  std::map<std::string, std::size_t> by_path_;
+};
+
+}  // namespace
+
+int cmd_gen(const Context& context, const Words& args) {
+  Request request;
+  Options options("gen", "SPEC… --arch A[,B…] [flags]", "Write self-contained kernel sources without a GPU.");
+  options.arguments("SPEC", request.files, "ops.yaml or entry-list files");
+  options.text("--arch", request.archs, "architectures, separated by commas, or 'all'");
+  options.text("-o,--output", request.folder, "folder to write (out)");
+  options.text("--op", request.op_glob, "only operators whose name matches");
+  options.number("--limit", request.limit, 0, "candidates of each problem, spread evenly; 0: all");
+  options.flag("--compile", request.compile, "compile them too");
+  options.number("--jobs", request.jobs, 0, "compilations at once; 0: all cores");
+  options.flag("--json", request.json,
+               "one JSON document on stdout: all that is needed to launch each file without kgen");
+  if (const auto code = options.parse(args)) return *code;
+  if (request.archs.empty())
+    return report(Error{ErrorKind::kBadInput, "gen: --arch is missing; see 'kgen gen --help'"});
+
+  Generator generator(context, request);
+  if (const auto emitted = generator.emit_all(); !emitted) return report(emitted.error());
+  if (generator.compiles()) {
+    if (const auto compiled = generator.compile_all(); !compiled) return report(compiled.error());
+  }
+  return generator.print();
+}
+
+}  // namespace kgen

@@ -1,0 +1,148 @@
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+#include "base/text.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "device/device.h"
+#include "runtime/dispatcher.h"
+
+namespace kgen {
+namespace {
+
+struct Target {
+  std::string arch, device_name;
+};
+
+// --arch; else the first present device that the file has winners for; else the only architecture in the file.
+Result<Target> choose_target(const std::vector<DeviceRecord>& tuned, const std::string& arch_name) {
+  if (!arch_name.empty()) {
+    KGEN_TRY(const Arch arch, find_arch(arch_name));
+    const auto same = std::ranges::find(tuned, arch->name, &DeviceRecord::arch);
+    return Target{std::string(arch->name), same == tuned.end() ? "" : same->name};
+  }
+  std::set<std::string> archs;
+  for (const DeviceRecord& device : tuned) archs.insert(device.arch);
+  for (const DeviceInfo& device : probe_devices().devices) {
+    if (device.arch != nullptr && archs.contains(std::string(device.arch->name)))
+      return Target{std::string(device.arch->name), device.name};
+  }
+  if (archs.size() == 1) return Target{*archs.begin(), tuned.front().name};
+  const Words names(archs.begin(), archs.end());
+  return fail(ErrorKind::kBadInput, names.empty() ? "the database has no winners"
+                                                  : fmt::format("no tuned device is present; choose with --arch {}",
+                                                                join(names, ", --arch ")));
+}
+
+struct Answer {
+  Target target;
+  std::string signature;
+  Env dims;
+  Match match;
+};
+
+// Dispatcher first: the match points into it.
+struct Found {
+  Dispatcher dispatcher;
+  Answer answer;
+};
+
+Result<Found> lookup(const std::string& path, const std::string& op, const Words& words, const std::string& dtype,
+                     const std::string& arch_name) {
+  KGEN_TRY(Db db, Db::open(path, DbMode::kReadOnly));
+  KGEN_TRY(const WinnerIndex index, db.winner_index());
+  const auto record =
+      std::find_if(index.ops.rbegin(), index.ops.rend(), [&](const OpRecord& row) { return row.op == op; });
+  if (record == index.ops.rend()) {
+    Words ops;
+    for (const OpRecord& row : index.ops) ops.push_back(row.op);
+    return fail(ErrorKind::kBadInput, fmt::format("{} has no operator '{}'{}", path, op, did_you_mean(op, ops)));
+  }
+  KGEN_TRY(const auto pairs, key_values(words));
+  const Words dim_names = split(record->dims, ',');
+  Words names = dim_names;
+  for (const std::string& word : split(record->attributes, ' ')) names.push_back(word.substr(0, word.find('=')));
+  Answer answer;
+  std::string attributes = dtype.empty() ? "" : "dtype=" + dtype;
+  for (const auto& [name, text] : pairs) {
+    if (std::ranges::find(names, name) == names.end())
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("'{}' is neither a dim nor an attribute of {}{}", name, op, did_you_mean(name, names)));
+    if (std::ranges::find(dim_names, name) == dim_names.end()) {
+      attributes += (attributes.empty() ? "" : " ") + name + "=" + text;
+      continue;
+    }
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || value < 0 || value >= std::int64_t{1} << 53)
+      return fail(ErrorKind::kBadInput, fmt::format("{}={} is not a size (an integer from 0 to 2^53)", name, text));
+    answer.dims[name] = value;
+  }
+  KGEN_TRY(answer.target, choose_target(index.devices, arch_name));
+  KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(db, answer.target.arch, answer.target.device_name));
+  KGEN_TRY(answer.signature, dispatcher.signature(op, attributes));
+  answer.match = dispatcher.find(answer.signature, answer.dims);
+  return Found{std::move(dispatcher), std::move(answer)};
+}
+
+Json answer_json(const Answer& answer) {
+  const Match& match = answer.match;
+  Json json{{"match", match_name(match.kind)},
+            {"reason", match.reason},
+            {"arch", answer.target.arch},
+            {"device", answer.target.device_name},
+            {"signature", answer.signature},
+            {"dims", answer.dims},
+            {"expected_loss", match.kind == MatchKind::kExact ? Json(0) : Json()}};  // unknown unless it was tuned
+  if (match.row == nullptr) return json;
+  json["config"] = match.row->trial.config;
+  json["tuned_dims"] = dims_of_key(match.row->problem.dims_key);
+  json["tuned_time_us"] = match.row->trial.time_us ? Json(*match.row->trial.time_us) : Json();
+  json["workspace_bytes"] = match.bound.workspace_bytes;
+  json["prepared_bytes"] = match.bound.prepared_bytes;
+  json["steps"] = Json::array();
+  for (const BoundStep& step : match.bound.steps)
+    json["steps"].push_back({{"kernel", step.kernel},
+                             {"prepare", step.prepare},
+                             {"grid", step.grid},
+                             {"block", step.block},
+                             {"lds_bytes", step.lds_bytes}});
+  return json;
+}
+
+}  // namespace
+
+int cmd_lookup(const Context&, const Words& args) {
+  std::string path, op, dtype, arch;
+  Words words;
+  bool as_json = false;
+  Options options("lookup", "tuned.db OP dim=val… [flags]", "What the runtime would choose for a shape, and why.");
+  options.argument("DB", path, "a tuned database");
+  options.argument("OP", op, "operator");
+  options.arguments("dim=val", words, "dims and attributes", false);
+  options.text("--dtype", dtype, "the same as dtype=…");
+  options.text("--arch", arch, "architecture; the present device's by default");
+  options.flag("--json", as_json, "one JSON document on stdout");
+  if (const auto code = options.parse(args)) return *code;
+  const auto found = lookup(path, op, words, dtype, arch);
+  if (!found) return report(found.error());
+  const Answer& answer = found->answer;
+  if (as_json) {
+    print_json(answer_json(answer));
+  } else {
+    fmt::print("{}: {}\n", match_name(answer.match.kind), answer.match.reason);
+    if (answer.match.row != nullptr) {
+      const TrialRecord& trial = answer.match.row->trial;
+      fmt::print("{} on {} ({})\n  {}\n  tuned at {}{}\n  expected loss: {}\n", answer.signature,
+                 answer.target.device_name, answer.target.arch, trial.config, answer.match.row->problem.dims_key,
+                 trial.time_us ? fmt::format(": {} us", number(*trial.time_us)) : "",
+                 answer.match.kind == MatchKind::kExact ? "none" : "unknown, this shape was not tuned");
+    }
+  }
+  return answer.match.kind == MatchKind::kNone ? 1 : 0;
+}
+
+}  // namespace kgen

@@ -1,0 +1,149 @@
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+
+namespace kgen {
+namespace {
+
+Json optional_json(const auto& value) { return value ? Json(*value) : Json(); }
+
+Json trial_json(const TrialRecord& trial) {
+  return {{"config", trial.config},
+          {"status", status_name(trial.status)},
+          {"reason", trial.reason},
+          {"is_default", trial.is_default},
+          {"time_us", optional_json(trial.time_us)},
+          {"mad_us", optional_json(trial.mad_us)},
+          {"timing", trial.timing},
+          {"max_error_ratio", optional_json(trial.max_error_ratio)},
+          {"relative_l2", optional_json(trial.relative_l2)},
+          {"registers", optional_json(trial.registers)},
+          {"spills", optional_json(trial.spills)},
+          {"lds_bytes", optional_json(trial.lds_bytes)},
+          {"occupancy_waves", optional_json(trial.occupancy_waves)},
+          {"clock_mhz", optional_json(trial.clock_mhz)},
+          {"compile_seconds", optional_json(trial.compile_seconds)},
+          {"verify_seconds", optional_json(trial.verify_seconds)},
+          {"compiler", trial.compiler},
+          {"options", trial.options},
+          {"source_hash", trial.source_hash},
+          {"op_hash", trial.op_hash},
+          {"kgen_version", trial.kgen_version}};
+}
+
+Json winner_json(const WinnerRow& row) {
+  Json json{{"op", row.op.op},
+            {"signature", row.op.signature},
+            {"attributes", signature_attributes(row.op.signature)},
+            {"dims", dims_of_key(row.problem.dims_key)},
+            {"label", row.problem.label},
+            {"device", row.device.name},
+            {"arch", row.device.arch},
+            {"driver", row.device.driver},
+            {"flops", row.problem.flops},
+            {"bytes", row.problem.bytes},
+            {"default_us", optional_json(row.default_time_us)},
+            {"object_hash", row.winner.object_hash}};
+  json.update(trial_json(row.trial));
+  return json;
+}
+
+double time_of(const TrialRecord& trial) { return trial.time_us.value_or(0); }
+
+// The trials of a winner's problem that have a time, fastest first, each configuration once with its latest trial.
+Result<std::vector<TrialRecord>> ranked(Db& db, const WinnerRow& row, std::size_t top) {
+  KGEN_TRY(std::vector<TrialRecord> trials, db.trials(row.winner.problem, row.winner.device));
+  std::reverse(trials.begin(), trials.end());
+  std::stable_sort(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return a.config < b.config; });
+  trials.erase(
+      std::unique(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return a.config == b.config; }),
+      trials.end());
+  std::erase_if(trials, [](const TrialRecord& trial) { return !trial.time_us; });
+  std::stable_sort(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return time_of(a) < time_of(b); });
+  if (trials.size() > top) trials.resize(top);
+  return trials;
+}
+
+std::string percent_of(double best, double time) { return time > 0 ? fmt::format("{:.1f}%", 100 * best / time) : ""; }
+
+std::string csv_cell(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + "\"";
+}
+
+void print_csv(const Words& row) {
+  for (std::size_t i = 0; i < row.size(); ++i) fmt::print("{}{}", i ? "," : "", csv_cell(row[i]));
+  fmt::print("\n");
+}
+
+std::string exact(double value) { return value == 0 ? "" : fmt::format("{}", value); }
+
+Result<void> show(const std::string& path, const std::string& op_glob, std::size_t top, const std::string& format) {
+  KGEN_TRY(Db db, Db::open(path, DbMode::kReadOnly));
+  KGEN_TRY(std::vector<WinnerRow> rows, db.winners());
+  std::erase_if(rows, [&](const WinnerRow& row) { return row.winner.is_default || !glob_match(op_glob, row.op.op); });
+  Json json{{"db", path}, {"winners", Json::array()}};
+  Table table(top > 0 ? Words{"op", "shape", "device", "candidate", "time us", "of best"}
+                      : Words{"op", "shape", "device", "winner", "time us", "TFLOP/s", "GB/s", "gain"});
+  if (format == "csv")
+    print_csv({"op", "signature", "dims", "label", "device", "arch", "config", "status", "time_us", "mad_us",
+               "default_us", "flops", "bytes", "registers", "spills"});
+  for (const WinnerRow& row : rows) {
+    std::vector<TrialRecord> trials = {row.trial};
+    if (top > 0) {
+      KGEN_TRY(trials, ranked(db, row, top));
+    }
+    Json item = winner_json(row);
+    for (const TrialRecord& trial : trials) {
+      const double time = time_of(trial);
+      if (format == "csv") {
+        print_csv({row.op.op, row.op.signature, row.problem.dims_key, row.problem.label, row.device.name,
+                   row.device.arch, trial.config, std::string(status_name(trial.status)), exact(time),
+                   exact(trial.mad_us.value_or(0)), exact(row.default_time_us.value_or(0)), exact(row.problem.flops),
+                   exact(row.problem.bytes), trial.registers ? std::to_string(*trial.registers) : "",
+                   trial.spills ? std::to_string(*trial.spills) : ""});
+      }
+      if (top > 0) {
+        table.add({row.op.signature, row.problem.dims_key, row.device.name, trial.config, number(time),
+                   percent_of(time_of(trials.front()), time)});
+        Json candidate = trial_json(trial);
+        candidate["share_of_best"] = time > 0 ? Json(time_of(trials.front()) / time) : Json();
+        item["candidates"].push_back(std::move(candidate));
+      } else {
+        table.add({row.op.signature, row.problem.dims_key, row.device.name, trial.config, number(time),
+                   time > 0 ? number(row.problem.flops / time / 1e6) : "",
+                   time > 0 ? number(row.problem.bytes / time / 1e3) : "",
+                   time > 0 && row.default_time_us ? fmt::format("{:.2f}x", *row.default_time_us / time) : ""});
+      }
+    }
+    json["winners"].push_back(std::move(item));
+  }
+  if (format == "json") print_json(json);
+  if (format == "table") table.print();
+  return {};
+}
+
+}  // namespace
+
+int cmd_show(const Context&, const Words& args) {
+  std::string path, op_glob = "*", format = "table";
+  std::int64_t top = 0;
+  bool json = false;
+  Options options("show", "tuned.db [flags]", "The winners, or with --top the ranked candidates of each problem.");
+  options.argument("DB", path, "a tuned database");
+  options.text("--op", op_glob, "only operators whose name matches");
+  options.number("--top", top, 1, "candidates of each problem, fastest first");
+  options.choice("--format", format, {"table", "json", "csv"}, "how to print");
+  options.flag("--json", json, "the same as --format json");
+  if (const auto code = options.parse(args)) return *code;
+  const auto shown = show(path, op_glob, static_cast<std::size_t>(top), json ? "json" : format);
+  return shown ? 0 : report(shown.error());
+}
+
+}  // namespace kgen

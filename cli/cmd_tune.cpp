@@ -1,0 +1,163 @@
+#include <fmt/core.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+#include <regex>
+
+#include "base/text.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "generator/spec.h"
+#include "tuner/search/strategy.h"
+#include "tuner/session.h"
+
+namespace kgen {
+namespace {
+
+std::atomic<bool> stop_requested = false;  // the one thing that a signal handler can reach
+
+// The first Ctrl-C ends the run after the candidate in work; a second one ends the program at once (SA_RESETHAND).
+void stop_on_signals() {
+  struct sigaction action{};
+  action.sa_handler = [](int) { stop_requested = true; };
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+  for (int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
+}
+
+// "200" candidates, or "90s", "10m", "2h" for each problem.
+Result<Budget> parse_budget(const std::string& text) {
+  static const std::regex kForm(R"((\d{1,9})([smh]?))");
+  std::smatch match;
+  if (!std::regex_match(text, match, kForm) || std::stol(match[1]) == 0)
+    return fail(ErrorKind::kBadInput,
+                fmt::format("--budget '{}' is neither a number of candidates nor a time like 90s or 10m", text));
+  const long amount = std::stol(match[1]);
+  const std::string unit = match[2];
+  if (unit.empty()) return Budget{.candidates = static_cast<int>(amount)};
+  return Budget{.seconds = static_cast<double>(amount) * (unit == "s" ? 1 : unit == "m" ? 60 : 3600)};
+}
+
+struct Figures {
+  double tflops = 0, gbps = 0, share = 0, gain = 0;
+};
+Figures figures(const TuneOutcome& outcome, const TuneOutcome::Row& row) {
+  Figures result;
+  if (row.time_us <= 0) return result;
+  result.tflops = row.flops / row.time_us / 1e6;
+  result.gbps = row.bytes / row.time_us / 1e3;
+  result.share = roofline_share(row.flops, row.bytes, row.time_us, outcome.peak_flops, outcome.peak_bytes_per_second);
+  if (row.default_us > 0) result.gain = row.default_us / row.time_us;
+  return result;
+}
+
+Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
+  Json json;
+  json["db"] = db;
+  json["device"] = outcome.device_name;
+  json["arch"] = outcome.arch;
+  json["peak_flops"] = outcome.peak_flops;
+  json["peak_bytes_per_second"] = outcome.peak_bytes_per_second;
+  json["wall_seconds"] = outcome.wall_seconds;
+  json["gpu_busy_seconds"] = outcome.gpu_busy_seconds;
+  json["verified"] = outcome.verified;
+  json["interrupted"] = outcome.interrupted;
+  json["any_failed"] = outcome.any_failed;
+  json["rows"] = Json::array();
+  for (const TuneOutcome::Row& row : outcome.rows) {
+    const Figures f = figures(outcome, row);
+    json["rows"].push_back({{"op", row.op},
+                            {"signature", row.signature},
+                            {"attributes", signature_attributes(row.signature)},
+                            {"dims", dims_of_key(row.dims_key)},
+                            {"label", row.label},
+                            {"config", row.config},
+                            {"time_us", row.time_us},
+                            {"mad_us", row.mad_us},
+                            {"default_us", row.default_us},
+                            {"flops", row.flops},
+                            {"bytes", row.bytes},
+                            {"tflops", f.tflops},
+                            {"gbps", f.gbps},
+                            {"roofline", f.share},
+                            {"gain", f.gain},
+                            {"candidates", row.candidates},
+                            {"verified", row.verified},
+                            {"note", row.note}});
+  }
+  return json;
+}
+
+void print_outcome(const TuneOutcome& outcome, const std::string& db) {
+  Table table({"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain"});
+  for (const TuneOutcome::Row& row : outcome.rows) {
+    const Figures f = figures(outcome, row);
+    table.add({row.op, row.dims_key, row.config.empty() ? "none" : row.config, number(row.time_us), number(f.tflops),
+               number(f.gbps), f.share > 0 ? fmt::format("{:.0f}%", f.share * 100) : "",
+               f.gain > 0 ? fmt::format("{:.2f}x", f.gain) : ""});
+  }
+  table.print();
+  for (const TuneOutcome::Row& row : outcome.rows) {
+    if (!row.note.empty()) fmt::print("{} {}: {}\n", row.op, row.dims_key, row.note);
+  }
+  fmt::print("\n{} ({}): {} candidates verified in {}; results in {}{}\n", outcome.device_name, outcome.arch,
+             outcome.verified, human_seconds(outcome.wall_seconds), db,
+             outcome.interrupted ? "; interrupted, run again to go on" : "");
+}
+
+Result<TuneOutcome> run(const Context& context, TuneRequest request, const Words& files, const std::string& op_glob,
+                        const std::string& budget, const std::string& db_path) {
+  if (!budget.empty()) {
+    KGEN_TRY(request.budget, parse_budget(budget));
+  }
+  for (const std::string& file : files) {
+    KGEN_TRY(std::vector<OpSpec> specs, parse_spec(file, op_glob));
+    std::move(specs.begin(), specs.end(), std::back_inserter(request.specs));
+  }
+  if (request.specs.empty())
+    return fail(ErrorKind::kBadInput,
+                fmt::format("no problem to tune: {} matches '--op {}'", join(files, " "), op_glob));
+  KGEN_TRY(Db db, Db::open(db_path, DbMode::kReadWrite));
+  const std::unique_ptr<Compiler> compiler = compiler_for(context);
+  stop_on_signals();
+  ProgressPrinter printer;
+  return tune(request, db, *compiler, context.self, std::ref(printer), stop_requested);
+}
+
+}  // namespace
+
+int cmd_tune(const Context& context, const Words& args) {
+  Words files;
+  std::string db_path = "tuned.db", budget, op_glob = "*";
+  TuneRequest request;
+  std::int64_t jobs = 0, seed = 1;
+  bool json = false;
+  Options options("tune", "SPEC… [flags]",
+                  "Enumerate, compile, verify, time and publish; resumes from what the database holds.");
+  options.arguments("SPEC", files, "ops.yaml or entry-list files");
+  options.text("--db", db_path, "database to write (tuned.db)");
+  options.text("--device", request.device, "auto, host, amd:N, nvidia:N");
+  options.text("--budget", budget, "candidates (200) or time (90s, 10m) for each problem; 64 candidates by default");
+  options.choice("--strategy", request.strategy, strategy_names(), "how to search");
+  options.number("--jobs", jobs, 0, "compilations at once; 0: all cores");
+  options.number("--seed", seed, 0, "of the search and of the test data");
+  options.text("--op", op_glob, "only operators whose name matches, e.g. 'conv*'");
+  options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
+  options.choice("--timing", request.timing, {"cold", "warm", "graph"}, "state of the caches while timing");
+  options.flag("--json", json, "one JSON document on stdout");
+  if (const auto code = options.parse(args)) return *code;
+  request.jobs = static_cast<int>(std::min<std::int64_t>(jobs, 1024));
+  request.seed = static_cast<std::uint64_t>(seed);
+
+  const auto outcome = run(context, request, files, op_glob, budget, db_path);
+  if (!outcome) return report(outcome.error());
+  if (json) {
+    print_json(outcome_json(*outcome, db_path));
+  } else {
+    print_outcome(*outcome, db_path);
+  }
+  return outcome->any_failed ? 1 : 0;
+}
+
+}  // namespace kgen

@@ -1,0 +1,128 @@
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+
+#include "base/text.h"
+#include "cli/cli.h"
+
+namespace kgen {
+namespace {
+
+// Does the message start with "file:line:column:"?
+bool has_position(const std::string& message) {
+  std::size_t at = 0;
+  int numbers = 0;
+  while ((at = message.find(':', at)) != std::string::npos) {
+    std::size_t end = at + 1;
+    while (end < message.size() && std::isdigit(static_cast<unsigned char>(message[end]))) ++end;
+    if (end == at + 1 || end >= message.size() || message[end] != ':') {
+      if (numbers > 0) return false;
+      ++at;
+      continue;
+    }
+    if (++numbers == 2) return true;
+    at = end;
+  }
+  return false;
+}
+
+bool is_numeric(const std::string& cell) {
+  return !cell.empty() && cell.find_first_not_of("0123456789+-.,%xe ") == std::string::npos &&
+         cell.find_first_of("0123456789") != std::string::npos;
+}
+
+}  // namespace
+
+int report(const Error& error) {
+  fmt::print(stderr, "{}{}\n", has_position(error.message) ? "" : "kgen: ", error.message);
+  return exit_code(error.kind);
+}
+
+void print_json(const Json& json) {
+  // Foreign texts (compiler messages, device names) need not be UTF-8; the document must be.
+  fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+}
+
+void Table::print() const {
+  std::vector<std::size_t> widths;
+  for (const Words& row : rows_) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  for (std::size_t r = 0; r < rows_.size(); ++r) {
+    std::string line;
+    for (std::size_t i = 0; i < rows_[r].size(); ++i) {
+      const std::string& cell = rows_[r][i];
+      const bool right = r == 0 ? rows_.size() > 1 && i < rows_[1].size() && is_numeric(rows_[1][i]) : is_numeric(cell);
+      line += right ? fmt::format("{:>{}}", cell, widths[i]) : fmt::format("{:<{}}", cell, widths[i]);
+      if (i + 1 < rows_[r].size()) line += "  ";
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    fmt::print("{}\n", line);
+  }
+}
+
+Result<std::vector<std::pair<std::string, std::string>>> key_values(const Words& words) {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (const std::string& word : words) {
+    const std::size_t equals = word.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return fail(ErrorKind::kBadInput, fmt::format("'{}' is not of the form name=value", word));
+    pairs.emplace_back(word.substr(0, equals), word.substr(equals + 1));
+  }
+  return pairs;
+}
+
+Json signature_attributes(const std::string& signature) {
+  Json attributes = Json::object();
+  for (const std::string& word : split(signature, ' ')) {
+    const std::size_t equals = word.find('=');
+    if (equals != std::string::npos) attributes[word.substr(0, equals)] = word.substr(equals + 1);
+  }
+  return attributes;
+}
+
+Json dims_of_key(const std::string& dims_key) {
+  Json dims = Json::object();
+  for (const std::string& word : split(dims_key, ' ')) {
+    const std::size_t equals = word.find('=');
+    std::int64_t value = 0;
+    if (equals == std::string::npos) continue;
+    std::from_chars(word.data() + equals + 1, word.data() + word.size(), value);
+    dims[word.substr(0, equals)] = value;
+  }
+  return dims;
+}
+
+Result<std::vector<Arch>> parse_archs(const std::string& text) {
+  std::vector<Arch> archs;
+  if (text == "all") {
+    for (const ArchInfo& arch : all_archs()) archs.push_back(&arch);
+    return archs;
+  }
+  for (const std::string& name : split(text, ',')) {
+    KGEN_TRY(archs.emplace_back(), find_arch(trim(name)));
+  }
+  return archs;
+}
+
+std::unique_ptr<Compiler> compiler_for(const Context& context) {
+  CompilerOptions options;
+  options.self = context.self;
+  return make_compiler(options);
+}
+
+std::string number(double value) {
+  if (value == 0) return "";
+  if (value >= 1000) return fmt::format("{:.0f}", value);
+  return fmt::format("{:.{}f}", value, value >= 100 ? 1 : value >= 1 ? 2 : 3);
+}
+
+double roofline_share(double flops, double bytes, double time_us, double peak_flops, double peak_bytes_per_second) {
+  if (peak_flops <= 0 || peak_bytes_per_second <= 0 || time_us <= 0) return 0;
+  return std::max(flops / peak_flops, bytes / peak_bytes_per_second) * 1e6 / time_us;
+}
+
+}  // namespace kgen

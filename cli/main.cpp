@@ -1,0 +1,77 @@
+// kgen: op specs → specialised GPU kernels, tuned on the device in front of it.
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <climits>
+#include <iterator>
+
+#include "base/text.h"
+#include "cli/cli.h"
+#include "tuner/session.h"
+
+namespace kgen {
+namespace {
+
+struct Command {
+  const char* name;
+  const char* help;
+  int (*run)(const Context&, const Words&);
+};
+
+constexpr Command kCommands[] = {
+    {"tune", "tune the problems of spec files on a device into a database", cmd_tune},
+    {"gen", "write kernel sources (and code objects) without a GPU", cmd_gen},
+    {"compile", "compile one source to one code object", cmd_compile},
+    {"inspect", "registers, LDS, spills, occupancy, matrix instructions of code objects", cmd_inspect},
+    {"verify", "check winners, or one candidate, against the reference", cmd_verify},
+    {"show", "what a database holds", cmd_show},
+    {"lookup", "what the runtime would choose for a shape, and why", cmd_lookup},
+    {"devices", "the devices of this machine", cmd_devices},
+    {"ops", "the operators, or one of them in detail", cmd_ops},
+    {"db", "care of database files: info, check", cmd_db},
+};
+
+void print_help() {
+  fmt::print("kgen {}: specialised GPU kernels from op specs\n\nUsage: kgen COMMAND …\n\nCommands:\n", KGEN_VERSION);
+  for (const Command& command : kCommands) fmt::print("  {:<9} {}\n", command.name, command.help);
+  fmt::print("\n'kgen COMMAND --help' tells the flags of a command; 'kgen --version' the version.\n");
+}
+
+std::string own_path(const char* name) {
+  char path[PATH_MAX];
+  const ssize_t length = ::readlink("/proc/self/exe", path, sizeof path);
+  return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : name;
+}
+
+int dispatch(const char* program, const Words& words) {
+  if (words.empty()) {
+    print_help();
+    return 2;
+  }
+  const std::string& name = words.front();
+  const Words args(words.begin() + 1, words.end());
+  if (name == "--help" || name == "-h" || name == "help") {
+    print_help();
+    return 0;
+  }
+  if (name == "--version") {
+    fmt::print("kgen {}\n", KGEN_VERSION);
+    return 0;
+  }
+  // Children of the tuner and the compiler; not for people.
+  if (name == "__worker" && args.size() == 1) return worker_main(args[0]);
+  if (name == "__compile-worker" && args.empty()) return compile_worker_main();
+
+  Words names = {"--help", "--version"};
+  for (const Command& command : kCommands) {
+    if (name == command.name) return command.run(Context{own_path(program)}, args);
+    names.emplace_back(command.name);
+  }
+  fmt::print(stderr, "kgen: unknown command '{}'{}; see 'kgen --help'\n", name, did_you_mean(name, names));
+  return 2;
+}
+
+}  // namespace
+}  // namespace kgen
+
+int main(int argc, char** argv) { return kgen::dispatch(argv[0], kgen::Words(argv + 1, argv + argc)); }

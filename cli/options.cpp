@@ -1,0 +1,96 @@
+#include "cli/options.h"
+
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "base/text.h"
+
+namespace kgen {
+
+struct Options::Impl {
+  CLI::App app;
+  std::string command;
+  std::vector<std::string> flags = {"--help"};
+
+  CLI::Option* add_flag_name(const std::string& flag, CLI::Option* option) {
+    for (const std::string& name : split(flag, ',')) flags.push_back(name);
+    return option;
+  }
+  int usage_error(const std::string& what) const {
+    fmt::print(stderr, "kgen {}: {}; see 'kgen {} --help'\n", command, what, command);
+    return 2;
+  }
+};
+
+Options::Options(const std::string& command, const std::string& usage, const std::string& help)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->command = command;
+  impl_->app.name("kgen " + command);
+  impl_->app.description(help);
+  impl_->app.usage("Usage: kgen " + command + " " + usage);
+  impl_->app.allow_extras();  // so that parse() can name the nearest flag
+}
+Options::~Options() = default;
+
+void Options::argument(const std::string& name, std::string& value, const std::string& help, bool required) {
+  impl_->app.add_option(name, value, help)->required(required)->option_text(" ");
+}
+void Options::arguments(const std::string& name, std::vector<std::string>& values, const std::string& help,
+                        bool required) {
+  impl_->app.add_option(name, values, help)->required(required)->option_text(" ");
+}
+void Options::text(const std::string& flag, std::string& value, const std::string& help) {
+  impl_->add_flag_name(flag, impl_->app.add_option(flag, value, help))->option_text("TEXT");
+}
+void Options::choice(const std::string& flag, std::string& value, const std::vector<std::string>& choices,
+                     const std::string& help) {
+  const auto valid = [choices](const std::string& word) {
+    if (std::find(choices.begin(), choices.end(), word) != choices.end()) return std::string();
+    const std::string hint = did_you_mean(word, choices);
+    return fmt::format("unknown value '{}'{}", word, hint.empty() ? "; valid: " + join(choices, ", ") : hint);
+  };
+  impl_->add_flag_name(flag, impl_->app.add_option(flag, value, help))
+      ->check(CLI::Validator(valid, ""))
+      ->option_text(join(choices, "|"));
+}
+void Options::number(const std::string& flag, std::int64_t& value, std::int64_t least, const std::string& help) {
+  const auto valid = [least](const std::string& word) {
+    std::int64_t number = 0;
+    if (CLI::detail::lexical_cast(word, number) && number >= least) return std::string();
+    return fmt::format("'{}' is not an integer from {} on", word, least);
+  };
+  impl_->add_flag_name(flag, impl_->app.add_option(flag, value, help))
+      ->check(CLI::Validator(valid, ""))
+      ->option_text("N");
+}
+void Options::flag(const std::string& flag, bool& value, const std::string& help) {
+  impl_->add_flag_name(flag, impl_->app.add_flag(flag, value, help));
+}
+
+std::optional<int> Options::parse(const std::vector<std::string>& args) {
+  try {
+    impl_->app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
+    const std::vector<std::string> extras = impl_->app.remaining();
+    if (extras.empty()) return std::nullopt;
+    const std::string word = extras.front().substr(0, extras.front().find('='));
+    if (!word.starts_with("-")) return impl_->usage_error(fmt::format("unexpected argument '{}'", word));
+    return impl_->usage_error(fmt::format("unknown flag '{}'{}", word, did_you_mean(word, impl_->flags)));
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", impl_->app.help());
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    // A flag that is misspelt often leaves a required argument missing: name the flag then.
+    for (const std::string& arg : args) {
+      const std::string word = arg.substr(0, arg.find('='));
+      if (word.starts_with("--") && word.size() > 2 && std::ranges::find(impl_->flags, word) == impl_->flags.end())
+        return impl_->usage_error(fmt::format("unknown flag '{}'{}", word, did_you_mean(word, impl_->flags)));
+    }
+    std::string what = error.what();
+    std::replace(what.begin(), what.end(), '\n', ' ');
+    return impl_->usage_error(what);
+  }
+}
+
+}  // namespace kgen

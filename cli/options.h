@@ -1,0 +1,37 @@
+// Flags and arguments of one subcommand: a narrow layer over CLI11, so that one file compiles it and every command
+// words its errors alike (unknown flags name the nearest valid one, exit code 2).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace kgen {
+
+class Options {
+ public:
+  // `usage` is the argument part of the usage line, `help` one line.
+  Options(const std::string& command, const std::string& usage, const std::string& help);
+  ~Options();
+
+  // The variables must outlive parse(). A required argument has no default.
+  void argument(const std::string& name, std::string& value, const std::string& help, bool required = true);
+  void arguments(const std::string& name, std::vector<std::string>& values, const std::string& help,
+                 bool required = true);
+  void text(const std::string& flag, std::string& value, const std::string& help);
+  void choice(const std::string& flag, std::string& value, const std::vector<std::string>& choices,
+              const std::string& help);
+  void number(const std::string& flag, std::int64_t& value, std::int64_t least, const std::string& help);
+  void flag(const std::string& flag, bool& value, const std::string& help);
+
+  // nullopt: go on. Else the exit code: help was printed (0) or the usage is wrong and has been reported (2).
+  std::optional<int> parse(const std::vector<std::string>& args);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kgen
