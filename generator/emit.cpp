@@ -43,10 +43,29 @@ struct Parameter {
   std::string field;  // its name in Args
 };
 
+// "a, b, c" in lines of at most 110 columns, each after the first indented by four.
+std::string wrap(const std::vector<std::string>& words) {
+  std::string text;
+  std::size_t column = 4;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string word = words[i] + (i + 1 < words.size() ? "," : "");
+    if (i > 0 && column + 1 + word.size() > 110) {
+      text += "\n    ";
+      column = 4;
+    } else if (i > 0) {
+      text += ' ';
+      ++column;
+    }
+    text += word;
+    column += word.size();
+  }
+  return text;
+}
+
 std::string declaration(const std::vector<Parameter>& params) {
   std::vector<std::string> words;
   for (const Parameter& param : params) words.push_back(fmt::format("{} {}", param.type, param.name));
-  return join(words, ",\n    ");
+  return wrap(words);
 }
 
 std::string args_struct(const std::vector<Parameter>& params) {
@@ -58,7 +77,7 @@ std::string args_struct(const std::vector<Parameter>& params) {
 std::string args_value(const std::vector<Parameter>& params) {
   std::vector<std::string> names;
   for (const Parameter& param : params) names.push_back(param.name);
-  return fmt::format("kgen::Args{{{}}}", join(names, ", "));
+  return fmt::format("{{\n    {}}}", wrap(names));
 }
 
 // A kernel, and for the host the symbol that its device looks up.
@@ -73,7 +92,7 @@ std::string entry(Arch arch, const std::string& name, const std::vector<Paramete
     values.push_back(type.ends_with('*') ? fmt::format("*static_cast<{} const*>(params[{}])", type, i)
                                          : fmt::format("*static_cast<const {}*>(params[{}])", type, i));
   }
-  return text + fmt::format("KGEN_HOST_ENTRY({}) {{\n  {}({});\n}}\n", name, name, join(values, ",\n      "));
+  return text + fmt::format("KGEN_HOST_ENTRY({}) {{\n  {}(\n    {});\n}}\n", name, name, wrap(values));
 }
 
 std::string attribute_lines(const OpDef& op, const Problem& problem) {
@@ -352,7 +371,8 @@ Result<KernelSource> emit(const OpSpec& spec, Arch arch, const Candidate& candid
     KGEN_TRY(const int min_blocks,
              small_constant(op, fmt::format("min_blocks of '{}'", step.kernel), step.min_blocks, env));
     entries += entry(arch, step.kernel, params.text, fmt::format("{}, {}", block, min_blocks),
-                     fmt::format("  kgen::{}<kgen::Config>({});\n", step.kernel, args_value(params.text)));
+                     fmt::format("  const kgen::Args args{};\n  kgen::{}<kgen::Config>(args);\n", args_value(params.text),
+                                 step.kernel));
   }
   set_constants(source.plan, env);
 
@@ -385,7 +405,7 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
   // Grid-stride, so that any grid is right.
   const auto loop = [&](const std::string& statement) {
     return fmt::format(
-        "  const kgen::Args args = {1};\n"
+        "  const kgen::Args args{1};\n"
         "  const kgen::i64 step = kgen::i64(kgen::grid_x()) * {0};\n"
         "  for (kgen::i64 i = kgen::i64(kgen::block_x()) * {0} + kgen::thread_x(); i < count; i += step) {{\n"
         "    {2}\n"

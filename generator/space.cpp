@@ -286,8 +286,27 @@ Env problem_env(const OpSpec& spec, Arch arch) {
   return env;
 }
 
+namespace {
+
+// The first variant whose defaults are legal; nothing when no variant's are.
+Result<std::optional<Candidate>> legal_defaults(const OpSpec& spec, const Env& env) {
+  for (const VariantDef& variant : spec.op->variants) {
+    KGEN_TRY(VariantSpace part, VariantSpace::make(spec, env, variant, Scope::kAsked));
+    if (part.raw_points() == 0) continue;
+    KGEN_TRY(const bool offered, part.offered());
+    if (!offered) continue;
+    KGEN_TRY(const std::vector<std::size_t> at, part.defaults(env));
+    KGEN_TRY(const bool legal, part.legal(at));
+    if (legal) return part.candidate(at);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
 Result<Space> enumerate(const OpSpec& spec, Arch arch, std::size_t limit) {
   const Env env = problem_env(spec, arch);
+  KGEN_TRY(const std::optional<Candidate> first, legal_defaults(spec, env));
   std::string last_cut;
   // Where nothing is worth trying (a dim of zero, say) but something is legal, that is tried.
   for (const Scope scope : {Scope::kSearch, Scope::kAsked}) {
@@ -299,6 +318,16 @@ Result<Space> enumerate(const OpSpec& spec, Arch arch, std::size_t limit) {
       space.removed.insert(space.removed.end(), part.removed().begin(), part.removed().end());
       if (std::string cut = part.last_cut(); !cut.empty()) last_cut = std::move(cut);
     }
+    // The default is always worth trying: everything else is measured against it.
+    if (first && limit > 0) {
+      const auto found = std::find(space.candidates.begin(), space.candidates.end(), *first);
+      if (found != space.candidates.end()) {
+        space.candidates.erase(found);
+      } else if (space.candidates.size() == limit) {
+        space.candidates.pop_back();
+      }
+      space.candidates.insert(space.candidates.begin(), *first);
+    }
     if (!space.candidates.empty() || limit == 0) return space;
   }
   return fail(ErrorKind::kBadInput,
@@ -307,16 +336,8 @@ Result<Space> enumerate(const OpSpec& spec, Arch arch, std::size_t limit) {
 }
 
 Result<Candidate> default_candidate(const OpSpec& spec, Arch arch) {
-  const Env env = problem_env(spec, arch);
-  for (const VariantDef& variant : spec.op->variants) {
-    KGEN_TRY(VariantSpace part, VariantSpace::make(spec, env, variant, Scope::kSearch));
-    if (part.raw_points() == 0) continue;
-    KGEN_TRY(const bool offered, part.offered());
-    if (!offered) continue;
-    KGEN_TRY(const std::vector<std::size_t> at, part.defaults(env));
-    KGEN_TRY(const bool legal, part.legal(at));
-    if (legal) return part.candidate(at);
-  }
+  KGEN_TRY(const std::optional<Candidate> found, legal_defaults(spec, problem_env(spec, arch)));
+  if (found) return *found;
   KGEN_TRY(const Space space, enumerate(spec, arch, 1));
   return space.candidates[0];
 }
