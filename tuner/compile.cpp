@@ -179,16 +179,20 @@ std::vector<std::string> options_for(Kind kind, Arch arch) {
                 "-S"};
       [[fallthrough]];
     case Kind::kHipcc: {
-      std::vector<std::string> options = {
-          "-std=c++20", "-O3", "-w", "-nogpulib", "-nogpuinc", "--offload-arch=" + name, "--no-gpu-bundle-output",
-          // Version 4 is loaded by every runtime from ROCm 4.2 on.
-          "-mcode-object-version=4",
-          // As hipcc does: calls cost more than the registers they save.
-          "-mllvm", "-amdgpu-early-inline-all=true", "-mllvm", "-amdgpu-function-calls=false"};
-      const std::vector<std::string> mode = kind == Kind::kHipcc
-                                                ? std::vector<std::string>{"--genco"}
-                                                : std::vector<std::string>{"-x", "hip", "--offload-device-only"};
-      options.insert(options.begin(), mode.begin(), mode.end());
+      const bool hipcc = kind == Kind::kHipcc;
+      std::vector<std::string> options =
+          hipcc ? std::vector<std::string>{"--genco"} : std::vector<std::string>{"-x", "hip", "--offload-device-only"};
+      for (const char* option : {"-std=c++20", "-O3", "-w", "-nogpulib", "-nogpuinc", "--no-gpu-bundle-output",
+                                 // Else a hash of the temporary folder's name ends up in the object.
+                                 "-fuse-cuid=none",
+                                 // Version 4 is loaded by every runtime from ROCm 4.2 on.
+                                 "-mcode-object-version=4"})
+        options.emplace_back(option);
+      // hipcc adds these itself: calls cost more than the registers they save.
+      if (!hipcc)
+        options.insert(options.end(),
+                       {"-mllvm", "-amdgpu-early-inline-all=true", "-mllvm", "-amdgpu-function-calls=false"});
+      options.push_back("--offload-arch=" + name);
       return options;
     }
     case Kind::kNvrtc:
@@ -391,7 +395,7 @@ class SystemCompiler final : public Compiler {
     if (!kSanitize.empty()) names = {fmt::format("clang++-{}", __clang_major__), "clang++"};
 #endif
     if (names.empty() && allowed("g++")) names = {environment("CXX"), "g++", "c++"};
-    if (allowed("clang")) {
+    if (allowed("clang") && kSanitize.empty()) {
       for (int major = kNewestClang; major >= kOldestClang; --major) names.push_back(fmt::format("clang++-{}", major));
       names.emplace_back("clang++");
     }

@@ -114,7 +114,7 @@ Message compile_one(const Nvrtc& nvrtc, const Message& request) {
   if (nvrtc.log_size(program, &size) == 0 && size > 1) {
     log.resize(size);
     nvrtc.log(program, log.data());
-    log.pop_back();  // its terminating zero
+    std::erase(log, '\0');  // the compiler's part and the assembler's each bring one
   }
   if (status == 0) status = nvrtc.cubin_size(program, &size);
   if (status == 0) {
