@@ -222,6 +222,12 @@ Result<ParamList> make_params(const OpSpec& spec, const VariantDef* variant, con
   return list;
 }
 
+bool reads_dims(const Expr& expr, const OpDef& op) {
+  return std::any_of(expr.names().begin(), expr.names().end(), [&](const std::string& name) {
+    return std::any_of(op.dims.begin(), op.dims.end(), [&](const DimDef& dim) { return dim.name == name; });
+  });
+}
+
 // What is the same in the plan of a candidate and of the reference.
 Result<Plan> base_plan(const OpDef& op, std::vector<Param> params) {
   Plan plan;
@@ -230,7 +236,9 @@ Result<Plan> base_plan(const OpDef& op, std::vector<Param> params) {
     plan.dims.push_back(dim.name);
     KGEN_TRY(plan.dim_defaults.emplace_back(), dim.default_text.empty() ? Expr() : Expr::parse(dim.default_text));
   }
-  for (const Rule& rule : op.rules) plan.needs.push_back(rule.require);
+  for (const Rule& rule : op.rules) {
+    if (reads_dims(rule.require, op)) plan.needs.push_back(rule.require);
+  }
   KGEN_TRY(plan.flops, Expr::parse(op.flops_text));
   KGEN_TRY(plan.bytes, Expr::parse(op.bytes_text));
   return plan;
@@ -260,12 +268,6 @@ void set_constants(Plan& plan, const Env& env) {
   }
   use(plan.flops);
   use(plan.bytes);
-}
-
-bool reads_dims(const Expr& expr, const OpDef& op) {
-  return std::any_of(expr.names().begin(), expr.names().end(), [&](const std::string& name) {
-    return std::any_of(op.dims.begin(), op.dims.end(), [&](const DimDef& dim) { return dim.name == name; });
-  });
 }
 
 // "mma/${matrix_unit}.h" for this problem and candidate.

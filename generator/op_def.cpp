@@ -903,6 +903,10 @@ Result<std::shared_ptr<const OpDef>> load_op(const std::string& name_or_path) {
   const bool is_path = name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml") ||
                        name_or_path.ends_with(".yml");
   if (is_path) {
+    std::error_code ignored;
+    if (!fs::is_regular_file(name_or_path, ignored)) {
+      return fail(ErrorKind::kBadInput, fmt::format("there is no op definition at '{}'", name_or_path));
+    }
     KGEN_TRY(const std::string text, read_file(name_or_path));
     const std::string folder = fs::path(name_or_path).parent_path().string();
     return load_op_text(text, name_or_path, folder.empty() ? "." : folder);

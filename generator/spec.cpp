@@ -286,6 +286,10 @@ class SpecReader {
     for (std::size_t i = 0; i < paths.size(); ++i) {
       const Yaml& node = include->is_list() ? include->items()[i] : *include;
       const std::string inner = (fs::path(folder) / paths[i]).lexically_normal().string();
+      std::error_code ignored;
+      if (!fs::is_regular_file(inner, ignored)) {
+        return node.fail(fmt::format("include: there is no file '{}'; paths are relative to this file", inner));
+      }
       KGEN_CHECK_OK(read_file_at(inner, [&](const std::string& what) { return node.fail("include: " + what); }));
     }
     return {};
@@ -301,12 +305,13 @@ class SpecReader {
     const std::string key = is_path ? (fs::path(folder) / written).lexically_normal().string() : written;
     if (const auto known = ops_.find(key); known != ops_.end()) return known->second;
     // A path stays one even when nothing of its folder is left ("./x.yaml" beside the spec).
-    auto op = load_op(is_path && key.find('/') == std::string::npos ? "./" + key : key);
-    if (!op) {
-      const bool unknown = !is_path || op.error().kind == ErrorKind::kIo;
-      if (unknown) return node.fail(op.error().message);
-      return tl::unexpected(op.error());
-    }
+    const std::string target = is_path && key.find('/') == std::string::npos ? "./" + key : key;
+    std::error_code ignored;
+    const bool exists = !is_path || fs::is_regular_file(target, ignored);
+    auto op = load_op(target);
+    // What is wrong inside a definition is told at its place, what is wrong with its name here.
+    if (!op && (!exists || !is_path)) return node.fail(op.error().message);
+    if (!op) return tl::unexpected(op.error());
     ops_[key] = *op;
     return *op;
   }
