@@ -2,7 +2,8 @@
 // dlopened; nothing here links against one. At most 12 virtuals.
 //
 // Thread-safety: a Device may be used from several threads; a Stream is used by one thread at a time.
-// Ownership: pointers from allocate() belong to the caller until release(). Modules outlive the Functions taken from them.
+// Ownership: pointers from allocate() belong to the caller until release(). Modules outlive the Functions taken from
+// them.
 #pragma once
 
 #include <cstddef>
@@ -19,24 +20,24 @@
 namespace kgen {
 
 struct DeviceInfo {
-  std::string id;        // "host", "nvidia:0", "amd:1": what --device takes
-  std::string name;      // "NVIDIA H100 80GB HBM3", "AMD Radeon RX 7900 XTX", CPU model
-  Arch arch = nullptr;   // row of the architecture table that code is compiled for
-  std::string arch_name; // as the driver reports it, e.g. "gfx90a:sramecc+:xnack-" or "sm_90"
-  std::string driver;    // driver and its version, part of a trial's provenance
-  std::string uuid;      // PCI or driver UUID, "" for host
-  int compute_units = 0; // multiprocessors, compute units, or CPU threads
+  std::string id;         // "host", "nvidia:0", "amd:1": what --device takes
+  std::string name;       // "NVIDIA H100 80GB HBM3", "AMD Radeon RX 7900 XTX", CPU model
+  Arch arch = nullptr;    // row of the architecture table that code is compiled for
+  std::string arch_name;  // as the driver reports it, e.g. "gfx90a:sramecc+:xnack-" or "sm_90"
+  std::string driver;     // driver and its version, part of a trial's provenance
+  std::string uuid;       // PCI or driver UUID, "" for host
+  int compute_units = 0;  // multiprocessors, compute units, or CPU threads
   std::int64_t memory_bytes = 0;
-  std::int64_t l2_bytes = 0;   // last-level cache that `cold` timing must displace
-  int clock_khz = 0;           // peak clock
-  int lds_per_block = 0;       // most dynamic LDS a block may ask for
+  std::int64_t l2_bytes = 0;  // last-level cache that `cold` timing must displace
+  int clock_khz = 0;          // peak clock
+  int lds_per_block = 0;      // most dynamic LDS a block may ask for
 };
 
 using DevicePtr = void*;
-using Stream = void*;      // CUstream / hipStream_t; null = default stream; ignored by host
-using Function = void*;    // one kernel of a module
+using Stream = void*;    // CUstream / hipStream_t; null = default stream; ignored by host
+using Function = void*;  // one kernel of a module
 using Event = void*;
-using Graph = void*;       // an instantiated, replayable graph
+using Graph = void*;  // an instantiated, replayable graph
 
 struct LaunchShape {
   std::uint32_t grid[3] = {1, 1, 1};
@@ -78,12 +79,13 @@ class Device {
 };
 // Events and graphs live until their device is destroyed.
 
-// "host", "nvidia:N", "amd:N", or "auto": first NVIDIA or AMD GPU that works, else host. kNoDevice with one line otherwise.
+// "host", "nvidia:N", "amd:N", or "auto": first NVIDIA or AMD GPU that works, else host. kNoDevice with one line
+// otherwise.
 Result<std::unique_ptr<Device>> open_device(const std::string& id);
 
 struct DeviceProbe {
-  std::vector<DeviceInfo> devices;    // usable ones, host last
-  std::vector<std::string> notes;     // one line for each driver that is absent or unusable, and why
+  std::vector<DeviceInfo> devices;  // usable ones, host last
+  std::vector<std::string> notes;   // one line for each driver that is absent or unusable, and why
 };
 DeviceProbe probe_devices();
 

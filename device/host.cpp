@@ -37,8 +37,8 @@ struct HostFunction {
   const HostParams* params = nullptr;
 };
 
-// dlopen() takes a path it has seen for the library it saw there, even when the file behind it is another by now; and file
-// numbers come back. So each load spells the directory in another way: a counter in binary, as "/" and "./".
+// dlopen() takes a path it has seen for the library it saw there, even when the file behind it is another by now; and
+// file numbers come back. So each load spells the directory in another way: a counter in binary, as "/" and "./".
 std::string unique_fd_path(int fd) {
   static std::atomic<unsigned> counter{0};
   std::string path = "/proc/self/fd/";
@@ -67,7 +67,8 @@ class HostModule : public Module {
     if (!is_whole_library(code))
       return fail(ErrorKind::kDevice, "host: the code object does not load: not a whole ELF shared object");
     const int fd = memfd_create("kgen-kernel", MFD_CLOEXEC);
-    if (fd < 0) return fail(ErrorKind::kDevice, fmt::format("host: no memory for a code object: {}", std::strerror(errno)));
+    if (fd < 0)
+      return fail(ErrorKind::kDevice, fmt::format("host: no memory for a code object: {}", std::strerror(errno)));
     for (std::size_t done = 0; done < code.size();) {
       const ssize_t count = write(fd, code.data() + done, code.size() - done);
       if (count < 0 && errno == EINTR) continue;
@@ -92,8 +93,9 @@ class HostModule : public Module {
     if (bind == nullptr)
       return fail(ErrorKind::kDevice, "host: the code object was not compiled for the host device (no kgen_host_bind)");
     if (const unsigned abi = bind(&BlockRunner::calls()); abi != kHostAbi)
-      return fail(ErrorKind::kDevice,
-                  fmt::format("host: the code object has host ABI {}, this program has {}; compile it again", abi, kHostAbi));
+      return fail(
+          ErrorKind::kDevice,
+          fmt::format("host: the code object has host ABI {}, this program has {}; compile it again", abi, kHostAbi));
     return module;
   }
 
@@ -147,8 +149,8 @@ struct Job {
   }
 };
 
-// Threads that help with the blocks of one job at a time. The caller works too and waits for those alone that took part, so
-// a job is never held up by a thread that wakes late, nor by threads that a fork() left behind.
+// Threads that help with the blocks of one job at a time. The caller works too and waits for those alone that took
+// part, so a job is never held up by a thread that wakes late, nor by threads that a fork() left behind.
 class Pool {
  public:
   Pool(int helpers, bool reverse) : reverse_(reverse), own_(reverse) {
@@ -239,7 +241,8 @@ Result<int> thread_count() {
     int count = 0;
     const auto [end, error] = std::from_chars(text, text + std::strlen(text), count);
     if (error != std::errc{} || *end != '\0' || count < 1 || count > 4096)
-      return fail(ErrorKind::kBadInput, fmt::format("KGEN_HOST_THREADS='{}': not a number of threads from 1 to 4096", text));
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("KGEN_HOST_THREADS='{}': not a number of threads from 1 to 4096", text));
     return count;
   }
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -292,7 +295,8 @@ class HostDevice : public Device {
 
   Result<DevicePtr> allocate(std::size_t bytes) override {
     void* memory = nullptr;
-    if (posix_memalign(&memory, 256, std::max<std::size_t>(bytes, 1)) != 0)
+    if (bytes > static_cast<std::size_t>(info_.memory_bytes) ||
+        posix_memalign(&memory, 256, std::max<std::size_t>(bytes, 1)) != 0)
       return fail(ErrorKind::kDevice, fmt::format("host: out of memory: {} bytes", bytes));
     return memory;
   }
@@ -346,7 +350,8 @@ class HostDevice : public Device {
 
   Result<double> elapsed_us(Event from, Event to) override {
     if (from == nullptr || to == nullptr) return fail(ErrorKind::kDevice, "host: an event that was never recorded");
-    return std::chrono::duration<double, std::micro>(static_cast<HostEvent*>(to)->time - static_cast<HostEvent*>(from)->time)
+    return std::chrono::duration<double, std::micro>(static_cast<HostEvent*>(to)->time -
+                                                     static_cast<HostEvent*>(from)->time)
         .count();
   }
 
@@ -390,15 +395,15 @@ class HostDevice : public Device {
 
   Result<void> execute(const HostFunction& kernel, const LaunchShape& shape, void** params) {
     std::uint64_t blocks = shape.grid[0];
-    if (__builtin_mul_overflow(blocks, shape.grid[1], &blocks) || __builtin_mul_overflow(blocks, shape.grid[2], &blocks) ||
-        blocks == 0)
+    if (__builtin_mul_overflow(blocks, shape.grid[1], &blocks) ||
+        __builtin_mul_overflow(blocks, shape.grid[2], &blocks) || blocks == 0)
       return fail(ErrorKind::kDevice, fmt::format("host: launch of {}: the grid is empty or too large", kernel.name));
     if (shape.block < 1 || shape.block > static_cast<std::uint32_t>(info_.arch->max_block))
-      return fail(ErrorKind::kDevice, fmt::format("host: launch of {}: a block has 1 to {} work-items, not {}", kernel.name,
-                                                  info_.arch->max_block, shape.block));
+      return fail(ErrorKind::kDevice, fmt::format("host: launch of {}: a block has 1 to {} work-items, not {}",
+                                                  kernel.name, info_.arch->max_block, shape.block));
     if (shape.lds_bytes > static_cast<std::uint32_t>(info_.lds_per_block))
-      return fail(ErrorKind::kDevice, fmt::format("host: launch of {}: {} bytes of LDS, a block may have {}", kernel.name,
-                                                  shape.lds_bytes, info_.lds_per_block));
+      return fail(ErrorKind::kDevice, fmt::format("host: launch of {}: {} bytes of LDS, a block may have {}",
+                                                  kernel.name, shape.lds_bytes, info_.lds_per_block));
     Job job{kernel.entry, params, shape, blocks};
     pool_.run(job);
     if (job.failed) return fail(ErrorKind::kDevice, fmt::format("host: {}: {}", kernel.name, job.error));

@@ -1,5 +1,5 @@
-// What the host device shares with a kernel that was compiled for it; templates/prelude_host.h holds the kernel's copy of
-// these declarations (a kernel's source includes nothing of the tool). kHostAbi changes with any of them.
+// What the host device shares with a kernel that was compiled for it; templates/prelude_host.h holds the kernel's copy
+// of these declarations (a kernel's source includes nothing of the tool). kHostAbi changes with any of them.
 #pragma once
 
 #include <cstdint>

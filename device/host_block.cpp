@@ -12,7 +12,8 @@
 // There in programs that are built with a sanitizer, null in others. The sanitizers must know which stack is in use.
 extern "C" {
 __attribute__((weak)) void __sanitizer_start_switch_fiber(void** fake_stack_save, const void* bottom, std::size_t size);
-__attribute__((weak)) void __sanitizer_finish_switch_fiber(void* fake_stack_save, const void** bottom, std::size_t* size);
+__attribute__((weak)) void __sanitizer_finish_switch_fiber(void* fake_stack_save, const void** bottom,
+                                                           std::size_t* size);
 __attribute__((weak)) void __asan_poison_memory_region(const volatile void* address, std::size_t size);
 __attribute__((weak)) void __asan_unpoison_memory_region(const volatile void* address, std::size_t size);
 __attribute__((weak)) void* __tsan_get_current_fiber(void);
@@ -29,7 +30,8 @@ using boost::context::detail::transfer_t;
 
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kStackBytes = kHostStackStride - kPage;
-// Each guarded stack splits a mapping, of which Linux allows a process 65530; past this many, stacks stand side by side.
+// Each guarded stack splits a mapping, of which Linux allows a process 65530; past this many, stacks stand side by
+// side.
 constexpr int kGuardedStacks = 16384;
 std::atomic<int> guarded_stacks{0};
 
@@ -108,7 +110,11 @@ void BlockRunner::Queue::splice(Queue& from) {
 }
 
 BlockRunner::BlockRunner(bool reverse)
-    : reverse_(reverse), slab_(reserve_slab()), items_(kMaxBlock + 1), main_(std::make_unique<Fiber>()), lds_(nullptr, std::free) {
+    : reverse_(reverse),
+      slab_(reserve_slab()),
+      items_(kMaxBlock + 1),
+      main_(std::make_unique<Fiber>()),
+      lds_(nullptr, std::free) {
   if (slab_ == nullptr) return;
   *reinterpret_cast<HostItem**>(slab_) = items_.data();
   main_->runner = this;
@@ -125,28 +131,26 @@ BlockRunner::~BlockRunner() {
 }
 
 const HostCalls& BlockRunner::calls() {
-  static constexpr HostCalls kCalls = {
-      [](HostItem* item) {
-        auto* self = static_cast<Fiber*>(item->fiber);
-        self->runner->sync_block(self);
-      },
-      [](HostItem* item, std::uint32_t value, std::uint32_t lane) {
-        auto* self = static_cast<Fiber*>(item->fiber);
-        return self->runner->shuffle(self, value, lane);
-      }};
+  static constexpr HostCalls kCalls = {[](HostItem* item) {
+                                         auto* self = static_cast<Fiber*>(item->fiber);
+                                         self->runner->sync_block(self);
+                                       },
+                                       [](HostItem* item, std::uint32_t value, std::uint32_t lane) {
+                                         auto* self = static_cast<Fiber*>(item->fiber);
+                                         return self->runner->shuffle(self, value, lane);
+                                       }};
   return kCalls;
 }
 
 // Arrival on `self`'s stack, coming from `from`.
-__attribute__((no_sanitize("thread")))
-void BlockRunner::enter(Fiber* self, Fiber* from) {
+__attribute__((no_sanitize("thread"))) void BlockRunner::enter(Fiber* self, Fiber* from) {
   if (__sanitizer_finish_switch_fiber != nullptr)
     __sanitizer_finish_switch_fiber(self->fake_stack, &from->bottom, &from->bytes);
 }
 
-__attribute__((no_sanitize("thread")))
-void BlockRunner::switch_to(Fiber* from, Fiber* to) {
-  if (__sanitizer_start_switch_fiber != nullptr) __sanitizer_start_switch_fiber(&from->fake_stack, to->bottom, to->bytes);
+__attribute__((no_sanitize("thread"))) void BlockRunner::switch_to(Fiber* from, Fiber* to) {
+  if (__sanitizer_start_switch_fiber != nullptr)
+    __sanitizer_start_switch_fiber(&from->fake_stack, to->bottom, to->bytes);
   if (__tsan_switch_to_fiber != nullptr) __tsan_switch_to_fiber(to->tsan, 0);
   const transfer_t arrival = boost::context::detail::jump_fcontext(to->context, from);
   auto* previous = static_cast<Fiber*>(arrival.data);
@@ -154,8 +158,7 @@ void BlockRunner::switch_to(Fiber* from, Fiber* to) {
   enter(from, previous);
 }
 
-__attribute__((no_sanitize("thread")))
-void Fiber::start(transfer_t arrival) {
+__attribute__((no_sanitize("thread"))) void Fiber::start(transfer_t arrival) {
   auto* previous = static_cast<Fiber*>(arrival.data);
   previous->context = arrival.fctx;
   // The stack tells whose it is, as in the kernel.
@@ -173,7 +176,8 @@ void BlockRunner::reset(Fiber* fiber) {
   fiber->bytes = kStackBytes;
   if (fiber->tsan != nullptr) __tsan_destroy_fiber(fiber->tsan);
   if (__tsan_create_fiber != nullptr) fiber->tsan = __tsan_create_fiber(0);
-  // Stacks begin at different places of a page, or the hot ends of all of them would meet in the same sets of the L1 cache.
+  // Stacks begin at different places of a page, or the hot ends of all of them would meet in the same sets of the L1
+  // cache.
   const std::size_t colour = (fiber->item - items_.data()) * 320 % kPage / 64 * 64;
   const std::size_t usable = kStackBytes - colour;
   fiber->context = boost::context::detail::make_fcontext(fiber->stack + usable, usable, Fiber::start);
@@ -296,9 +300,9 @@ std::string BlockRunner::run(HostEntry entry, void** params, const LaunchShape& 
 
   if (finished_ < block_.size) {
     const std::uint32_t at_shuffle = block_.size - finished_ - at_barrier_;
-    std::string problem =
-        fmt::format("deadlock in block ({}, {}, {}): of {} work-items {} wait at a barrier, {} at a shuffle, {} have returned",
-                    index[0], index[1], index[2], block_.size, at_barrier_, at_shuffle, finished_);
+    std::string problem = fmt::format(
+        "deadlock in block ({}, {}, {}): of {} work-items {} wait at a barrier, {} at a shuffle, {} have returned",
+        index[0], index[1], index[2], block_.size, at_barrier_, at_shuffle, finished_);
     // The waiting fibers are abandoned: what lies on their stacks has no destructors.
     ready_ = barrier_ = Queue{};
     for (Wave& wave : waves_) wave.waiting = Queue{};
@@ -310,7 +314,8 @@ std::string BlockRunner::run(HostEntry entry, void** params, const LaunchShape& 
     return problem;
   }
   if (!lds_guards_intact(shape.lds_bytes))
-    return fmt::format("block ({}, {}, {}) wrote outside its {} bytes of LDS", index[0], index[1], index[2], shape.lds_bytes);
+    return fmt::format("block ({}, {}, {}) wrote outside its {} bytes of LDS", index[0], index[1], index[2],
+                       shape.lds_bytes);
   return {};
 }
 

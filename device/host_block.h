@@ -1,8 +1,9 @@
 // Runs the work-items of one block as fibers of the calling thread, one after another between barriers.
 //
-// A work-item that meets no barrier runs to its end and its fiber goes on with the next one, so a kernel without barriers
-// costs no switch. Barriers take the whole block, shuffles the whole wave of 32; a work-item that returned or waits
-// elsewhere makes them impossible, which is reported and not waited for (GPUs differ here: what is reported may hang there).
+// A work-item that meets no barrier runs to its end and its fiber goes on with the next one, so a kernel without
+// barriers costs no switch. Barriers take the whole block, shuffles the whole wave of 32; a work-item that returned or
+// waits elsewhere makes them impossible, which is reported and not waited for (GPUs differ here: what is reported may
+// hang there).
 #pragma once
 
 #include <array>
@@ -20,8 +21,8 @@ struct Fiber;
 
 class BlockRunner {
  public:
-  // Not thread-safe: each thread owns its runner. The order in which work-items start is reversed on request, which shows
-  // some missing barriers that the usual order hides.
+  // Not thread-safe: each thread owns its runner. The order in which work-items start is reversed on request, which
+  // shows some missing barriers that the usual order hides.
   explicit BlockRunner(bool reverse);
   ~BlockRunner();
   BlockRunner(const BlockRunner&) = delete;

@@ -28,13 +28,27 @@ std::uint16_t bf16_bits(float value) {
 Value scalar(DType dtype, double value) {
   Value result{};
   switch (dtype) {
-    case DType::kFp64: result.fp64 = value; break;
-    case DType::kFp32: result.fp32 = static_cast<float>(value); break;
-    case DType::kFp16: result.bits16 = __builtin_bit_cast(std::uint16_t, static_cast<_Float16>(value)); break;
-    case DType::kBf16: result.bits16 = bf16_bits(static_cast<float>(value)); break;
-    case DType::kInt8: result.i8 = static_cast<std::int8_t>(value); break;
-    case DType::kInt32: result.i32 = static_cast<std::int32_t>(value); break;
-    case DType::kInt64: result.i64 = static_cast<std::int64_t>(value); break;
+    case DType::kFp64:
+      result.fp64 = value;
+      break;
+    case DType::kFp32:
+      result.fp32 = static_cast<float>(value);
+      break;
+    case DType::kFp16:
+      result.bits16 = __builtin_bit_cast(std::uint16_t, static_cast<_Float16>(value));
+      break;
+    case DType::kBf16:
+      result.bits16 = bf16_bits(static_cast<float>(value));
+      break;
+    case DType::kInt8:
+      result.i8 = static_cast<std::int8_t>(value);
+      break;
+    case DType::kInt32:
+      result.i32 = static_cast<std::int32_t>(value);
+      break;
+    case DType::kInt64:
+      result.i64 = static_cast<std::int64_t>(value);
+      break;
   }
   return result;
 }
@@ -51,11 +65,12 @@ Result<LoadedPlan> load_plan(Device& device, const Plan& plan, std::span<const s
   return loaded;
 }
 
-Result<void> launch_plan(Device& device, const Plan& plan, const LoadedPlan& loaded, const BoundPlan& bound, const CallArgs& args,
-                         Phase phase, Stream stream) {
+Result<void> launch_plan(Device& device, const Plan& plan, const LoadedPlan& loaded, const BoundPlan& bound,
+                         const CallArgs& args, Phase phase, Stream stream) {
   constexpr std::size_t kMaxParams = 128;
   if (bound.params.size() > kMaxParams)
-    return fail(ErrorKind::kInternal, fmt::format("a plan with {} parameters; at most {}", bound.params.size(), kMaxParams));
+    return fail(ErrorKind::kInternal,
+                fmt::format("a plan with {} parameters; at most {}", bound.params.size(), kMaxParams));
   Value values[kMaxParams];
   void* pointers[kMaxParams];
   std::size_t tensor = 0, scalar_index = 0;
@@ -75,7 +90,8 @@ Result<void> launch_plan(Device& device, const Plan& plan, const LoadedPlan& loa
       case Role::kOut:
       case Role::kInOut:
         if (tensor >= args.tensors.size())
-          return fail(ErrorKind::kBadInput, fmt::format("operand '{}' is missing: {} given", param.name, args.tensors.size()));
+          return fail(ErrorKind::kBadInput,
+                      fmt::format("operand '{}' is missing: {} given", param.name, args.tensors.size()));
         value.pointer = param.present ? args.tensors[tensor] : nullptr;
         ++tensor;
         break;
@@ -87,7 +103,8 @@ Result<void> launch_plan(Device& device, const Plan& plan, const LoadedPlan& loa
         break;
       case Role::kScalar: {
         if (!args.scalars.empty() && scalar_index >= args.scalars.size())
-          return fail(ErrorKind::kBadInput, fmt::format("scalar '{}' is missing: {} given", param.name, args.scalars.size()));
+          return fail(ErrorKind::kBadInput,
+                      fmt::format("scalar '{}' is missing: {} given", param.name, args.scalars.size()));
         value = scalar(param.dtype, args.scalars.empty() ? param.default_value : args.scalars[scalar_index]);
         ++scalar_index;
         break;
@@ -98,18 +115,21 @@ Result<void> launch_plan(Device& device, const Plan& plan, const LoadedPlan& loa
     }
   }
   if (tensor != args.tensors.size())
-    return fail(ErrorKind::kBadInput, fmt::format("{} operands given, the kernel takes {}", args.tensors.size(), tensor));
+    return fail(ErrorKind::kBadInput,
+                fmt::format("{} operands given, the kernel takes {}", args.tensors.size(), tensor));
   if (bound.workspace_bytes > 0 && args.workspace == nullptr && phase == Phase::kRun)
     return fail(ErrorKind::kBadInput, fmt::format("no workspace given; {} bytes are needed", bound.workspace_bytes));
   if (bound.prepared_bytes > 0 && args.prepared == nullptr)
-    return fail(ErrorKind::kBadInput, fmt::format("no prepared buffer given; {} bytes are needed", bound.prepared_bytes));
+    return fail(ErrorKind::kBadInput,
+                fmt::format("no prepared buffer given; {} bytes are needed", bound.prepared_bytes));
 
   for (const BoundStep& step : bound.steps) {
     if (step.prepare != (phase == Phase::kPrepare)) continue;
     Function function = nullptr;
     for (std::size_t i = 0; i < plan.steps.size() && function == nullptr; ++i)
       if (plan.steps[i].kernel == step.kernel) function = loaded.functions[i];
-    if (function == nullptr) return fail(ErrorKind::kInternal, fmt::format("kernel '{}' is not in the plan", step.kernel));
+    if (function == nullptr)
+      return fail(ErrorKind::kInternal, fmt::format("kernel '{}' is not in the plan", step.kernel));
     const LaunchShape shape{{step.grid[0], step.grid[1], step.grid[2]}, step.block, step.lds_bytes};
     KGEN_CHECK_OK(device.launch(function, shape, pointers, stream));
   }

@@ -1,6 +1,6 @@
 // The host part of the prelude: a kernel compiled by the host's C++ compiler into a shared object. Each work-item is a
-// fiber of the host device; barriers and shuffles call back into it through a table that kgen_host_bind() receives, so the
-// object needs no symbol from the program that loads it.
+// fiber of the host device; barriers and shuffles call back into it through a table that kgen_host_bind() receives, so
+// the object needs no symbol from the program that loads it.
 //
 // The layouts of HostItem, HostBlock, HostCalls, HostParams and the stack geometry are shared with device/host_abi.h; a
 // change of any of them changes kHostAbi.
@@ -13,16 +13,16 @@
 
 #define KGEN_HOST_EXPORT __attribute__((visibility("default"), used))
 // Defines the symbols that the host device looks up for kernel `name`; the body calls `name` with `params`.
-#define KGEN_HOST_ENTRY(name)                                                               \
-  extern "C" {                                                                              \
-  KGEN_HOST_EXPORT kgen::HostParams kgen_params_##name = kgen::host_params(&name);          \
-  }                                                                                         \
+#define KGEN_HOST_ENTRY(name)                                                      \
+  extern "C" {                                                                     \
+  KGEN_HOST_EXPORT kgen::HostParams kgen_params_##name = kgen::host_params(&name); \
+  }                                                                                \
   extern "C" KGEN_HOST_EXPORT void kgen_entry_##name([[maybe_unused]] void** params)
 
 namespace kgen {
 
 inline constexpr u32 kHostAbi = 1;
-inline constexpr u64 kHostStackStride = 65 * 4096;    // an odd number of pages spreads the stacks over the cache's sets
+inline constexpr u64 kHostStackStride = 65 * 4096;  // an odd number of pages spreads the stacks over the cache's sets
 inline constexpr u64 kHostSlabBytes = u64(512) << 20;  // all stacks of one thread, at a multiple of this size
 
 struct HostBlock {
@@ -53,11 +53,12 @@ constexpr HostParams host_params(void (*)(T...)) {
 
 __attribute__((visibility("hidden"))) inline const HostCalls* host_calls = nullptr;
 
-// The work-item that runs on the present stack: stack i of a slab belongs to item i, and the slab begins with a pointer to
-// the items. No thread-local variable is as cheap in a shared object, and a fiber never moves to another stack.
+// The work-item that runs on the present stack: stack i of a slab belongs to item i, and the slab begins with a pointer
+// to the items. No thread-local variable is as cheap in a shared object, and a fiber never moves to another stack.
 KGEN_DEVICE HostItem* host_item() {
   const u64 frame = u64(__builtin_frame_address(0));
-  return *reinterpret_cast<HostItem**>(frame & ~(kHostSlabBytes - 1)) + (frame & (kHostSlabBytes - 1)) / kHostStackStride;
+  return *reinterpret_cast<HostItem**>(frame & ~(kHostSlabBytes - 1)) +
+         (frame & (kHostSlabBytes - 1)) / kHostStackStride;
 }
 
 inline constexpr int kWaveSize = 32;
@@ -82,8 +83,8 @@ KGEN_DEVICE float to_float(f16 x) { return float(__builtin_bit_cast(_Float16, x.
 KGEN_DEVICE u16 f16_bits(float x) { return __builtin_bit_cast(u16, _Float16(x)); }
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
-// Rounded once: the double sum is exact wherever its last bits could decide a half's tie (a product is exact in 22 bits, no
-// half has a bit below 2^-24, and results beyond 2^16 overflow).
+// Rounded once: the double sum is exact wherever its last bits could decide a half's tie (a product is exact in 22
+// bits, no half has a bit below 2^-24, and results beyond 2^16 overflow).
 KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   return f16{__builtin_bit_cast(u16, _Float16(double(to_float(a)) * double(to_float(b)) + double(to_float(c))))};
 }

@@ -1,6 +1,8 @@
 // Kernels for the tests of the host device, in the form that the generator emits.
 #include "templates/prelude.h"
 
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
 using namespace kgen;
 
 KGEN_KERNEL(64, 1) scale(float* y, const float* x, float alpha, i64 n) {
@@ -118,18 +120,46 @@ KGEN_KERNEL(64, 1) barriers(int rounds) {
 }
 KGEN_HOST_ENTRY(barriers) { barriers(*(int*)params[0]); }
 
+// A plan of three kernels over the same parameters, for the tests of launch_plan.
+#define PLAN_PARAMS                                                                                                \
+  const float *x, const float *absent, float *y, float *small, float *large, float *packed, float alpha, f16 half, \
+      bf16 brain, double wide, i64 n
+#define PLAN_VALUES                                                                                                    \
+  *(const float**)params[0], *(const float**)params[1], *(float**)params[2], *(float**)params[3], *(float**)params[4], \
+      *(float**)params[5], *(float*)params[6], *(f16*)params[7], *(bf16*)params[8], *(double*)params[9],               \
+      *(i64*)params[10]
+
+KGEN_KERNEL(64, 1) plan_pack(PLAN_PARAMS) {
+  const i64 i = i64(block_x()) * block_size() + thread_x();
+  if (i < n) packed[i] = 2 * x[i];
+}
+KGEN_HOST_ENTRY(plan_pack) { plan_pack(PLAN_VALUES); }
+
+KGEN_KERNEL(64, 1) plan_first(PLAN_PARAMS) {
+  const i64 i = i64(block_x()) * block_size() + thread_x();
+  if (i == 0) small[0] = to_float(half) + to_float(brain) + float(wide);
+  if (i < n) large[i] = alpha * packed[i] + (absent == nullptr ? 0 : 1000);
+}
+KGEN_HOST_ENTRY(plan_first) { plan_first(PLAN_VALUES); }
+
+KGEN_KERNEL(64, 1) plan_second(PLAN_PARAMS) {
+  const i64 i = i64(block_x()) * block_size() + thread_x();
+  if (i < n) y[i] = large[i] + small[0];
+}
+KGEN_HOST_ENTRY(plan_second) { plan_second(PLAN_VALUES); }
+
 // The prelude's side of the layouts that it shares with device/host_abi.h.
 extern "C" {
 KGEN_HOST_EXPORT u64 test_host_abi[12] = {kHostAbi,
-                         kHostStackStride,
-                         kHostSlabBytes,
-                         kWaveSize,
-                         sizeof(HostBlock),
-                         __builtin_offsetof(HostBlock, grid),
-                         __builtin_offsetof(HostBlock, size),
-                         __builtin_offsetof(HostBlock, lds),
-                         sizeof(HostItem),
-                         __builtin_offsetof(HostItem, thread),
-                         sizeof(HostCalls),
-                         sizeof(HostParams)};
+                                          kHostStackStride,
+                                          kHostSlabBytes,
+                                          kWaveSize,
+                                          sizeof(HostBlock),
+                                          __builtin_offsetof(HostBlock, grid),
+                                          __builtin_offsetof(HostBlock, size),
+                                          __builtin_offsetof(HostBlock, lds),
+                                          sizeof(HostItem),
+                                          __builtin_offsetof(HostItem, thread),
+                                          sizeof(HostCalls),
+                                          sizeof(HostParams)};
 }

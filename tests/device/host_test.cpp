@@ -26,7 +26,9 @@ std::string read_bytes(const std::string& path) {
   return text.str();
 }
 
-std::span<const std::byte> as_code(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> as_code(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 class Host : public testing::Test {
  protected:
@@ -51,7 +53,9 @@ class Host : public testing::Test {
     void* params[] = {&values...};
     return device_->launch(kernel(name), shape, params, nullptr);
   }
-  static LaunchShape shape(std::uint32_t grid, std::uint32_t block, std::uint32_t lds = 0) { return {{grid, 1, 1}, block, lds}; }
+  static LaunchShape shape(std::uint32_t grid, std::uint32_t block, std::uint32_t lds = 0) {
+    return {{grid, 1, 1}, block, lds};
+  }
 
   std::unique_ptr<Device> device_;
   std::string code_;
@@ -107,8 +111,8 @@ TEST_F(Host, WorkItemsKnowTheirPlaces) {
     for (int y = 0; y < 3; ++y)
       for (int x = 0; x < 5; ++x)
         for (int t = 0; t < 40; ++t, at += 8) {
-          const std::vector<int> want = {t, x, y, z, static_cast<int>(grid[0]), static_cast<int>(grid[1]),
-                                         static_cast<int>(grid[2]), t % 32};
+          const std::vector<int> want = {
+              t, x, y, z, static_cast<int>(grid[0]), static_cast<int>(grid[1]), static_cast<int>(grid[2]), t % 32};
           ASSERT_EQ(std::vector<int>(at, at + 8), want);
         }
 }
@@ -140,7 +144,8 @@ TEST_F(Host, WavesReduceThenTheBlockDoes) {
   std::vector<float> x(blocks * 128), out(blocks, -1);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17);
   ASSERT_TRUE(launch("wave_sums", shape(blocks, 128, 16), out.data(), x.data()));
-  for (int b = 0; b < blocks; ++b) EXPECT_EQ(out[b], std::accumulate(x.begin() + b * 128, x.begin() + (b + 1) * 128, 0.0f));
+  for (int b = 0; b < blocks; ++b)
+    EXPECT_EQ(out[b], std::accumulate(x.begin() + b * 128, x.begin() + (b + 1) * 128, 0.0f));
 }
 
 TEST_F(Host, BarrierThatSomeNeverReachIsAnErrorAndTheDeviceGoesOn) {

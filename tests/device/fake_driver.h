@@ -1,0 +1,32 @@
+// A stand-in for libcuda and libamdhip64 in host memory: enough of their behaviour to hold the GPU launch path to its
+// promises (which device is current, which launches need permission for their LDS, what a fault does to later calls).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fake {
+
+// What a test may set. fake_control() gives the library's own.
+struct Control {
+  int devices = 2;
+  int init_error = 0;
+  const char* arch = "";            // HIP: architecture name; CUDA: "90" for sm_90
+  int fail_load = 0;                // error code of the next module load
+  void* foreign_context = nullptr;  // CUDA: a context of device 1 that the program made current
+
+  // What the library saw.
+  int launches = 0;
+  unsigned grid[3] = {0, 0, 0};
+  unsigned block[3] = {0, 0, 0};
+  unsigned lds_bytes = 0;
+  int device_of_last_launch = -1;
+  int primary_retains = 0, primary_releases = 0;
+  int modules = 0, streams = 0, events = 0, graphs = 0, allocations = 0;  // alive
+  int sticky = 0;
+};
+
+// What a code object begins with; the names of its kernels follow, separated by blanks.
+inline constexpr char kCode[] = "fake code object:";
+
+}  // namespace fake

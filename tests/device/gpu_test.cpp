@@ -1,0 +1,413 @@
+// The GPU launch path over both tables of driver symbols, on drivers that live in host memory.
+#include "device/gpu.h"
+
+#include <dlfcn.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "tests/device/fake_driver.h"
+
+namespace kgen::gpu {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+// A value of an environment variable, for one scope.
+class Setting {
+ public:
+  Setting(const char* name, const std::string& value) : name_(name) { setenv(name, value.c_str(), 1); }
+  ~Setting() { unsetenv(name_); }
+  Setting(const Setting&) = delete;
+  Setting& operator=(const Setting&) = delete;
+
+ private:
+  const char* name_;
+};
+
+struct Driver {
+  const char* name;
+  Vendor vendor;
+  const char* library;
+  const char* arch;       // as the fake driver reports it
+  const char* arch_name;  // as DeviceInfo shows it
+  const char* table_arch;
+  const char* illegal_address;
+};
+void PrintTo(const Driver& driver, std::ostream* out) { *out << driver.name; }
+
+const Driver kDrivers[] = {
+    {"cuda", Vendor::kNvidia, KGEN_FAKE_CUDA, "90", "sm_90", "sm_90", "CUDA_ERROR_ILLEGAL_ADDRESS"},
+    {"hip5", Vendor::kAmd, KGEN_FAKE_HIP5, "gfx90a:sramecc+:xnack-", "gfx90a:sramecc+:xnack-", "gfx90a",
+     "hipErrorIllegalAddress"},
+    {"hip6", Vendor::kAmd, KGEN_FAKE_HIP6, "gfx1100", "gfx1100", "gfx1100", "hipErrorIllegalAddress"},
+};
+
+class Gpu : public testing::TestWithParam<Driver> {
+ protected:
+  void SetUp() override {
+    void* library = dlopen(GetParam().library, RTLD_NOW | RTLD_LOCAL);
+    ASSERT_NE(library, nullptr) << dlerror();
+    control_ = reinterpret_cast<fake::Control* (*)()>(dlsym(library, "fake_control"))();
+    *control_ = fake::Control{};
+    control_ = reinterpret_cast<fake::Control* (*)()>(dlsym(library, "fake_control"))();
+    control_->arch = GetParam().arch;
+    set_context_ = reinterpret_cast<int (*)(void*)>(dlsym(library, "cuCtxSetCurrent"));
+    get_context_ = reinterpret_cast<int (*)(void**)>(dlsym(library, "cuCtxGetCurrent"));
+    set_device_ = reinterpret_cast<int (*)(int)>(dlsym(library, "hipSetDevice"));
+    get_device_ = reinterpret_cast<int (*)(int*)>(dlsym(library, "hipGetDevice"));
+    if (set_context_ != nullptr) set_context_(nullptr);
+    if (set_device_ != nullptr) set_device_(0);
+    library_.emplace(cuda() ? "KGEN_CUDA_LIBRARY" : "KGEN_HIP_LIBRARY", GetParam().library);
+  }
+
+  bool cuda() const { return GetParam().vendor == Vendor::kNvidia; }
+  std::string id(int ordinal) const { return (cuda() ? "nvidia:" : "amd:") + std::to_string(ordinal); }
+
+  std::unique_ptr<Device> open(int ordinal = 0) {
+    auto device = open_device(id(ordinal));
+    EXPECT_TRUE(device) << device.error().message;
+    return device ? std::move(*device) : nullptr;
+  }
+  static std::span<const std::byte> code(const std::string& text) {
+    return std::as_bytes(std::span(text.data(), text.size()));
+  }
+  static std::unique_ptr<Module> load(Device& device) {
+    auto module = device.load(code(std::string(fake::kCode) + " axpy wild"));
+    EXPECT_TRUE(module) << module.error().message;
+    return std::move(*module);
+  }
+  // y += a * x
+  static Result<void> axpy(Device& device, Module& module, float* y, float* x, float a, std::int64_t n, Stream stream,
+                           std::uint32_t lds_bytes = 0) {
+    void* params[] = {&y, &x, &a, &n};
+    return device.launch(*module.function("axpy"),
+                         LaunchShape{{static_cast<std::uint32_t>((n + 63) / 64), 1, 1}, 64, lds_bytes}, params, stream);
+  }
+
+  fake::Control* control_ = nullptr;
+  int (*set_context_)(void*) = nullptr;
+  int (*get_context_)(void**) = nullptr;
+  int (*set_device_)(int) = nullptr;
+  int (*get_device_)(int*) = nullptr;
+  std::optional<Setting> library_;
+};
+INSTANTIATE_TEST_SUITE_P(Drivers, Gpu, testing::ValuesIn(kDrivers),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(Gpu, TellsWhatTheDriverKnows) {
+  const auto device = open(1);
+  const DeviceInfo& info = device->info();
+  EXPECT_EQ(info.id, id(1));
+  EXPECT_EQ(info.name, "Fake Two");
+  EXPECT_EQ(info.arch_name, GetParam().arch_name);
+  EXPECT_EQ(info.arch->name, GetParam().table_arch);
+  EXPECT_THAT(info.driver, HasSubstr(cuda() ? "CUDA 12.4" : "HIP 5.2.21153"));
+  EXPECT_EQ(info.uuid, cuda() ? "GPU-10111213-1415-1617-1819-1a1b1c1d1e1f" : "0000:0b:00.0");
+  EXPECT_EQ(info.memory_bytes, std::int64_t{64} << 30);
+  EXPECT_EQ(info.compute_units, cuda() ? 132 : 104);
+  EXPECT_EQ(info.lds_per_block, cuda() ? 227 << 10 : 64 << 10);
+  EXPECT_EQ(info.clock_khz, cuda() ? 1980000 : 1700000);
+  // gfx1100 has 96 MB behind its L2 that the driver does not tell of.
+  EXPECT_EQ(info.l2_bytes >> 20, cuda() ? 50 : info.arch->name == "gfx1100" ? 96 : 8);
+}
+
+TEST_P(Gpu, LaunchesWithTheGeometryAndTheParametersGiven) {
+  const auto device = open();
+  const auto module = load(*device);
+  std::vector<float> x(100, 2), y(100, 1);
+  auto *dx = static_cast<float*>(*device->allocate(400)), *dy = static_cast<float*>(*device->allocate(400));
+  ASSERT_TRUE(device->copy(dx, x.data(), 400));
+  ASSERT_TRUE(device->copy(dy, y.data(), 400));
+  ASSERT_TRUE(axpy(*device, *module, dy, dx, 3, 100, nullptr, 1024));
+  ASSERT_TRUE(device->synchronize(nullptr));
+  ASSERT_TRUE(device->copy(y.data(), dy, 400));
+  EXPECT_EQ(y, std::vector<float>(100, 7));
+  EXPECT_EQ(control_->grid[0], 2u);
+  EXPECT_EQ(control_->block[0], 64u);
+  EXPECT_EQ(control_->block[1] * control_->block[2], 1u);
+  EXPECT_EQ(control_->lds_bytes, 1024u);
+  ASSERT_TRUE(device->fill(dy, 0, 400, nullptr));
+  ASSERT_TRUE(device->copy(y.data(), dy, 400));
+  EXPECT_EQ(y, std::vector<float>(100, 0));
+  device->release(dx);
+  device->release(dy);
+  EXPECT_EQ(control_->allocations, 0);
+}
+
+TEST_P(Gpu, AsksForLargeLdsWhereTheDriverWantsToBeAsked) {
+  const auto device = open();
+  const auto module = load(*device);
+  float x = 1, y = 0;
+  for (const std::uint32_t lds : {50u << 10, 60u << 10, 10u << 10, 64u << 10}) {
+    const auto done = axpy(*device, *module, &y, &x, 1, 1, nullptr, lds);
+    EXPECT_TRUE(done) << lds << ": " << done.error().message;
+  }
+  const auto refused = axpy(*device, *module, &y, &x, 1, 1, nullptr, 300 << 10);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("launching axpy (grid 1x1x1, block 64, LDS 307200)"));
+  EXPECT_EQ(y, 4);
+}
+
+TEST_P(Gpu, EveryThreadLaunchesOnTheDeviceItOpened) {
+  const auto device = open(1);
+  const auto module = load(*device);
+  for (int i = 0; i < 3; ++i)
+    std::thread([&] {
+      float x = 1, y = 0;
+      control_->device_of_last_launch = -1;
+      const auto done = axpy(*device, *module, &y, &x, 1, 1, nullptr);
+      EXPECT_TRUE(done) << done.error().message;
+      EXPECT_EQ(control_->device_of_last_launch, 1);
+    }).join();
+}
+
+TEST_P(Gpu, LeavesTheProgramsOwnDeviceCurrent) {
+  const auto device = open(0);
+  const auto module = load(*device);
+  float x = 1, y = 0;
+  if (cuda()) {
+    set_context_(control_->foreign_context);
+  } else {
+    set_device_(1);
+  }
+  ASSERT_TRUE(axpy(*device, *module, &y, &x, 1, 1, nullptr));
+  EXPECT_EQ(control_->device_of_last_launch, 0);
+  if (cuda()) {
+    void* current = nullptr;
+    get_context_(&current);
+    EXPECT_EQ(current, control_->foreign_context);
+  } else {
+    int current = -1;
+    get_device_(&current);
+    EXPECT_EQ(current, 1);
+  }
+}
+
+class GpuContext : public Gpu {};  // HIP has none
+INSTANTIATE_TEST_SUITE_P(Drivers, GpuContext, testing::Values(kDrivers[0]),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(GpuContext, OfTheProgramIsUsedWhereItIsOnTheDevice) {
+  set_context_(control_->foreign_context);
+  open(1);
+  EXPECT_EQ(control_->primary_retains, 0);
+  set_context_(nullptr);
+  open(1);
+  EXPECT_EQ(control_->primary_retains, 1);
+  EXPECT_EQ(control_->primary_releases, 1);
+}
+
+TEST_P(Gpu, FaultIsNamedAndEndsTheUseOfTheDevice) {
+  auto device = open();
+  auto module = load(*device);
+  const auto memory = device->allocate(4);
+  ASSERT_TRUE(device->launch(*module->function("wild"), LaunchShape{}, nullptr, nullptr));
+  const auto fault = device->synchronize(nullptr);
+  ASSERT_FALSE(fault);
+  EXPECT_EQ(fault.error().kind, ErrorKind::kDevice);
+  EXPECT_EQ(fault.error().message, id(0) + ": waiting for the device: " + GetParam().illegal_address +
+                                       " (an illegal memory access was encountered)");
+  control_->sticky = 0;  // even if the driver has forgotten
+  const auto later = device->synchronize(nullptr);
+  ASSERT_FALSE(later);
+  EXPECT_EQ(later.error().kind, ErrorKind::kDevice);
+  EXPECT_THAT(later.error().message, HasSubstr("unusable in this process since"));
+  EXPECT_FALSE(device->allocate(4));
+  EXPECT_FALSE(device->load(code(std::string(fake::kCode) + " axpy")));
+  device->release(*memory);
+  std::free(*memory);
+  module.reset();
+  device.reset();
+}
+
+TEST_P(Gpu, RefusedLaunchDoesNotEndTheUseOfTheDevice) {
+  const auto device = open();
+  const auto module = load(*device);
+  EXPECT_FALSE(device->launch(*module->function("wild"), LaunchShape{{0, 1, 1}, 64, 0}, nullptr, nullptr));
+  EXPECT_TRUE(device->synchronize(nullptr));
+}
+
+TEST_P(Gpu, BadCodeObjectIsRefusedWithTheDriversFirstLine) {
+  const auto device = open();
+  const auto module = device->load(code("nonsense"));
+  ASSERT_FALSE(module);
+  EXPECT_EQ(module.error().kind, ErrorKind::kDevice);
+  EXPECT_THAT(module.error().message, HasSubstr("loading a code object of"));
+  EXPECT_THAT(module.error().message, HasSubstr(cuda() ? "ptxas fatal : bad line 7: error 200" : "hipErrorOther"));
+  EXPECT_THAT(module.error().message, Not(HasSubstr("\n")));
+}
+
+TEST_P(Gpu, CodeNeedsNoNulAtItsEnd) {
+  const auto device = open();
+  const std::string text = std::string(fake::kCode) + " axpyX";
+  const auto module = device->load(code(text).first(text.size() - 1));
+  ASSERT_TRUE(module);
+  EXPECT_TRUE((*module)->function("axpy"));
+  EXPECT_FALSE((*module)->function("axpyX"));
+}
+
+TEST_P(Gpu, MissingKernelIsNamed) {
+  const auto device = open();
+  const auto module = load(*device);
+  const auto function = module->function("absent");
+  ASSERT_FALSE(function);
+  EXPECT_EQ(function.error().message, id(0) + ": no kernel 'absent' in the code object");
+}
+
+TEST_P(Gpu, GraphReplaysWhatWasCaptured) {
+  const auto device = open();
+  const auto module = load(*device);
+  float x = 1, y = 0;
+  const auto graph = device->capture([&](Stream stream) -> Result<void> {
+    KGEN_CHECK_OK(axpy(*device, *module, &y, &x, 2, 1, stream));
+    return axpy(*device, *module, &y, &x, 3, 1, stream);
+  });
+  ASSERT_TRUE(graph) << graph.error().message;
+  EXPECT_EQ(y, 0);
+  ASSERT_TRUE(device->replay(*graph, nullptr));
+  ASSERT_TRUE(device->replay(*graph, nullptr));
+  EXPECT_EQ(y, 10);
+  const auto failed = device->capture([&](Stream stream) { return device->synchronize(stream); });
+  EXPECT_FALSE(failed);
+  EXPECT_EQ(control_->streams, 0);
+}
+
+TEST_P(Gpu, EventsMeasureMicroseconds) {
+  const auto device = open();
+  Event from = nullptr, to = nullptr;
+  ASSERT_TRUE(device->record(from, nullptr));
+  std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  ASSERT_TRUE(device->record(to, nullptr));
+  const auto us = device->elapsed_us(from, to);
+  ASSERT_TRUE(us);
+  EXPECT_GE(*us, 2900);
+  EXPECT_LT(*us, 1e6);
+  EXPECT_FALSE(device->elapsed_us(nullptr, to));
+}
+
+TEST_P(Gpu, GivesBackAllThatItMade) {
+  {
+    const auto device = open();
+    auto module = load(*device);
+    Event event = nullptr;
+    ASSERT_TRUE(device->record(event, nullptr));
+    ASSERT_TRUE(device->capture([&](Stream) -> Result<void> { return {}; }));
+    EXPECT_EQ(control_->modules, 1);
+  }
+  EXPECT_EQ(control_->modules, 0);
+  EXPECT_EQ(control_->events, 0);
+  EXPECT_EQ(control_->graphs, 0);
+  EXPECT_EQ(control_->streams, 0);
+  EXPECT_EQ(control_->primary_retains, control_->primary_releases);
+}
+
+TEST_P(Gpu, ModuleMayOutliveItsDevice) {
+  auto device = open();
+  const auto module = load(*device);
+  device.reset();
+  EXPECT_TRUE(module->function("axpy"));
+}
+
+TEST_P(Gpu, NumberBeyondTheLastDeviceIsNoDevice) {
+  const auto device = open_device(id(2));
+  ASSERT_FALSE(device);
+  EXPECT_EQ(device.error().kind, ErrorKind::kNoDevice);
+  EXPECT_EQ(device.error().message, id(2) + ": no such device; there are " + id(0) + " to " + id(1));
+}
+
+TEST_P(Gpu, ProbeListsItsDevicesBeforeTheHost) {
+  const Setting other(cuda() ? "KGEN_HIP_LIBRARY" : "KGEN_CUDA_LIBRARY", "/nowhere/libnone.so");
+  const DeviceProbe probe = probe_devices();
+  ASSERT_EQ(probe.devices.size(), 3u);
+  EXPECT_EQ(probe.devices[0].id, id(0));
+  EXPECT_EQ(probe.devices[1].id, id(1));
+  EXPECT_EQ(probe.devices[2].id, "host");
+  ASSERT_EQ(probe.notes.size(), 1u);
+  EXPECT_THAT(probe.notes[0], HasSubstr("/nowhere/libnone.so not found; install"));
+  EXPECT_EQ((*open_device("auto"))->info().id, id(0));
+}
+
+TEST_P(Gpu, UnknownArchitectureIsSkippedWithANote) {
+  control_->arch = cuda() ? "101" : "gfx1234";
+  const Setting other(cuda() ? "KGEN_HIP_LIBRARY" : "KGEN_CUDA_LIBRARY", "/nowhere/libnone.so");
+  const auto device = open_device(id(0));
+  ASSERT_FALSE(device);
+  EXPECT_EQ(device.error().kind, ErrorKind::kNoDevice);
+  EXPECT_THAT(device.error().message, HasSubstr("kgen has no code for"));
+  const DeviceProbe probe = probe_devices();
+  EXPECT_EQ(probe.devices.size(), 1u);
+  EXPECT_EQ(probe.notes.size(), 3u);
+  EXPECT_EQ((*open_device("auto"))->info().id, "host");
+}
+
+TEST_P(Gpu, DriverThatFindsNothingIsNoDevice) {
+  control_->init_error = 100;
+  const auto device = open_device(id(0));
+  ASSERT_FALSE(device);
+  EXPECT_EQ(device.error().kind, ErrorKind::kNoDevice);
+  EXPECT_THAT(device.error().message, HasSubstr(cuda() ? "CUDA_ERROR_NO_DEVICE" : "hipErrorNoDevice"));
+  control_->init_error = 0;
+  control_->devices = 0;
+  EXPECT_FALSE(open_device(id(0)));
+}
+
+TEST(GpuLibrary, WithoutADriverThereIsNoDevice) {
+  const Setting cuda("KGEN_CUDA_LIBRARY", "libm.so.6");
+  const auto device = open_device("nvidia:0");
+  ASSERT_FALSE(device);
+  EXPECT_EQ(device.error().kind, ErrorKind::kNoDevice);
+  EXPECT_THAT(device.error().message, HasSubstr("libm.so.6 has no cuInit"));
+}
+
+TEST(GpuLibrary, AmdWithoutAKernelDriverIsNoDevice) {
+  if (access("/dev/kfd", F_OK) == 0) GTEST_SKIP() << "this machine has an AMD GPU";
+  const auto device = open_device("amd:0");
+  ASSERT_FALSE(device);
+  EXPECT_EQ(device.error().kind, ErrorKind::kNoDevice);
+  EXPECT_THAT(device.error().message, HasSubstr("/dev/kfd"));
+}
+
+TEST(GpuLibrary, RealHipRuntimeWithoutAGpuIsNoDeviceAndNoCrash) {
+  if (access("/dev/kfd", F_OK) == 0) GTEST_SKIP() << "this machine has an AMD GPU";
+  if (dlopen("libamdhip64.so.5", RTLD_NOW | RTLD_LOCAL) == nullptr) GTEST_SKIP() << "libamdhip64.so.5 is not installed";
+  const Setting hip("KGEN_HIP_LIBRARY", "libamdhip64.so.5");
+  const auto device = open_device("amd:0");
+  ASSERT_FALSE(device);
+  EXPECT_EQ(device.error().kind, ErrorKind::kNoDevice);
+  EXPECT_THAT(device.error().message, HasSubstr("no usable device"));
+}
+
+TEST(GpuId, MalformedIdsAreBadInput) {
+  for (const char* id : {"", "nvdia:0", "nvidia:", "nvidia:x", "nvidia:-1", "amd:1x", "hosts"}) {
+    const auto device = open_device(id);
+    ASSERT_FALSE(device) << id;
+    EXPECT_EQ(device.error().kind, ErrorKind::kBadInput) << id;
+  }
+  EXPECT_THAT(open_device("nvdia:0").error().message, HasSubstr("did you mean 'nvidia'?"));
+}
+
+TEST(GpuArch, NvidiaFallsBackWithinAMajorVersion) {
+  EXPECT_EQ(match_nvidia_arch(9, 0)->arch->name, "sm_90");
+  EXPECT_EQ(match_nvidia_arch(9, 0)->note, "");
+  EXPECT_EQ(match_nvidia_arch(8, 7)->arch->name, "sm_86");
+  EXPECT_EQ(match_nvidia_arch(8, 7)->note, "is sm_87, runs code for sm_86");
+  EXPECT_FALSE(match_nvidia_arch(6, 0));
+  EXPECT_FALSE(match_nvidia_arch(12, 0));
+}
+
+TEST(GpuArch, AmdNamesLoseTheirFeatures) {
+  EXPECT_EQ(match_amd_arch("gfx90a:sramecc+:xnack-")->arch->name, "gfx90a");
+  EXPECT_EQ(match_amd_arch("gfx1201")->arch->name, "gfx1201");
+  const auto unknown = match_amd_arch("gfx1101");
+  ASSERT_FALSE(unknown);
+  EXPECT_THAT(unknown.error().message, HasSubstr("gfx1100"));
+}
+
+}  // namespace
+}  // namespace kgen::gpu
