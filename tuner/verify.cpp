@@ -132,7 +132,7 @@ Result<CheckCase> make_check_case(const OpSpec& spec, Arch arch, const KernelSou
   CheckCase check;
   check.reference_path = reference_path;
   check.seed = seed;
-  KGEN_TRY(check.problem, bind(reference.plan, spec.problem.dims));
+  KGEN_TRY(check.problem, kgen::bind(reference.plan, spec.problem.dims));
   const Env env = problem_env(spec, arch);
   const auto evaluate = [&](const std::string& text) -> Result<std::int64_t> {
     KGEN_TRY(const Expr expr, Expr::parse(text));
@@ -200,9 +200,9 @@ struct Bench::Impl {
     std::size_t tensor;
     CheckCase::Output limits;
     std::int64_t count = 0;  // elements compared one by one
-    DeviceBuffer index, value, magnitude;
+    DeviceBuffer index{}, value{}, magnitude{};
     std::int64_t rows = 0;   // > 0: projection
-    DeviceBuffer expected, bound;
+    DeviceBuffer expected{}, bound{};
   };
   // A check in flight: where its partials are and what they mean.
   struct Pending {

@@ -22,8 +22,8 @@ namespace kgen {
 // One candidate to verify and, if asked, to time.
 struct TryRequest {
   std::int64_t ticket = 0;
-  std::string code_path;
-  BoundPlan bound;
+  std::string code_path{};
+  BoundPlan bound{};
   bool twice = false;      // check repeated runs for equal bits
   bool measure = true;
   double best_us = 0;      // of the problem so far; 0 = none
@@ -32,9 +32,9 @@ struct TryRequest {
 struct TryResult {
   std::int64_t ticket = 0;
   TrialStatus status = TrialStatus::kTimed;  // kTimed also for "verified, timing not asked for"
-  std::string reason;
-  Verdict verdict;
-  Timing timing;
+  std::string reason{};
+  Verdict verdict{};
+  Timing timing{};
   double verify_seconds = 0, seconds = 0;    // wall time of the check, and of all
 };
 

@@ -1,0 +1,177 @@
+#include "tuner/measure.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <string>
+
+namespace kgen {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// A device whose clock moves by what the script says a launch takes; it writes down what was enqueued.
+class ScriptedDevice : public Device {
+ public:
+  ScriptedDevice() {
+    info_.arch = find_arch("sm_90").value();
+    info_.l2_bytes = 50 << 20;
+    info_.compute_units = 2;
+  }
+  const DeviceInfo& info() const override { return info_; }
+  Result<DevicePtr> allocate(std::size_t bytes) override {
+    allocated_ += static_cast<std::int64_t>(bytes);
+    return reinterpret_cast<DevicePtr>(std::uintptr_t{4096});
+  }
+  void release(DevicePtr) override {}
+  Result<void> copy(void*, const void*, std::size_t) override { return {}; }
+  Result<void> fill(DevicePtr, unsigned char, std::size_t, Stream) override { return {}; }
+  Result<std::unique_ptr<Module>> load(std::span<const std::byte>) override { return fail(ErrorKind::kInternal, "none"); }
+  Result<void> launch(Function, const LaunchShape&, void**, Stream) override {
+    log_ += 'f';
+    clock_ += 100;
+    return {};
+  }
+  Result<void> synchronize(Stream) override { return {}; }
+  Result<void> record(Event& event, Stream) override {
+    if (event == nullptr) event = &times_.emplace_back();
+    *static_cast<double*>(event) = clock_;
+    return {};
+  }
+  Result<double> elapsed_us(Event from, Event to) override {
+    log_ += '.';
+    return *static_cast<double*>(to) - *static_cast<double*>(from);
+  }
+  Result<Graph> capture(const std::function<Result<void>(Stream)>& work) override {
+    const double before = clock_;
+    KGEN_CHECK_OK(work(nullptr));
+    graph_us_ = clock_ - before;
+    clock_ = before;
+    return &graph_us_;
+  }
+  Result<void> replay(Graph, Stream) override {
+    log_ += 'g';
+    clock_ += graph_us_;
+    return {};
+  }
+
+  // A kernel that takes these times in turn, the last one for ever.
+  Measurer::Launch kernel(char name, std::deque<double> times) {
+    return [this, name, times](int set, Stream) mutable -> Result<void> {
+      log_ += name;
+      sets_.push_back(set);
+      clock_ += times.front();
+      if (times.size() > 1) times.pop_front();
+      return {};
+    };
+  }
+
+  DeviceInfo info_;
+  std::string log_;
+  std::vector<int> sets_;
+  std::deque<double> times_;
+  double clock_ = 0, graph_us_ = 0;
+  std::int64_t allocated_ = 0;
+};
+
+TEST(Measure, ASteadyKernelNeedsSixSamples) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, {}).value();
+  EXPECT_EQ(timing.samples_us.size(), 6u);
+  EXPECT_EQ(timing.median_us, 50);
+  EXPECT_FALSE(timing.stopped_early);
+}
+
+TEST(Measure, ColdFlushesBeforeEachSampleAndWaitsForNothingInBetween) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  ASSERT_TRUE(measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, {}));
+  EXPECT_EQ(device.log_, "fkfkfk...fkfkfk...");
+  EXPECT_GE(device.allocated_, 256 << 20);
+}
+
+TEST(Measure, TheFlushIsNotPartOfTheTime) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  EXPECT_EQ(measurer.measure(TimingMode::kCold, device.kernel('k', {7}), 1, {}).value().median_us, 7);
+}
+
+TEST(Measure, WarmFlushesNothingAndDropsTheFirstRun) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  const Timing timing = measurer.measure(TimingMode::kWarm, device.kernel('k', {900, 50}), 1, {}).value();
+  EXPECT_EQ(timing.median_us, 50);
+  EXPECT_EQ(*std::max_element(timing.samples_us.begin(), timing.samples_us.end()), 50);
+  EXPECT_EQ(device.log_.find('f'), std::string::npos);
+}
+
+TEST(Measure, NoiseIsSampledUpToTheLimit) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  std::deque<double> noisy;
+  for (int i = 0; i < 40; ++i) noisy.push_back(50 + 20 * (i * 7 % 5));
+  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', noisy), 1, {}).value();
+  EXPECT_EQ(timing.samples_us.size(), 20u);
+}
+
+TEST(Measure, AClearlySlowerKernelIsGivenUpAfterThreeSamples) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {90}), 1, {.best_us = 50}).value();
+  EXPECT_TRUE(timing.stopped_early);
+  EXPECT_EQ(timing.samples_us.size(), 3u);
+}
+
+TEST(Measure, OneFastSampleSavesAKernelFromBeingGivenUp) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {90, 60, 90, 51}), 1, {.best_us = 50}).value();
+  EXPECT_FALSE(timing.stopped_early);
+}
+
+TEST(Measure, AHopelessVerificationLaunchMeansOneSample) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  const MeasureLimits limits{.best_us = 50, .expected_us = 9000};
+  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {9000}), 1, limits).value();
+  EXPECT_TRUE(timing.stopped_early);
+  EXPECT_EQ(timing.samples_us.size(), 1u);
+}
+
+TEST(Measure, ALongKernelTakesEightTimesItsLengthAtMost) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  std::deque<double> noisy;
+  for (int i = 0; i < 40; ++i) noisy.push_back(100e3 + 20e3 * (i * 7 % 5));
+  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', noisy), 1, {}).value();
+  EXPECT_LE(timing.samples_us.size(), 8u);
+}
+
+TEST(Measure, AGraphRotatesThroughTheBufferSets) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  const Timing timing = measurer.measure(TimingMode::kGraph, device.kernel('k', {10}), 5, {}).value();
+  EXPECT_EQ(timing.median_us, 10);
+  ASSERT_EQ(device.sets_.size(), 15u);
+  for (std::size_t i = 0; i < device.sets_.size(); ++i) EXPECT_EQ(device.sets_[i], static_cast<int>(i % 5));
+}
+
+TEST(Measure, FinalistsTakeTurns) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  const auto samples =
+      measurer.in_turns(TimingMode::kCold, {device.kernel('a', {999, 1, 2, 3}), device.kernel('b', {999, 4, 5, 6})}, 1, 3).value();
+  EXPECT_THAT(samples, ElementsAre(ElementsAre(1, 2, 3), ElementsAre(4, 5, 6)));
+  EXPECT_EQ(device.log_, "abfa.fb.fa.fb.fa.fb.");
+}
+
+TEST(Measure, AnUnknownTimingGetsTheNearest) {
+  EXPECT_EQ(find_timing("warm").value(), TimingMode::kWarm);
+  EXPECT_THAT(find_timing("colt").error().message, HasSubstr("did you mean 'cold'"));
+}
+
+}  // namespace
+}  // namespace kgen

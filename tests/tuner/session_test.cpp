@@ -1,0 +1,286 @@
+// The tuner on the host device with an op whose candidates are broken on purpose (planted/).
+#include "tuner/session.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include "base/text.h"
+
+namespace kgen {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr const char* kPlanted = KGEN_SOURCE_DIR "/tests/tuner/planted/planted.yaml";
+
+std::string self() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
+
+class Planted : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/kgen_session_XXXXXX";
+    folder_ = ::mkdtemp(name);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  static std::vector<OpSpec> specs(const std::string& params, const std::string& problem = "{rows: 1000, terms: 331}") {
+    const std::string yaml = "{kgen: 1, ops: [{op: " + std::string(kPlanted) + ", dtype: bf16, problems: [" + problem +
+                             "], tune: {params: {" + params + "}}}]}";
+    auto parsed = parse_spec_text(yaml, "planted_spec.yaml");
+    EXPECT_TRUE(parsed.has_value()) << parsed.error().message;
+    return parsed.value_or(std::vector<OpSpec>{});
+  }
+  // One cache for all tests: a kernel text compiles once.
+  static std::unique_ptr<Compiler> compiler() {
+    return make_compiler({.cache_folder = KGEN_BINARY_DIR "/planted_cache", .self = self()});
+  }
+  Result<TuneOutcome> tune_specs(std::vector<OpSpec> list, TuneRequest request = {}) {
+    request.specs = std::move(list);
+    request.device = "host";
+    if (request.candidate_timeout_seconds == 30) request.candidate_timeout_seconds = 5;
+    auto db = Db::open(path(), DbMode::kReadWrite);
+    if (!db) return tl::unexpected(db.error());
+    const auto compile = compiler();
+    return tune(request, *db, *compile, self(), [](const TuneProgress&) {}, stop_);
+  }
+  std::string path() const { return folder_ + "/tuned.db"; }
+  std::vector<TrialRecord> trials() {
+    auto db = Db::open(path(), DbMode::kReadOnly).value();
+    return db.trials(1, 1, true).value();
+  }
+  // Trials by their `fault`, the last one of each.
+  std::map<std::string, TrialRecord> by_fault() {
+    std::map<std::string, TrialRecord> found;
+    for (const TrialRecord& trial : trials())
+      for (const std::string& word : split(trial.config, ' '))
+        if (word.starts_with("fault=")) found[word.substr(6)] = trial;
+    return found;
+  }
+
+  std::string folder_;
+  std::atomic<bool> stop_{false};
+};
+
+TEST_F(Planted, EveryFaultEndsAsItsOwnStatusAndTheRunFinishes) {
+  const auto outcome = tune_specs(
+      specs("items: [64], fault: [none, endless, far_read, corner, no_compile, guard, gap, tail, input, scratch]",
+            "{rows: 1000, terms: 331, ldy: 3}"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  ASSERT_EQ(outcome->rows.size(), 1u);
+  EXPECT_FALSE(outcome->any_failed) << outcome->rows[0].note;
+  EXPECT_THAT(outcome->rows[0].config, HasSubstr("fault=none"));
+  EXPECT_GT(outcome->rows[0].time_us, 0);
+  EXPECT_EQ(outcome->rows[0].verified, 1);
+
+  const auto found = by_fault();
+  const std::map<std::string, std::pair<TrialStatus, std::string>> expected{
+      {"none", {TrialStatus::kTimed, ""}},
+      {"endless", {TrialStatus::kHung, "no end after 5 s"}},
+      {"far_read", {TrialStatus::kCrashed, ""}},
+      {"corner", {TrialStatus::kWrong, "y[999]"}},
+      {"no_compile", {TrialStatus::kCompileFailed, "this candidate does not compile"}},
+      {"guard", {TrialStatus::kWrong, "outside its buffers, between y and the end"}},
+      {"gap", {TrialStatus::kWrong, "wrote between the rows of y"}},
+      {"tail", {TrialStatus::kWrong, "relative L2"}},
+      {"input", {TrialStatus::kWrong, "changed its input x: 1 elements, the first at offset 5"}},
+      {"scratch", {TrialStatus::kWrong, "workspace"}},
+  };
+  for (const auto& [fault, end] : expected) {
+    ASSERT_EQ(found.count(fault), 1u) << fault;
+    const TrialRecord& trial = found.at(fault);
+    EXPECT_EQ(status_name(trial.status), status_name(end.first)) << fault << ": " << trial.reason;
+    EXPECT_THAT(trial.reason, HasSubstr(end.second)) << fault;
+    if (trial.status == TrialStatus::kWrong) EXPECT_THAT(trial.reason, HasSubstr("kgen verify")) << fault;
+    if (trial.status != TrialStatus::kTimed) EXPECT_FALSE(trial.time_us.has_value()) << fault;
+  }
+}
+
+TEST_F(Planted, ASlowCandidateIsVerifiedAndGivenUpEarly) {
+  const auto outcome = tune_specs(specs("items: [64], fault: [none, slow]"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  const auto found = by_fault();
+  EXPECT_EQ(status_name(found.at("slow").status), "stopped_early");
+  EXPECT_LE(found.at("slow").samples_us.size(), 3u);
+  EXPECT_EQ(outcome->rows[0].verified, 2);
+}
+
+TEST_F(Planted, ResumingRepeatsNothing) {
+  const auto list = specs("items: [32, 64], fault: [none, far_read]");
+  ASSERT_TRUE(tune_specs(list));
+  const std::size_t before = trials().size();
+  const auto again = tune_specs(list);
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ(trials().size(), before);
+  EXPECT_EQ(again->verified, 0);
+  EXPECT_EQ(again->rows[0].candidates, 4);
+  EXPECT_GT(again->rows[0].time_us, 0);
+  EXPECT_GT(again->rows[0].default_us, 0);
+  EXPECT_EQ(again->gpu_busy_seconds, 0);  // not even the reference was computed
+}
+
+TEST_F(Planted, FreshStartsOver) {
+  const auto list = specs("items: [64], fault: [none]");
+  ASSERT_TRUE(tune_specs(list));
+  TuneRequest request;
+  request.fresh = true;
+  const auto again = tune_specs(list, request);
+  ASSERT_TRUE(again.has_value()) << again.error().message;
+  EXPECT_EQ(again->verified, 1);
+}
+
+TEST_F(Planted, TheBudgetCountsWhatTheDatabaseHolds) {
+  TuneRequest request;
+  request.budget.candidates = 2;
+  const auto list = specs("items: [32, 64, 128], fault: [none]");
+  ASSERT_TRUE(tune_specs(list, request));
+  request.budget.candidates = 3;
+  const auto more = tune_specs(list, request);
+  ASSERT_TRUE(more.has_value());
+  EXPECT_EQ(more->verified, 1);
+  EXPECT_EQ(more->rows[0].candidates, 3);
+}
+
+TEST_F(Planted, TheDefaultIsPublishedBesideTheWinner) {
+  ASSERT_TRUE(tune_specs(specs("items: [64], fault: [none]")));
+  auto db = Db::open(path(), DbMode::kReadOnly).value();
+  const auto winners = db.winners().value();
+  ASSERT_EQ(winners.size(), 2u);
+  EXPECT_NE(winners[0].winner.is_default, winners[1].winner.is_default);
+  for (const WinnerRow& row : winners) {
+    EXPECT_EQ(db.object(row.winner.object_hash).value().kind, "host");
+    EXPECT_TRUE(plan_from_json(row.winner.plan_json).has_value());
+  }
+  EXPECT_THAT(db.check().value(), IsEmpty());
+}
+
+TEST_F(Planted, AProblemThatFailsAltogetherSaysWhyOnceAndHowToRepeatIt) {
+  const auto outcome = tune_specs(specs("items: [32, 64], fault: [no_compile]"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  EXPECT_TRUE(outcome->any_failed);
+  EXPECT_THAT(outcome->rows[0].note, HasSubstr("all candidates failed: "));
+  EXPECT_THAT(outcome->rows[0].note, HasSubstr("this candidate does not compile"));
+  EXPECT_THAT(outcome->rows[0].note, HasSubstr("repeat with: "));
+}
+
+TEST_F(Planted, ZeroRowsAreNothingToLaunch) {
+  const auto outcome = tune_specs(specs("items: [64], fault: [none]", "{rows: 0, terms: 331}"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  EXPECT_EQ(outcome->rows[0].note, "nothing to launch");
+  EXPECT_FALSE(outcome->any_failed);
+}
+
+TEST_F(Planted, AStopEndsTheRunWithAValidDatabase) {
+  stop_ = true;
+  const auto outcome = tune_specs(specs("items: [64], fault: [none]"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  EXPECT_TRUE(outcome->interrupted);
+  EXPECT_THAT(Db::open(path(), DbMode::kReadOnly).value().check().value(), IsEmpty());
+}
+
+TEST_F(Planted, GraphTimingIsRecordedAsSuch) {
+  TuneRequest request;
+  request.timing = "graph";
+  const auto outcome = tune_specs(specs("items: [64], fault: [none]"), request);
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  EXPECT_EQ(trials().front().timing, "graph");
+}
+
+TEST_F(Planted, BadNamesAreRefusedBeforeAnyWork) {
+  TuneRequest request;
+  request.strategy = "locl";
+  auto outcome = tune_specs(specs("items: [64], fault: [none]"), request);
+  ASSERT_FALSE(outcome.has_value());
+  EXPECT_EQ(outcome.error().kind, ErrorKind::kBadInput);
+  EXPECT_THAT(outcome.error().message, HasSubstr("did you mean 'local'"));
+  request = {};
+  request.timing = "hot";
+  EXPECT_EQ(tune_specs({}, request).error().kind, ErrorKind::kBadInput);
+}
+
+TEST_F(Planted, VerifySpecsTellsRightFromWrong) {
+  const auto compile = compiler();
+  const auto list = specs("items: [64]");
+  const auto right = verify_specs(list, "planted fault=none items=64", "host", *compile, self());
+  ASSERT_TRUE(right.has_value()) << right.error().message;
+  EXPECT_TRUE(right->at(0).passed) << right->at(0).detail;
+  const auto wrong = verify_specs(list, "planted fault=tail items=64", "host", *compile, self());
+  ASSERT_TRUE(wrong.has_value()) << wrong.error().message;
+  EXPECT_FALSE(wrong->at(0).passed);
+  EXPECT_THAT(wrong->at(0).detail, HasSubstr("kgen verify"));
+  const auto crash = verify_specs(list, "planted fault=far_read items=64", "host", *compile, self());
+  ASSERT_TRUE(crash.has_value()) << crash.error().message;
+  EXPECT_THAT(crash->at(0).detail, HasSubstr("crashed"));
+}
+
+// The worker's process id, found as a child of this process.
+pid_t find_worker(pid_t parent) {
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::ifstream stat(entry.path() / "stat"), cmdline(entry.path() / "cmdline");
+    std::string text((std::istreambuf_iterator<char>(stat)), {}), words((std::istreambuf_iterator<char>(cmdline)), {});
+    if (words.find("__worker") == std::string::npos) continue;
+    const auto close = text.rfind(')');
+    if (close != std::string::npos && std::atoi(split(text.substr(close + 2), ' ')[1].c_str()) == parent) return std::atoi(name.c_str());
+  }
+  return -1;
+}
+
+TEST_F(Planted, AWorkerKilledFromOutsideCostsNothing) {
+  const auto list = specs("items: [32, 64, 128], fault: [none, slow]");
+  std::atomic<bool> done{false};
+  int kills = 0;
+  std::thread killer([&] {
+    for (int round = 0; round < 3 && !done; ++round) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(400 + 300 * round));
+      const pid_t worker = find_worker(::getpid());
+      if (worker > 0 && ::kill(worker, SIGKILL) == 0) ++kills;
+    }
+  });
+  const auto outcome = tune_specs(list);
+  done = true;
+  killer.join();
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  EXPECT_GT(kills, 0);
+  EXPECT_EQ(outcome->rows[0].candidates, 6);
+  EXPECT_EQ(outcome->rows[0].verified, 6);
+}
+
+TEST_F(Planted, AKilledTunerLosesAtMostTheTrialInFlightAndResumes) {
+  const auto list = specs("items: [32, 64, 128], fault: [none, slow]");
+  for (int milliseconds : {300, 900, 1500, 2500}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      (void)tune_specs(list);
+      ::_exit(0);
+    }
+    ::usleep(static_cast<useconds_t>(milliseconds) * 1000);
+    const pid_t worker = find_worker(child);
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    for (int i = 0; worker > 0 && i < 100 && ::kill(worker, 0) == 0; ++i) ::usleep(10'000);
+    if (worker > 0) EXPECT_NE(::kill(worker, 0), 0) << "the worker outlived its parent";
+    if (!std::filesystem::exists(path())) continue;
+    auto db = Db::open(path(), DbMode::kReadWrite);
+    ASSERT_TRUE(db.has_value()) << db.error().message;
+    EXPECT_THAT(db->check().value(), IsEmpty());
+  }
+  const auto outcome = tune_specs(list);
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  EXPECT_EQ(outcome->rows[0].candidates, 6);
+  EXPECT_EQ(outcome->rows[0].verified, 6);
+  EXPECT_FALSE(outcome->rows[0].config.empty());
+}
+
+}  // namespace
+}  // namespace kgen

@@ -1,0 +1,90 @@
+#include "tuner/stats.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+namespace kgen {
+namespace {
+
+// Skewed like timings: a floor plus an exponential tail.
+std::vector<double> timings(std::mt19937_64& random, std::size_t count, double floor, double tail) {
+  std::exponential_distribution<double> noise(1 / tail);
+  std::vector<double> samples;
+  for (std::size_t i = 0; i < count; ++i) samples.push_back(floor + noise(random));
+  return samples;
+}
+
+TEST(Stats, MedianOfOddEvenAndNone) {
+  EXPECT_EQ(median(std::vector<double>{3, 1, 2}), 2);
+  EXPECT_EQ(median(std::vector<double>{4, 1, 3, 2}), 2.5);
+  EXPECT_EQ(median(std::vector<double>{}), 0);
+}
+
+TEST(Stats, MedianDeviationIgnoresOneOutlier) {
+  EXPECT_EQ(median_deviation(std::vector<double>{10, 11, 12, 13, 1000}), 1);
+}
+
+TEST(Stats, FewSamplesHaveNoInterval) {
+  EXPECT_FALSE(median_interval(std::vector<double>{1, 2, 3, 4, 5}).known);
+  EXPECT_TRUE(median_interval(std::vector<double>{1, 2, 3, 4, 5, 6}).known);
+}
+
+TEST(Stats, IntervalOfTwentySamplesLeavesOutFiveOnEitherSide) {
+  std::vector<double> samples;
+  for (int i = 1; i <= 20; ++i) samples.push_back(i);
+  const MedianInterval interval = median_interval(samples);  // P(Binomial(20, 1/2) <= 5) = 0.0207
+  EXPECT_EQ(interval.low, 6);
+  EXPECT_EQ(interval.high, 15);
+}
+
+TEST(Stats, IntervalHoldsTheTrueMedianAtLeast95PercentOfTheTime) {
+  std::mt19937_64 random(1);
+  const double truth = 100 + 5 * std::log(2.0);
+  int inside = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const MedianInterval interval = median_interval(timings(random, 12, 100, 5));
+    inside += interval.low <= truth && truth <= interval.high;
+  }
+  EXPECT_GE(inside, 1900);
+}
+
+TEST(Stats, EqualPairsSayNothing) {
+  const std::vector<double> same{5, 5, 5, 5, 5, 5, 5, 5};
+  EXPECT_EQ(probability_not_smaller(same, same), 1);
+}
+
+TEST(Stats, SignedRankOfOneSidedPairsIsTheTextbookValue) {
+  // All nine differences favour a: W = 45, mean 22.5, variance 71.25 (distinct sizes), z = (45 - 22.5 - 0.5) / 8.44.
+  std::vector<double> a, b;
+  for (int i = 1; i <= 9; ++i) a.push_back(100), b.push_back(100 + i);
+  EXPECT_NEAR(probability_not_smaller(a, b), 0.0046, 0.0002);
+  EXPECT_NEAR(probability_not_smaller(b, a), 0.9967, 0.002);
+}
+
+TEST(Stats, AnIncumbentKeepsItsPlaceAgainstAnEqual) {
+  std::mt19937_64 random(2);
+  int replaced = 0;
+  for (int round = 0; round < 500; ++round)
+    replaced += significantly_faster(timings(random, 15, 100, 3), timings(random, 15, 100, 3));
+  EXPECT_LE(replaced, 5);  // p < 0.01
+}
+
+TEST(Stats, AnIncumbentGivesWayToThreePercent) {
+  std::mt19937_64 random(3);
+  int replaced = 0;
+  for (int round = 0; round < 200; ++round)
+    replaced += significantly_faster(timings(random, 15, 97, 1), timings(random, 15, 100, 1));
+  EXPECT_GE(replaced, 180);
+}
+
+TEST(Stats, AConsistentGainTooSmallToFeelChangesNothing) {
+  std::vector<double> challenger, incumbent;
+  for (int i = 0; i < 25; ++i) challenger.push_back(99.8), incumbent.push_back(100 + 0.001 * i);
+  EXPECT_LT(probability_not_smaller(challenger, incumbent), 0.01);
+  EXPECT_FALSE(significantly_faster(challenger, incumbent));
+}
+
+}  // namespace
+}  // namespace kgen

@@ -1,0 +1,114 @@
+#include "tuner/problem.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/hash.h"
+#include "base/text.h"
+
+namespace kgen {
+
+OpRecord op_record(const OpSpec& spec) {
+  OpRecord record{.signature = signature(*spec.op, spec.problem), .op = spec.op->name, .dims = {}, .dim_defaults = {}, .attributes = {}};
+  std::vector<std::string> dims, defaults, attributes;
+  for (const DimDef& dim : spec.op->dims) {
+    dims.push_back(dim.name);
+    defaults.push_back(dim.default_text);
+  }
+  for (const AttributeDef& attribute : spec.op->attributes) attributes.push_back(attribute.name + "=" + attribute.default_text);
+  record.dims = join(dims, ",");
+  record.dim_defaults = join(defaults, "\n");
+  record.attributes = join(attributes, " ");
+  return record;
+}
+
+ProblemRecord problem_record(const OpSpec& spec, const BoundPlan& bound) {
+  nlohmann::json dims = nlohmann::json::object();
+  for (const auto& [name, value] : spec.problem.dims) dims[name] = value;
+  return {.dims_key = dims_key(*spec.op, spec.problem), .dims_json = dims.dump(), .label = spec.problem.label,
+          .flops = bound.flops, .bytes = bound.bytes};
+}
+
+DeviceRecord device_record(const DeviceInfo& info) {
+  return {.arch = std::string(info.arch->name), .name = info.name, .driver = info.driver, .uuid = info.uuid,
+          .compute_units = info.compute_units, .memory_bytes = info.memory_bytes, .l2_bytes = info.l2_bytes,
+          .clock_khz = info.clock_khz};
+}
+
+bool writes_nothing(const BoundPlan& bound) {
+  for (const BoundParam& param : bound.params)
+    if ((param.role == Role::kOut || param.role == Role::kInOut) && param.present &&
+        std::find(param.shape.begin(), param.shape.end(), 0) == param.shape.end())
+      return false;
+  return true;
+}
+
+Result<std::string> code_file(const CodeObject& code) {
+  std::error_code error;
+  if (!code.path.empty() && std::filesystem::exists(code.path, error)) return code.path;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  if (error) return fail(ErrorKind::kIo, "no folder for temporary files: " + error.message());
+  const std::string path = (folder / ("kgen-" + code.hash)).string();
+  KGEN_CHECK_OK(write_file(path, {reinterpret_cast<const char*>(code.bytes.data()), code.bytes.size()}));
+  return path;
+}
+
+Result<CheckCase> reference_case(const OpSpec& spec, Arch arch, const KernelSource& reference, const CompileResult& compiled) {
+  if (compiled.status != CompileStatus::kCompiled)
+    return fail(ErrorKind::kCheckFailed,
+                fmt::format("the reference does not compile: {}; repeat with: {}",
+                            compiled.status == CompileStatus::kTimeout ? "time limit" : first_error(compiled.log), compiled.command));
+  KGEN_TRY(const std::string path, code_file(compiled.code));
+  return make_check_case(spec, arch, reference, path, 0);
+}
+
+PlanUsage plan_usage(const DeviceInfo& device, const BoundPlan& bound, const CodeObject& code) {
+  PlanUsage usage;
+  const auto most = [](int& into, int value) { into = std::max(into, value); };
+  const auto prune = [&](std::string why) {
+    if (usage.pruned.empty()) usage.pruned = std::move(why);
+  };
+  const int lds_limit = device.lds_per_block > 0 ? device.lds_per_block : device.arch->lds_limit;
+  for (const BoundStep& step : bound.steps) {
+    const auto at = std::find_if(code.kernels.begin(), code.kernels.end(), [&](const KernelUsage& k) { return k.kernel == step.kernel; });
+    const KernelUsage kernel = at == code.kernels.end() ? KernelUsage{.kernel = step.kernel} : *at;
+    const int lds = std::max(kernel.lds_bytes, 0) + static_cast<int>(step.lds_bytes);
+    most(usage.registers, kernel.registers);
+    most(usage.spills, kernel.spills);
+    most(usage.lds_bytes, lds);
+    if (lds > lds_limit) prune(fmt::format("LDS over the limit: {} uses {} bytes, the device has {}", step.kernel, lds, lds_limit));
+    const int block_limit = kernel.max_block > 0 ? std::min(kernel.max_block, device.arch->max_block) : device.arch->max_block;
+    if (static_cast<int>(step.block) > block_limit)
+      prune(fmt::format("block over the limit: {} has {} work-items, at most {}", step.kernel, step.block, block_limit));
+    if (kernel.spills > 0) prune(fmt::format("spills: {} keeps {} registers in memory", step.kernel, kernel.spills));
+    if (kernel.registers < 0) continue;
+    const Occupancy fit = occupancy(device.arch, kernel, static_cast<int>(step.block), static_cast<int>(step.lds_bytes));
+    if (usage.occupancy_waves < 0 || fit.waves < usage.occupancy_waves) usage.occupancy_waves = fit.waves;
+    if (fit.blocks == 0) prune(fmt::format("occupancy 0: no block of {} fits a compute unit (limit: {})", step.kernel, fit.limit));
+  }
+  return usage;
+}
+
+std::string repeat_line(const OpSpec& spec, const std::string& config, const std::string& device) {
+  std::string entry = "op: " + (spec.op->folder.empty() ? spec.op->name : spec.op->file);
+  for (const AttributeDef& attribute : spec.op->attributes) {
+    const auto at = spec.problem.attributes.find(attribute.name);
+    if (at == spec.problem.attributes.end() || attribute.fixed) continue;
+    const bool list = attribute.kind == AttributeDef::Kind::kList;
+    if (list && at->second.empty()) continue;
+    entry += fmt::format(", {}: {}", attribute.name, list ? "[" + at->second + "]" : at->second);
+  }
+  std::string dims;
+  for (const std::string& word : split(dims_key(*spec.op, spec.problem), ' ')) {
+    const auto equals = word.find('=');
+    if (equals == std::string::npos) continue;
+    dims += fmt::format("{}{}: {}", dims.empty() ? "" : ", ", word.substr(0, equals), word.substr(equals + 1));
+  }
+  return fmt::format("kgen verify <(echo '{{kgen: 1, ops: [{{{}, problems: [{{{}}}]}}]}}') --config '{}' --device {}", entry, dims,
+                     config, device);
+}
+
+}  // namespace kgen

@@ -1,0 +1,718 @@
+#include "tuner/session.h"
+
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <future>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+
+#include "base/text.h"
+#include "generator/emit.h"
+#include "generator/space.h"
+#include "tuner/problem.h"
+#include "tuner/search/strategy.h"
+#include "tuner/stats.h"
+#include "tuner/supervisor.h"
+
+namespace kgen {
+namespace {
+
+constexpr double kPollSeconds = 0.2;       // how often a stop request and the progress line are looked at
+constexpr std::size_t kPipeline = 2;       // candidates at the worker: one running, one on the way
+constexpr std::size_t kFinalists = 3;
+constexpr double kFinalistReach = 1.05;    // of the best median
+constexpr double kRaceUs = 400e3;          // device time that a race may take
+constexpr int kMinRounds = 9, kMaxRounds = 25;  // the signed-rank test cannot reach p < 0.01 below 7
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Finished compilations on their way from the pool's threads to the tuning thread, with a descriptor to wait on.
+class Finished {
+ public:
+  Finished() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+  ~Finished() { ::close(fd_); }
+  Finished(const Finished&) = delete;
+  Finished& operator=(const Finished&) = delete;
+
+  void push(std::int64_t ticket, Result<CompileResult> result) {
+    {
+      const std::lock_guard lock(mutex_);
+      items_.emplace_back(ticket, std::move(result));
+    }
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(fd_, &one, sizeof one);
+  }
+  std::vector<std::pair<std::int64_t, Result<CompileResult>>> take() {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const auto got = ::read(fd_, &count, sizeof count);
+    const std::lock_guard lock(mutex_);
+    return std::exchange(items_, {});
+  }
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+  std::mutex mutex_;
+  std::vector<std::pair<std::int64_t, Result<CompileResult>>> items_;
+};
+
+// A candidate between proposal and record.
+struct Item {
+  std::size_t index = 0;
+  Candidate candidate{};
+  KernelSource source{};
+  BoundPlan bound{};
+  CompileResult compiled{};
+  PlanUsage usage{};
+};
+
+// The last fresh trial of a candidate: same source text and compiler, so its result still holds.
+struct Known {
+  TrialRecord trial;
+  bool verified() const { return trial.status == TrialStatus::kTimed || trial.status == TrialStatus::kStoppedEarly; }
+};
+
+class Session {
+ public:
+  Session(const TuneRequest& request, Db& db, Compiler& compiler, const std::string& self,
+          const std::function<void(const TuneProgress&)>& progress, const std::atomic<bool>& stop)
+      : request_(request),
+        db_(db),
+        compiler_(compiler),
+        show_(progress),
+        stop_(stop),
+        supervisor_(self, request.device, request.candidate_timeout_seconds),
+        jobs_(request.jobs > 0 ? request.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))),
+        pool_(compiler, jobs_) {}
+
+  Result<TuneOutcome> run();
+
+ private:
+  struct Problem;  // the one in work
+
+  Result<std::unique_ptr<Problem>> open(const OpSpec&);
+  Result<void> work(Problem&, Problem* next);
+  Result<void> replay(Problem&);
+  Result<void> verify_ready(Problem&);
+  Result<void> search(Problem&, Problem* next);
+  Result<bool> propose(Problem&);
+  Result<void> propose_ahead(Problem&, Problem* next);
+  Result<void> take_compiled();
+  Result<void> send_ready(Problem&);
+  Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
+  Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*);
+  Result<void> conclude(Problem&);
+  Result<void> publish(Problem&, const std::string& config, bool is_default);
+  Result<Item> rebuild(Problem&, const std::string& config);
+  Result<TryResult> examine(Problem&, const Item&, TryRequest);
+  Result<std::vector<std::string>> reverify(Problem&, const std::vector<std::string>& configs);
+  bool out_of_budget(const Problem&) const;
+  void show(const Problem*, bool force);
+
+  const TuneRequest& request_;
+  Db& db_;
+  Compiler& compiler_;
+  const std::function<void(const TuneProgress&)>& show_;
+  const std::atomic<bool>& stop_;
+  Supervisor supervisor_;
+  Finished finished_;
+  const int jobs_;
+  CompilePool pool_;  // after finished_, which its threads write to
+
+  DeviceInfo device_;
+  std::int64_t device_id_ = 0;
+  std::string compiler_version_;
+  TimingMode timing_ = TimingMode::kCold;
+  std::map<std::pair<std::int64_t, bool>, std::int64_t> winners_;  // (problem, is_default) -> trial, on this device
+  std::int64_t next_ticket_ = 1;
+  std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
+  TuneOutcome outcome_;
+  TuneProgress progress_;
+  double start_ = now_seconds(), shown_ = 0;
+};
+
+struct Session::Problem {
+  explicit Problem(const OpSpec& s) : spec(s) {}
+
+  const OpSpec& spec;
+  std::int64_t id = 0;
+  bool nothing_to_launch = false;
+  KernelSource reference;
+  std::future<Result<CompileResult>> reference_code;
+  Space space;
+  Candidate default_candidate;
+  SearchSpace search_space;
+  std::unique_ptr<Strategy> strategy;
+  CheckCase check;
+  std::unordered_map<std::string, std::size_t> index;  // by config
+  std::map<std::string, Known> known;                  // by config
+  std::size_t budget = 0;                              // 0 = no limit
+  double seconds = 0;                                  // 0 = no limit
+  double start = now_seconds();
+  std::map<std::int64_t, Item> items;                  // in flight, by ticket
+  std::deque<std::int64_t> ready;                      // compiled, in order of their end
+  std::size_t compiling = 0;
+  std::int64_t planned = 0, proposed = 0;              // of this run
+  double best_us = 0;
+  std::string best_config;
+  std::string first_failure;                           // and how to repeat it
+  std::string blocked;                                 // why nothing can be verified
+  TuneOutcome::Row row;
+};
+
+void Session::show(const Problem* problem, bool force) {
+  const double now = now_seconds();
+  if (!show_ || (!force && now - shown_ < kPollSeconds)) return;
+  shown_ = now;
+  progress_.elapsed = now - start_;
+  const double done = static_cast<double>(progress_.proposed), planned = static_cast<double>(progress_.planned);
+  progress_.left = done > 0 && planned > done ? progress_.elapsed / done * (planned - done) : 0;
+  if (problem != nullptr) {
+    progress_.best_us = problem->best_us;
+    progress_.best_config = problem->best_config;
+  }
+  show_(progress_);
+}
+
+bool Session::out_of_budget(const Problem& problem) const {
+  if (stop_) return true;
+  if (problem.budget > 0 && problem.known.size() + problem.items.size() >= problem.budget) return true;
+  return problem.seconds > 0 && now_seconds() - problem.start >= problem.seconds;
+}
+
+// What the DB knows of this problem counts as if it had just been tried, as long as source and compiler are the same.
+Result<void> Session::replay(Problem& problem) {
+  KGEN_TRY(const std::vector<TrialRecord> trials, db_.trials(problem.id, device_id_));
+  std::unordered_map<std::string, std::string> source_hashes;
+  for (const TrialRecord& trial : trials) {
+    const auto at = problem.index.find(trial.config);
+    if (at == problem.index.end() || trial.compiler != compiler_version_) continue;
+    if (!trial.timing.empty() && trial.timing != request_.timing) continue;
+    auto [hash, added] = source_hashes.try_emplace(trial.config);
+    if (added)
+      if (const auto source = emit(problem.spec, device_.arch, problem.space.candidates[at->second])) hash->second = source->hash;
+    if (trial.source_hash == hash->second) problem.known[trial.config] = Known{trial};
+  }
+  for (const auto& [config, known] : problem.known) {
+    const double time = known.verified() ? known.trial.time_us.value_or(kFailed) : kFailed;
+    problem.strategy->report(problem.index.at(config), time);
+    if (known.trial.status == TrialStatus::kTimed && (problem.best_us == 0 || time < problem.best_us)) {
+      problem.best_us = time;
+      problem.best_config = config;
+    }
+    if (!known.verified() && problem.first_failure.empty()) problem.first_failure = known.trial.reason;
+  }
+  return {};
+}
+
+// Emits the next candidate and hands it to the compile pool. False: nothing to propose now.
+Result<bool> Session::propose(Problem& problem) {
+  const auto index = problem.strategy->propose();
+  if (!index) return false;
+  Item item{.index = *index, .candidate = problem.space.candidates[*index]};
+  ++problem.proposed;
+  ++progress_.proposed;
+  auto source = emit(problem.spec, device_.arch, item.candidate);
+  if (!source) {
+    KGEN_CHECK_OK(record(problem, item, TrialStatus::kCompileFailed, source.error().message, nullptr));
+    return true;
+  }
+  item.source = std::move(*source);
+  auto bound = kgen::bind(item.source.plan, problem.spec.problem.dims);
+  if (!bound) {
+    KGEN_CHECK_OK(record(problem, item, TrialStatus::kPruned, bound.error().message, nullptr));
+    return true;
+  }
+  item.bound = std::move(*bound);
+  const std::int64_t ticket = next_ticket_++;
+  ++problem.compiling;
+  pool_.submit(item.source.text, device_.arch,
+               [this, ticket](Result<CompileResult> result) { finished_.push(ticket, std::move(result)); });
+  problem.items.emplace(ticket, std::move(item));
+  return true;
+}
+
+// Keeps every core at work: with candidates of this problem, and when they run out with those of the next.
+Result<void> Session::propose_ahead(Problem& problem, Problem* next) {
+  const std::size_t ahead = static_cast<std::size_t>(jobs_) + kPipeline;
+  for (Problem* target : {&problem, next}) {
+    if (target == nullptr || target->nothing_to_launch) continue;
+    while (problem.compiling + problem.ready.size() + (next != nullptr ? next->items.size() : 0) < ahead && !out_of_budget(*target)) {
+      KGEN_TRY(const bool proposed, propose(*target));
+      if (!proposed) break;
+    }
+  }
+  return {};
+}
+
+Result<void> Session::take_compiled() {
+  for (auto& [number, result] : finished_.take()) {
+    const std::int64_t ticket = number;
+    const auto owner = std::find_if(open_.begin(), open_.end(), [&](const Problem* p) { return p->items.count(ticket) > 0; });
+    if (owner == open_.end()) continue;  // its problem has ended
+    Problem& problem = **owner;
+    --problem.compiling;
+    if (!result) return tl::unexpected(std::move(result.error()));
+    // Ctrl-C may reach the compilers too: what they report then is not the candidate's fault.
+    if (stop_) {
+      problem.items.erase(ticket);
+      continue;
+    }
+    Item& item = problem.items.at(ticket);
+    item.compiled = std::move(*result);
+    if (item.compiled.status == CompileStatus::kCompiled) {
+      ++progress_.compiled;
+      item.usage = plan_usage(device_, item.bound, item.compiled.code);
+      if (item.usage.pruned.empty()) {
+        problem.ready.push_back(ticket);
+        continue;
+      }
+      KGEN_CHECK_OK(record(problem, item, TrialStatus::kPruned, item.usage.pruned, nullptr));
+    } else {
+      const bool timeout = item.compiled.status == CompileStatus::kTimeout;
+      const std::string why = timeout ? "the compiler did not end within its time limit" : first_error(item.compiled.log);
+      if (problem.first_failure.empty()) problem.first_failure = why + "; repeat with: " + item.compiled.command;
+      KGEN_CHECK_OK(record(problem, item, timeout ? TrialStatus::kCompileTimeout : TrialStatus::kCompileFailed, why, nullptr));
+    }
+    problem.items.erase(ticket);
+  }
+  return {};
+}
+
+Result<void> Session::send_ready(Problem& problem) {
+  while (!problem.ready.empty() && supervisor_.outstanding() < kPipeline) {
+    const std::int64_t ticket = problem.ready.front();
+    problem.ready.pop_front();
+    const Item& item = problem.items.at(ticket);
+    KGEN_TRY(const std::string path, code_file(item.compiled.code));
+    supervisor_.submit({.ticket = ticket, .code_path = path, .bound = item.bound, .twice = false, .measure = true, .best_us = problem.best_us});
+  }
+  return {};
+}
+
+Result<void> Session::record(Problem& problem, const Item& item, TrialStatus status, std::string reason, const TryResult* result) {
+  TrialRecord trial;
+  trial.problem = problem.id;
+  trial.device = device_id_;
+  trial.config = item.candidate.key();
+  trial.status = status;
+  trial.reason = std::move(reason);
+  trial.source_hash = item.source.hash;
+  trial.op_hash = problem.spec.op->source_hash;
+  trial.compiler = compiler_version_;
+  trial.options = item.compiled.code.options;
+  trial.kgen_version = KGEN_VERSION;
+  trial.is_default = item.candidate == problem.default_candidate;
+  if (item.compiled.status == CompileStatus::kCompiled) trial.compile_seconds = item.compiled.code.compile_seconds;
+  const auto known_number = [](int value) { return value >= 0 ? std::optional<int>(value) : std::nullopt; };
+  trial.registers = known_number(item.usage.registers);
+  trial.spills = known_number(item.usage.spills);
+  trial.lds_bytes = known_number(item.usage.lds_bytes);
+  trial.occupancy_waves = known_number(item.usage.occupancy_waves);
+  if (result != nullptr) {
+    trial.verify_seconds = result->verify_seconds;
+    if (result->verdict.passed || status == TrialStatus::kWrong) {
+      trial.max_error_ratio = result->verdict.max_error_ratio;
+      trial.relative_l2 = result->verdict.relative_l2;
+    }
+    if (!result->timing.samples_us.empty()) {
+      trial.timing = request_.timing;
+      trial.time_us = result->timing.median_us;
+      trial.mad_us = result->timing.mad_us;
+      trial.samples_us.assign(result->timing.samples_us.begin(), result->timing.samples_us.end());
+    }
+  }
+  KGEN_TRY(trial.id, db_.record(trial));
+  const bool verified = status == TrialStatus::kTimed || status == TrialStatus::kStoppedEarly;
+  const bool first = problem.known.find(trial.config) == problem.known.end();
+  if (first) {
+    problem.strategy->report(item.index, verified ? trial.time_us.value_or(kFailed) : kFailed);
+    if (verified) ++outcome_.verified, ++progress_.verified;
+    if (status == TrialStatus::kTimed) ++progress_.timed;
+    if (!verified) ++progress_.failed;
+  }
+  if (status == TrialStatus::kTimed && trial.time_us && (problem.best_us == 0 || *trial.time_us < problem.best_us)) {
+    problem.best_us = *trial.time_us;
+    problem.best_config = trial.config;
+  }
+  if (!verified && problem.first_failure.empty()) problem.first_failure = trial.reason;
+  problem.known[trial.config] = Known{std::move(trial)};
+  return {};
+}
+
+Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryResult& result) {
+  const auto at = problem.items.find(ticket);
+  if (at == problem.items.end()) return {};
+  std::string reason = result.reason;
+  if (result.status == TrialStatus::kWrong)
+    reason += fmt::format("; input seed {}; repeat with: {}", supervisor_.seed(),
+                          repeat_line(problem.spec, at->second.candidate.key(), device_.id));
+  KGEN_CHECK_OK(record(problem, at->second, result.status, reason, &result));
+  problem.items.erase(at);
+  return {};
+}
+
+Result<void> Session::search(Problem& problem, Problem* next) {
+  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be timed right.
+  const bool turns = device_.arch->vendor == Vendor::kHost;
+  for (;;) {
+    if (!turns) {
+      KGEN_CHECK_OK(propose_ahead(problem, next));
+    } else if (supervisor_.outstanding() == 0 && problem.ready.empty()) {
+      KGEN_CHECK_OK(propose_ahead(problem, nullptr));
+    }
+    if ((!turns || problem.compiling == 0) && !stop_) KGEN_CHECK_OK(send_ready(problem));
+    show(&problem, false);
+    // After a stop only the candidate that runs now is waited for; the others are as if they had never been proposed.
+    // Otherwise: nothing was proposed above with nothing in flight, so the space or the budget is used up.
+    if (stop_ ? !supervisor_.drop_waiting() : problem.items.empty()) break;
+    auto ended = supervisor_.next(kPollSeconds, finished_.fd());
+    if (!ended && ended.error().kind == ErrorKind::kCheckFailed) {
+      problem.blocked = ended.error().message;
+      break;
+    }
+    if (!ended) return tl::unexpected(std::move(ended.error()));
+    if (*ended) KGEN_CHECK_OK(finish(problem, (*ended)->ticket, **ended));
+    KGEN_CHECK_OK(take_compiled());
+  }
+  problem.items.clear();
+  problem.ready.clear();
+  problem.compiling = 0;
+  return {};
+}
+
+Result<Item> Session::rebuild(Problem& problem, const std::string& config) {
+  Item item{.index = problem.index.at(config), .candidate = problem.space.candidates[problem.index.at(config)]};
+  KGEN_TRY(item.source, emit(problem.spec, device_.arch, item.candidate));
+  KGEN_TRY(item.bound, kgen::bind(item.source.plan, problem.spec.problem.dims));
+  KGEN_TRY(item.compiled, compiler_.compile(item.source.text, device_.arch));
+  if (item.compiled.status != CompileStatus::kCompiled)
+    return fail(ErrorKind::kInternal, fmt::format("{} compiled before and does not now: {}", config, first_error(item.compiled.log)));
+  item.usage = plan_usage(device_, item.bound, item.compiled.code);
+  return item;
+}
+
+Result<TryResult> Session::examine(Problem&, const Item& item, TryRequest request) {
+  request.ticket = next_ticket_++;
+  request.bound = item.bound;
+  KGEN_TRY(request.code_path, code_file(item.compiled.code));
+  const std::int64_t ticket = request.ticket;
+  supervisor_.submit(std::move(request));
+  for (;;) {
+    KGEN_TRY(const auto ended, supervisor_.next(kPollSeconds, -1));
+    if (ended && ended->ticket == ticket) return *ended;
+    show(nullptr, false);
+  }
+}
+
+// Checks candidates on inputs that they have not seen. Failures are recorded and left out of the answer.
+Result<std::vector<std::string>> Session::reverify(Problem& problem, const std::vector<std::string>& configs) {
+  std::vector<std::string> passed;
+  for (const std::string& config : configs) {
+    KGEN_TRY(const Item item, rebuild(problem, config));
+    KGEN_TRY(TryResult result, examine(problem, item, {.twice = true, .measure = false}));
+    if (result.verdict.passed) {
+      problem.known.at(config).trial.reason = result.reason;
+      passed.push_back(config);
+      continue;
+    }
+    KGEN_CHECK_OK(record(problem, item, result.status,
+                         fmt::format("on a second set of inputs (seed {}): {}; repeat with: {}", supervisor_.seed(), result.reason,
+                                     repeat_line(problem.spec, config, device_.id)),
+                         &result));
+  }
+  return passed;
+}
+
+Result<void> Session::publish(Problem& problem, const std::string& config, bool is_default) {
+  const TrialRecord& trial = problem.known.at(config).trial;
+  if (const auto at = winners_.find({problem.id, is_default}); at != winners_.end() && at->second == trial.id) return {};
+  KGEN_TRY(const Item item, rebuild(problem, config));
+  const CodeObject& code = item.compiled.code;
+  const WinnerRecord winner{.problem = problem.id, .device = device_id_, .trial = trial.id, .plan_json = plan_to_json(item.source.plan),
+                            .object_hash = code.hash, .is_default = is_default};
+  const ObjectRecord object{.hash = code.hash, .arch = std::string(device_.arch->name), .kind = std::string(code_kind(code.bytes)),
+                            .bytes = code.bytes};
+  KGEN_CHECK_OK(db_.publish(winner, object));
+  winners_[{problem.id, is_default}] = trial.id;
+  return {};
+}
+
+// Finalists: checked on fresh inputs, timed in turns, the winner published. An incumbent is one of them and stays unless a
+// challenger is significantly faster.
+Result<void> Session::conclude(Problem& problem) {
+  const auto incumbent_of = [&]() -> std::string {
+    const auto at = winners_.find({problem.id, false});
+    if (at == winners_.end()) return "";
+    for (const auto& [config, known] : problem.known)
+      if (known.trial.id == at->second && known.verified()) return config;
+    return "";  // stale: its source or compiler has changed
+  };
+  const std::string incumbent = incumbent_of();
+  const auto by_time = [&] {
+    std::vector<std::string> configs;
+    for (const auto& [config, known] : problem.known)
+      if (known.trial.status == TrialStatus::kTimed) configs.push_back(config);
+    std::sort(configs.begin(), configs.end(), [&](auto& a, auto& b) {
+      return *problem.known.at(a).trial.time_us < *problem.known.at(b).trial.time_us;
+    });
+    return configs;
+  };
+
+  std::string winner;
+  if (stop_) {
+    // No time for finals; without an incumbent the best so far is better than nothing. The next run holds the finals.
+    const auto configs = by_time();
+    winner = incumbent.empty() && !configs.empty() ? configs.front() : incumbent;
+  } else {
+    while (winner.empty()) {
+      std::vector<std::string> finalists;
+      for (const std::string& config : by_time()) {
+        const double best = *problem.known.at(by_time().front()).trial.time_us;
+        if (finalists.size() < kFinalists && *problem.known.at(config).trial.time_us <= kFinalistReach * best) finalists.push_back(config);
+      }
+      if (finalists.empty()) break;
+      const bool news = incumbent.empty() || std::any_of(finalists.begin(), finalists.end(), [&](auto& config) {
+                          return problem.known.at(config).trial.id > problem.known.at(incumbent).trial.id;
+                        });
+      if (!news) {
+        winner = incumbent;
+        break;
+      }
+      if (!incumbent.empty() && std::find(finalists.begin(), finalists.end(), incumbent) == finalists.end())
+        finalists.push_back(incumbent);
+      problem.check.seed = supervisor_.seed();  // the next set-up takes the one after it
+      supervisor_.use(problem.check, timing_);
+      auto checked = reverify(problem, finalists);
+      if (!checked && checked.error().kind == ErrorKind::kCheckFailed) {
+        problem.blocked = checked.error().message;
+        return {};
+      }
+      if (!checked) return tl::unexpected(std::move(checked.error()));
+      if (checked->empty()) continue;  // the next best are looked at
+      finalists = std::move(*checked);
+      winner = finalists.front();
+      if (finalists.size() == 1) break;
+
+      RaceRequest race;
+      std::vector<Item> items;
+      double round_us = 0;
+      for (const std::string& config : finalists) {
+        KGEN_TRY(Item item, rebuild(problem, config));
+        KGEN_TRY(const std::string path, code_file(item.compiled.code));
+        race.candidates.push_back({.ticket = 0, .code_path = path, .bound = item.bound});
+        items.push_back(std::move(item));
+        round_us += *problem.known.at(config).trial.time_us;
+      }
+      race.rounds = static_cast<int>(std::clamp(kRaceUs / round_us, double(kMinRounds), double(kMaxRounds)));
+      const auto samples = supervisor_.race(race);
+      if (!samples && samples.error().kind != ErrorKind::kCheckFailed) return tl::unexpected(samples.error());
+      if (!samples) break;  // the fastest of the search, checked twice, wins without a race
+      std::size_t best = 0;
+      for (std::size_t i = 1; i < finalists.size(); ++i)
+        if (median((*samples)[i]) < median((*samples)[best])) best = i;
+      if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
+        const auto i = static_cast<std::size_t>(at - finalists.begin());
+        if (best != i && !significantly_faster((*samples)[best], (*samples)[i])) best = i;
+      }
+      // The winner's row comes last: rows after a winner's are news to the next run.
+      std::vector<std::size_t> order(finalists.size());
+      for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+      std::swap(order[best], order.back());
+      for (std::size_t i : order) {
+        TryResult result;
+        result.verdict.passed = true;
+        const TrialRecord& before = problem.known.at(finalists[i]).trial;
+        result.verdict.max_error_ratio = before.max_error_ratio.value_or(0);
+        result.verdict.relative_l2 = before.relative_l2.value_or(0);
+        result.verify_seconds = before.verify_seconds.value_or(0);
+        result.timing.samples_us = (*samples)[i];
+        result.timing.median_us = median((*samples)[i]);
+        result.timing.mad_us = median_deviation((*samples)[i]);
+        std::string reason = fmt::format("finalist: timed in turns with {} others, inputs of seed {}", finalists.size() - 1, supervisor_.seed());
+        if (!before.reason.empty()) reason += "; " + before.reason;
+        KGEN_CHECK_OK(record(problem, items[i], TrialStatus::kTimed, reason, &result));
+      }
+      winner = finalists[best];
+    }
+  }
+
+  if (!winner.empty()) {
+    KGEN_CHECK_OK(publish(problem, winner, false));
+    const TrialRecord& trial = problem.known.at(winner).trial;
+    problem.row.config = winner;
+    problem.row.time_us = trial.time_us.value_or(0);
+    problem.row.mad_us = trial.mad_us.value_or(0);
+  }
+  // The default candidate also serves shapes that were never tuned; where it does not work, the winner does.
+  const auto at = problem.known.find(problem.default_candidate.key());
+  const bool default_works = at != problem.known.end() && at->second.verified();
+  if (default_works) problem.row.default_us = at->second.trial.time_us.value_or(0);
+  if (!winner.empty()) {
+    std::string serves = winner;
+    if (default_works && at->first != winner) {
+      const auto published = winners_.find({problem.id, true});
+      const bool done = published != winners_.end() && published->second == at->second.trial.id;
+      if (done || stop_) {
+        serves = done ? at->first : winner;
+      } else {
+        auto checked = reverify(problem, {at->first});
+        if (!checked) return tl::unexpected(std::move(checked.error()));
+        if (!checked->empty()) serves = at->first;
+      }
+    }
+    KGEN_CHECK_OK(publish(problem, serves, true));
+  }
+  return {};
+}
+
+// Everything about a problem that needs no device; its reference and first candidates start to compile.
+Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
+  auto opened = std::make_unique<Problem>(spec);
+  Problem& problem = *opened;
+  problem.row.op = spec.op->name;
+  problem.row.signature = signature(*spec.op, spec.problem);
+  problem.row.dims_key = dims_key(*spec.op, spec.problem);
+  problem.row.label = spec.problem.label;
+  KGEN_TRY(problem.reference, emit_reference(spec, device_.arch));
+  KGEN_TRY(const BoundPlan reference_bound, kgen::bind(problem.reference.plan, spec.problem.dims));
+  if (writes_nothing(reference_bound)) {
+    problem.nothing_to_launch = true;
+    problem.row.note = "nothing to launch";
+    return opened;
+  }
+  KGEN_TRY(problem.space, enumerate(spec, device_.arch));
+  KGEN_TRY(problem.default_candidate, default_candidate(spec, device_.arch));
+  for (std::size_t i = 0; i < problem.space.candidates.size(); ++i) problem.index.emplace(problem.space.candidates[i].key(), i);
+  problem.search_space = make_search_space(problem.space.candidates, problem.default_candidate);
+  problem.budget = static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
+  problem.seconds = request_.budget.seconds;
+  KGEN_TRY(problem.strategy, make_strategy(request_.strategy, problem.search_space, request_.seed, problem.budget));
+
+  KGEN_TRY(const KernelSource default_source, emit(spec, device_.arch, problem.default_candidate));
+  KGEN_TRY(const BoundPlan default_bound, kgen::bind(default_source.plan, spec.problem.dims));
+  problem.row.flops = default_bound.flops;
+  problem.row.bytes = default_bound.bytes;
+  KGEN_TRY(problem.id, db_.intern_problem(op_record(spec), problem_record(spec, default_bound)));
+  if (request_.fresh) {
+    KGEN_CHECK_OK(db_.forget(problem.id, device_id_));
+    winners_.erase({problem.id, false});
+    winners_.erase({problem.id, true});
+  }
+  KGEN_CHECK_OK(replay(problem));
+  const std::size_t size = problem.space.candidates.size();
+  const std::size_t wanted = problem.budget > 0 ? std::min(problem.budget, size) : size;
+  problem.planned = static_cast<std::int64_t>(wanted - std::min(wanted, problem.known.size()));
+  progress_.planned += problem.planned;
+
+  auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
+  problem.reference_code = promise->get_future();
+  pool_.submit(problem.reference.text, device_.arch, [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); });
+  return opened;
+}
+
+// Waits for the compiled reference and makes it the supervisor's problem.
+Result<void> Session::verify_ready(Problem& problem) {
+  while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready) show(&problem, false);
+  auto code = problem.reference_code.get();
+  if (!code) return tl::unexpected(std::move(code.error()));
+  auto check = reference_case(problem.spec, device_.arch, problem.reference, *code);
+  if (!check && check.error().kind == ErrorKind::kCheckFailed) {
+    problem.blocked = check.error().message;
+    return {};
+  }
+  if (!check) return tl::unexpected(std::move(check.error()));
+  problem.check = std::move(*check);
+  problem.check.seed = request_.seed * 1000;
+  problem.check.rotate = timing_ == TimingMode::kGraph;
+  supervisor_.use(problem.check, timing_);
+  return {};
+}
+
+Result<void> Session::work(Problem& problem, Problem* next) {
+  if (problem.nothing_to_launch) return {};
+  problem.start = now_seconds();
+  progress_.current = problem.row.label.empty() ? problem.row.dims_key : problem.row.label + " " + problem.row.dims_key;
+  show(&problem, true);
+  KGEN_CHECK_OK(propose_ahead(problem, nullptr));
+  KGEN_CHECK_OK(verify_ready(problem));
+  if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem, next));
+  if (problem.blocked.empty()) KGEN_CHECK_OK(conclude(problem));
+  progress_.planned += problem.proposed - problem.planned;
+
+  problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
+  for (const auto& [config, entry] : problem.known) problem.row.verified += entry.verified();
+  if (!problem.row.config.empty()) return {};
+  if (!problem.blocked.empty()) {
+    problem.row.note = "not verified: " + problem.blocked;
+  } else if (stop_) {
+    problem.row.note = "stopped before a candidate was timed";
+    return {};
+  } else {
+    problem.row.note = "all candidates failed: " + problem.first_failure;
+  }
+  outcome_.any_failed = true;
+  return {};
+}
+
+Result<TuneOutcome> Session::run() {
+  KGEN_TRY(timing_, find_timing(request_.timing));
+  KGEN_CHECK_OK(make_strategy(request_.strategy, SearchSpace{}, 0, 0).map([](auto&&) {}));
+  KGEN_TRY(device_, supervisor_.start());
+  outcome_.device_name = device_.name;
+  outcome_.arch = std::string(device_.arch->name);
+  // All bad input is found before any work is done.
+  for (const OpSpec& spec : request_.specs) KGEN_CHECK_OK(enumerate(spec, device_.arch, 1).map([](auto&&) {}));
+  KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
+  KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
+  KGEN_TRY(const std::vector<WinnerRow> winners, db_.winners());
+  for (const WinnerRow& row : winners)
+    if (row.winner.device == device_id_) winners_[{row.winner.problem, row.winner.is_default}] = row.winner.trial;
+
+  progress_.problems = request_.specs.size();
+  std::unique_ptr<Problem> problem, next;
+  for (std::size_t i = 0; i < request_.specs.size() && !stop_; ++i) {
+    problem = std::move(next);
+    if (!problem) {
+      KGEN_TRY(problem, open(request_.specs[i]));
+    }
+    if (i + 1 < request_.specs.size()) {
+      KGEN_TRY(next, open(request_.specs[i + 1]));
+      // The same problem twice in a row: the second must see what the first records.
+      if (next->id == problem->id && next->id != 0) {
+        progress_.planned -= next->planned;
+        next.reset();
+      }
+    }
+    open_ = {problem.get()};
+    if (next) open_.push_back(next.get());
+    KGEN_CHECK_OK(work(*problem, next.get()));
+    outcome_.rows.push_back(std::move(problem->row));
+    ++progress_.problems_done;
+    show(nullptr, true);
+  }
+  outcome_.interrupted = stop_;
+  outcome_.wall_seconds = now_seconds() - start_;
+  outcome_.gpu_busy_seconds = supervisor_.busy_seconds();
+  outcome_.peak_bytes_per_second = supervisor_.bandwidth();
+  return outcome_;
+}
+
+}  // namespace
+
+Result<TuneOutcome> tune(const TuneRequest& request, Db& db, Compiler& compiler, const std::string& self,
+                         const std::function<void(const TuneProgress&)>& progress, const std::atomic<bool>& stop) {
+  return Session(request, db, compiler, self, progress, stop).run();
+}
+
+}  // namespace kgen

@@ -1,0 +1,145 @@
+// `kgen verify`: candidates of a spec, or winners of a DB, through the same worker and checks as in tuning.
+#include <fmt/format.h>
+
+#include "base/text.h"
+#include "generator/emit.h"
+#include "generator/space.h"
+#include "tuner/problem.h"
+#include "tuner/session.h"
+#include "tuner/supervisor.h"
+
+namespace kgen {
+namespace {
+
+constexpr double kTimeoutSeconds = 60;
+
+class Verifier {
+ public:
+  Verifier(const std::string& device, Compiler& compiler, const std::string& self)
+      : compiler_(compiler), supervisor_(self, device, kTimeoutSeconds) {}
+
+  Result<void> start() {
+    KGEN_TRY(device_, supervisor_.start());
+    return {};
+  }
+  const DeviceInfo& device() const { return device_; }
+
+  // Errors are those that end the run; a candidate that fails, or whose reference does not run, is a row.
+  Result<VerifyRow> check(const OpSpec& spec, const std::string& config, const BoundPlan& bound, const CodeObject& code) {
+    VerifyRow row{.signature = signature(*spec.op, spec.problem), .dims_key = dims_key(*spec.op, spec.problem), .config = config,
+                  .passed = false, .detail = {}};
+    if (writes_nothing(bound)) {
+      row.passed = true;
+      row.detail = "nothing to launch";
+      return row;
+    }
+    const auto not_run = [&](const Error& error) -> Result<VerifyRow> {
+      if (error.kind != ErrorKind::kCheckFailed) return tl::unexpected(error);
+      row.detail = "not verified: " + error.message;
+      return row;
+    };
+    KGEN_TRY(const KernelSource reference, emit_reference(spec, device_.arch));
+    KGEN_TRY(const CompileResult compiled, compiler_.compile(reference.text, device_.arch));
+    auto check = reference_case(spec, device_.arch, reference, compiled);
+    if (!check) return not_run(check.error());
+    check->seed = seed_++;
+    supervisor_.use(std::move(*check), TimingMode::kCold);
+    TryRequest request{.ticket = ++ticket_, .twice = true, .measure = false};
+    request.bound = bound;
+    KGEN_TRY(request.code_path, code_file(code));
+    supervisor_.submit(std::move(request));
+    for (;;) {
+      const auto ended = supervisor_.next(1, -1);
+      if (!ended) return not_run(ended.error());
+      if (!*ended) continue;
+      const TryResult& result = **ended;
+      row.passed = result.verdict.passed;
+      row.max_error_ratio = result.verdict.max_error_ratio;
+      row.relative_l2 = result.verdict.relative_l2;
+      row.detail = result.reason.empty() ? supervisor_.method() : result.reason;
+      if (!row.passed)
+        row.detail = fmt::format("{}: {}; input seed {}; repeat with: {}", status_name(result.status), result.reason, supervisor_.seed(),
+                                 repeat_line(spec, config, device_.id));
+      return row;
+    }
+  }
+
+ private:
+  Compiler& compiler_;
+  Supervisor supervisor_;
+  DeviceInfo device_;
+  std::uint64_t seed_ = 1;
+  std::int64_t ticket_ = 0;
+};
+
+// The problem that a DB row is about, from its signature and dims.
+Result<OpSpec> spec_of(const WinnerRow& row) {
+  OpSpec spec;
+  KGEN_TRY(spec.op, load_op(row.op.op));
+  std::vector<std::pair<std::string, std::string>> words;
+  for (const std::string& word : split(row.op.signature + " " + row.problem.dims_key, ' '))
+    if (const auto equals = word.find('='); equals != std::string::npos) words.emplace_back(word.substr(0, equals), word.substr(equals + 1));
+  KGEN_TRY(spec.problem, make_problem(*spec.op, words));
+  return spec;
+}
+
+}  // namespace
+
+Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>& specs, const std::string& config, const std::string& device,
+                                            Compiler& compiler, const std::string& self) {
+  Verifier verifier(device, compiler, self);
+  KGEN_CHECK_OK(verifier.start());
+  const Arch arch = verifier.device().arch;
+  std::vector<VerifyRow> rows;
+  for (const OpSpec& spec : specs) {
+    KGEN_TRY(const Candidate candidate, config.empty() ? default_candidate(spec, arch) : parse_candidate(spec, arch, config));
+    KGEN_TRY(const KernelSource source, emit(spec, arch, candidate));
+    KGEN_TRY(const BoundPlan bound, kgen::bind(source.plan, spec.problem.dims));
+    KGEN_TRY(const CompileResult compiled, compiler.compile(source.text, arch));
+    if (compiled.status != CompileStatus::kCompiled) {
+      rows.push_back({.signature = signature(*spec.op, spec.problem), .dims_key = dims_key(*spec.op, spec.problem),
+                      .config = candidate.key(), .passed = false,
+                      .detail = fmt::format("{}; repeat with: {}", compiled.status == CompileStatus::kTimeout
+                                                                       ? "the compiler did not end within its time limit"
+                                                                       : first_error(compiled.log),
+                                            compiled.command)});
+      continue;
+    }
+    KGEN_TRY(VerifyRow row, verifier.check(spec, candidate.key(), bound, compiled.code));
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, const std::string& device, Compiler& compiler,
+                                         const std::string& self) {
+  Verifier verifier(device, compiler, self);
+  KGEN_CHECK_OK(verifier.start());
+  KGEN_TRY(const std::vector<WinnerRow> winners, db.winners());
+  std::vector<VerifyRow> rows;
+  for (const WinnerRow& winner : winners) {
+    if (winner.device.arch != verifier.device().arch->name) continue;  // code of another architecture does not run here
+    if (!op_glob.empty() && !glob_match(op_glob, winner.op.op)) continue;
+    VerifyRow refused{.signature = winner.op.signature, .dims_key = winner.problem.dims_key, .config = winner.trial.config,
+                      .passed = false, .detail = {}};
+    const auto run = [&]() -> Result<VerifyRow> {
+      KGEN_TRY(const OpSpec spec, spec_of(winner));
+      KGEN_TRY(const Plan plan, plan_from_json(winner.winner.plan_json));
+      KGEN_TRY(const BoundPlan bound, kgen::bind(plan, spec.problem.dims));
+      KGEN_TRY(ObjectRecord object, db.object(winner.winner.object_hash));
+      CodeObject code;
+      code.hash = object.hash;
+      code.bytes = std::move(object.bytes);
+      return verifier.check(spec, winner.trial.config, bound, code);
+    };
+    auto row = run();
+    if (!row && (row.error().kind == ErrorKind::kDevice || row.error().kind == ErrorKind::kNoCompiler ||
+                 row.error().kind == ErrorKind::kNoDevice))
+      return tl::unexpected(std::move(row.error()));
+    if (!row) refused.detail = "not verified: " + row.error().message;
+    rows.push_back(row ? std::move(*row) : std::move(refused));
+  }
+  return rows;
+}
+
+}  // namespace kgen
