@@ -1,19 +1,21 @@
 // gemm for few rows of A (m <= rows_m <= 16): streams B once at memory speed; A stays in the cache or in LDS.
 //
-//   block (one split of K, one batch)           nk: a wave holds rows_per_wave rows of B     kn: lanes_n lanes side by side
-//   ┌──────────────┬──────────────┐             k →  lane 0   lane 1   …                     n →  lane 0  lane 1 … lanes_n-1
-//   │ wave (0,0)   │ wave (1,0)   │ wave_k 0    row  ████████ ████████ (vec elements each)   k    ██████  ██████
-//   │ wave (0,1)   │ wave (1,1)   │ wave_k 1    row  ████████ ████████                       k+1  ██████  ██████  lanes_n …
-//   └──────────────┴──────────────┘             a lane: rows_per_wave*unroll loads in flight  a lane: unroll loads in flight
+//   block (one split of K, one batch)           nk: a wave holds rows_per_wave rows of B     kn: lanes_n lanes side by
+//   side ┌──────────────┬──────────────┐             k →  lane 0   lane 1   …                     n →  lane 0  lane 1 …
+//   lanes_n-1 │ wave (0,0)   │ wave (1,0)   │ wave_k 0    row  ████████ ████████ (vec_b elements each)   k    ██████
+//   ██████ │ wave (0,1)   │ wave (1,1)   │ wave_k 1    row  ████████ ████████                       k+1  ██████  ██████
+//   lanes_n … └──────────────┴──────────────┘             a lane: rows_per_wave*unroll loads in flight  a lane: unroll
+//   loads in flight
 //     wave_n: columns
 //
 // Each lane sums its own k in fp32 for every column it holds times rows_m; lanes are summed by shuffles, the waves_k
 // waves of a column through LDS in order, the split_k blocks by split_k_reduce: the same bits on every run.
-// A step's registers are loaded again for the next iteration as soon as they are added, so the loads in flight stay constant.
+// A step's registers are loaded again for the next iteration as soon as they are added, so the loads in flight stay
+// constant.
 //
-// Legality: rows of B (and of A, for nk) start at multiples of vec elements; k < 2^31; waves_n, waves_k, rows_m,
-// rows_per_wave, vec, lanes_n powers of two; for kn, n is a multiple of vec. k need be no multiple of anything: a step that not
-// all lanes have is masked, the last k % vec elements are added one a lane.
+// Legality: rows of B (and of A, for nk) start at multiples of vec_b elements; k < 2^31; waves_n, waves_k, rows_m,
+// rows_per_wave, vec_b, lanes_n powers of two; for kn, n is a multiple of vec_b. k need be no multiple of anything: a
+// step that not all lanes have is masked, the last k % vec_b elements are added one a lane.
 #pragma once
 #include "epilogue.h"
 #include "gemm_types.h"
@@ -26,17 +28,18 @@ namespace skinny {
 template <class C>
 struct Shape {
   static constexpr bool kNk = C::b_layout == b_layout::nk;
-  static constexpr int kLanesN = kNk ? 1 : C::lanes_n;           // lanes side by side along n
-  static constexpr int kLaneColumns = kNk ? C::rows_per_wave : C::vec;  // columns of a lane
-  static constexpr int kColumns = C::waves_n * kLanesN * kLaneColumns;  // of a block
-  static constexpr int kStep = kNk ? kWaveSize * C::vec : kWaveSize / kLanesN;  // k that one load of each lane covers
+  static constexpr int kLanesN = kNk ? 1 : C::lanes_n;                            // lanes side by side along n
+  static constexpr int kLaneColumns = kNk ? C::rows_per_wave : C::vec_b;          // columns of a lane
+  static constexpr int kColumns = C::waves_n * kLanesN * kLaneColumns;            // of a block
+  static constexpr int kStep = kNk ? kWaveSize * C::vec_b : kWaveSize / kLanesN;  // k that one load of each lane covers
   static constexpr int kIteration = C::unroll * kStep;
   static constexpr int kThreads = C::waves_n * C::waves_k * kWaveSize;
   static constexpr int kValues = kLaneColumns * C::rows_m;  // sums of a lane: [column][row of A]
   static constexpr int kSumsBytes = (C::waves_k * C::rows_m * kColumns * int(sizeof(float)) + 15) / 16 * 16;
 };
 
-// N elements as they lie in memory, in 32-bit words: a compiler that sees 16-bit elements gives each a register of its own.
+// N elements as they lie in memory, in 32-bit words: a compiler that sees 16-bit elements gives each a register of its
+// own.
 template <class T, int N>
 struct Packed {
   static constexpr int kWords = N * int(sizeof(T)) >= 4 ? N * int(sizeof(T)) / 4 : 1;
@@ -61,9 +64,9 @@ KGEN_DEVICE Packed<T, N> load_or_zero(const T* p, bool exists) {
   return v;
 }
 
-// Sums v[0 .. kCount-1] over the lanes that differ in the bits kMask … kLow of their number. Each step gives half of the
-// values away, so the sums end up spread over the lanes: this lane's are v[0 …], from index `first` on. Where there are
-// fewer values than lanes, `writer` is left true in one lane of each value.
+// Sums v[0 .. kCount-1] over the lanes that differ in the bits kMask … kLow of their number. Each step gives half of
+// the values away, so the sums end up spread over the lanes: this lane's are v[0 …], from index `first` on. Where there
+// are fewer values than lanes, `writer` is left true in one lane of each value.
 template <int kCount, int kMask, int kLow>
 KGEN_DEVICE void reduce_lanes(float* v, int lane, int& first, bool& writer) {
   if constexpr (kMask >= kLow) {
@@ -101,13 +104,13 @@ struct Rows {
   KGEN_DEVICE void stage(int count) {
     using S = Shape<C>;
     T* staged = lds<T>(S::kSumsBytes);
-    const int whole = S::kNk ? count / C::vec * C::vec : 0;
-    const int pitch = (count + C::vec - 1) / C::vec * C::vec;
+    const int whole = S::kNk ? count / C::vec_b * C::vec_b : 0;
+    const int pitch = (count + C::vec_b - 1) / C::vec_b * C::vec_b;
     KGEN_UNROLL
     for (int m = 0; m < C::rows_m; ++m) {
       T* to = staged + m * pitch;
-      for (int i = thread_x() * C::vec; i < whole; i += S::kThreads * C::vec)
-        store_vec<T, C::vec>(to + i, load_vec<T, C::vec>(row[m] + i));
+      for (int i = thread_x() * C::vec_b; i < whole; i += S::kThreads * C::vec_b)
+        store_vec<T, C::vec_b>(to + i, load_vec<T, C::vec_b>(row[m] + i));
       for (int i = whole + thread_x(); i < count; i += S::kThreads) to[i] = row[m][i];
       row[m] = to;
     }
@@ -115,14 +118,14 @@ struct Rows {
   }
 };
 
-// B [n, k]: a step is one vector of vec consecutive k in each lane, of each of rows_per_wave rows.
+// B [n, k]: a step is one vector of vec_b consecutive k in each lane, of each of rows_per_wave rows.
 template <class C, class T>
 struct StreamNk {
   using S = Shape<C>;
   static constexpr bool kAhead = !C::a_lds && C::rows_m * C::unroll <= 8;  // A is loaded with B, an iteration ahead
   struct Stage {
-    Packed<T, C::vec> weight[C::rows_per_wave];
-    Packed<T, C::vec> input[kAhead ? C::rows_m : 1];
+    Packed<T, C::vec_b> weight[C::rows_per_wave];
+    Packed<T, C::vec_b> input[kAhead ? C::rows_m : 1];
   };
   const T* row[C::rows_per_wave];
   Rows<C, T> a;
@@ -130,7 +133,7 @@ struct StreamNk {
 
   template <class P>
   KGEN_DEVICE StreamNk(const P& p, i64 batch, i64 k_begin, i64 column, int count)
-      : a(p, batch, k_begin), lane(lane_id()), whole(count / C::vec * C::vec) {
+      : a(p, batch, k_begin), lane(lane_id()), whole(count / C::vec_b * C::vec_b) {
     const T* b = p.b + batch * p.batch_stride_b + k_begin;
     KGEN_UNROLL
     for (int r = 0; r < C::rows_per_wave; ++r) row[r] = b + (column + r < p.n ? column + r : p.n - 1) * p.ldb;
@@ -141,26 +144,27 @@ struct StreamNk {
   // kEdge: a step that only the first lanes have.
   template <bool kEdge>
   KGEN_DEVICE void load(Stage& stage, int step) const {
-    const int k = step * S::kStep + lane * C::vec;
+    const int k = step * S::kStep + lane * C::vec_b;
     KGEN_UNROLL
-    for (int r = 0; r < C::rows_per_wave; ++r) stage.weight[r] = load_or_zero<C::vec>(row[r] + k, !kEdge || k < whole);
+    for (int r = 0; r < C::rows_per_wave; ++r)
+      stage.weight[r] = load_or_zero<C::vec_b>(row[r] + k, !kEdge || k < whole);
     if constexpr (kAhead) {
       KGEN_UNROLL
-      for (int m = 0; m < C::rows_m; ++m) stage.input[m] = load_or_zero<C::vec>(a.row[m] + k, !kEdge || k < whole);
+      for (int m = 0; m < C::rows_m; ++m) stage.input[m] = load_or_zero<C::vec_b>(a.row[m] + k, !kEdge || k < whole);
     }
   }
   template <bool kEdge>
   KGEN_DEVICE void add(const Stage& stage, int step, float (&sum)[S::kValues]) const {
-    const int k = step * S::kStep + lane * C::vec;
+    const int k = step * S::kStep + lane * C::vec_b;
     KGEN_UNROLL
     for (int m = 0; m < C::rows_m; ++m) {
-      Packed<T, C::vec> x;
+      Packed<T, C::vec_b> x;
       if constexpr (kAhead)
         x = stage.input[m];
       else
-        x = load_or_zero<C::vec>(a.row[m] + k, !kEdge || k < whole);
+        x = load_or_zero<C::vec_b>(a.row[m] + k, !kEdge || k < whole);
       KGEN_UNROLL
-      for (int e = 0; e < C::vec; ++e) {
+      for (int e = 0; e < C::vec_b; ++e) {
         const float value = x[e];
         KGEN_UNROLL
         for (int r = 0; r < C::rows_per_wave; ++r) {
@@ -170,7 +174,7 @@ struct StreamNk {
       }
     }
   }
-  // The last k % vec, one a lane.
+  // The last k % vec_b, one a lane.
   KGEN_DEVICE void add_tail(int count, float (&sum)[S::kValues]) const {
     const int k = whole + lane;
     if (k >= count) return;
@@ -186,12 +190,12 @@ struct StreamNk {
   }
 };
 
-// B [k, n]: a step is one k in each group of lanes_n lanes, vec consecutive columns a lane. n is a multiple of vec.
+// B [k, n]: a step is one k in each group of lanes_n lanes, vec_b consecutive columns a lane. n is a multiple of vec_b.
 template <class C, class T>
 struct StreamKn {
   using S = Shape<C>;
   struct Stage {
-    Packed<T, C::vec> weight;
+    Packed<T, C::vec_b> weight;
   };
   const T* b;
   i64 ldb;
@@ -200,7 +204,7 @@ struct StreamKn {
 
   template <class P>
   KGEN_DEVICE StreamKn(const P& p, i64 batch, i64 k_begin, i64 column, int elements)
-      : b(p.b + batch * p.batch_stride_b + k_begin * p.ldb + (column < p.n ? column : p.n - C::vec)),
+      : b(p.b + batch * p.batch_stride_b + k_begin * p.ldb + (column < p.n ? column : p.n - C::vec_b)),
         ldb(p.ldb),
         a(p, batch, k_begin),
         lane_k(lane_id() / S::kLanesN),
@@ -211,7 +215,7 @@ struct StreamKn {
   template <bool kEdge>
   KGEN_DEVICE void load(Stage& stage, int step) const {
     const int k = step * S::kStep + lane_k;
-    stage.weight = load_or_zero<C::vec>(b + k * ldb, !kEdge || k < count);
+    stage.weight = load_or_zero<C::vec_b>(b + k * ldb, !kEdge || k < count);
   }
   template <bool kEdge>
   KGEN_DEVICE void add(const Stage& stage, int step, float (&sum)[S::kValues]) const {
@@ -220,7 +224,7 @@ struct StreamKn {
     for (int m = 0; m < C::rows_m; ++m) {
       const float value = !kEdge || k < count ? to_float(a.row[m][k]) : 0.0f;
       KGEN_UNROLL
-      for (int e = 0; e < C::vec; ++e) {
+      for (int e = 0; e < C::vec_b; ++e) {
         float& s = sum[e * C::rows_m + m];
         s = fma_f(stage.weight[e], value, s);
       }
@@ -265,7 +269,8 @@ KGEN_DEVICE void gemm_skinny(const P& p) {
   const i64 chunk = ((p.k + C::split_k - 1) / C::split_k + S::kStep - 1) / S::kStep * S::kStep;
   const i64 k_begin = block_y() * chunk < p.k ? block_y() * chunk : p.k;
   const int count = int(p.k - k_begin < chunk ? p.k - k_begin : chunk);
-  const int local = (wave_n * S::kLanesN + lane % S::kLanesN) * S::kLaneColumns;  // this lane's first column of the block's
+  const int local =
+      (wave_n * S::kLanesN + lane % S::kLanesN) * S::kLaneColumns;  // this lane's first column of the block's
   const i64 block_column = i64(block_x()) * S::kColumns;
 
   float sum[S::kValues] = {};

@@ -1,5 +1,5 @@
-// One-time step of a plan with pack_b: B rewritten as [batch][round_up(n, tile_n)][round_up(k, tile_k)] with zeros in the
-// padding, so that the tile loop reads whole aligned tiles of "nk" B whatever its layout, strides and sizes were.
+// One-time step of a plan with pack_b: B rewritten as [batch][round_up(n, tile_n)][round_up(k, tile_k)] with zeros in
+// the padding, so that the tile loop reads whole aligned tiles of "nk" B whatever its layout, strides and sizes were.
 //
 // A work-item writes one 16-byte vector; grid = ceil_div(batch * n_pad * k_pad / (16 / element bytes), 256), one axis.
 #pragma once
