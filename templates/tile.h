@@ -67,6 +67,43 @@ struct MatrixSource {
   KGEN_DEVICE void advance() { base += step; }
 };
 
+// N elements as they lie in memory, in 32-bit words: a compiler that sees 16-bit elements gives each a register of its own.
+template <class T, int N>
+struct Packed {
+  static constexpr int kWords = N * int(sizeof(T)) >= 4 ? N * int(sizeof(T)) / 4 : 1;
+  Vec<u32, kWords> words;
+
+  static KGEN_DEVICE Packed load(const T* p) {
+    Packed v;
+    if constexpr (N * sizeof(T) >= 4)
+      v.words = load_vec<u32, kWords>(reinterpret_cast<const u32*>(p));
+    else
+      v.words[0] = bit_cast<u16>(*p);
+    return v;
+  }
+  KGEN_DEVICE void store(T* p) const {
+    if constexpr (N * sizeof(T) >= 4)
+      store_vec<u32, kWords>(reinterpret_cast<u32*>(p), words);
+    else
+      *p = bit_cast<T>(u16(words[0]));
+  }
+  KGEN_DEVICE void zero_unless(bool keep) {
+    KGEN_UNROLL
+    for (int i = 0; i < kWords; ++i) words[i] = keep ? words[i] : 0u;
+  }
+  // Bits of element i; those of a 16-bit one in the low half.
+  KGEN_DEVICE u32 bits(int i) const {
+    if constexpr (sizeof(T) == 4) return words[i];
+    return i % 2 ? words[i / 2] >> 16 : words[i / 2] & 0xffffu;
+  }
+  KGEN_DEVICE void set_bits(int i, u32 bits) {
+    if constexpr (sizeof(T) == 4)
+      words[i] = bits;
+    else
+      words[i / 2] = i % 2 ? words[i / 2] | bits << 16 : bits;
+  }
+};
+
 // Moves tiles of kOuter x kInner from a Source to LDS, kVec elements an access, kThreads work-items together.
 // kTransposed: LDS rows run along `outer`; a piece is then kSpan lines x kVec elements, written as kVec runs of kSpan.
 template <class Source, class Lds, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads, bool kTransposed>
@@ -104,51 +141,55 @@ struct TileLoader {
   }
   KGEN_DEVICE int k_of(int i, int s) const { return Source::kKMajor ? inner(i) : outer(i) + s; }
 
+  using Piece = Packed<T, kVec>;
+
   template <bool kMasked>
-  KGEN_DEVICE Vec<T, kVec> load_piece(int i, int s, int k_left) const {
+  KGEN_DEVICE Piece load_piece(int i, int s, int k_left) const {
     const int offset = source.offset(outer(i) + s, inner(i));
     if constexpr (!kMasked) {
-      return load_vec<T, kVec>(source.at(offset));
+      return Piece::load(source.at(offset));
     } else {
       const int k = k_of(i, s);
-      Vec<T, kVec> v = load_vec<T, kVec>(source.at(k < k_left ? offset : source.offset_at_first_k(offset, k)));
-      KGEN_UNROLL
-      for (int e = 0; e < kVec; ++e) v[e] = k < k_left ? v[e] : T{};
+      Piece v = Piece::load(source.at(k < k_left ? offset : source.offset_at_first_k(offset, k)));
+      v.zero_unless(k < k_left);
       return v;
     }
   }
 
-  static KGEN_DEVICE Lds to_lds(T x) {
-    if constexpr (kSame<T, Lds>)
-      return x;
-    else
-      return to_float(x);
+  // The bits of an element as an Lds.
+  static KGEN_DEVICE u32 to_lds(u32 bits) {
+    if constexpr (kSame<T, Lds>) return bits;
+    if constexpr (sizeof(T) == 4) return bits;
+    return bit_cast<u32>(to_float(bit_cast<T>(u16(bits))));
   }
 
-  KGEN_DEVICE void store_piece(int i, const Vec<T, kVec> (&v)[kSpan], int stage) const {
+  // Through runs of at most 16 bytes, which stay within a chunk of the layout.
+  KGEN_DEVICE void store_piece(int i, const Piece (&v)[kSpan], int stage) const {
     if constexpr (kTransposed) {
       KGEN_UNROLL
       for (int e = 0; e < kVec; ++e) {
-        Vec<Lds, kSpan> run;
+        Packed<Lds, kSpan> run;
         KGEN_UNROLL
-        for (int s = 0; s < kSpan; ++s) run[s] = to_lds(v[s][e]);
-        store_vec<Lds, kSpan>(lds<Lds>(stage + LdsLayout::offset(inner(i) + e, outer(i))), run);
+        for (int s = 0; s < kSpan; ++s) run.set_bits(s, to_lds(v[s].bits(e)));
+        run.store(lds<Lds>(stage + LdsLayout::offset(inner(i) + e, outer(i))));
       }
+    } else if constexpr (kSame<T, Lds>) {
+      v[0].store(lds<Lds>(stage + place(i, 0)));
     } else {
-      constexpr int kRun = kVec * int(sizeof(Lds)) <= 16 ? kVec : 16 / int(sizeof(Lds));  // within one chunk
+      constexpr int kRun = kVec * int(sizeof(Lds)) <= 16 ? kVec : 16 / int(sizeof(Lds));
       KGEN_UNROLL
       for (int part = 0; part < kVec; part += kRun) {
-        Vec<Lds, kRun> run;
+        Packed<Lds, kRun> run;
         KGEN_UNROLL
-        for (int e = 0; e < kRun; ++e) run[e] = to_lds(v[0][part + e]);
-        store_vec<Lds, kRun>(lds<Lds>(stage + place(i, part)), run);
+        for (int e = 0; e < kRun; ++e) run.set_bits(e, to_lds(v[0].bits(part + e)));
+        run.store(lds<Lds>(stage + place(i, part)));
       }
     }
   }
 
   // What is in flight between memory and LDS.
   struct Registers {
-    Vec<T, kVec> v[kCount][kSpan];
+    Piece v[kCount][kSpan];
   };
 
   template <bool kMasked>
@@ -172,7 +213,7 @@ struct TileLoader {
     KGEN_NO_UNROLL
     for (int i = 0; i < kCount; ++i) {
       if (!exists(i)) continue;
-      Vec<T, kVec> v[kSpan];
+      Piece v[kSpan];
       for (int s = 0; s < kSpan; ++s) v[s] = load_piece<kMasked>(i, s, k_left);
       store_piece(i, v, stage);
     }
