@@ -1,7 +1,9 @@
-// Lookup behind the C ABI, and behind `kgen lookup`: which kernel serves a shape, and why.
+// Lookup behind the C ABI, and behind `kgen lookup`: which kernel serves a shape, and why. The rule is in docs/lookup.md.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,13 +18,18 @@ std::string_view match_name(MatchKind);  // "none" "exact" "near" "default"
 
 struct Match {
   MatchKind kind = MatchKind::kNone;
-  std::string reason;                  // one line
+  std::string reason;                  // one line, without the kind's name in front
   const WinnerRow* row = nullptr;      // owned by the Dispatcher
   const Plan* plan = nullptr;          // owned by the Dispatcher
   BoundPlan bound;                     // for the asked shape
 };
 
-// All winners of a DB that may run on one architecture, in memory. Immutable, safe from any thread.
+// Whether a row that fits can be used (its code object is whole, say); the error's text becomes part of the reason and
+// the next match is tried.
+using RowFilter = std::function<Result<void>(const WinnerRow&)>;
+
+// All winners of a DB that may run on one architecture: the keys in memory, rows and plans read from the DB at first use.
+// The Db must stay where it is for as long as find() is called. Safe from any thread; calls take turns.
 class Dispatcher {
  public:
   // `arch` is an architecture's name; rows of other architectures are left out. Prefers rows tuned on a device of the
@@ -30,8 +37,10 @@ class Dispatcher {
   static Result<Dispatcher> load(Db&, std::string_view arch, std::string_view device_name);
   // Canonical signature from "dtype=bf16 …" words in any order (missing ones take the defaults recorded with the op).
   Result<std::string> signature(std::string_view op, std::string_view attributes) const;
-  // Exact, else near (rule in docs/lookup.md), else default, else none.
-  Match find(const std::string& signature, const Env& dims) const;
+  // A plan of the signature, for what all its plans share (operands, dims). kBadInput when this architecture has none.
+  Result<const Plan*> any_plan(const std::string& signature) const;
+  // Exact, else near, else default, else none.
+  Match find(const std::string& signature, const Env& dims, const RowFilter& filter = {}) const;
   Dispatcher(Dispatcher&&) noexcept;
   ~Dispatcher();
 

@@ -1,0 +1,497 @@
+#include "runtime/dispatcher.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <set>
+#include <unordered_map>
+
+#include "base/text.h"
+
+namespace kgen {
+namespace {
+
+// A near match may be this far away in all dims together, in powers of two (docs/lookup.md).
+constexpr double kNearLimit = 2;
+
+using Attributes = std::map<std::string, std::string, std::less<>>;
+
+// "gemm b_layout=nk epilogue=" → {b_layout: nk}; empty values and absent ones are the same.
+Attributes attributes_of(std::string_view signature) {
+  Attributes attributes;
+  for (const std::string& word : split(signature, ' ')) {
+    const std::size_t equals = word.find('=');
+    if (equals != std::string::npos && equals + 1 < word.size()) attributes[word.substr(0, equals)] = word.substr(equals + 1);
+  }
+  return attributes;
+}
+
+std::optional<std::int64_t> to_integer(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+// A dims_key with its words sorted, whatever order it was written in.
+std::string sorted_key(const std::string& key) {
+  std::vector<std::string> words = split(key, ' ');
+  if (std::is_sorted(words.begin(), words.end())) return key;
+  std::sort(words.begin(), words.end());
+  return join(words, " ");
+}
+
+std::string key_of(const Env& dims) {
+  std::vector<std::string> words;
+  for (const auto& [name, value] : dims) words.push_back(fmt::format("{}={}", name, value));
+  std::sort(words.begin(), words.end());
+  return join(words, " ");
+}
+
+Env dims_of(const std::string& key) {
+  Env dims;
+  for (const std::string& word : split(key, ' ')) {
+    const std::size_t equals = word.find('=');
+    if (equals == std::string::npos) continue;
+    if (const auto value = to_integer(std::string_view(word).substr(equals + 1))) dims[word.substr(0, equals)] = *value;
+  }
+  return dims;
+}
+
+// What a lookup needs at hand, and the rest once it is needed.
+struct Row {
+  std::int64_t id = 0;
+  std::string key;
+  bool is_default = false;
+  bool same_device = false;
+
+  struct Loaded {
+    WinnerRow row;
+    Plan plan;
+  };
+  std::unique_ptr<Loaded> loaded;  // stays where it is: matches point into it
+};
+
+// A shape as asked for: every dim, and those that differ from their defaults.
+struct Shape {
+  Env all;
+  Env given;
+};
+
+// The rows of one op record (a signature has several when its op's dims changed between tunings).
+class Group {
+ public:
+  explicit Group(OpRecord op) : op_(std::move(op)) {}
+
+  const OpRecord& op() const { return op_; }
+  std::vector<Row>& rows() { return rows_; }
+  void add(Row row) {
+    by_key_[row.key].push_back(rows_.size());
+    rows_.push_back(std::move(row));
+  }
+  std::vector<Row*> exact(const std::string& key) {
+    std::vector<Row*> found;
+    if (const auto it = by_key_.find(key); it != by_key_.end()) {
+      for (const std::size_t i : it->second) found.push_back(&rows_[i]);
+    }
+    return found;
+  }
+
+  // Fills in defaults.
+  Result<Shape> resolve(const Env& dims) {
+    KGEN_CHECK_OK(prepare());
+    for (const auto& [name, value] : dims) {
+      if (std::find(names_.begin(), names_.end(), name) == names_.end()) {
+        return fail(ErrorKind::kBadInput, fmt::format("{} has no dim '{}'{}", op_.op, name, did_you_mean(name, names_)));
+      }
+      if (value < 0) return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is negative ({})", name, value));
+    }
+    Shape shape;
+    Env env = symbols_;
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      const std::string& name = names_[i];
+      const auto given = dims.find(name);
+      std::optional<std::int64_t> standard;
+      if (!defaults_[i].text().empty()) {
+        KGEN_TRY(standard, defaults_[i].eval(env));
+      } else if (given == dims.end()) {
+        return fail(ErrorKind::kBadInput, fmt::format("dim '{}' of {} is missing", name, op_.op));
+      }
+      const std::int64_t value = given != dims.end() ? given->second : *standard;
+      if (standard != value) shape.given[name] = value;
+      shape.all[name] = env[name] = value;
+    }
+    return shape;
+  }
+
+  // Sum of |log2((asked+1)/(tuned+1))| over the dims that differ from their defaults in one of the two shapes: a dim that
+  // is at its default in both follows from the others.
+  Result<double> distance(const Shape& asked, const Row& row) {
+    const Env tuned = dims_of(row.key);
+    Env all;  // every dim of the tuned shape, only worked out where it matters
+    const auto term = [](std::int64_t a, std::int64_t b) {
+      return std::abs(std::log2((static_cast<double>(a) + 1) / (static_cast<double>(b) + 1)));
+    };
+    double sum = 0;
+    for (const auto& [name, value] : tuned) {
+      const auto it = asked.all.find(name);
+      if (it == asked.all.end()) return fail(ErrorKind::kBadInput, fmt::format("unknown dim '{}'", name));
+      sum += term(it->second, value);
+    }
+    for (const auto& [name, value] : asked.given) {
+      if (tuned.contains(name)) continue;
+      if (all.empty()) {
+        KGEN_TRY(Shape shape, resolve(tuned));
+        all = std::move(shape.all);
+      }
+      sum += term(value, all[name]);
+    }
+    return sum;
+  }
+
+ private:
+  // Parses the defaults and binds the names they read beside dims: attributes, and enumerators as themselves.
+  Result<void> prepare() {
+    if (prepared_) return {};
+    names_ = split(op_.dims, ',');
+    std::vector<std::string> texts = split(op_.dim_defaults, '\n');
+    texts.resize(names_.size());
+    const Attributes attributes = attributes_of(op_.signature);
+    std::vector<std::string> known;
+    for (const std::string& word : split(op_.attributes, ' ')) known.push_back(word.substr(0, word.find('=')));
+    for (const std::string& text : texts) {
+      Expr expr;
+      if (!trim(text).empty()) {
+        KGEN_TRY(expr, Expr::parse(text));
+      }
+      for (const std::string& name : expr.names()) {
+        if (std::find(names_.begin(), names_.end(), name) == names_.end()) symbols_[name] = symbol(name, attributes, known);
+      }
+      defaults_.push_back(std::move(expr));
+    }
+    prepared_ = true;
+    return {};
+  }
+
+  // docs/op-format.md, "Expressions": an attribute's value, `X_bytes`, the position of a list attribute's member, or an
+  // enumerator.
+  static std::int64_t symbol(const std::string& name, const Attributes& attributes, const std::vector<std::string>& known) {
+    const auto value_of = [&](const std::string& attribute) {
+      const auto it = attributes.find(attribute);
+      return it == attributes.end() ? std::string() : it->second;
+    };
+    for (const std::string& attribute : known) {
+      const std::string value = value_of(attribute);
+      if (name == attribute) {
+        const auto integer = to_integer(value);
+        return integer ? *integer : symbol_value(value);
+      }
+      if (!name.starts_with(attribute + "_")) continue;
+      const std::string rest = name.substr(attribute.size() + 1);
+      if (rest == "bytes") {
+        const auto dtype = find_dtype(value);
+        return dtype ? dtype_bytes(*dtype) : 0;
+      }
+      const auto members = split(value, ',');
+      const auto at = std::find(members.begin(), members.end(), rest);
+      return at == members.end() ? 0 : at - members.begin() + 1;
+    }
+    return symbol_value(name);
+  }
+
+  OpRecord op_;
+  std::vector<Row> rows_;
+  std::unordered_map<std::string, std::vector<std::size_t>> by_key_;
+  bool prepared_ = false;
+  std::vector<std::string> names_;
+  std::vector<Expr> defaults_;  // text() == "": required
+  Env symbols_;
+};
+
+// "m=5480 n=1280" where they differ from the tuned "m=5476 n=1280": "m=5480".
+std::string difference(const Env& of, const Env& from) {
+  std::vector<std::string> words;
+  for (const auto& [name, value] : of) {
+    const auto it = from.find(name);
+    if (it == from.end() || it->second != value) words.push_back(fmt::format("{}={}", name, value));
+  }
+  return words.empty() ? std::string("the same shape") : join(words, " ");
+}
+
+}  // namespace
+
+std::string_view match_name(MatchKind kind) {
+  switch (kind) {
+    case MatchKind::kNone: return "none";
+    case MatchKind::kExact: return "exact";
+    case MatchKind::kNear: return "near";
+    case MatchKind::kDefault: return "default";
+  }
+  return "none";
+}
+
+struct Dispatcher::Impl {
+  Db* db = nullptr;
+  std::string arch, device;
+  std::vector<OpRecord> ops;                              // of every architecture in the file
+  using Generations = std::map<std::size_t, std::unique_ptr<Group>, std::greater<>>;  // by index in ops, newest first
+  std::map<std::string, Generations> groups;              // by signature
+  std::map<std::string, std::set<std::string>> elsewhere;  // signature → other architectures that have it
+  mutable std::mutex mutex;  // expressions and the DB are used by one thread at a time
+
+  Result<const Row::Loaded*> load(Row& row) const {
+    if (row.loaded != nullptr) return row.loaded.get();
+    auto loaded = std::make_unique<Row::Loaded>();
+    KGEN_TRY(loaded->row, db->winner(row.id));
+    KGEN_TRY(loaded->plan, plan_from_json(loaded->row.winner.plan_json));
+    row.loaded = std::move(loaded);
+    return row.loaded.get();
+  }
+
+  std::string nothing(const std::string& signature) const {
+    if (const auto it = elsewhere.find(signature); it != elsewhere.end()) {
+      return fmt::format("'{}' was tuned for {} only, not for {}", signature, fmt::join(it->second, ", "), arch);
+    }
+    std::vector<std::string> known;
+    for (const auto& [name, rows] : groups) known.push_back(name);
+    for (const auto& [name, archs] : elsewhere) known.push_back(name);
+    return fmt::format("'{}' was never tuned{}", signature, did_you_mean(signature, known));
+  }
+};
+
+namespace {
+
+// One find(): tries rows in the order of the rule and remembers why some could not be used.
+class Search {
+ public:
+  Search(const Shape& shape, const RowFilter& filter, std::string device,
+         std::function<Result<const Row::Loaded*>(Row&)> load)
+      : shape_(shape), filter_(filter), device_(std::move(device)), load_(std::move(load)) {}
+
+  // The first usable of rows that the rule holds equal: same device name first, then tuned before default, then faster.
+  bool try_rows(std::vector<Row*> rows, MatchKind kind, std::string_view why, Match& match) {
+    if (rows.size() > 1) {
+      const auto rank = [&](Row* row) {
+        const auto loaded = load_(*row);
+        const double time = loaded ? (*loaded)->row.trial.time_us.value_or(HUGE_VAL) : HUGE_VAL;
+        return std::tuple(!row->same_device, row->is_default, time, row->id);
+      };
+      std::sort(rows.begin(), rows.end(), [&](Row* a, Row* b) { return rank(a) < rank(b); });
+    }
+    for (Row* row : rows) {
+      if (try_row(*row, kind, why, match)) return true;
+    }
+    return false;
+  }
+
+  const std::vector<std::string>& refusals() const { return refusals_; }
+  const std::string& illegal() const { return illegal_; }
+
+ private:
+  bool try_row(Row& row, MatchKind kind, std::string_view why, Match& match) {
+    const auto loaded = load_(row);
+    if (!loaded) return refuse(row, loaded.error().message);
+    auto bound = bind((*loaded)->plan, shape_.all);
+    if (!bound) {
+      if (illegal_.empty()) illegal_ = bound.error().message;
+      return false;
+    }
+    if (filter_) {
+      if (const auto usable = filter_((*loaded)->row); !usable) return refuse(row, usable.error().message);
+    }
+    match.kind = kind;
+    match.row = &(*loaded)->row;
+    match.plan = &(*loaded)->plan;
+    match.bound = std::move(*bound);
+    const Env tuned = dims_of(row.key);
+    match.reason = kind == MatchKind::kExact
+                       ? std::string("tuned for this shape")
+                       : fmt::format("tuned at {}, legal for {}{}", difference(tuned, shape_.given),
+                                     difference(shape_.given, tuned), why);
+    if (!row.same_device) match.reason += fmt::format("; on {}, not on this {}", match.row->device.name, device_);
+    for (const std::string& refusal : refusals_) match.reason += "; " + refusal;
+    return true;
+  }
+
+  bool refuse(const Row& row, const std::string& why) {
+    std::string line = fmt::format("refused the one of {}: {}", row.key, why);
+    if (std::find(refusals_.begin(), refusals_.end(), line) == refusals_.end()) refusals_.push_back(std::move(line));
+    return false;
+  }
+
+  const Shape& shape_;
+  const RowFilter& filter_;
+  std::string device_;
+  std::function<Result<const Row::Loaded*>(Row&)> load_;
+  std::vector<std::string> refusals_;
+  std::string illegal_;  // why the first row that is not legal is not
+};
+
+// Rows by distance; those at the same one together.
+using Ranked = std::map<double, std::vector<Row*>>;
+
+Ranked by_distance(Group& group, const Shape& shape, bool defaults) {
+  Ranked ranked;
+  for (Row& row : group.rows()) {
+    if (row.is_default != defaults) continue;
+    const auto distance = group.distance(shape, row);
+    if (distance) ranked[*distance].push_back(&row);
+  }
+  return ranked;
+}
+
+bool search_group(Group& group, const std::string& key, const Shape& shape, Search& search, Match& match) {
+  if (search.try_rows(group.exact(key), MatchKind::kExact, "", match)) return true;
+  const Ranked tuned = by_distance(group, shape, false);
+  for (const auto& [distance, rows] : tuned) {
+    if (distance > kNearLimit) break;
+    if (search.try_rows(rows, MatchKind::kNear, "", match)) return true;
+  }
+  const Ranked defaults = by_distance(group, shape, true);
+  for (const auto& [distance, rows] : defaults) {
+    if (search.try_rows(rows, MatchKind::kDefault, "; the operator's default, no tuned kernel is near", match)) return true;
+  }
+  // A legal kernel that is far away still beats no kernel.
+  for (const auto& [distance, rows] : tuned) {
+    if (distance > kNearLimit && search.try_rows(rows, MatchKind::kNear, "; far, but nothing nearer is legal", match)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Dispatcher::Dispatcher(Dispatcher&&) noexcept = default;
+Dispatcher::~Dispatcher() = default;
+
+Result<Dispatcher> Dispatcher::load(Db& db, std::string_view arch, std::string_view device_name) {
+  auto impl = std::make_unique<Impl>();
+  impl->db = &db;
+  impl->arch = arch;
+  impl->device = device_name;
+  KGEN_TRY(WinnerIndex index, db.winner_index());
+  for (WinnerIndex::Entry& entry : index.entries) {
+    const OpRecord& op = index.ops[entry.op];
+    const DeviceRecord& device = index.devices[entry.device];
+    if (device.arch != arch) {
+      impl->elsewhere[op.signature].insert(device.arch);
+      continue;
+    }
+    auto& group = impl->groups[op.signature][entry.op];
+    if (group == nullptr) group = std::make_unique<Group>(op);
+    group->add({.id = entry.id, .key = sorted_key(entry.dims_key), .is_default = entry.is_default,
+                .same_device = device.name == device_name, .loaded = nullptr});
+  }
+  impl->ops = std::move(index.ops);
+  return Dispatcher(std::move(impl));
+}
+
+Result<std::string> Dispatcher::signature(std::string_view op, std::string_view attributes) const {
+  std::vector<const OpRecord*> records;  // newest first
+  std::set<std::string> names;
+  for (auto record = impl_->ops.rbegin(); record != impl_->ops.rend(); ++record) {
+    names.insert(record->op);
+    if (record->op == op) records.push_back(&*record);
+  }
+  if (records.empty()) {
+    const std::vector<std::string> known(names.begin(), names.end());
+    return fail(ErrorKind::kBadInput, fmt::format("the database has no operator '{}'{}", op, did_you_mean(op, known)));
+  }
+
+  std::vector<std::string> declared;
+  Attributes defaults;
+  for (const std::string& word : split(records.front()->attributes, ' ')) {
+    const std::size_t equals = word.find('=');
+    declared.push_back(word.substr(0, equals));
+    defaults[declared.back()] = equals == std::string::npos ? "" : word.substr(equals + 1);
+  }
+  Attributes given;
+  for (const std::string& word : split(attributes, ' ')) {
+    if (word.empty()) continue;
+    const std::size_t equals = word.find('=');
+    const std::string name = word.substr(0, equals);
+    if (equals == std::string::npos) {
+      return fail(ErrorKind::kBadInput, fmt::format("'{}' is not of the form attribute=value", word));
+    }
+    if (!defaults.contains(name)) {
+      return fail(ErrorKind::kBadInput, fmt::format("{} has no attribute '{}'{}", op, name, did_you_mean(name, declared)));
+    }
+    if (!given.emplace(name, word.substr(equals + 1)).second) {
+      return fail(ErrorKind::kBadInput, fmt::format("attribute '{}' is given twice", name));
+    }
+  }
+
+  Attributes values;  // without empty ones
+  for (const std::string& name : declared) {
+    std::string value;
+    if (const auto it = given.find(name); it != given.end()) {
+      value = it->second;
+    } else {
+      value = defaults[name];
+      // A default may name an earlier attribute.
+      if (const auto other = values.find(value); other != values.end()) value = other->second;
+      const bool may_be_empty = std::ranges::any_of(
+          records, [&](const OpRecord* record) { return !attributes_of(record->signature).contains(name); });
+      if (value.empty() && !may_be_empty) {
+        std::set<std::string> known;
+        for (const OpRecord* record : records) known.insert(attributes_of(record->signature)[name]);
+        return fail(ErrorKind::kBadInput,
+                    fmt::format("{} needs the attribute '{}' (tuned: {})", op, name, fmt::join(known, ", ")));
+      }
+    }
+    if (!value.empty()) values[name] = value;
+  }
+  for (const OpRecord* record : records) {
+    if (attributes_of(record->signature) == values) return record->signature;
+  }
+  std::string text(op);
+  for (const auto& [name, value] : values) text += fmt::format(" {}={}", name, value);
+  return text;
+}
+
+Result<const Plan*> Dispatcher::any_plan(const std::string& signature) const {
+  const std::lock_guard lock(impl_->mutex);
+  const auto it = impl_->groups.find(signature);
+  if (it == impl_->groups.end()) return fail(ErrorKind::kBadInput, impl_->nothing(signature));
+  Error first;
+  for (const auto& [age, group] : it->second) {
+    for (Row& row : group->rows()) {
+      const auto loaded = impl_->load(row);
+      if (loaded) return &(*loaded)->plan;
+      if (first.message.empty()) first = loaded.error();
+    }
+  }
+  return tl::unexpected(first);
+}
+
+Match Dispatcher::find(const std::string& signature, const Env& dims, const RowFilter& filter) const {
+  const std::lock_guard lock(impl_->mutex);
+  Match match;
+  const auto it = impl_->groups.find(signature);
+  if (it == impl_->groups.end()) {
+    match.reason = impl_->nothing(signature);
+    return match;
+  }
+  std::size_t rows = 0;
+  std::string why;
+  for (const auto& [age, group] : it->second) {
+    const auto shape = group->resolve(dims);
+    if (!shape) {
+      if (why.empty()) why = shape.error().message;
+      continue;
+    }
+    rows += group->rows().size();
+    Search search(*shape, filter, impl_->device, [&](Row& row) { return impl_->load(row); });
+    if (search_group(*group, key_of(shape->given), *shape, search, match)) return match;
+    if (why.empty()) why = search.refusals().empty() ? search.illegal() : fmt::format("{}", fmt::join(search.refusals(), "; "));
+  }
+  match.reason = rows == 0 ? why : fmt::format("none of {} tuned kernels serves {}: {}", rows, key_of(dims), why);
+  return match;
+}
+
+}  // namespace kgen
