@@ -330,23 +330,83 @@ struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vec {
   KGEN_DEVICE const T& operator[](int i) const { return data[i]; }
 };
 
+#if defined(__CUDACC__) && !defined(__clang__)
+// NVCC and NVRTC move a struct of 16-bit members member by member, however it is cast, and in large kernels do not join
+// the stores again (a GEMM's epilogue then took as long as its products on an H100, 2026-11-21). So two members are
+// joined into a word by arithmetic, and one to four words are one access.
+template <int kWords>
+struct Words;
+template <>
+struct Words<1> {
+  u32 w[1];
+  KGEN_DEVICE static Words load(const void* p) { return {{*static_cast<const u32*>(p)}}; }
+  KGEN_DEVICE void store(void* p) const { *static_cast<u32*>(p) = w[0]; }
+};
+template <>
+struct Words<2> {
+  u32 w[2];
+  KGEN_DEVICE static Words load(const void* p) {
+    const uint2 v = *static_cast<const uint2*>(p);
+    return {{v.x, v.y}};
+  }
+  KGEN_DEVICE void store(void* p) const {
+    asm volatile("st.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(w[0]), "r"(w[1]) : "memory");
+  }
+};
+template <>
+struct Words<4> {
+  u32 w[4];
+  KGEN_DEVICE static Words load(const void* p) {
+    const uint4 v = *static_cast<const uint4*>(p);
+    return {{v.x, v.y, v.z, v.w}};
+  }
+  KGEN_DEVICE void store(void* p) const {
+    asm volatile("st.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]) : "memory");
+  }
+};
+#endif
+
 // `p` is aligned as Vec<T, N> is.
 template <class T, int N>
 KGEN_DEVICE Vec<T, N> load_vec(const T* p) {
-#if defined(__clang__) || !defined(__CUDACC__)
+#if defined(__CUDACC__) && !defined(__clang__)
+  if constexpr (sizeof(T) == 2 && N >= 2) {
+    constexpr int kAccess = N < 8 ? N : 8;
+    Vec<T, N> v;
+    KGEN_UNROLL
+    for (int i = 0; i < N; i += kAccess) {
+      const auto words = Words<kAccess / 2>::load(p + i);
+      KGEN_UNROLL
+      for (int e = 0; e < kAccess; ++e) v[i + e] = bit_cast<T>(u16(words.w[e / 2] >> e % 2 * 16));
+    }
+    return v;
+  } else {
+    return *reinterpret_cast<const Vec<T, N>*>(p);
+  }
+#else
   Vec<T, N> v;
   __builtin_memcpy(&v, __builtin_assume_aligned(p, alignof(Vec<T, N>)), sizeof(v));
   return v;
-#else
-  return *reinterpret_cast<const Vec<T, N>*>(p);
 #endif
 }
 template <class T, int N>
 KGEN_DEVICE void store_vec(T* p, const Vec<T, N>& v) {
-#if defined(__clang__) || !defined(__CUDACC__)
-  __builtin_memcpy(__builtin_assume_aligned(p, alignof(Vec<T, N>)), &v, sizeof(v));
+#if defined(__CUDACC__) && !defined(__clang__)
+  if constexpr (sizeof(T) == 2 && N >= 2) {
+    constexpr int kAccess = N < 8 ? N : 8;
+    KGEN_UNROLL
+    for (int i = 0; i < N; i += kAccess) {
+      Words<kAccess / 2> words;
+      KGEN_UNROLL
+      for (int e = 0; e < kAccess; e += 2)
+        words.w[e / 2] = u32(bit_cast<u16>(v[i + e])) | u32(bit_cast<u16>(v[i + e + 1])) << 16;
+      words.store(p + i);
+    }
+  } else {
+    *reinterpret_cast<Vec<T, N>*>(p) = v;
+  }
 #else
-  *reinterpret_cast<Vec<T, N>*>(p) = v;
+  __builtin_memcpy(__builtin_assume_aligned(p, alignof(Vec<T, N>)), &v, sizeof(v));
 #endif
 }
 
