@@ -57,13 +57,16 @@ KGEN_DEVICE void load_columns(const T* p, int valid, float (&values)[N]) {
   static_assert(N % kWidth == 0, "columns are a whole number of vectors");
   if constexpr (kWidth > 1) {
     if (valid >= N && vector_aligned<T, N>(p)) {
+      KGEN_UNROLL
       for (int i = 0; i < N; i += kWidth) {
         const Vec<T, kWidth> v = load_vec<T, kWidth>(p + i);
+        KGEN_UNROLL
         for (int j = 0; j < kWidth; ++j) values[i + j] = to_float(v[j]);
       }
       return;
     }
   }
+  KGEN_UNROLL
   for (int i = 0; i < N; ++i) values[i] = i < valid ? to_float(p[i]) : 0.0f;
 }
 
@@ -72,14 +75,17 @@ KGEN_DEVICE void store_columns(T* p, int valid, const float (&values)[N]) {
   constexpr int kWidth = kChunk<T, N>;
   if constexpr (kWidth > 1) {
     if (valid >= N && vector_aligned<T, N>(p)) {
+      KGEN_UNROLL
       for (int i = 0; i < N; i += kWidth) {
         Vec<T, kWidth> v;
+        KGEN_UNROLL
         for (int j = 0; j < kWidth; ++j) v[j] = from_float<T>(values[i + j]);
         store_vec<T, kWidth>(p + i, v);
       }
       return;
     }
   }
+  KGEN_UNROLL
   for (int i = 0; i < N; ++i)
     if (i < valid) p[i] = from_float<T>(values[i]);
 }
@@ -97,20 +103,24 @@ KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const floa
   if (valid <= 0) return;
   float t[N];
   float operand[N];
+  KGEN_UNROLL
   for (int i = 0; i < N; ++i) t[i] = acc[i] * p.alpha;
   if constexpr (C::epilogue_add_c != 0) {
     if (p.beta != 0.0f) {
       detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, operand);
+      KGEN_UNROLL
       for (int i = 0; i < N; ++i) t[i] = fma_f(p.beta, operand[i], t[i]);
     }
   }
   if constexpr (C::epilogue_bias != 0) {
     detail::load_columns<N>(p.bias + column, valid, operand);
+    KGEN_UNROLL
     for (int i = 0; i < N; ++i) t[i] += operand[i];
   }
   if constexpr (C::epilogue_add_residual != 0)
     detail::load_columns<N>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid, operand);
   constexpr bool kResidualFirst = C::epilogue_add_residual != 0 && C::epilogue_add_residual < kActivationPosition<C>;
+  KGEN_UNROLL
   for (int i = 0; i < N; ++i) {
     if constexpr (kResidualFirst) t[i] += operand[i];
     t[i] = activate<C>(t[i]);
@@ -118,6 +128,7 @@ KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const floa
   }
   if constexpr (C::epilogue_mul_other != 0) {
     detail::load_columns<N>(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid, operand);
+    KGEN_UNROLL
     for (int i = 0; i < N; ++i) t[i] *= operand[i];
   }
   detail::store_columns<N>(p.d + batch * p.batch_stride_d + row * p.ldd + column, valid, t);

@@ -24,6 +24,7 @@ KGEN_DEVICE void split_k_reduce(const P& p) {
   for (int s = 0; s < C::split_k; ++s, source += rows * p.n) {
     float part[kColumns];
     epilogue_detail::load_columns<kColumns>(source, valid, part);
+    KGEN_UNROLL
     for (int i = 0; i < kColumns; ++i) sum[i] += part[i];
   }
   epilogue<C, kColumns>(p, row / p.m, row % p.m, column, sum);
