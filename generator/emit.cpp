@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstdlib>
 #include <set>
 
 #include "base/hash.h"
@@ -139,16 +140,20 @@ std::string compile_line(Arch arch) {
     case Vendor::kHost:
       return "g++ -std=c++20 -O3 -march=native -shared -fPIC -x c++ kernel.hip -o kernel.so";
     case Vendor::kAmd:
-      return fmt::format("hipcc --genco --offload-arch={0} -std=c++20 -O3 kernel.hip -o kernel.co   (or: clang++ -x hip "
-                         "--offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib --offload-arch={0} …)",
-                         arch->name);
+      return fmt::format(
+          "hipcc --genco --offload-arch={0} -std=c++20 -O3 kernel.hip -o kernel.co\n"
+          "//      or    clang++ -x hip --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib "
+          "--offload-arch={0} -std=c++20 -O3 kernel.hip -o kernel.co",
+          arch->name);
     case Vendor::kNvidia:
       break;
   }
+  // Dropped by CUDA 13; clang's own back end still knows them and needs no CUDA.
   if (arch->family == "pascal" || arch->family == "volta") {
-    return fmt::format("clang++ -x cuda -std=c++20 -O3 -nocudainc -nocudalib --cuda-device-only --cuda-gpu-arch={} -S "
-                       "kernel.hip -o kernel.ptx",
-                       arch->name);
+    return fmt::format(
+        "clang++ -x cuda --cuda-path=/nonexistent --cuda-feature=+ptx64 -nocudainc -nocudalib --cuda-device-only "
+        "--cuda-gpu-arch={} -std=c++20 -O3 -S kernel.hip -o kernel.ptx",
+        arch->name);
   }
   return fmt::format("nvcc -x cu -std=c++20 -arch={} -cubin kernel.hip -o kernel.cubin", arch->name);
 }
@@ -185,15 +190,15 @@ Result<ParamList> make_params(const OpSpec& spec, const VariantDef* variant, con
         KGEN_TRY(const Expr expr, Expr::parse(align->second));
         KGEN_TRY(const std::int64_t bytes, expr.eval(env));
         if (bytes < 1 || bytes > 256) {
-          return fail(ErrorKind::kBadInput,
-                      fmt::format("{}: align of '{}' is {}; it must lie between 1 and 256", op.file, param.name, bytes));
+          return fail(ErrorKind::kBadInput, fmt::format("{}: align of '{}' is {}; it must lie between 1 and 256",
+                                                        op.file, param.name, bytes));
         }
         param.align = static_cast<int>(bytes);
       }
     }
-    list.text.push_back({fmt::format("{}{}* __restrict__", param.role == Role::kIn ? "const " : "",
-                                     cpp_type(param.dtype)),
-                         param.name, argument.field});
+    list.text.push_back(
+        {fmt::format("{}{}* __restrict__", param.role == Role::kIn ? "const " : "", cpp_type(param.dtype)), param.name,
+         argument.field});
     list.plan.push_back(std::move(param));
     return {};
   };
@@ -373,8 +378,8 @@ Result<KernelSource> emit(const OpSpec& spec, Arch arch, const Candidate& candid
     KGEN_TRY(const int min_blocks,
              small_constant(op, fmt::format("min_blocks of '{}'", step.kernel), step.min_blocks, env));
     entries += entry(arch, step.kernel, params.text, fmt::format("{}, {}", block, min_blocks),
-                     fmt::format("  const kgen::Args args{};\n  kgen::{}<kgen::Config>(args);\n", args_value(params.text),
-                                 step.kernel));
+                     fmt::format("  const kgen::Args args{};\n  kgen::{}<kgen::Config>(args);\n",
+                                 args_value(params.text), step.kernel));
   }
   set_constants(source.plan, env);
 
@@ -385,7 +390,7 @@ Result<KernelSource> emit(const OpSpec& spec, Arch arch, const Candidate& candid
     KGEN_CHECK_OK(headers.add(full));
   }
   source.text = heading(spec, arch, "candidate  " + candidate.key()) + headers.text() +
-                fmt::format("// ---- this kernel\nnamespace kgen {{\n\n{}\n{}\n}}  // namespace kgen\n", config,
+                fmt::format("\n// ---- this kernel\nnamespace kgen {{\n\n{}\n{}\n}}  // namespace kgen\n", config,
                             args_struct(params.text)) +
                 entries;
   source.hash = hash_text(source.text);
@@ -424,20 +429,25 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
     if (argument.param.role == Role::kIn) continue;
     const std::string& name = argument.param.name;
     entries += entry(arch, "reference_" + name,
-                     with({{"const kgen::i64*", "index", ""}, {"kgen::i64", "count", ""}, {"double*", "value", ""},
+                     with({{"const kgen::i64*", "index", ""},
+                           {"kgen::i64", "count", ""},
+                           {"double*", "value", ""},
                            {"double*", "magnitude", ""}}),
                      bounds,
                      loop(fmt::format("kgen::reference_{}<kgen::Config>(args, index ? index[i] : i, value[i], "
                                       "magnitude[i]);",
                                       argument.field)));
     if (!op.reference.projection || op.reference.projection->output != name) continue;
-    entries += entry(arch, "project_vector_" + name,
-                     with({{"kgen::u64", "seed", ""}, {"kgen::i64", "count", ""}, {"double*", "vector", ""}}), bounds,
-                     loop(fmt::format("kgen::project_vector_{}<kgen::Config>(args, seed, i, vector[i]);",
-                                      argument.field)));
+    entries +=
+        entry(arch, "project_vector_" + name,
+              with({{"kgen::u64", "seed", ""}, {"kgen::i64", "count", ""}, {"double*", "vector", ""}}), bounds,
+              loop(fmt::format("kgen::project_vector_{}<kgen::Config>(args, seed, i, vector[i]);", argument.field)));
     entries += entry(arch, "project_" + name,
-                     with({{"kgen::u64", "seed", ""}, {"const double*", "vector", ""}, {"kgen::i64", "count", ""},
-                           {"double*", "expected", ""}, {"double*", "bound", ""}}),
+                     with({{"kgen::u64", "seed", ""},
+                           {"const double*", "vector", ""},
+                           {"kgen::i64", "count", ""},
+                           {"double*", "expected", ""},
+                           {"double*", "bound", ""}}),
                      bounds,
                      loop(fmt::format("kgen::project_{}<kgen::Config>(args, seed, vector, i, expected[i], bound[i]);",
                                       argument.field)));
@@ -453,20 +463,36 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
   for (const std::string& dtype : dtypes) {
     const std::string type(cpp_type(*find_dtype(dtype)));
     const Parameter got{fmt::format("const {}*", type), "got", ""};
-    check("fill_" + dtype, "fill",
-          {{type + "*", "data", ""}, count, seed, {"int", "distribution", ""}, {"double", "a", ""}, {"double", "b", ""}});
+    check(
+        "fill_" + dtype, "fill",
+        {{type + "*", "data", ""}, count, seed, {"int", "distribution", ""}, {"double", "a", ""}, {"double", "b", ""}});
     check("check_" + dtype, "check",
-          {got, layout, {"const kgen::i64*", "index", ""}, count, {"const double*", "value", ""},
-           {"const double*", "magnitude", ""}, {"double", "factor", ""}, {"double", "u_out", ""},
-           {"double", "tiny", ""}, partials});
+          {got,
+           layout,
+           {"const kgen::i64*", "index", ""},
+           count,
+           {"const double*", "value", ""},
+           {"const double*", "magnitude", ""},
+           {"double", "factor", ""},
+           {"double", "u_out", ""},
+           {"double", "tiny", ""},
+           partials});
     check("check_projection_" + dtype, "check_projection",
-          {got, layout, seed, {"kgen::i64", "rows", ""}, {"const double*", "expected", ""},
-           {"const double*", "bound", ""}, partials});
+          {got,
+           layout,
+           seed,
+           {"kgen::i64", "rows", ""},
+           {"const double*", "expected", ""},
+           {"const double*", "bound", ""},
+           partials});
     check("check_gaps_" + dtype, "check_gaps",
           {got, {fmt::format("const {}*", type), "before", ""}, layout, count, partials});
   }
   check("check_pattern", "check_pattern",
-        {{"const unsigned char*", "base", ""}, {"const kgen::i64*", "zones", ""}, count, {"int", "pattern", ""},
+        {{"const unsigned char*", "base", ""},
+         {"const kgen::i64*", "zones", ""},
+         count,
+         {"int", "pattern", ""},
          {"kgen::i64*", "bad", ""}});
   check("read_all", "read_all", {{"const kgen::u64*", "data", ""}, count, {"kgen::u64*", "sink", ""}});
 
@@ -478,9 +504,10 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
   KGEN_CHECK_OK(headers.add("check.h"));
   KGEN_CHECK_OK(headers.add(op.reference.header));
   source.text = heading(spec, arch, "reference and checks") + headers.text() +
-                fmt::format("// ---- this op\nnamespace kgen {{\n\n// The op's attributes; there is nothing to tune.\n"
-                            "struct Config {{\n{}{}}};\n\n{}\n}}  // namespace kgen\n",
-                            attribute_lines(op, spec.problem), arch_lines(arch), args_struct(params.text)) +
+                fmt::format(
+                    "\n// ---- this op\nnamespace kgen {{\n\n// The op's attributes; there is nothing to tune.\n"
+                    "struct Config {{\n{}{}}};\n\n{}\n}}  // namespace kgen\n",
+                    attribute_lines(op, spec.problem), arch_lines(arch), args_struct(params.text)) +
                 entries;
   source.hash = hash_text(source.text);
   return source;

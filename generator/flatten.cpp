@@ -71,8 +71,10 @@ Result<void> Flattener::append(const File& file, int depth) {
   bool only_comments = true;
   bool started = false;
   const auto flush = [&] {
-    if (trim(body).empty()) return;
-    text_ += fmt::format("// ---- {}{}\n{}", file.path, started ? " (continued)" : "", body);
+    body.erase(0, body.find_first_not_of('\n'));
+    if (body.empty()) return;
+    text_ +=
+        fmt::format("{}// ---- {}{}\n{}", text_.empty() ? "" : "\n", file.path, started ? " (continued)" : "", body);
     started = true;
     body.clear();
   };

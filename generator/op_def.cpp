@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <climits>
 #include <filesystem>
 #include <set>
 #include <utility>
@@ -31,10 +32,10 @@ const Names& reserved_words() {
       "const_cast", "continue", "co_await", "co_return", "co_yield", "decltype", "default", "delete", "do", "double",
       "dynamic_cast", "else", "enum", "explicit", "export", "extern", "false", "float", "for", "friend", "goto", "if",
       "inline", "int", "long", "mutable", "namespace", "new", "noexcept", "not", "not_eq", "nullptr", "operator", "or",
-      "or_eq", "private", "protected", "public", "register", "reinterpret_cast", "requires", "return", "short", "signed",
-      "sizeof", "static", "static_assert", "static_cast", "struct", "switch", "template", "this", "thread_local",
-      "throw", "true", "try", "typedef", "typeid", "typename", "union", "unsigned", "using", "virtual", "void",
-      "volatile", "wchar_t", "while", "xor", "xor_eq",
+      "or_eq", "private", "protected", "public", "register", "reinterpret_cast", "requires", "return", "short",
+      "signed", "sizeof", "static", "static_assert", "static_cast", "struct", "switch", "template", "this",
+      "thread_local", "throw", "true", "try", "typedef", "typeid", "typename", "union", "unsigned", "using", "virtual",
+      "void", "volatile", "wchar_t", "while", "xor", "xor_eq",
       // functions of expressions
       "min", "max", "abs", "ceil_div", "floor_div", "round_up", "log2", "is_pow2",
       // names of the emitted source
@@ -43,9 +44,9 @@ const Names& reserved_words() {
 }
 
 const std::vector<std::string>& arch_facts() {
-  static const std::vector<std::string> names = {"arch",       "vendor",        "family",     "matrix_unit",
-                                                 "wave_size",  "lds_limit",     "max_block",  "max_registers",
-                                                 "async_copy", "bf16_matrix",   "fp16_matrix", "fp32_matrix"};
+  static const std::vector<std::string> names = {"arch",       "vendor",      "family",      "matrix_unit",
+                                                 "wave_size",  "lds_limit",   "max_block",   "max_registers",
+                                                 "async_copy", "bf16_matrix", "fp16_matrix", "fp32_matrix"};
   return names;
 }
 
@@ -73,7 +74,7 @@ class OpReader {
 
   Result<OpDef> read() {
     if (root_.find("extends")) return read_extension();
-    static const std::vector<std::string> keys = {"kgen",  "op",   "doc",       "dims",     "attributes", "arguments",
+    static const std::vector<std::string> keys = {"kgen",    "op",    "doc",  "dims",      "attributes", "arguments",
                                                   "scalars", "rules", "cost", "reference", "variants"};
     KGEN_CHECK_OK(root_.expect_keys("an operator definition", keys));
     KGEN_CHECK_OK(read_head());
@@ -162,7 +163,8 @@ class OpReader {
     for (const AttributeDef& attribute : op_.attributes) known.push_back(attribute.name);
     for (const auto& [key, value] : bind.entries()) {
       const std::string& name = key.text();
-      const auto dim = std::find_if(base_dims.begin(), base_dims.end(), [&](const DimDef& d) { return d.name == name; });
+      const auto dim =
+          std::find_if(base_dims.begin(), base_dims.end(), [&](const DimDef& d) { return d.name == name; });
       if (dim != base_dims.end()) {
         KGEN_TRY(dim->default_text, expression_text(value, fmt::format("bind of '{}'", name), scope));
         Rule rule;
@@ -175,8 +177,8 @@ class OpReader {
       const auto attribute = std::find_if(op_.attributes.begin(), op_.attributes.end(),
                                           [&](const AttributeDef& a) { return a.name == name; });
       if (attribute == op_.attributes.end()) {
-        return key.fail(fmt::format("'{}' is neither a dim nor an attribute of {}{}", name, op_.base,
-                                    did_you_mean(name, known)));
+        return key.fail(
+            fmt::format("'{}' is neither a dim nor an attribute of {}{}", name, op_.base, did_you_mean(name, known)));
       }
       KGEN_TRY(const std::vector<std::string> words, value.as_words(fmt::format("bind of '{}'", name)));
       if (attribute->kind != AttributeDef::Kind::kList && words.size() != 1) {
@@ -184,8 +186,8 @@ class OpReader {
       }
       for (const std::string& word : words) {
         if (std::find(attribute->values.begin(), attribute->values.end(), word) == attribute->values.end()) {
-          return value.fail(fmt::format("'{}' is not a value of '{}'{}", word, name,
-                                        did_you_mean(word, attribute->values)));
+          return value.fail(
+              fmt::format("'{}' is not a value of '{}'{}", word, name, did_you_mean(word, attribute->values)));
         }
       }
       attribute->default_text = join(words, ",");
@@ -206,7 +208,8 @@ class OpReader {
       const auto found = std::find_if(op_.arguments.begin(), op_.arguments.end(),
                                       [&](const ArgumentDef& a) { return a.field == from.text(); });
       if (found == op_.arguments.end()) {
-        return from.fail(fmt::format("{} has no argument '{}'{}", op_.base, from.text(), did_you_mean(from.text(), known)));
+        return from.fail(
+            fmt::format("{} has no argument '{}'{}", op_.base, from.text(), did_you_mean(from.text(), known)));
       }
       const std::string old = std::exchange(found->param.name, name);
       if (const auto terms = op_.reference.terms_text.extract(old); !terms.empty()) {
@@ -324,8 +327,8 @@ class OpReader {
       symbols_.emplace(arch.matrix_unit);
     }
     for (const char* word : {"amd", "nvidia", "host", "none"}) symbols_.emplace(word);
-    for (const DType dtype : {DType::kFp64, DType::kFp32, DType::kFp16, DType::kBf16, DType::kInt8, DType::kInt32,
-                              DType::kInt64}) {
+    for (const DType dtype :
+         {DType::kFp64, DType::kFp32, DType::kFp16, DType::kBf16, DType::kInt8, DType::kInt32, DType::kInt64}) {
       symbols_.emplace(dtype_name(dtype));
     }
     KGEN_TRY(const Yaml attributes, root_.need("an operator definition", "attributes"));
@@ -341,8 +344,8 @@ class OpReader {
       static const std::vector<std::string> kinds = {"enum", "dtype", "list", "int"};
       const auto found = std::find(kinds.begin(), kinds.end(), kind);
       if (found == kinds.end()) {
-        return kind_node.fail(fmt::format("unknown kind '{}'{}; kinds: enum, dtype, list, int", kind,
-                                          did_you_mean(kind, kinds)));
+        return kind_node.fail(
+            fmt::format("unknown kind '{}'{}; kinds: enum, dtype, list, int", kind, did_you_mean(kind, kinds)));
       }
       using Kind = AttributeDef::Kind;
       attribute.kind = std::array{Kind::kEnum, Kind::kDType, Kind::kList, Kind::kInt}[found - kinds.begin()];
@@ -365,7 +368,8 @@ class OpReader {
           }
         }
       }
-      if (attribute.values.empty() && attribute.kind != Kind::kInt) return value.fail(what + " lacks values; list them");
+      if (attribute.values.empty() && attribute.kind != Kind::kInt)
+        return value.fail(what + " lacks values; list them");
       if (attribute.kind == Kind::kDType) KGEN_CHECK_OK(add_value(key, attribute.name + "_bytes", attribute_names_));
       KGEN_CHECK_OK(read_attribute_default(value, attribute));
       op_.attributes.push_back(std::move(attribute));
@@ -384,8 +388,9 @@ class OpReader {
     const bool is_list = attribute.kind == AttributeDef::Kind::kList;
     if (!is_list && words.size() != 1) return given->fail("default must be a single value");
     for (const std::string& word : words) {
-      const bool allowed = std::find(attribute.values.begin(), attribute.values.end(), word) != attribute.values.end() ||
-                           (attribute.kind == AttributeDef::Kind::kInt && attribute.values.empty() && parse_int(word));
+      const bool allowed =
+          std::find(attribute.values.begin(), attribute.values.end(), word) != attribute.values.end() ||
+          (attribute.kind == AttributeDef::Kind::kInt && attribute.values.empty() && parse_int(word));
       const bool earlier = !is_list && std::any_of(op_.attributes.begin(), op_.attributes.end(),
                                                    [&](const AttributeDef& other) { return other.name == word; });
       if (!allowed && !earlier) {
@@ -446,8 +451,11 @@ class OpReader {
                                       init.distribution, did_you_mean(init.distribution, kinds)));
       }
     }
-    for (const auto& [key, slot] : {std::pair{"mean", &init.mean}, {"scale", &init.scale}, {"lo", &init.lo},
-                                    {"hi", &init.hi}, {"value", &init.mean}}) {
+    for (const auto& [key, slot] : {std::pair{"mean", &init.mean},
+                                    {"scale", &init.scale},
+                                    {"lo", &init.lo},
+                                    {"hi", &init.hi},
+                                    {"value", &init.mean}}) {
       if (const Yaml* value = node.find(key)) {
         KGEN_TRY(*slot, value->as_number(key));
       }
@@ -653,8 +661,8 @@ class OpReader {
     VariantDef variant;
     variant.name = name;
     const std::string what = fmt::format("variant '{}'", name);
-    KGEN_CHECK_OK(node.expect_keys(what, {"doc", "templates", "when", "tunables", "derived", "rules", "align", "buffers",
-                                          "steps"}));
+    KGEN_CHECK_OK(node.expect_keys(
+        what, {"doc", "templates", "when", "tunables", "derived", "rules", "align", "buffers", "steps"}));
     KGEN_TRY(variant.doc, optional_text(node, "doc"));
 
     Names constants = attribute_names_;  // what is fixed when the kernel is compiled
@@ -750,7 +758,10 @@ class OpReader {
         KGEN_CHECK_OK(identifier(item, "value"));
         KGEN_CHECK_OK(add_symbol(item, word));
       } else {
-        KGEN_CHECK_OK(item.as_int(what + " value"));
+        KGEN_TRY(const std::int64_t number, item.as_int(what + " value"));
+        if (std::to_string(number) != word || number < INT_MIN || number > INT_MAX) {
+          return item.fail(fmt::format("{}: '{}' is no plain 32-bit number", what, word));
+        }
       }
       if (std::find(tunable.values.begin(), tunable.values.end(), word) != tunable.values.end()) {
         return item.fail(fmt::format("{} has the value '{}' twice; remove one", what, word));
@@ -791,7 +802,8 @@ class OpReader {
 
   Result<StepDef> read_step(const Yaml& node, const Names& constants, const Names& all) const {
     StepDef step;
-    KGEN_CHECK_OK(node.expect_keys("a step", {"kernel", "prepare", "when", "grid", "block", "lds_bytes", "min_blocks"}));
+    KGEN_CHECK_OK(
+        node.expect_keys("a step", {"kernel", "prepare", "when", "grid", "block", "lds_bytes", "min_blocks"}));
     KGEN_TRY(const Yaml kernel, node.need("a step", "kernel"));
     KGEN_TRY(step.kernel, identifier(kernel, "kernel"));
     const std::string what = fmt::format("step '{}'", step.kernel);
@@ -808,8 +820,7 @@ class OpReader {
     const std::vector<Yaml> axes = grid.is_list() ? grid.items() : std::vector<Yaml>{grid};
     if (axes.empty() || axes.size() > 3) return grid.fail(what + ": grid has one to three axes");
     for (std::size_t axis = 0; axis < 3; ++axis) {
-      KGEN_TRY(step.grid[axis],
-               axis < axes.size() ? expression(axes[axis], what + " grid", all) : Expr::parse("1"));
+      KGEN_TRY(step.grid[axis], axis < axes.size() ? expression(axes[axis], what + " grid", all) : Expr::parse("1"));
     }
     // The block size is compiled into the kernel, so it may not depend on the shape.
     KGEN_CHECK_OK(node.need(what, "block"));
@@ -839,10 +850,10 @@ class OpReader {
 
   Yaml root_;
   OpDef op_;
-  Names symbols_;          // enumerators
-  Names values_;           // arch facts
+  Names symbols_;  // enumerators
+  Names values_;   // arch facts
   Names dim_names_, attribute_names_, problem_names_;
-  Names params_;           // kernel parameters: dims, arguments, scalars
+  Names params_;  // kernel parameters: dims, arguments, scalars
 };
 
 // Every byte that decides what this op's kernels are.
@@ -900,8 +911,8 @@ std::vector<std::string> builtin_ops() {
 }
 
 Result<std::shared_ptr<const OpDef>> load_op(const std::string& name_or_path) {
-  const bool is_path = name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml") ||
-                       name_or_path.ends_with(".yml");
+  const bool is_path =
+      name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".yaml") || name_or_path.ends_with(".yml");
   if (is_path) {
     std::error_code ignored;
     if (!fs::is_regular_file(name_or_path, ignored)) {

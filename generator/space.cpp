@@ -182,9 +182,8 @@ class VariantSpace {
       }
       const auto value = env.find(name);
       if (value == env.end()) {
-        return fail(ErrorKind::kBadInput,
-                    fmt::format("{}: '{}' reads '{}', which has no value for this problem", spec_->op->file, expr.text(),
-                                name));
+        return fail(ErrorKind::kBadInput, fmt::format("{}: '{}' reads '{}', which has no value for this problem",
+                                                      spec_->op->file, expr.text(), name));
       }
       step.from.push_back(-1);
       step.arguments.push_back(value->second);
@@ -237,8 +236,7 @@ class VariantSpace {
     return true;
   }
 
-  Result<void> descend(std::size_t axis, std::vector<std::size_t>& at, std::vector<Candidate>& out,
-                       std::size_t limit) {
+  Result<void> descend(std::size_t axis, std::vector<std::size_t>& at, std::vector<Candidate>& out, std::size_t limit) {
     if (axis == axes_.size()) {
       out.push_back(candidate(at));
       return {};
@@ -330,9 +328,10 @@ Result<Space> enumerate(const OpSpec& spec, Arch arch, std::size_t limit) {
     }
     if (!space.candidates.empty() || limit == 0) return space;
   }
-  return fail(ErrorKind::kBadInput,
-              fmt::format("{}: no candidate is legal; the last one was removed: {}; widen 'tune: params' or relax the rule",
-                          problem_text(spec, arch), last_cut.empty() ? "no tunable has a value" : last_cut));
+  return fail(
+      ErrorKind::kBadInput,
+      fmt::format("{}: no candidate is legal; the last one was removed: {}; widen 'tune: params' or relax the rule",
+                  problem_text(spec, arch), last_cut.empty() ? "no tunable has a value" : last_cut));
 }
 
 Result<Candidate> default_candidate(const OpSpec& spec, Arch arch) {

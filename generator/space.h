@@ -26,15 +26,16 @@ struct RuleCount {
 
 struct Space {
   std::vector<Candidate> candidates;
-  double raw_points = 0;            // product of the value counts, summed over the variants
-  std::vector<RuleCount> removed;   // in the order of the rules
+  double raw_points = 0;           // product of the value counts, summed over the variants
+  std::vector<RuleCount> removed;  // in the order of the rules
 };
 
 // Everything an expression of this op may read for this problem and arch: dims, attributes, arch facts, symbols.
 Env problem_env(const OpSpec&, Arch);
 
-// All legal candidates that are worth trying (rules with `search: true` cut the others, unless nothing would be left), in a
-// stable order, the default first. At most `limit` of them. kBadInput when the space is empty, naming the rule that removed the last one.
+// All legal candidates that are worth trying (rules with `search: true` cut the others, unless nothing would be left),
+// in a stable order, the default first. At most `limit` of them. kBadInput when the space is empty, naming the rule
+// that removed the last one.
 Result<Space> enumerate(const OpSpec&, Arch, std::size_t limit = SIZE_MAX);
 
 // The default candidate: the first variant whose tunables' defaults are legal (a default that tune.params leaves out is

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <climits>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <optional>
@@ -98,8 +100,8 @@ Result<void> check_sizes(const OpDef& op, const Env& env, const Blame& blame) {
       elements *= *length;
       extent += (__int128{*length} - 1) * *stride;
       if (elements >= kLimit || extent >= kLimit) {
-        return blame("", fmt::format("'{}' overflows: it would have 2^53 elements or more; give smaller dims",
-                                     param.name));
+        return blame("",
+                     fmt::format("'{}' overflows: it would have 2^53 elements or more; give smaller dims", param.name));
       }
     }
   }
@@ -139,8 +141,8 @@ Result<Problem> build_problem(const OpDef& op, const std::map<std::string, std::
       KGEN_TRY(const Expr expr, Expr::parse(dim.default_text));
       const auto number = expr.eval(env);
       if (!number) {
-        return blame("", fmt::format("dim {} = {}: {}; give smaller dims", dim.name, dim.default_text,
-                                     number.error().message));
+        return blame(
+            "", fmt::format("dim {} = {}: {}; give smaller dims", dim.name, dim.default_text, number.error().message));
       }
       value = *number;
     } else {
@@ -345,8 +347,8 @@ class SpecReader {
   Result<void> read_entry(const std::shared_ptr<const OpDef>& op, const Yaml& item, const Yaml* defaults) {
     // Keys that tell people where an entry comes from; they change nothing.
     static const std::vector<std::string> informing = {
-        "id",        "op",    "dims",  "params", "tune",         "count",          "macs",    "flops", "min_bytes",
-        "roles",     "source", "note", "grid_thw", "weight_bytes", "reference_path", "comment", "name"};
+        "id",    "op",     "dims", "params",   "tune",         "count",          "macs",    "flops", "min_bytes",
+        "roles", "source", "note", "grid_thw", "weight_bytes", "reference_path", "comment", "name"};
     Settings settings;
     TuneOptions tune;
     KGEN_CHECK_OK(apply_defaults(*op, defaults, settings, tune));
@@ -459,7 +461,9 @@ class SpecReader {
     if (numeric) {
       const auto number = parse_int(word);
       if (!number) return node.fail(fmt::format("{}: {}", name, number.error().message));
-      if (std::to_string(*number) != word) return node.fail(fmt::format("{}: write {} as {}", name, word, *number));
+      if (std::to_string(*number) != word || *number < INT_MIN || *number > INT_MAX) {
+        return node.fail(fmt::format("{}: '{}' is no plain 32-bit number", name, word));
+      }
     } else if (std::find(enumerators.begin(), enumerators.end(), word) == enumerators.end()) {
       return node.fail(fmt::format("'{}' is not a value of {}{}", word, name, did_you_mean(word, enumerators)));
     }
@@ -518,8 +522,8 @@ Env operator_env(const OpDef& op, const Problem& problem) {
     add_symbol(arch.matrix_unit);
   }
   for (const char* name : {"amd", "nvidia", "host", "none"}) add_symbol(name);
-  for (const DType dtype : {DType::kFp64, DType::kFp32, DType::kFp16, DType::kBf16, DType::kInt8, DType::kInt32,
-                            DType::kInt64}) {
+  for (const DType dtype :
+       {DType::kFp64, DType::kFp32, DType::kFp16, DType::kBf16, DType::kInt8, DType::kInt32, DType::kInt64}) {
     add_symbol(dtype_name(dtype));
   }
   for (const VariantDef& variant : op.variants) {

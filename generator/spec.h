@@ -1,5 +1,5 @@
-// What the user asks for (ops.yaml, or an entry list as in shapes/*.yaml) and what an operator is (ops/*.yaml), as data.
-// Errors carry "file:line:column".
+// What the user asks for (ops.yaml, or an entry list as in shapes/*.yaml) and what an operator is (ops/*.yaml), as
+// data. Errors carry "file:line:column".
 #pragma once
 
 #include <map>
@@ -27,9 +27,9 @@ struct AttributeDef {
   enum class Kind { kEnum, kDType, kList, kInt };
   std::string name, doc;
   Kind kind = Kind::kEnum;
-  std::vector<std::string> values;   // what is allowed; kInt: any integer when empty
-  std::string default_text;          // list: comma-joined; "" = required unless list. May name an earlier attribute.
-  bool fixed = false;                // only the default is accepted (bound by an op that extends another)
+  std::vector<std::string> values;  // what is allowed; kInt: any integer when empty
+  std::string default_text;         // list: comma-joined; "" = required unless list. May name an earlier attribute.
+  bool fixed = false;               // only the default is accepted (bound by an op that extends another)
 };
 
 // Test data for an argument: how verification fills it (OPS.md: inputs that can expose faults).
@@ -39,24 +39,25 @@ struct InitDef {
 };
 
 struct ArgumentDef {
-  Param param;           // name, role, shape, strides, present; the dtype here is a placeholder; the real one is dtype_text resolved per problem
+  Param param;  // name, role, shape, strides, present; the dtype here is a placeholder; the real one is dtype_text
+                // resolved per problem
   std::string field;       // its name in Args; differs from param.name where an op that extends another renames it
   std::string dtype_text;  // name of a dtype attribute ("dtype", "out_dtype") or a fixed dtype ("fp32")
   InitDef init;
 };
 
 struct Rule {
-  Expr require;          // must be non-zero
-  std::string because;   // one line of reason
-  bool search = false;   // about what is worth trying, not about what is legal: never a condition of the launch plan
+  Expr require;         // must be non-zero
+  std::string because;  // one line of reason
+  bool search = false;  // about what is worth trying, not about what is legal: never a condition of the launch plan
   int line = 0;
 };
 
 struct TunableDef {
   std::string name, doc;
-  std::vector<std::string> values;   // integers or enumerators, in order
-  bool symbolic = false;             // enumerators
-  std::string default_text;          // expression or enumerator, used by the default candidate
+  std::vector<std::string> values;  // integers or enumerators, in order
+  bool symbolic = false;            // enumerators
+  std::string default_text;         // expression or enumerator, used by the default candidate
 };
 
 // Named integer computed from attributes, tunables and arch facts (never dims); also emitted into Config.
@@ -75,11 +76,11 @@ struct StepDef {
 // One way to compute the operator: templates, tunables, rules and steps.
 struct VariantDef {
   std::string name, doc;
-  std::vector<std::string> templates;   // header paths, may contain ${name} of an attribute or arch fact
+  std::vector<std::string> templates;  // header paths, may contain ${name} of an attribute or arch fact
   std::vector<TunableDef> tunables;
   std::vector<DerivedDef> derived;
-  std::vector<Rule> rules;              // `when` first, then those of the YAML, then what each step's launch needs
-  std::vector<ArgumentDef> buffers;     // workspace and prepared
+  std::vector<Rule> rules;           // `when` first, then those of the YAML, then what each step's launch needs
+  std::vector<ArgumentDef> buffers;  // workspace and prepared
   std::map<std::string, std::string> align_text;  // operand -> bytes its pointer must be a multiple of, expression
   std::vector<StepDef> steps;
 };
@@ -89,7 +90,8 @@ struct ReferenceDef {
   std::string header;                             // template path
   std::map<std::string, std::string> terms_text;  // output -> K of the tolerance, expression
   std::string cost_text;                          // multiply-adds of the whole reference, expression
-  // Freivalds check of one output where `when` holds (linear epilogues): D·x against the operands for random x in {-1, 1}.
+  // Freivalds check of one output where `when` holds (linear epilogues): D·x against the operands for random x in {-1,
+  // 1}.
   struct Projection {
     std::string output, when_text, length_text;  // length: doubles of the intermediate vector (gemm: batch*k)
   };
@@ -98,27 +100,27 @@ struct ReferenceDef {
 
 struct OpDef {
   std::string name, doc;
-  std::string base;                     // the op that it extends; "" = none
-  std::string file;                     // file: "ops/gemm.yaml" for built-ins, else a path
-  std::string folder;                   // where `templates` of a user's op are looked up first; "" for built-ins
+  std::string base;    // the op that it extends; "" = none
+  std::string file;    // file: "ops/gemm.yaml" for built-ins, else a path
+  std::string folder;  // where `templates` of a user's op are looked up first; "" for built-ins
   std::vector<DimDef> dims;
-  std::vector<AttributeDef> attributes; // "dtype" is always first
+  std::vector<AttributeDef> attributes;  // "dtype" is always first
   std::vector<ArgumentDef> arguments;
   std::vector<Param> scalars;
-  std::vector<Rule> rules;              // what every problem must satisfy, over dims and attributes
+  std::vector<Rule> rules;  // what every problem must satisfy, over dims and attributes
   std::string flops_text, bytes_text;
   ReferenceDef reference;
   std::vector<VariantDef> variants;
-  std::string source_hash;              // of the YAML and every template it names, prelude included
+  std::string source_hash;  // of the YAML and every template it names, prelude included
 };
 
 // One op on one shape with one set of attributes.
 struct Problem {
-  Env dims;                                        // every dim of the op, defaults resolved
-  std::map<std::string, std::string> attributes;   // every attribute, lists comma-joined in order
-  std::map<std::string, double> scalars;           // those that the spec gives; not part of the identity
-  std::string label;                               // "name:" or "id:" of the spec, for people
-  int count = 1;                                   // weight in totals; 0 = alternative
+  Env dims;                                       // every dim of the op, defaults resolved
+  std::map<std::string, std::string> attributes;  // every attribute, lists comma-joined in order
+  std::map<std::string, double> scalars;          // those that the spec gives; not part of the identity
+  std::string label;                              // "name:" or "id:" of the spec, for people
+  int count = 1;                                  // weight in totals; 0 = alternative
 };
 
 // Signature: op and attributes, canonical: "gemm accumulate=fp32 b_layout=nk dtype=bf16 epilogue=bias,silu".
@@ -135,12 +137,12 @@ struct OpSpec {
   std::shared_ptr<const OpDef> op;
   Problem problem;
   TuneOptions tune;
-  std::string where;   // "file:line:column" of the problem, for messages; "" when it came from no file
+  std::string where;  // "file:line:column" of the problem, for messages; "" when it came from no file
 };
 
-// Loads a spec file: ops.yaml format or an entry list; `include:` relative to the file. Zero dims are kept (legal, nothing
-// to launch). Unknown keys, ops, dims, attributes: kBadInput with position and nearest valid name. Only ops whose name
-// matches `op_glob` are read; the others are skipped before they are validated, so they need not exist.
+// Loads a spec file: ops.yaml format or an entry list; `include:` relative to the file. Zero dims are kept (legal,
+// nothing to launch). Unknown keys, ops, dims, attributes: kBadInput with position and nearest valid name. Only ops
+// whose name matches `op_glob` are read; the others are skipped before they are validated, so they need not exist.
 Result<std::vector<OpSpec>> parse_spec(const std::string& path, std::string_view op_glob = "*");
 // Same from text; `path` is used for messages and relative includes.
 Result<std::vector<OpSpec>> parse_spec_text(std::string_view yaml, const std::string& path,

@@ -135,7 +135,8 @@ Yaml::Yaml(std::shared_ptr<const Node> node) : node_(std::move(node)) {}
 
 Result<Yaml> Yaml::parse(std::string_view text, const std::string& file) {
   if (text.size() > kMaxBytes) {
-    return kgen::fail(ErrorKind::kBadInput, fmt::format("{}: larger than {} MiB; split the file", file, kMaxBytes >> 20));
+    return kgen::fail(ErrorKind::kBadInput,
+                      fmt::format("{}: larger than {} MiB; split the file", file, kMaxBytes >> 20));
   }
   Builder builder(file);
   try {
@@ -147,8 +148,8 @@ Result<Yaml> Yaml::parse(std::string_view text, const std::string& file) {
       return kgen::fail(ErrorKind::kBadInput, fmt::format("{}: holds several YAML documents; keep one a file", file));
     }
   } catch (const YAML::Exception& error) {
-    return kgen::fail(ErrorKind::kBadInput, fmt::format("{}:{}:{}: {}", file, error.mark.line + 1,
-                                                        error.mark.column + 1, error.msg));
+    return kgen::fail(ErrorKind::kBadInput,
+                      fmt::format("{}:{}:{}: {}", file, error.mark.line + 1, error.mark.column + 1, error.msg));
   } catch (const std::exception& error) {
     return kgen::fail(ErrorKind::kBadInput, fmt::format("{}: not readable as YAML: {}", file, error.what()));
   }

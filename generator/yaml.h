@@ -1,7 +1,7 @@
 // YAML as an immutable tree that knows where each node stood, so that every message can say file:line:column. The only
 // place that meets yaml-cpp; its exceptions stop here. Hostile documents (deep nesting, alias bombs, huge lists) end in
-// an error: nesting and node count are limited while parsing, and an alias shares its anchor's nodes instead of copying.
-// Values are cheap to copy and safe to read from any thread.
+// an error: nesting and node count are limited while parsing, and an alias shares its anchor's nodes instead of
+// copying. Values are cheap to copy and safe to read from any thread.
 #pragma once
 
 #include <cstdint>
@@ -25,11 +25,11 @@ class Yaml {
   bool is_list() const;
   bool is_map() const;
 
-  const std::string& text() const;  // scalars; "" otherwise
-  const std::vector<Yaml>& items() const;  // lists; empty otherwise
+  const std::string& text() const;                            // scalars; "" otherwise
+  const std::vector<Yaml>& items() const;                     // lists; empty otherwise
   const std::vector<std::pair<Yaml, Yaml>>& entries() const;  // maps, in order, keys are scalars, each once
-  const Yaml* find(std::string_view key) const;  // null when absent or not a map
-  int line() const;                              // from 1
+  const Yaml* find(std::string_view key) const;               // null when absent or not a map
+  int line() const;                                           // from 1
 
   // kBadInput "file:line:column: what".
   tl::unexpected<Error> fail(const std::string& what) const;

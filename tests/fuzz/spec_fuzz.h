@@ -8,8 +8,8 @@
 
 namespace kgen {
 
-// Any text, taken as a spec and as an operator definition, ends in a value or an error; what loads can be enumerated and
-// emitted or says why not.
+// Any text, taken as a spec and as an operator definition, ends in a value or an error; what loads can be enumerated
+// and emitted or says why not.
 inline void try_spec(std::string_view text) {
   const std::string folder = std::string(KGEN_SOURCE_DIR) + "/tests/generator/fixtures";
   if (const auto specs = parse_spec_text(text, folder + "/fuzz.yaml")) {

@@ -14,8 +14,12 @@ using testing::HasSubstr;
 using testing::Not;
 
 OpSpec scale(const char* rows = "64", const char* cols = "8") {
-  return fixture("scale", {{"rows", rows}, {"cols", cols}, {"dtype", "bf16"}, {"out_dtype", "fp32"},
-                           {"epilogue", "bias"}, {"order", "mirrored"}});
+  return fixture("scale", {{"rows", rows},
+                           {"cols", cols},
+                           {"dtype", "bf16"},
+                           {"out_dtype", "fp32"},
+                           {"epilogue", "bias"},
+                           {"order", "mirrored"}});
 }
 
 KernelSource source(const OpSpec& spec, const char* arch_name, const char* config) {

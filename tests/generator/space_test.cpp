@@ -29,12 +29,13 @@ TEST(Space, HoldsExactlyTheCandidatesThatSatisfyEveryRule) {
   const auto space = enumerate(spec, arch("sm_80"));
   ASSERT_TRUE(space) << message(space);
   EXPECT_EQ(space->raw_points, 3 * 3 * 2 + 2 * 3);
-  // tile % waves == 0, tile <= 2*cols (search), cols % parts == 0; the default is there though the search would skip it.
-  EXPECT_THAT(keys(space), ElementsAre("wide tile=16 waves=2 mode=staged", "wide tile=8 waves=1 mode=direct",
-                                       "wide tile=8 waves=1 mode=staged", "wide tile=8 waves=2 mode=direct",
-                                       "wide tile=8 waves=2 mode=staged", "plain threads=32 parts=1",
-                                       "plain threads=32 parts=2", "plain threads=64 parts=1",
-                                       "plain threads=64 parts=2"));
+  // tile % waves == 0, tile <= 2*cols (search), cols % parts == 0; the default is there though the search would skip
+  // it.
+  EXPECT_THAT(keys(space),
+              ElementsAre("wide tile=16 waves=2 mode=staged", "wide tile=8 waves=1 mode=direct",
+                          "wide tile=8 waves=1 mode=staged", "wide tile=8 waves=2 mode=direct",
+                          "wide tile=8 waves=2 mode=staged", "plain threads=32 parts=1", "plain threads=32 parts=2",
+                          "plain threads=64 parts=1", "plain threads=64 parts=2"));
 }
 
 TEST(Space, CountsWhatEachRuleCut) {
@@ -46,9 +47,9 @@ TEST(Space, CountsWhatEachRuleCut) {
     }
     return std::int64_t{-1};
   };
-  EXPECT_EQ(cut("tile <= 2*cols"), 2);      // 16 and 32, before waves and mode are bound
-  EXPECT_EQ(cut("tile % waves == 0"), 1);   // 8 / 3
-  EXPECT_EQ(cut("cols % parts == 0"), 2);   // 4, under both values of threads
+  EXPECT_EQ(cut("tile <= 2*cols"), 2);     // 16 and 32, before waves and mode are bound
+  EXPECT_EQ(cut("tile % waves == 0"), 1);  // 8 / 3
+  EXPECT_EQ(cut("cols % parts == 0"), 2);  // 4, under both values of threads
   EXPECT_EQ(cut("tile <= rows"), 0);
 }
 
@@ -204,12 +205,13 @@ constexpr double kLimitSeconds = 30;  // not a measurement, only no hang
 
 TEST(Space, AMillionRawPointsTakeUnderASecond) {
   std::size_t found = 0;
-  const double usual = seconds_to_enumerate(million("      - {require: ab <= 30, because: one}\n"
-                                                    "      - {require: \"cd % 4 == 0\", because: two}\n"
-                                                    "      - {require: \"ab*cd <= 400 && cols % a == 0\", because: three}\n"
-                                                    "      - {require: \"e % 2 == 0\", because: four}\n"
-                                                    "      - {require: \"(f + e) % 5 == 0\", because: five}\n"),
-                                            found);
+  const double usual =
+      seconds_to_enumerate(million("      - {require: ab <= 30, because: one}\n"
+                                   "      - {require: \"cd % 4 == 0\", because: two}\n"
+                                   "      - {require: \"ab*cd <= 400 && cols % a == 0\", because: three}\n"
+                                   "      - {require: \"e % 2 == 0\", because: four}\n"
+                                   "      - {require: \"(f + e) % 5 == 0\", because: five}\n"),
+                           found);
   std::size_t expected = 0;
   for (int i = 0; i < 1'000'000; ++i) {
     const int a = i / 100000 + 1, b = i / 10000 % 10 + 1, c = i / 1000 % 10 + 1, d = i / 100 % 10 + 1,
@@ -218,8 +220,8 @@ TEST(Space, AMillionRawPointsTakeUnderASecond) {
   }
   EXPECT_EQ(found, expected + 0) << "the default (all 1) is not legal here";
   // The worst case: nothing can be cut before the last tunable is bound.
-  const double worst = seconds_to_enumerate(
-      million("      - {require: \"(a + b + c + d + e + f) % 50 == 0\", because: all}\n"), found);
+  const double worst =
+      seconds_to_enumerate(million("      - {require: \"(a + b + c + d + e + f) % 50 == 0\", because: all}\n"), found);
   fmt::print("a million points: {:.3f} s with rules on parts, {:.3f} s with one rule on all\n", usual, worst);
   EXPECT_LT(usual, kLimitSeconds);
   EXPECT_LT(worst, kLimitSeconds);

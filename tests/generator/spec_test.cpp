@@ -30,9 +30,9 @@ ops:
       - {rows: 3, cols: [4, 5], ld: 16, name: other}
 )");
   ASSERT_TRUE(specs) << message(specs);
-  EXPECT_THAT(keys(*specs), ElementsAre("cols=8 rows=1", "cols=8 rows=2", "cols=8 rows=1", "cols=8 rows=2",
-                                        "cols=4 ld=16 rows=3", "cols=5 ld=16 rows=3", "cols=4 ld=16 rows=3",
-                                        "cols=5 ld=16 rows=3"));
+  EXPECT_THAT(keys(*specs),
+              ElementsAre("cols=8 rows=1", "cols=8 rows=2", "cols=8 rows=1", "cols=8 rows=2", "cols=4 ld=16 rows=3",
+                          "cols=5 ld=16 rows=3", "cols=4 ld=16 rows=3", "cols=5 ld=16 rows=3"));
   EXPECT_EQ(specs->at(0).problem.attributes.at("dtype"), "fp32");
   EXPECT_EQ(specs->at(2).problem.attributes.at("dtype"), "bf16");
   EXPECT_EQ(specs->at(0).problem.label, "label");
@@ -144,7 +144,7 @@ TEST(Spec, IncludesAreRelativeToTheFileAndCyclesAreAnError) {
 // Each row: a spec and what its message must say, with the position.
 struct Bad {
   const char* yaml;
-  const char* at;    // ":line:column: "
+  const char* at;  // ":line:column: "
   const char* what;
 };
 
@@ -162,15 +162,15 @@ TEST_P(BadSpec, IsRefusedWithPositionAndAdvice) {
 INSTANTIATE_TEST_SUITE_P(
     Rows, BadSpec,
     testing::Values(
-        Bad{"ops: [{opp: gemm}]", ":1:7: ", "lacks the key 'op'"},
-        Bad{"opps: []", ":1:1: ", "did you mean 'ops'"},
+        Bad{"ops: [{opp: gemm}]", ":1:7: ", "lacks the key 'op'"}, Bad{"opps: []", ":1:1: ", "did you mean 'ops'"},
         Bad{"kgen: 2\nops: []", ":1:7: ", "format 2 is not known"},
         Bad{"ops: [{op: gem, problems: []}]", ":1:12: ", "did you mean 'gemm'"},
         Bad{"ops: [{op: ./scael.yaml}]", ":1:12: ", "no op definition"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, problems: [{rows: 1, cosl: 1}]}]", ":1:60: ", "did you mean 'cols'"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp23, rows: 1, cols: 1}]", ":1:33: ", "did you mean 'fp32'"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, order: plai, rows: 1, cols: 1}]", ":1:46: ", "did you mean 'plain'"},
-        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, epilogue: [bais], rows: 1, cols: 1}]", ":1:49: ", "did you mean 'bias'"},
+        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, epilogue: [bais], rows: 1, cols: 1}]",
+            ":1:49: ", "did you mean 'bias'"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, epilogue: [bias, bias], rows: 1, cols: 1}]", ":1:49: ", "twice"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, power: 3, rows: 1, cols: 1}]", ":1:46: ", "choose from 1, 2"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: -1, cols: 1}]", ":1:45: ", "must not be negative"},
@@ -184,23 +184,28 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: [], cols: 1}]", ":1:45: ", "no values"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: [[1]], cols: 1}]", ":1:46: ", "single value"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, factor: x, rows: 1, cols: 1}]", ":1:47: ", "not a number"},
-        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {budgte: 1}}]", ":1:64: ", "did you mean 'budget'"},
+        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {budgte: 1}}]",
+            ":1:64: ", "did you mean 'budget'"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {budget: 0}}]", ":1:72: ", "at least 1"},
-        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {params: {tlie: 1}}}]", ":1:73: ", "did you mean 'tile'"},
-        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {params: {tile: x}}}]", ":1:79: ", "whole decimal"},
-        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {params: {mode: stagde}}}]", ":1:79: ", "did you mean 'staged'"},
-        Bad{"defaults: {dtyep: fp32}\nops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1}]", ":1:12: ", "did you mean 'dtype'"},
+        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {params: {tlie: 1}}}]",
+            ":1:73: ", "did you mean 'tile'"},
+        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {params: {tile: x}}}]",
+            ":1:79: ", "whole decimal"},
+        Bad{"ops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1, tune: {params: {mode: stagde}}}]",
+            ":1:79: ", "did you mean 'staged'"},
+        Bad{"defaults: {dtyep: fp32}\nops: [{op: ./scale.yaml, dtype: fp32, rows: 1, cols: 1}]",
+            ":1:12: ", "did you mean 'dtype'"},
         Bad{"ops: [{op: ./scale.yaml, op: gemm}]", ":1:26: ", "stands twice"},
-        Bad{"ops: {op: gemm}", ":1:6: ", "must be a list"},
-        Bad{"ops: [3]", ":1:7: ", "must be a mapping"},
+        Bad{"ops: {op: gemm}", ":1:6: ", "must be a list"}, Bad{"ops: [3]", ":1:7: ", "must be a mapping"},
         Bad{"ops: [{op: ./scale.yaml, dtype: fp32, problems: [3]}]", ":1:50: ", "must be a mapping"},
-        Bad{"entries: [{op: ./scale.yaml, dims: {rows: 1, cols: 1}, dtype: fp32, cuont: 1}]", ":1:69: ", "did you mean 'count'"},
+        Bad{"entries: [{op: ./scale.yaml, dims: {rows: 1, cols: 1}, dtype: fp32, cuont: 1}]",
+            ":1:69: ", "did you mean 'count'"},
         Bad{"entries: [{op: ./scale.yaml, dims: {rows: 1, cols: 1}, dtype: fp32, count: -1}]", ":1:76: ", "count"},
-        Bad{"ops: [{op: ./strip.yaml, dtype: fp32, height: 2, count: 3, cols: 4, rows: 5}]", ":1:7: ", "rows of strip is height*count"},
-        Bad{"ops: [{op: ./strip.yaml, dtype: fp32, height: 2, count: 3, cols: 4, order: plain}]", ":1:76: ", "always 'mirrored'"},
-        Bad{"ops: [\n", ":2:1: ", ""},
-        Bad{"ops: [*nowhere]", ":1:7: ", ""},
-        Bad{"", ":1:1: ", "empty"},
+        Bad{"ops: [{op: ./strip.yaml, dtype: fp32, height: 2, count: 3, cols: 4, rows: 5}]",
+            ":1:7: ", "rows of strip is height*count"},
+        Bad{"ops: [{op: ./strip.yaml, dtype: fp32, height: 2, count: 3, cols: 4, order: plain}]",
+            ":1:76: ", "always 'mirrored'"},
+        Bad{"ops: [\n", ":2:1: ", ""}, Bad{"ops: [*nowhere]", ":1:7: ", ""}, Bad{"", ":1:1: ", "empty"},
         Bad{"include: /nowhere/at/all.yaml", ":1:10: ", "there is no file"},
         Bad{"ops: &all [{op: gemm, problems: *all}]", ":1:33: ", "alias"}));
 
@@ -242,12 +247,14 @@ TEST(Spec, WordsOfTheCommandLineMakeTheSameProblem) {
 
 TEST(Spec, PatchifyIsGemmOnItsOwnNames) {
   const auto specs = parse_spec_text(
-      "entries: [{op: conv3d_patchify, dims: {l: 10, c: 3, t: 2, ph: 14, pw: 14, e: 8, k: 1176}, dtype: bf16}]", "x.yaml");
+      "entries: [{op: conv3d_patchify, dims: {l: 10, c: 3, t: 2, ph: 14, pw: 14, e: 8, k: 1176}, dtype: bf16}]",
+      "x.yaml");
   ASSERT_TRUE(specs) << message(specs);
   EXPECT_EQ(specs->at(0).problem.dims.at("m"), 10);
   EXPECT_EQ(specs->at(0).problem.dims.at("k"), 1176);
   const auto wrong = parse_spec_text(
-      "entries: [{op: conv3d_patchify, dims: {l: 10, c: 3, t: 2, ph: 14, pw: 14, e: 8, k: 1175}, dtype: bf16}]", "x.yaml");
+      "entries: [{op: conv3d_patchify, dims: {l: 10, c: 3, t: 2, ph: 14, pw: 14, e: 8, k: 1175}, dtype: bf16}]",
+      "x.yaml");
   EXPECT_THAT(message(wrong), HasSubstr("x.yaml:1:11: k of conv3d_patchify is c*t*ph*pw"));
 }
 

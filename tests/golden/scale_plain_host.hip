@@ -7,11 +7,11 @@
 // compile    g++ -std=c++20 -O3 -march=native -shared -fPIC -x c++ kernel.hip -o kernel.so
 
 // ---- inner/types.h
-
 namespace kgen {
 enum class order { plain, mirrored };
 enum class mode { direct, staged };
 }  // namespace kgen
+
 // ---- inner/common.h
 // Shared by both kernels.
 
@@ -29,6 +29,7 @@ KGEN_DEVICE void scale_one(const P& p, i64 element) {
 }
 
 }  // namespace kgen
+
 // ---- scale.h
 // Scales rows.
 
@@ -46,6 +47,7 @@ template <class C, class P>
 KGEN_DEVICE void scale_sum(const P&) {}
 
 }  // namespace kgen
+
 // ---- this kernel
 namespace kgen {
 

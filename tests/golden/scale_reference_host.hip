@@ -7,13 +7,12 @@
 // compile    g++ -std=c++20 -O3 -march=native -shared -fPIC -x c++ kernel.hip -o kernel.so
 
 // ---- inner/types.h
-
 namespace kgen {
 enum class order { plain, mirrored };
 enum class mode { direct, staged };
 }  // namespace kgen
-// ---- scale_reference.h
 
+// ---- scale_reference.h
 namespace kgen {
 
 template <class C, class P>
@@ -39,6 +38,7 @@ KGEN_DEVICE void project_y(const P& p, u64 seed, const double* vector, i64 row, 
 }
 
 }  // namespace kgen
+
 // ---- this op
 namespace kgen {
 

@@ -7,11 +7,11 @@
 // compile    nvcc -x cu -std=c++20 -arch=sm_80 -cubin kernel.hip -o kernel.cubin
 
 // ---- inner/types.h
-
 namespace kgen {
 enum class order { plain, mirrored };
 enum class mode { direct, staged };
 }  // namespace kgen
+
 // ---- inner/common.h
 // Shared by both kernels.
 
@@ -29,6 +29,7 @@ KGEN_DEVICE void scale_one(const P& p, i64 element) {
 }
 
 }  // namespace kgen
+
 // ---- scale.h
 // Scales rows.
 
@@ -46,11 +47,12 @@ template <class C, class P>
 KGEN_DEVICE void scale_sum(const P&) {}
 
 }  // namespace kgen
-// ---- mma_sync_part.h
 
+// ---- mma_sync_part.h
 namespace kgen {
 inline constexpr int kMatrixPart = 1;
 }
+
 // ---- this kernel
 namespace kgen {
 

@@ -4,14 +4,15 @@
 // op         strip dtype=fp32 epilogue= order=mirrored out_dtype=fp32 power=1
 // candidate  plain threads=64 parts=1
 // arch       gfx90a
-// compile    hipcc --genco --offload-arch=gfx90a -std=c++20 -O3 kernel.hip -o kernel.co   (or: clang++ -x hip --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib --offload-arch=gfx90a …)
+// compile    hipcc --genco --offload-arch=gfx90a -std=c++20 -O3 kernel.hip -o kernel.co
+//      or    clang++ -x hip --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib --offload-arch=gfx90a -std=c++20 -O3 kernel.hip -o kernel.co
 
 // ---- inner/types.h
-
 namespace kgen {
 enum class order { plain, mirrored };
 enum class mode { direct, staged };
 }  // namespace kgen
+
 // ---- inner/common.h
 // Shared by both kernels.
 
@@ -29,6 +30,7 @@ KGEN_DEVICE void scale_one(const P& p, i64 element) {
 }
 
 }  // namespace kgen
+
 // ---- scale.h
 // Scales rows.
 
@@ -46,6 +48,7 @@ template <class C, class P>
 KGEN_DEVICE void scale_sum(const P&) {}
 
 }  // namespace kgen
+
 // ---- this kernel
 namespace kgen {
 

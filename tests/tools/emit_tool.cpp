@@ -37,8 +37,8 @@ kgen::Result<void> print(const std::vector<std::string>& words) {
     fmt::print(stderr, "{} of {:.0f} points are legal\n", space.candidates.size(), space.raw_points);
     return {};
   }
-  KGEN_TRY(const kgen::Candidate candidate, more.empty() ? kgen::default_candidate(specs[0], arch)
-                                                         : kgen::parse_candidate(specs[0], arch, more));
+  KGEN_TRY(const kgen::Candidate candidate,
+           more.empty() ? kgen::default_candidate(specs[0], arch) : kgen::parse_candidate(specs[0], arch, more));
   KGEN_TRY(const auto source, kgen::emit(specs[0], arch, candidate));
   fmt::print("{}\n// plan: {}\n", source.text, kgen::plan_to_json(source.plan));
   return {};
