@@ -240,7 +240,8 @@ KGEN_DEVICE void check_projection(const T* got, const i64* layout, u64 seed, i64
 
 // -------------------------------------------------------------------------------------------- what nobody may write
 
-// Elements between the rows of a strided output: those of the extent that no element of the shape maps to.
+// Elements between the rows of a strided output: those of the extent that no element of the shape maps to. A layout of
+// rank 0 maps nothing, so that all of a buffer is compared.
 template <class T>
 KGEN_DEVICE void check_gaps(const T* got, const T* before, const i64* layout, i64 count, CheckPartial* partials) {
   constexpr int kMaxRank = 8;
@@ -261,7 +262,7 @@ KGEN_DEVICE void check_gaps(const T* got, const T* before, const i64* layout, i6
   CheckPartial partial = empty_partial();
   for (i64 i = i64(block_x()) * kCheckBlock + thread_x(); i < count; i += step) {
     i64 rest = i;
-    bool inside = true;
+    bool inside = rank > 0;
     for (int axis = 0; axis < axes; ++axis) {
       const i64 at = rest / stride[axis];
       inside = inside && at < size[axis];

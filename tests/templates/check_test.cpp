@@ -267,6 +267,21 @@ TEST(Check, FindsWritesBetweenRows) {
   EXPECT_EQ(gaps(before.data()).worst_element, 9);
 }
 
+TEST(Check, ComparesAWholeBufferWithRankZero) {
+  const std::vector<f16> before(300, f16{5});
+  const i64 nothing = 0;
+  for (std::size_t at : {0, 1, 299}) {
+    std::vector<f16> got = before;
+    got[at] = f16{4};
+    CheckPartial partial[2];
+    kernels().launch("check_gaps_fp16", {{2, 1, 1}, 256, kCheckLds}, (const f16*)got.data(), before.data(), &nothing,
+                     i64(300), (CheckPartial*)partial);
+    const CheckPartial result = sum({partial[0], partial[1]});
+    EXPECT_EQ(result.bad, 1);
+    EXPECT_EQ(result.worst_element, i64(at));
+  }
+}
+
 TEST(Check, CountsBytesThatDifferInEachZone) {
   std::vector<unsigned char> bytes(5000, 0xa5);
   const std::vector<i64> zones = {0, 256, 1000, 1, 2000, 3000};
