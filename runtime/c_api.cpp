@@ -48,8 +48,10 @@ kgen_status guarded(const Work& work) noexcept {
   try {
     return work();
   } catch (const std::bad_alloc&) {
+    last_error = "out of memory";  // short texts take no memory
     return KGEN_OUT_OF_MEMORY;
   } catch (...) {
+    last_error = "internal error";
     return KGEN_INTERNAL;
   }
 }

@@ -1,0 +1,301 @@
+// Which kernel serves a shape, and why: on hand-made winners and plans, without a device.
+#include "runtime/dispatcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/db/records.h"
+
+namespace kgen {
+namespace {
+
+using testing::sample_device;
+using testing::sample_object;
+using testing::sample_trial;
+using testing::TempFolder;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr const char* kSignature = "gemm b_layout=nk dtype=bf16 epilogue=";
+
+struct Tuned {
+  std::string dims_key;
+  std::string config;                  // stands for the kernel
+  double time_us = 10;
+  bool is_default = false;
+  std::vector<std::string> needs = {};
+  std::string device = "NVIDIA H100 80GB HBM3";
+  std::string arch = "sm_90";
+  std::string signature = kSignature;
+  std::string dim_defaults = "1\n\n\n\nb_layout == nk ? k : n\nm*k*dtype_bytes*(1 + epilogue_bias)";
+};
+
+class DispatcherTest : public ::testing::Test {
+ protected:
+  DispatcherTest() : db_(Db::open(folder_.file("tuned.db"), DbMode::kReadWrite).value()) {}
+
+  void add(const Tuned& tuned) {
+    DeviceRecord device = sample_device(tuned.device);
+    device.arch = tuned.arch;
+    const auto device_id = db_.intern_device(device).value();
+    const OpRecord op{.signature = tuned.signature, .op = "gemm", .dims = "batch,m,n,k,ldb,stride",
+                      .dim_defaults = tuned.dim_defaults, .attributes = "dtype= b_layout=nk out_dtype=dtype epilogue="};
+    const auto problem = db_.intern_problem(op, {.dims_key = tuned.dims_key, .dims_json = "{}", .label = ""}).value();
+    TrialRecord trial = sample_trial(problem, device_id);
+    trial.config = tuned.config;
+    trial.time_us = tuned.time_us;
+    const auto trial_id = db_.record(trial).value();
+    Plan plan;
+    plan.dims = {"batch", "m", "n", "k", "ldb", "stride"};
+    plan.dim_defaults.resize(plan.dims.size());
+    for (const auto& need : tuned.needs) plan.needs.push_back(Expr::parse(need).value());
+    const auto object = sample_object(tuned.config);
+    ASSERT_TRUE(db_.publish({.problem = problem, .device = device_id, .trial = trial_id, .plan_json = plan_to_json(plan),
+                             .object_hash = object.hash, .is_default = tuned.is_default}, object));
+  }
+  // Kept until the end of the test: matches point into it.
+  const Dispatcher& load(const std::string& arch = "sm_90", const std::string& device = "NVIDIA H100 80GB HBM3") {
+    dispatchers_.push_back(std::make_unique<Dispatcher>(Dispatcher::load(db_, arch, device).value()));
+    return *dispatchers_.back();
+  }
+  static std::string config(const Match& match) { return match.row == nullptr ? "" : match.row->trial.config; }
+
+  TempFolder folder_;
+  Db db_;
+  std::vector<std::unique_ptr<Dispatcher>> dispatchers_;
+};
+
+TEST_F(DispatcherTest, TheTunedShapeIsExact) {
+  add({.dims_key = "k=4096 m=16 n=4096", .config = "a"});
+  add({.dims_key = "k=4096 m=17 n=4096", .config = "b"});
+  const Dispatcher& dispatcher = load();
+  const Match match = dispatcher.find(kSignature, {{"m", 17}, {"n", 4096}, {"k", 4096}});
+  EXPECT_EQ(match.kind, MatchKind::kExact);
+  EXPECT_EQ(config(match), "b");
+  EXPECT_EQ(match.reason, "tuned for this shape");
+  ASSERT_NE(match.plan, nullptr);
+  EXPECT_EQ(match.plan->dims.size(), 6U);
+}
+
+TEST_F(DispatcherTest, DimsThatAreGivenAtTheirDefaultsAreStillExact) {
+  add({.dims_key = "k=4096 m=16 n=128", .config = "a"});
+  const Dispatcher& dispatcher = load();
+  const Env dims{{"batch", 1}, {"m", 16}, {"n", 128}, {"k", 4096}, {"ldb", 4096}, {"stride", 16 * 4096 * 2}};
+  EXPECT_EQ(dispatcher.find(kSignature, dims).kind, MatchKind::kExact);
+}
+
+TEST_F(DispatcherTest, DefaultsMayReadAttributes) {
+  const std::string signature = "gemm b_layout=kn dtype=fp32 epilogue=relu,bias";
+  add({.dims_key = "k=4096 m=16 n=128", .config = "a", .signature = signature});
+  const Dispatcher& dispatcher = load();
+  // kn: ldb = n; fp32: 4 bytes; bias is the second of the epilogue.
+  const Env dims{{"m", 16}, {"n", 128}, {"k", 4096}, {"ldb", 128}, {"stride", 16 * 4096 * 4 * 3}};
+  EXPECT_EQ(dispatcher.find(signature, dims).kind, MatchKind::kExact);
+  const Match other = dispatcher.find(signature, {{"m", 16}, {"n", 128}, {"k", 4096}, {"ldb", 4096}});
+  EXPECT_EQ(other.kind, MatchKind::kNear) << "4096 would be the default of nk";
+  EXPECT_THAT(other.reason, HasSubstr("far")) << "32 times the tuned ldb";
+}
+
+TEST_F(DispatcherTest, TheOrderOfWordsInAStoredKeyDoesNotMatter) {
+  add({.dims_key = "m=16 n=128 k=4096", .config = "a"});
+  EXPECT_EQ(load().find(kSignature, {{"m", 16}, {"n", 128}, {"k", 4096}}).kind, MatchKind::kExact);
+}
+
+TEST_F(DispatcherTest, AnUntunedShapeTakesTheNearestLegalOne) {
+  add({.dims_key = "k=1176 m=5476 n=1280", .config = "near"});
+  add({.dims_key = "k=1176 m=1024 n=1280", .config = "farther"});
+  add({.dims_key = "k=1176 m=5480 n=1280", .config = "nearest, not legal", .needs = {"m % 8 == 0"}});
+  const Match match = load().find(kSignature, {{"m", 5481}, {"n", 1280}, {"k", 1176}});
+  EXPECT_EQ(match.kind, MatchKind::kNear);
+  EXPECT_EQ(config(match), "near");
+  EXPECT_EQ(match.reason, "tuned at m=5476, legal for m=5481");
+}
+
+TEST_F(DispatcherTest, DistanceCountsEveryDimAlike) {
+  // 2 times in one dim and 1.5 times in another (1.58) against 2.5 times in one (1.32).
+  add({.dims_key = "k=2048 m=1536 n=1024", .config = "two dims"});
+  add({.dims_key = "k=1024 m=2560 n=1024", .config = "one dim"});
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 1024}, {"n", 1024}, {"k", 1024}})), "one dim");
+}
+
+TEST_F(DispatcherTest, AStrideThatFollowsFromTheOthersDoesNotCountTwice) {
+  add({.dims_key = "k=1024 m=64 n=1024", .config = "k half"});                  // ldb and stride half as well
+  add({.dims_key = "k=2048 ldb=4096 m=64 n=1024", .config = "ldb twice"});      // ldb differs alone
+  add({.dims_key = "k=2048 m=160 n=1024", .config = "m 2.5 times"});
+  const Dispatcher& dispatcher = load();
+  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 64}, {"n", 1024}, {"k", 2000}})), "k half");
+  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 64}, {"n", 1024}, {"k", 2048}, {"ldb", 4100}})), "ldb twice");
+}
+
+TEST_F(DispatcherTest, AtTheSameDistanceTheFasterOneIsTaken) {
+  add({.dims_key = "k=1024 m=63 n=1024", .config = "slow", .time_us = 20});
+  add({.dims_key = "k=1024 m=255 n=1024", .config = "fast", .time_us = 5});
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 127}, {"n", 1024}, {"k", 1024}})), "fast");
+}
+
+TEST_F(DispatcherTest, BeyondTheLimitTheDefaultIsTaken) {
+  add({.dims_key = "k=4096 m=4096 n=4096", .config = "tuned"});
+  add({.dims_key = "k=4096 m=4096 n=4096", .config = "default", .time_us = 20, .is_default = true});
+  const Dispatcher& dispatcher = load();
+  const Match near = dispatcher.find(kSignature, {{"m", 1025}, {"n", 4096}, {"k", 4096}});
+  EXPECT_EQ(near.kind, MatchKind::kNear) << near.reason;
+  const Match far = dispatcher.find(kSignature, {{"m", 1}, {"n", 4096}, {"k", 4096}});
+  EXPECT_EQ(far.kind, MatchKind::kDefault);
+  EXPECT_EQ(config(far), "default");
+  EXPECT_EQ(far.reason, "tuned at m=4096, legal for m=1; the operator's default, no tuned kernel is near");
+}
+
+TEST_F(DispatcherTest, TheDefaultIsOnlyTakenWhereItIsLegal) {
+  add({.dims_key = "k=4096 m=4096 n=4096", .config = "tuned", .needs = {"k % 8 == 0"}});
+  add({.dims_key = "k=4096 m=4096 n=4096", .config = "default", .is_default = true, .needs = {"k % 4 == 0"}});
+  const Dispatcher& dispatcher = load();
+  EXPECT_EQ(dispatcher.find(kSignature, {{"m", 4096}, {"n", 4096}, {"k", 4092}}).kind, MatchKind::kDefault);
+  const Match none = dispatcher.find(kSignature, {{"m", 4096}, {"n", 4096}, {"k", 4091}});
+  EXPECT_EQ(none.kind, MatchKind::kNone);
+  EXPECT_EQ(none.row, nullptr);
+  EXPECT_EQ(none.reason, "none of 2 tuned kernels serves k=4091 m=4096 n=4096: not legal for this shape: needs 'k % 8 == 0'");
+}
+
+TEST_F(DispatcherTest, WithoutADefaultAFarKernelStillBeatsNone) {
+  add({.dims_key = "k=4096 m=4096 n=4096", .config = "tuned"});
+  const Match match = load().find(kSignature, {{"m", 1}, {"n", 4096}, {"k", 4096}});
+  EXPECT_EQ(match.kind, MatchKind::kNear);
+  EXPECT_THAT(match.reason, HasSubstr("far, but nothing nearer is legal"));
+}
+
+TEST_F(DispatcherTest, AZeroDimIsLegal) {
+  add({.dims_key = "k=16 m=16 n=16", .config = "tuned"});
+  const Match match = load().find(kSignature, {{"m", 0}, {"n", 16}, {"k", 16}});
+  EXPECT_NE(match.kind, MatchKind::kNone);
+  EXPECT_TRUE(match.bound.steps.empty());
+}
+
+TEST_F(DispatcherTest, TheWinnerComesBeforeTheDefaultOfTheSameShape) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "default", .time_us = 9, .is_default = true});
+  add({.dims_key = "k=8 m=8 n=8", .config = "winner", .time_us = 9});
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}})), "winner");
+}
+
+TEST_F(DispatcherTest, ADefaultThatWasTunedForTheShapeIsExact) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "default", .is_default = true});
+  EXPECT_EQ(load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}).kind, MatchKind::kExact);
+}
+
+TEST_F(DispatcherTest, RowsOfTheSameDeviceNameComeFirst) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "other", .time_us = 1, .device = "NVIDIA H200"});
+  add({.dims_key = "k=8 m=8 n=8", .config = "same", .time_us = 2});
+  const Env dims{{"m", 8}, {"n", 8}, {"k", 8}};
+  EXPECT_EQ(config(load().find(kSignature, dims)), "same");
+  EXPECT_EQ(config(load("sm_90", "NVIDIA H200").find(kSignature, dims)), "other");
+}
+
+TEST_F(DispatcherTest, ARowOfAnotherDeviceOfTheArchServesAndSaysSo) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "other", .device = "NVIDIA H200"});
+  const Match match = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}});
+  EXPECT_EQ(match.kind, MatchKind::kExact);
+  EXPECT_EQ(match.reason, "tuned for this shape; on NVIDIA H200, not on this NVIDIA H100 80GB HBM3");
+}
+
+TEST_F(DispatcherTest, RowsOfAnotherArchAreNeverUsed) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "a", .arch = "gfx90a"});
+  const Dispatcher& dispatcher = load();
+  const Match match = dispatcher.find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}});
+  EXPECT_EQ(match.kind, MatchKind::kNone);
+  EXPECT_EQ(match.reason, std::string("'") + kSignature + "' was tuned for gfx90a only, not for sm_90");
+  EXPECT_FALSE(dispatcher.any_plan(kSignature));
+}
+
+TEST_F(DispatcherTest, AFilterSendsTheSearchToTheNextMatch) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "bad"});
+  add({.dims_key = "k=8 m=9 n=8", .config = "good"});
+  const auto filter = [](const WinnerRow& row) -> Result<void> {
+    if (row.trial.config == "bad") return fail(ErrorKind::kBadInput, "its object is damaged");
+    return {};
+  };
+  const Match match = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, filter);
+  EXPECT_EQ(match.kind, MatchKind::kNear);
+  EXPECT_EQ(config(match), "good");
+  EXPECT_EQ(match.reason, "tuned at m=9, legal for m=8; refused the one of k=8 m=8 n=8: its object is damaged");
+  const Match none = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}},
+                                 [](const WinnerRow&) -> Result<void> { return fail(ErrorKind::kBadInput, "no"); });
+  EXPECT_EQ(none.kind, MatchKind::kNone);
+  EXPECT_THAT(none.reason, AllOf(HasSubstr("refused the one of k=8 m=8 n=8: no"), HasSubstr("k=8 m=9 n=8: no")));
+}
+
+TEST_F(DispatcherTest, AnOpWhoseDefaultsChangedKeepsItsOldRowsRight) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "old"});
+  add({.dims_key = "k=8 m=8 n=8", .config = "new", .dim_defaults = "1\n\n\n\n2*k\nm*k"});
+  const Dispatcher& dispatcher = load();
+  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}})), "new") << "the newest definition counts";
+}
+
+TEST_F(DispatcherTest, BadDimsAreNamed) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "a"});
+  const Dispatcher& dispatcher = load();
+  const auto reason = [&](const Env& dims) {
+    const Match match = dispatcher.find(kSignature, dims);
+    EXPECT_EQ(match.kind, MatchKind::kNone);
+    return match.reason;
+  };
+  EXPECT_EQ(reason({{"m", 8}, {"n", 8}}), "dim 'k' of gemm is missing");
+  EXPECT_THAT(reason({{"m", 8}, {"n", 8}, {"k", 8}, {"strid", 1}}), HasSubstr("gemm has no dim 'strid'; did you mean 'stride'?"));
+  EXPECT_EQ(reason({{"m", -8}, {"n", 8}, {"k", 8}}), "dim 'm' is negative (-8)");
+}
+
+TEST_F(DispatcherTest, AttributesComeInAnyOrderAndDefaultWhenLeftOut) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "a"});
+  add({.dims_key = "k=8 m=8 n=8", .config = "b", .signature = "gemm b_layout=kn dtype=fp16 epilogue=bias,silu out_dtype=fp16"});
+  const Dispatcher& dispatcher = load();
+  EXPECT_EQ(dispatcher.signature("gemm", "epilogue=bias,silu dtype=fp16 b_layout=kn").value(),
+            "gemm b_layout=kn dtype=fp16 epilogue=bias,silu out_dtype=fp16");
+  EXPECT_EQ(dispatcher.signature("gemm", "  out_dtype=fp16   epilogue=bias,silu b_layout=kn dtype=fp16 ").value(),
+            "gemm b_layout=kn dtype=fp16 epilogue=bias,silu out_dtype=fp16");
+  EXPECT_THAT(dispatcher.signature("gemm", "dtype=fp16 epilogue=silu,bias").value(), Not(HasSubstr("epilogue=bias")))
+      << "the order inside a list is part of the operator";
+}
+
+TEST_F(DispatcherTest, AWrongAttributeIsNamedWithTheNearestOne) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "a"});
+  const Dispatcher& dispatcher = load();
+  const auto error = [&](const char* op, const char* attributes) {
+    const auto signature = dispatcher.signature(op, attributes);
+    EXPECT_FALSE(signature);
+    return signature ? "" : signature.error().message;
+  };
+  EXPECT_EQ(error("gem", "dtype=bf16"), "the database has no operator 'gem'; did you mean 'gemm'?");
+  EXPECT_EQ(error("gemm", "dtyp=bf16"), "gemm has no attribute 'dtyp'; did you mean 'dtype'?");
+  EXPECT_EQ(error("gemm", "dtype"), "'dtype' is not of the form attribute=value");
+  EXPECT_EQ(error("gemm", "dtype=bf16 dtype=fp16"), "attribute 'dtype' is given twice");
+  EXPECT_EQ(error("gemm", "b_layout=nk"), "gemm needs the attribute 'dtype' (tuned: bf16)");
+}
+
+TEST_F(DispatcherTest, ASignatureThatWasNeverTunedIsSaidSo) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "a"});
+  const Dispatcher& dispatcher = load();
+  const auto signature = dispatcher.signature("gemm", "dtype=fp64").value();
+  const Match match = dispatcher.find(signature, {{"m", 8}, {"n", 8}, {"k", 8}});
+  EXPECT_EQ(match.kind, MatchKind::kNone);
+  EXPECT_THAT(match.reason, HasSubstr("dtype=fp64"));
+  EXPECT_THAT(match.reason, HasSubstr("was never tuned"));
+}
+
+TEST_F(DispatcherTest, ThreadsMayFindAtTheSameTime) {
+  for (int m = 1; m <= 64; ++m) add({.dims_key = "k=8 m=" + std::to_string(m) + " n=8", .config = "m" + std::to_string(m)});
+  const Dispatcher& dispatcher = load();
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&dispatcher] {
+      for (int m = 1; m <= 80; ++m) {
+        const Match match = dispatcher.find(kSignature, {{"m", m}, {"n", 8}, {"k", 8}});
+        EXPECT_EQ(config(match), "m" + std::to_string(std::min(m, 64)));
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace kgen

@@ -1,0 +1,31 @@
+// A tuned file for the host device, made by hand: the op of host_kernel.cpp.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/plan.h"
+#include "base/result.h"
+#include "db/db.h"
+
+namespace kgen::testing {
+
+// The launch plan of host_kernel.cpp. `needs` are its conditions.
+Plan host_plan(bool with_bias, const std::vector<std::string>& needs);
+
+struct HostWinner {
+  std::string dims_key = "cols=16 rows=8";
+  std::string config = "plain";
+  std::vector<std::string> needs = {};
+  bool is_default = false;
+  bool with_bias = false;
+  double time_us = 10;
+  std::string code_suffix = {};  // appended to the code object, so that winners have objects of their own
+};
+
+OpRecord host_op(bool with_bias);
+
+// Writes a file with these winners, tuned on this machine's host device; `kernels` is the path of the code object.
+Result<void> make_host_db(const std::string& path, const std::string& kernels, const std::vector<HostWinner>& winners);
+
+}  // namespace kgen::testing
