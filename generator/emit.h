@@ -25,8 +25,9 @@ Result<KernelSource> emit(const OpSpec&, Arch, const Candidate&);
 //   reference_<out>(…, const i64* index, i64 count, double* value, double* magnitude)
 //       element index[i] (i when index is null) of output <out>, row-major over its shape (not its strides), and the
 //       sum of the absolute terms (S of OPS 0.1)
-//   project_vector_<out>(…, u64 seed, i64 count, double* vector)              the intermediate, e.g. t = B·x, count =
-//   length project_<out>(…, u64 seed, const double* vector, i64 count, double* expected, double* bound)
+//   project_vector_<out>(…, u64 seed, i64 count, double* vector)
+//       the intermediate, e.g. t = B·x, count = length
+//   project_<out>(…, u64 seed, const double* vector, i64 count, double* expected, double* bound)
 //       for each row (all axes of <out> but the last): expected D·x and the error that right rounding may cause
 // and, without the op's parameters, for each dtype T among the op's tensors:
 //   fill_<T>, check_<T>, check_projection_<T>, check_gaps_<T>, and once check_pattern and read_all: docs/op-format.md,

@@ -39,8 +39,7 @@ struct InitDef {
 };
 
 struct ArgumentDef {
-  Param param;  // name, role, shape, strides, present; the dtype here is a placeholder; the real one is dtype_text
-                // resolved per problem
+  Param param;             // all but the dtype, which is dtype_text resolved for each problem
   std::string field;       // its name in Args; differs from param.name where an op that extends another renames it
   std::string dtype_text;  // name of a dtype attribute ("dtype", "out_dtype") or a fixed dtype ("fp32")
   InitDef init;
@@ -90,8 +89,8 @@ struct ReferenceDef {
   std::string header;                             // template path
   std::map<std::string, std::string> terms_text;  // output -> K of the tolerance, expression
   std::string cost_text;                          // multiply-adds of the whole reference, expression
-  // Freivalds check of one output where `when` holds (linear epilogues): D·x against the operands for random x in {-1,
-  // 1}.
+  // Freivalds check of one output where `when` holds (linear epilogues): D·x against the operands for random x of
+  // -1 and 1.
   struct Projection {
     std::string output, when_text, length_text;  // length: doubles of the intermediate vector (gemm: batch*k)
   };
