@@ -158,9 +158,10 @@ struct TileLoader {
 
   // The bits of an element as an Lds.
   static KGEN_DEVICE u32 to_lds(u32 bits) {
-    if constexpr (kSame<T, Lds>) return bits;
-    if constexpr (sizeof(T) == 4) return bits;
-    return bit_cast<u32>(to_float(bit_cast<T>(u16(bits))));
+    if constexpr (sizeof(T) == sizeof(Lds))
+      return bits;
+    else
+      return bit_cast<u32>(to_float(bit_cast<T>(u16(bits))));
   }
 
   // Through runs of at most 16 bytes, which stay within a chunk of the layout.
