@@ -13,12 +13,15 @@
 // A step's registers are loaded again for the next iteration as soon as they are added, so the loads in flight stay
 // constant.
 //
+// With pack_b the kernel reads the nk copy of B that pack_b made once.
+//
 // Legality: rows of B (and of A, for nk) start at multiples of vec_b elements; k < 2^31; waves_n, waves_k, rows_m,
 // rows_per_wave, vec_b, lanes_n powers of two; for kn, n is a multiple of vec_b. k need be no multiple of anything: a
 // step that not all lanes have is masked, the last k % vec_b elements are added one a lane.
 #pragma once
 #include "epilogue.h"
 #include "gemm_types.h"
+#include "pack_b.h"
 #include "prelude.h"
 #include "split_k.h"
 
@@ -27,7 +30,7 @@ namespace skinny {
 
 template <class C>
 struct Shape {
-  static constexpr bool kNk = C::b_layout == b_layout::nk;
+  static constexpr bool kNk = C::pack_b || C::b_layout == b_layout::nk;           // packed B is nk
   static constexpr int kLanesN = kNk ? 1 : C::lanes_n;                            // lanes side by side along n
   static constexpr int kLaneColumns = kNk ? C::rows_per_wave : C::vec_b;          // columns of a lane
   static constexpr int kColumns = C::waves_n * kLanesN * kLaneColumns;            // of a block
@@ -134,9 +137,14 @@ struct StreamNk {
   template <class P>
   KGEN_DEVICE StreamNk(const P& p, i64 batch, i64 k_begin, i64 column, int count)
       : a(p, batch, k_begin), lane(lane_id()), whole(count / C::vec_b * C::vec_b) {
-    const T* b = p.b + batch * p.batch_stride_b + k_begin;
+    const T* b = p.b + batch * p.batch_stride_b;
+    i64 ldb = p.ldb;
+    if constexpr (C::pack_b != 0) {
+      ldb = packed_stride<C>(p);
+      b = p.packed + batch * packed_rows<C>(p) * ldb;
+    }
     KGEN_UNROLL
-    for (int r = 0; r < C::rows_per_wave; ++r) row[r] = b + (column + r < p.n ? column + r : p.n - 1) * p.ldb;
+    for (int r = 0; r < C::rows_per_wave; ++r) row[r] = b + (column + r < p.n ? column + r : p.n - 1) * ldb + k_begin;
   }
   KGEN_DEVICE int steps() const { return whole / S::kStep; }
   KGEN_DEVICE bool edge() const { return whole % S::kStep != 0; }

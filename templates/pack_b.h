@@ -1,7 +1,7 @@
-// One-time step of a plan with pack_b: B rewritten as [batch][round_up(n, tile_n)][round_up(k, tile_k)] with zeros in
-// the padding, so that the tile loop reads whole aligned tiles of "nk" B whatever its layout, strides and sizes were.
+// One-time step of a plan with pack_b: B rewritten as [batch][round_up(n, pack_n)][round_up(k, pack_k)] with zeros in
+// the padding, so that the kernel reads aligned rows of "nk" B whatever its layout, strides and sizes were.
 //
-// A work-item writes one 16-byte vector; grid = ceil_div(batch * n_pad * k_pad / (16 / element bytes), 256), one axis.
+// A work-item writes one 16-byte vector; grid = ceil_div(batch * rows * stride / (16 / element bytes), 256), one axis.
 #pragma once
 #include "gemm_types.h"
 #include "prelude.h"
@@ -10,19 +10,19 @@ namespace kgen {
 
 template <class C, class P>
 KGEN_DEVICE i64 packed_rows(const P& p) {
-  return (p.n + C::tile_n - 1) / C::tile_n * C::tile_n;
+  return (p.n + C::pack_n - 1) / C::pack_n * C::pack_n;
 }
 // Row stride of the packed B.
 template <class C, class P>
 KGEN_DEVICE i64 packed_stride(const P& p) {
-  return (p.k + C::tile_k - 1) / C::tile_k * C::tile_k;
+  return (p.k + C::pack_k - 1) / C::pack_k * C::pack_k;
 }
 
 template <class C, class P>
 KGEN_DEVICE void pack_b(const P& p) {
   using T = typename C::dtype;
   constexpr int kWidth = 16 / int(sizeof(T));
-  static_assert(C::tile_k % kWidth == 0, "a packed row is whole vectors");
+  static_assert(C::pack_k % kWidth == 0, "a packed row is whole vectors");
   const i64 rows = packed_rows<C>(p), stride = packed_stride<C>(p);
   const i64 item = i64(block_x()) * block_size() + thread_x();
   const i64 row = item / (stride / kWidth), k = item % (stride / kWidth) * kWidth;  // row over all batches

@@ -9,6 +9,7 @@ namespace kgen::testing {
 struct Skinny : PlainConfig {
   static constexpr int rows_m = 1, rows_per_wave = 2, unroll = 2, vec_b = 4, waves_n = 2, waves_k = 1, lanes_n = 8,
                        a_lds = 0;
+  static constexpr int pack_b = 0, pack_n = 1, pack_k = 8;
 };
 struct SkinnyPlain : Skinny {};
 struct SkinnyBf16 : Skinny {
@@ -52,6 +53,12 @@ struct SkinnyKnUnaligned : Skinny {
   static constexpr int rows_m = 8, vec_b = 1, lanes_n = 1, unroll = 4;
 };
 
+struct SkinnyPacked : Skinny {  // kn B, read as nk from the packed copy
+  using dtype = f16;
+  static constexpr auto b_layout = kgen::b_layout::kn;
+  static constexpr int rows_m = 2, vec_b = 8, pack_b = 1, split_k = 2;
+};
+
 struct ReferenceNk : PlainConfig {
   using dtype = bf16;
   using out_dtype = float;
@@ -93,11 +100,11 @@ struct LinearFp16Sums : PlainConfig {
 
 struct PackNk : PlainConfig {
   using dtype = bf16;
-  static constexpr int tile_n = 32, tile_k = 64;
+  static constexpr int pack_n = 32, pack_k = 64;
 };
 struct PackKn : PlainConfig {
   static constexpr auto b_layout = kgen::b_layout::kn;
-  static constexpr int tile_n = 16, tile_k = 8;
+  static constexpr int pack_n = 16, pack_k = 8;
 };
 
 // Parameters of the reference kernels.

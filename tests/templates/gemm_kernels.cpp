@@ -26,6 +26,7 @@ SKINNY(SkinnyUnaligned)
 SKINNY(SkinnyKn)
 SKINNY(SkinnyKnSplit)
 SKINNY(SkinnyKnUnaligned)
+SKINNY(SkinnyPacked)
 
 using testing::ReferenceArgs;
 
@@ -49,5 +50,6 @@ PROJECTION(LinearNk)
 PROJECTION(LinearKn)
 PROJECTION(LinearFp16Sums)
 
+KERNEL(pack_SkinnyPacked, GemmArgs<testing::SkinnyPacked>, pack_b<testing::SkinnyPacked>(p))
 KERNEL(pack_PackNk, GemmArgs<testing::PackNk>, pack_b<testing::PackNk>(p))
 KERNEL(pack_PackKn, GemmArgs<testing::PackKn>, pack_b<testing::PackKn>(p))

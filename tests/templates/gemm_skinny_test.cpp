@@ -24,12 +24,26 @@ Kernels& kernels() {
 
 std::uint32_t ceil_div(i64 a, i64 b) { return std::uint32_t((a + b - 1) / b); }
 
+// Memory for the packed B, filled by the packing kernel.
+template <class C>
+std::vector<Vec<typename C::dtype, 8>> pack(const char* config, GemmCase<C>& problem) {
+  auto& p = problem.args;
+  const i64 elements = p.batch * packed_rows<C>(p) * packed_stride<C>(p);
+  std::vector<Vec<typename C::dtype, 8>> storage(ceil_div(elements, 8));  // 16-byte aligned
+  p.packed = reinterpret_cast<typename C::dtype*>(storage.data());
+  const i64 vectors = elements * i64(sizeof(typename C::dtype)) / 16;
+  if (vectors > 0) kernels().launch(std::string("pack_") + config, {{ceil_div(vectors, 256), 1, 1}, 256, 0}, p);
+  return storage;
+}
+
 template <class C>
 std::string run(const char* config, const GemmShape& shape, unsigned seed = 1) {
   using S = skinny::Shape<C>;
   GemmCase<C> problem(shape, seed);
   std::vector<float> partial(C::split_k > 1 ? C::split_k * shape.batch * shape.m * shape.n : 0);
   problem.args.partial = partial.data();
+  std::vector<Vec<typename C::dtype, 8>> packed;
+  if constexpr (C::pack_b != 0) packed = pack<C>(config, problem);
   const i64 chunk = ceil_div(ceil_div(shape.k, C::split_k), S::kStep) * i64(S::kStep);
   const i64 staged =
       C::a_lds ? C::rows_m * i64(ceil_div(chunk, C::vec_b)) * C::vec_b * i64(sizeof(typename C::dtype)) : 0;
@@ -47,7 +61,7 @@ std::string run(const char* config, const GemmShape& shape, unsigned seed = 1) {
 // Every shape, with and without a gap between rows; k and n as they are where the vectors allow it.
 template <class C>
 void expect_right(const char* config) {
-  constexpr bool kNk = C::b_layout == b_layout::nk;
+  constexpr bool kNk = skinny::Shape<C>::kNk;
   for (i64 m : {i64(1), i64(C::rows_m)})
     for (i64 n : {1, 7, 64, 129})
       for (i64 k : {0, 1, 13, 300, 1176})
@@ -77,6 +91,7 @@ SKINNY_TEST(IsRightForUnalignedRows, SkinnyUnaligned)
 SKINNY_TEST(IsRightForKn, SkinnyKn)
 SKINNY_TEST(IsRightForKnSplitOverBlocks, SkinnyKnSplit)
 SKINNY_TEST(IsRightForKnOneColumnALane, SkinnyKnUnaligned)
+SKINNY_TEST(IsRightForPackedB, SkinnyPacked)
 
 TEST(Skinny, GivesTheSameBitsOnEveryRun) {
   const GemmShape shape{.m = 2, .n = 100, .k = 1176};
@@ -96,16 +111,12 @@ TEST(Skinny, GivesTheSameBitsOnEveryRun) {
 
 template <class C>
 void expect_packed(const char* config, const GemmShape& shape) {
-  using T = typename C::dtype;
   GemmCase<C> problem(shape);
   auto& p = problem.args;
   const i64 rows = packed_rows<C>(p), stride = packed_stride<C>(p);
-  EXPECT_EQ(rows % C::tile_n, 0);
-  EXPECT_EQ(stride % C::tile_k, 0);
-  std::vector<Vec<T, 8>> storage((shape.batch * rows * stride + 7) / 8);  // 16-byte aligned
-  p.packed = storage[0].data;
-  const i64 vectors = shape.batch * rows * stride * i64(sizeof(T)) / 16;
-  kernels().launch(std::string("pack_") + config, {{ceil_div(vectors, 256), 1, 1}, 256, 0}, p);
+  EXPECT_EQ(rows % C::pack_n, 0);
+  EXPECT_EQ(stride % C::pack_k, 0);
+  const auto storage = pack<C>(config, problem);
   for (i64 batch = 0; batch < shape.batch; ++batch)
     for (i64 n = 0; n < rows; ++n)
       for (i64 k = 0; k < stride; ++k) {
