@@ -27,6 +27,7 @@ struct Yaml::Node {
   Kind kind = Kind::kNull;
   std::shared_ptr<const std::string> file;
   int line = 1, column = 1;
+  std::size_t height = 0;  // levels below, aliases followed: what destroying the tree recurses through
   std::string text;
   std::vector<Yaml> items;
   std::vector<std::pair<Yaml, Yaml>> entries;
@@ -106,6 +107,10 @@ class Builder : public YAML::EventHandler {
       return;
     }
     Open& top = stack_.back();
+    top.node->height = std::max(top.node->height, node->height + 1);
+    if (top.node->height > kMaxDepth) {
+      throw YAML::ParserException(mark, fmt::format("aliases nest deeper than {} levels", kMaxDepth));
+    }
     if (top.node->kind == Yaml::Node::Kind::kList) {
       top.node->items.emplace_back(node);
     } else if (!top.key) {

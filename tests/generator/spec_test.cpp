@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <fstream>
 
@@ -231,6 +233,12 @@ TEST(Spec, HostileYamlIsAnErrorAndNoCrash) {
   }
   const auto specs = parse(bomb + "ops: [{op: ./scale.yaml, dtype: fp32, rows: *a10, cols: 1}]\n");
   EXPECT_THAT(message(specs), HasSubstr("single value"));
+}
+
+TEST(Spec, AliasesThatNestWithoutEndAreRefused) {
+  std::string chain = "meta:\n  - &a0 [1]\n";
+  for (int i = 1; i <= 100000; ++i) chain += fmt::format("  - &a{} [*a{}]\n", i, i - 1);
+  EXPECT_THAT(message(parse(chain + "ops: []\n")), HasSubstr("aliases nest deeper than 64 levels"));
 }
 
 TEST(Spec, WordsOfTheCommandLineMakeTheSameProblem) {
