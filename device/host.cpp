@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -61,6 +62,37 @@ bool is_whole_library(std::span<const std::byte> code) {
   return true;
 }
 
+#if defined(__x86_64__)
+// The first of the blank-separated features that this CPU lacks, or "".
+std::string missing_cpu_feature(std::string_view features) {
+  // The builtin takes nothing but literals.
+  static const std::map<std::string_view, bool> kHas = {
+      {"sse4.2", __builtin_cpu_supports("sse4.2") != 0},
+      {"avx", __builtin_cpu_supports("avx") != 0},
+      {"avx2", __builtin_cpu_supports("avx2") != 0},
+      {"fma", __builtin_cpu_supports("fma") != 0},
+      {"f16c", __builtin_cpu_supports("f16c") != 0},
+      {"bmi", __builtin_cpu_supports("bmi") != 0},
+      {"bmi2", __builtin_cpu_supports("bmi2") != 0},
+      {"avx512f", __builtin_cpu_supports("avx512f") != 0},
+      {"avx512bw", __builtin_cpu_supports("avx512bw") != 0},
+      {"avx512dq", __builtin_cpu_supports("avx512dq") != 0},
+      {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
+      {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0},
+      {"avx512bf16", __builtin_cpu_supports("avx512bf16") != 0},
+      {"avx512fp16", __builtin_cpu_supports("avx512fp16") != 0},
+      {"avxvnni", __builtin_cpu_supports("avxvnni") != 0},
+  };
+  for (const std::string& feature : split(features, ' ')) {
+    const auto known = kHas.find(feature);
+    if (!feature.empty() && (known == kHas.end() || !known->second)) return feature;
+  }
+  return {};
+}
+#else
+std::string missing_cpu_feature(std::string_view) { return {}; }
+#endif
+
 class HostModule : public Module {
  public:
   static Result<std::unique_ptr<Module>> load(std::span<const std::byte> code) {
@@ -96,6 +128,10 @@ class HostModule : public Module {
       return fail(
           ErrorKind::kDevice,
           fmt::format("host: the code object has host ABI {}, this program has {}; compile it again", abi, kHostAbi));
+    if (const auto cpu = reinterpret_cast<HostCpu>(dlsym(library, "kgen_host_cpu")); cpu != nullptr)
+      if (const std::string lacking = missing_cpu_feature(cpu()); !lacking.empty())
+        return fail(ErrorKind::kDevice,
+                    fmt::format("host: the code object was compiled for a CPU with {}; compile it here", lacking));
     return module;
   }
 

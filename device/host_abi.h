@@ -33,6 +33,7 @@ struct HostParams {
 };
 
 using HostEntry = void (*)(void** params);
+using HostCpu = const char* (*)();
 using HostBind = unsigned (*)(const HostCalls*);
 
 }  // namespace kgen::host

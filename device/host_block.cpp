@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <atomic>
 #include <boost/context/detail/fcontext.hpp>
-#include <cstdlib>
+#include <cerrno>
 #include <cstring>
+#include <new>
 
 // There in programs that are built with a sanitizer, null in others. The sanitizers must know which stack is in use.
 extern "C" {
@@ -114,7 +115,7 @@ BlockRunner::BlockRunner(bool reverse)
       slab_(reserve_slab()),
       items_(kMaxBlock + 1),
       main_(std::make_unique<Fiber>()),
-      lds_(nullptr, std::free) {
+      lds_(nullptr, [](void* p) { ::operator delete(p, std::align_val_t{kLdsGuard}); }) {
   if (slab_ == nullptr) return;
   *reinterpret_cast<HostItem**>(slab_) = items_.data();
   main_->runner = this;
@@ -199,8 +200,9 @@ Fiber* BlockRunner::free_fiber() {
   std::byte* begin = fiber->guarded ? fiber->stack : fiber->stack - kPage;
   const std::size_t bytes = fiber->stack + kStackBytes - begin;
   if (mprotect(begin, bytes, PROT_READ | PROT_WRITE) != 0) {
-    fmt::print(stderr, "kgen: no memory for the stack of work-item {}: {}\n", index, std::strerror(errno));
-    std::abort();
+    stack_error_ = fmt::format("no memory for the stack of work-item {}: {}", index, std::strerror(errno));
+    if (fiber->guarded) --guarded_stacks;
+    return nullptr;
   }
   items_[index] = {&block_, fiber.get(), 0};
   reset(fiber.get());
@@ -226,7 +228,8 @@ void BlockRunner::loop(Fiber* self) {
 // To whoever can run; the main context finds out why nobody can.
 void BlockRunner::wait(Fiber* self) {
   Fiber* next = ready_.pop();
-  if (next == nullptr) next = started_ < block_.size ? free_fiber() : main_.get();
+  if (next == nullptr && started_ < block_.size) next = free_fiber();
+  if (next == nullptr) next = main_.get();
   switch_to(self, next);
 }
 
@@ -261,8 +264,7 @@ void BlockRunner::prepare_lds(std::uint32_t bytes) {
   const std::size_t need = kLdsGuard + (bytes + kLdsGuard - 1) / kLdsGuard * kLdsGuard + kLdsGuard;
   unpoison(lds_.get(), lds_capacity_);
   if (need > lds_capacity_) {
-    lds_.reset(static_cast<std::byte*>(std::aligned_alloc(kLdsGuard, need)));
-    if (!lds_) std::abort();
+    lds_.reset(static_cast<std::byte*>(::operator new(need, std::align_val_t{kLdsGuard})));
     lds_capacity_ = need;
   }
   std::byte* base = lds_.get() + kLdsGuard;
@@ -296,7 +298,10 @@ std::string BlockRunner::run(HostEntry entry, void** params, const LaunchShape& 
   prepare_lds(shape.lds_bytes);
 
   if (__tsan_get_current_fiber != nullptr) main_->tsan = __tsan_get_current_fiber();
-  switch_to(main_.get(), free_fiber());
+  stack_error_.clear();
+  Fiber* first = free_fiber();
+  if (first == nullptr) return stack_error_;
+  switch_to(main_.get(), first);
 
   if (finished_ < block_.size) {
     const std::uint32_t at_shuffle = block_.size - finished_ - at_barrier_;
@@ -311,7 +316,7 @@ std::string BlockRunner::run(HostEntry entry, void** params, const LaunchShape& 
       reset(fiber.get());
       free_.push_back(fiber.get());
     }
-    return problem;
+    return stack_error_.empty() ? problem : stack_error_;
   }
   if (!lds_guards_intact(shape.lds_bytes))
     return fmt::format("block ({}, {}, {}) wrote outside its {} bytes of LDS", index[0], index[1], index[2],

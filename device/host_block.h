@@ -55,7 +55,7 @@ class BlockRunner {
   std::uint32_t shuffle(Fiber* self, std::uint32_t value, std::uint32_t lane);
   void loop(Fiber* self);
   void wait(Fiber* self);
-  Fiber* free_fiber();
+  Fiber* free_fiber();  // null, and stack_error_ says why
   void reset(Fiber* fiber);
   static void enter(Fiber* self, Fiber* from);
   static void switch_to(Fiber* from, Fiber* to);
@@ -76,6 +76,7 @@ class BlockRunner {
   HostBlock block_{};
   std::uint32_t started_ = 0, finished_ = 0, at_barrier_ = 0;
   Queue ready_, barrier_;
+  std::string stack_error_;
   std::array<Wave, kMaxBlock / kWaveSize> waves_;
 
   std::unique_ptr<std::byte, void (*)(void*)> lds_;

@@ -95,6 +95,58 @@ KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 }  // namespace kgen
 
+// What the compiler was allowed to use beyond the oldest CPU of the architecture; the loader refuses the object where
+// one is absent, for it would die of an illegal instruction. A function, for an inline variable is never unloaded.
+extern "C" KGEN_HOST_EXPORT inline const char* kgen_host_cpu() {
+  return ""
+#if defined(__SSE4_2__)
+         " sse4.2"
+#endif
+#if defined(__AVX__)
+         " avx"
+#endif
+#if defined(__AVX2__)
+         " avx2"
+#endif
+#if defined(__FMA__)
+         " fma"
+#endif
+#if defined(__F16C__)
+         " f16c"
+#endif
+#if defined(__BMI__)
+         " bmi"
+#endif
+#if defined(__BMI2__)
+         " bmi2"
+#endif
+#if defined(__AVX512F__)
+         " avx512f"
+#endif
+#if defined(__AVX512BW__)
+         " avx512bw"
+#endif
+#if defined(__AVX512DQ__)
+         " avx512dq"
+#endif
+#if defined(__AVX512VL__)
+         " avx512vl"
+#endif
+#if defined(__AVX512VNNI__)
+         " avx512vnni"
+#endif
+#if defined(__AVX512BF16__)
+         " avx512bf16"
+#endif
+#if defined(__AVX512FP16__)
+         " avx512fp16"
+#endif
+#if defined(__AVXVNNI__)
+         " avxvnni"
+#endif
+      ;
+}
+
 // Called once after loading: takes the device's functions and answers with the ABI that this object was compiled for.
 extern "C" KGEN_HOST_EXPORT inline unsigned kgen_host_bind(const kgen::HostCalls* calls) {
   kgen::host_calls = calls;

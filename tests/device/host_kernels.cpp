@@ -120,6 +120,12 @@ KGEN_KERNEL(64, 1) barriers(int rounds) {
 }
 KGEN_HOST_ENTRY(barriers) { barriers(*(int*)params[0]); }
 
+KGEN_KERNEL(64, 1) shuffle_rounds(int rounds) {
+  int value = thread_x();
+  for (int i = 0; i < rounds; ++i) value = shuffle_xor(value, 1 + i % 31);
+}
+KGEN_HOST_ENTRY(shuffle_rounds) { shuffle_rounds(*(int*)params[0]); }
+
 // A plan of three kernels over the same parameters, for the tests of launch_plan.
 #define PLAN_PARAMS                                                                                                \
   const float *x, const float *absent, float *y, float *small, float *large, float *packed, float alpha, f16 half, \

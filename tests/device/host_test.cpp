@@ -222,6 +222,22 @@ TEST_F(Host, RefusesWhatIsNoCodeObject) {
   }
 }
 
+TEST_F(Host, RefusesCodeForAnotherAbiOrAnotherCpu) {
+  const auto abi = device_->load(as_code(read_bytes(KGEN_HOST_OTHER_ABI)));
+  ASSERT_FALSE(abi);
+  EXPECT_EQ(abi.error().message, "host: the code object has host ABI 99, this program has 1; compile it again");
+  const auto cpu = device_->load(as_code(read_bytes(KGEN_HOST_OTHER_CPU)));
+  ASSERT_FALSE(cpu);
+  EXPECT_EQ(cpu.error().message, "host: the code object was compiled for a CPU with qubits; compile it here");
+}
+
+TEST_F(Host, UnloadedModuleLeavesTheProcess) {
+  const auto mappings = [] { return read_bytes("/proc/self/maps"); };
+  EXPECT_NE(mappings().find("kgen-kernel"), std::string::npos);
+  module_.reset();
+  EXPECT_EQ(mappings().find("kgen-kernel"), std::string::npos);
+}
+
 TEST_F(Host, MissingKernelIsNamed) {
   const auto function = module_->function("absent");
   ASSERT_FALSE(function);
