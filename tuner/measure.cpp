@@ -32,7 +32,7 @@ std::int64_t Measurer::flush_bytes() const {
   // A virtual machine reports the whole socket's last-level cache (300 MiB seen) and owns a slice of it; reading twice that
   // for each sample would take longer than the kernels do.
   if (device_.info().arch->vendor == Vendor::kHost)
-    return std::clamp(2 * device_.info().l2_bytes, 8 * kMiB, 64 * kMiB) / kMiB * kMiB;
+    return std::clamp(2 * device_.info().l2_bytes, 8 * kMiB, 32 * kMiB) / kMiB * kMiB;
   return std::max((2 * device_.info().l2_bytes + kMiB - 1) / kMiB * kMiB, 256 * kMiB);
 }
 

@@ -346,7 +346,8 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
     problem.best_config = trial.config;
   }
   if (!verified && problem.first_failure.empty()) problem.first_failure = trial.reason;
-  problem.known[trial.config] = Known{std::move(trial)};
+  Known& known = problem.known[trial.config];  // a statement of its own: the right side of = is evaluated first
+  known.trial = std::move(trial);
   return {};
 }
 
@@ -373,9 +374,10 @@ Result<void> Session::search(Problem& problem, Problem* next) {
     }
     if ((!turns || problem.compiling == 0) && !stop_) KGEN_CHECK_OK(send_ready(problem));
     show(&problem, false);
-    // After a stop only the candidate that runs now is waited for; the others are as if they had never been proposed.
+    // After a stop, or when the time is up, only the candidate that runs now is waited for; the others are as if they had never been proposed.
     // Otherwise: nothing was proposed above with nothing in flight, so the space or the budget is used up.
-    if (stop_ ? !supervisor_.drop_waiting() : problem.items.empty()) break;
+    const bool time_up = problem.seconds > 0 && problem.best_us > 0 && now_seconds() - problem.start >= problem.seconds;
+    if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty()) break;
     auto ended = supervisor_.next(kPollSeconds, finished_.fd());
     if (!ended && ended.error().kind == ErrorKind::kCheckFailed) {
       problem.blocked = ended.error().message;

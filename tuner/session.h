@@ -12,6 +12,8 @@
 
 namespace kgen {
 
+// A spec's own `tune: {budget: N}` comes before `candidates`; a caller whose user gave a budget clears it in the specs. What the DB
+// holds of a problem counts. When the time is up the running candidate ends, and finals are held as usual.
 struct Budget {
   int candidates = 0;      // 0 = no limit
   double seconds = 0;      // per problem; 0 = no limit

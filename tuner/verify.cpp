@@ -35,6 +35,7 @@ constexpr std::int64_t kMaxGrid = 512;     // partials of one check: 32 KiB to r
 // its cores with everything else and is tried with small problems mostly.
 constexpr double kReferenceSecondsGpu = 1.0, kReferenceSecondsHost = 4.0;
 constexpr std::int64_t kMinSamples = 1024, kMaxSamples = 65536;
+constexpr std::int64_t kScratchZones = 64; // most buffers of one plan, and one
 constexpr std::int64_t kFewElements = 64;  // below it the relative L2 error is that of single roundings: not judged
 
 std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
@@ -221,6 +222,8 @@ struct Bench::Impl {
   std::vector<std::vector<DevicePtr>> set_tensors;  // by set: a pointer for every tensor parameter, null when absent
   std::vector<DeviceBuffer> arenas;                 // by set
   std::int64_t arena_bytes = 0;
+  std::int64_t whole = 0;                           // element of `layouts`
+  char* whole_layout() const { return layouts.at(whole * 8); }
   DeviceBuffer pristine, layouts, zones, results, snapshot;
   std::int64_t zone_count = 0;
   std::vector<std::string> zone_names;
@@ -285,7 +288,6 @@ struct Bench::Impl {
   Result<void> enqueue(const LoadedCandidate&, int set, Phase, Stream);
   Result<void> enqueue_checks(std::vector<Pending>&);
   Result<Verdict> collect(const LoadedCandidate&, const std::vector<Pending>&);
-  Result<std::string> judge_zones(const std::vector<std::int64_t>& bad, const LoadedCandidate&);
   Result<void> restore();
   Result<bool> repeats_bits(const LoadedCandidate&);
 };
@@ -329,6 +331,7 @@ Result<void> Bench::Impl::lay_out() {
     layout_list.insert(layout_list.end(), param.strides.begin(), param.strides.end());
   }
   layout_list.push_back(0);  // last: rank 0, for check_gaps over a whole buffer
+  whole = static_cast<std::int64_t>(layout_list.size()) - 1;
   arena_bytes = round_up(end + kGuard, kAlign);
   add_zone(end, arena_bytes, "the end");
   zone_count = static_cast<std::int64_t>(zone_names.size());
@@ -362,7 +365,7 @@ Result<void> Bench::Impl::lay_out() {
   // Partials of every check (elements, projection and gaps of each output, change of each input), then both zone counts.
   const std::int64_t slots = 3 * static_cast<std::int64_t>(tensors.size());
   KGEN_TRY(results, DeviceBuffer::allocate(device, slots * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)) +
-                                                       (zone_count + 3) * static_cast<std::int64_t>(sizeof(std::int64_t))));
+                                                       (zone_count + kScratchZones) * static_cast<std::int64_t>(sizeof(std::int64_t))));
   return {};
 }
 
@@ -465,16 +468,37 @@ Result<void> Bench::Impl::copy_sets() {
   return {};
 }
 
-// Scratch of one set: [guard][workspace][guard][prepared][guard].
+// Scratch of one set: [guard][workspace buffers][guard][prepared buffers][guard]. launch_plan() starts each buffer at the next
+// multiple of 256; the zones are all bytes between the buffers.
 namespace {
 struct ScratchLayout {
-  std::int64_t workspace, prepared, bytes;
+  std::int64_t workspace = kGuard, prepared = 0, bytes = 0;
+  std::vector<std::int64_t> zones;   // as check_pattern takes them
+  std::vector<std::string> names;
 };
 ScratchLayout scratch_layout(const BoundPlan& bound) {
   ScratchLayout layout;
-  layout.workspace = kGuard;
+  std::int64_t end = 0;
+  std::string before = "the start of the scratch";
+  const auto zone = [&](std::int64_t until, const std::string& after) {
+    layout.zones.push_back(end);
+    layout.zones.push_back(until - end);
+    layout.names.push_back(fmt::format("between {} and {}", before, after));
+    before = after;
+  };
+  const auto place = [&](Role role, std::int64_t base) {
+    for (const BoundParam& param : bound.params) {
+      if (param.role != role || !param.present) continue;
+      zone(base, param.name);
+      end = base + param.bytes;
+      base = round_up(end, kAlign);
+    }
+  };
+  place(Role::kWorkspace, layout.workspace);
   layout.prepared = round_up(layout.workspace + bound.workspace_bytes, kAlign) + kGuard;
+  place(Role::kPrepared, layout.prepared);
   layout.bytes = round_up(layout.prepared + bound.prepared_bytes, kAlign) + kGuard;
+  zone(layout.bytes, "the end of the scratch");
   return layout;
 }
 bool has_scratch(const BoundPlan& bound) { return bound.workspace_bytes + bound.prepared_bytes > 0; }
@@ -537,26 +561,12 @@ Result<void> Bench::Impl::enqueue_checks(std::vector<Pending>& pending) {
       char* const partials = slot(Kind::kGaps, t, nullptr, count);
       KGEN_CHECK_OK(run(tensor.gaps, grid_for(count), arenas[0].at(tensor.offset), before, layouts.at(tensor.layout * 8), count, partials));
     } else {
-      // A layout of rank 0 has the one element 0, which is not compared: start one element early, in the guard.
-      const std::int64_t start = tensor.offset - size;
-      char* const partials = slot(Kind::kInput, t, nullptr, count + 1);
-      const std::int64_t scalar = tensors.back().layout + 1 + 2 * static_cast<std::int64_t>(tensors.back().param->shape.size());
-      KGEN_CHECK_OK(run(tensor.gaps, grid_for(count + 1), arenas[0].at(start), pristine.at(start), layouts.at(scalar * 8), count + 1, partials));
+      char* const partials = slot(Kind::kInput, t, nullptr, count);
+      KGEN_CHECK_OK(run(tensor.gaps, grid_for(count), arenas[0].at(tensor.offset), pristine.at(tensor.offset), whole_layout(),
+                        count, partials));
     }
   }
   return {};
-}
-
-Result<std::string> Bench::Impl::judge_zones(const std::vector<std::int64_t>& bad, const LoadedCandidate&) {
-  static const std::array<const char*, 3> kScratchZones{"before the workspace", "between the workspace and the prepared buffers",
-                                                        "after the prepared buffers"};
-  for (std::size_t zone = 0; zone < bad.size(); ++zone) {
-    if (bad[zone] == 0) continue;
-    const auto tensor_zones = static_cast<std::size_t>(zone_count);
-    return fmt::format("wrote {} bytes outside its buffers, {}", bad[zone],
-                       zone < tensor_zones ? zone_names[zone] : kScratchZones[zone - tensor_zones]);
-  }
-  return std::string();
 }
 
 Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std::vector<Pending>& pending) {
@@ -564,22 +574,19 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
   const std::int64_t partial_bytes = slots * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial));
   KGEN_CHECK_OK(run(check_pattern, static_cast<std::uint32_t>(zone_count), arenas[0].at(0), zones.at(0), zone_count,
                     static_cast<int>(kPoison), results.at(partial_bytes)));
-  std::int64_t all_zones = zone_count;
+  std::vector<std::string> names = zone_names;
   DeviceBuffer scratch_zones;
   if (has_scratch(candidate.bound)) {
     const ScratchLayout layout = scratch_layout(candidate.bound);
-    const std::int64_t workspace_end = layout.workspace + candidate.bound.workspace_bytes;
-    const std::int64_t prepared_end = layout.prepared + candidate.bound.prepared_bytes;
-    const std::array<std::int64_t, 6> list{0,          layout.workspace, workspace_end, layout.prepared - workspace_end,
-                                           prepared_end, layout.bytes - prepared_end};
-    KGEN_TRY(scratch_zones, DeviceBuffer::allocate(device, sizeof list));
-    KGEN_CHECK_OK(device.copy(scratch_zones.at(0), list.data(), sizeof list));
-    KGEN_CHECK_OK(run(check_pattern, 3, candidate.scratch.at(0), scratch_zones.at(0), std::int64_t{3}, static_cast<int>(kPoison),
-                      results.at(partial_bytes + zone_count * 8)));
-    all_zones += 3;
+    const auto count = static_cast<std::int64_t>(layout.names.size());
+    KGEN_TRY(scratch_zones, DeviceBuffer::allocate(device, 16 * count));
+    KGEN_CHECK_OK(device.copy(scratch_zones.at(0), layout.zones.data(), layout.zones.size() * 8));
+    KGEN_CHECK_OK(run(check_pattern, static_cast<std::uint32_t>(count), candidate.scratch.at(0), scratch_zones.at(0), count,
+                      static_cast<int>(kPoison), results.at(partial_bytes + zone_count * 8)));
+    names.insert(names.end(), layout.names.begin(), layout.names.end());
   }
   KGEN_CHECK_OK(device.synchronize(nullptr));
-  std::vector<std::byte> bytes(static_cast<std::size_t>(partial_bytes + all_zones * 8));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(partial_bytes) + names.size() * 8);
   KGEN_CHECK_OK(device.copy(bytes.data(), results.at(0), bytes.size()));
 
   Verdict verdict;
@@ -601,7 +608,7 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
     };
     if (item.kind == Pending::Kind::kInput) {
       if (sum.bad > 0)
-        note(fmt::format("changed its input {}: {} elements, the first at offset {}", name, sum.bad, sum.worst_element - 1));
+        note(fmt::format("changed its input {}: {} elements, the first at offset {}", name, sum.bad, sum.worst_element));
       continue;
     }
     if (item.kind == Pending::Kind::kGaps) {
@@ -626,10 +633,11 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
                        item.expected->limits.l2_limit, sum.worst_element, sum.worst_got, sum.worst_reference));
     }
   }
-  std::vector<std::int64_t> bad(static_cast<std::size_t>(all_zones));
+  std::vector<std::int64_t> bad(names.size());
   std::memcpy(bad.data(), bytes.data() + partial_bytes, bad.size() * 8);
-  KGEN_TRY(const std::string zone_problem, judge_zones(bad, candidate));
-  verdict.reason = !zone_problem.empty() ? zone_problem : problem;
+  verdict.reason = problem;
+  for (std::size_t zone = bad.size(); zone-- > 0;)
+    if (bad[zone] > 0) verdict.reason = fmt::format("wrote {} bytes outside its buffers, {}", bad[zone], names[zone]);
   verdict.passed = verdict.reason.empty();
   return verdict;
 }
@@ -647,14 +655,12 @@ Result<bool> Bench::Impl::repeats_bits(const LoadedCandidate& candidate) {
   KGEN_CHECK_OK(poison(candidate));
   KGEN_CHECK_OK(enqueue(candidate, 0, Phase::kPrepare, nullptr));
   KGEN_CHECK_OK(enqueue(candidate, 0, Phase::kRun, nullptr));
-  const std::int64_t scalar = tensors.back().layout + 1 + 2 * static_cast<std::int64_t>(tensors.back().param->shape.size());
   std::int64_t different = 0;
   for (const Tensor& tensor : tensors) {
-    const std::int64_t size = dtype_bytes(tensor.param->dtype), count = tensor.param->bytes / size + 1;
-    if (!is_written(tensor.param->role)) continue;
+    const std::int64_t size = dtype_bytes(tensor.param->dtype), count = tensor.param->bytes / size;
+    if (!is_written(tensor.param->role) || count == 0) continue;
     const std::uint32_t grid = grid_for(count);
-    KGEN_CHECK_OK(run(tensor.gaps, grid, arenas[0].at(tensor.offset - size), snapshot.at(tensor.offset - size), layouts.at(scalar * 8),
-                      count, results.at(0)));
+    KGEN_CHECK_OK(run(tensor.gaps, grid, arenas[0].at(tensor.offset), snapshot.at(tensor.offset), whole_layout(), count, results.at(0)));
     KGEN_CHECK_OK(device.synchronize(nullptr));
     std::vector<CheckPartial> partials(grid);
     KGEN_CHECK_OK(device.copy(partials.data(), results.at(0), partials.size() * sizeof(CheckPartial)));
@@ -716,6 +722,8 @@ Result<LoadedCandidate> Bench::load(const BoundPlan& bound, std::span<const std:
       return fail(ErrorKind::kInternal, fmt::format("argument {} of the candidate is not that of the reference", param.name));
     ++next;
   }
+  if (scratch_layout(bound).names.size() > static_cast<std::size_t>(kScratchZones))
+    return fail(ErrorKind::kBadInput, "a plan with more workspace and prepared buffers than are checked");
   KGEN_TRY(candidate.code, load_plan(impl_->device, candidate.plan, code));
   if (has_scratch(bound)) {
     const auto sets = static_cast<std::int64_t>(impl_->arenas.size());

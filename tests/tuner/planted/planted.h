@@ -14,7 +14,7 @@ KGEN_DEVICE void planted(const P& p) {
   if (row >= p.rows) return;
   float sum = 0;
   const i64 terms = C::fault == fault::tail ? p.terms - p.terms % 16 : p.terms;
-  for (i64 repeat = 0; repeat < (C::fault == fault::slow ? 200 : 1); ++repeat) {
+  for (i64 repeat = 0; repeat < (C::fault == fault::slow ? 20 : 1); ++repeat) {
     volatile float part = 0;  // not folded over the repeats
     for (i64 j = 0; j < terms; ++j) part = part + to_float(p.x[row * p.ldx + j]) * to_float(p.w[j]);
     sum = part;
