@@ -26,7 +26,7 @@ struct Mma<kArch, In, float, kM_, kTileK> {
     Vec<In, kElements> v;
   };
   using B = A;
-  using C = __attribute__((ext_vector_type(kM * kN / kLanes))) float;
+  using C = float __attribute__((vector_size(kM * kN / kLanes * sizeof(float))));
   static_assert(kTileK % kK == 0 && kElements % 4 == 0, "tile_k holds whole fragments");
 
   static KGEN_DEVICE int a_row(int lane, int) { return lane % kM; }
@@ -39,9 +39,9 @@ struct Mma<kArch, In, float, kM_, kTileK> {
   template <bool, int>
   static KGEN_DEVICE void load_b(B& b, int, int offset) { load_a(b, 0, offset); }
 
-  using Half4 = __attribute__((ext_vector_type(4))) _Float16;
-  using Short4 = __attribute__((ext_vector_type(4))) short;
-  using Short2 = __attribute__((ext_vector_type(2))) short;
+  using Half4 = _Float16 __attribute__((vector_size(8)));
+  using Short4 = short __attribute__((vector_size(8)));
+  using Short2 = short __attribute__((vector_size(4)));
 
   template <class Operand>
   static KGEN_DEVICE Operand part(const A& a, int i) {
@@ -93,13 +93,9 @@ struct Mma<kArch, In, float, kM_, kTileK> {
 
   static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int lane) {
     float* at = rows + lane % kM * pitch + lane / kM * 4;
+    const auto sums = bit_cast<Vec<Vec<float, 4>, kM * kN / kLanes / 4>>(c);
     KGEN_UNROLL
-    for (int j = 0; j < kM * kN / kLanes / 4; ++j) {
-      Vec<float, 4> v;
-      KGEN_UNROLL
-      for (int e = 0; e < 4; ++e) v[e] = c[j * 4 + e];
-      store_vec<float, 4>(at + j * 8, v);
-    }
+    for (int j = 0; j < kM * kN / kLanes / 4; ++j) store_vec<float, 4>(at + j * 8, sums[j]);
   }
 };
 

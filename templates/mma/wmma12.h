@@ -16,7 +16,7 @@ struct Mma<kArch, In, float, 16, kTileK> {
     Vec<In, 8> v;
   };
   using B = A;
-  using C = __attribute__((ext_vector_type(8))) float;
+  using C = float __attribute__((vector_size(kM * kN / kLanes * sizeof(float))));
 
   static KGEN_DEVICE int a_row(int lane, int) { return lane % 16; }
   static KGEN_DEVICE int a_k(int lane, int) { return lane / 16 * 8; }
@@ -30,11 +30,11 @@ struct Mma<kArch, In, float, 16, kTileK> {
 
   static KGEN_DEVICE void multiply(C& c, const A& a, const B& b) {
     if constexpr (kSame<In, f16>) {
-      using Operand = __attribute__((ext_vector_type(8))) _Float16;
+      using Operand = _Float16 __attribute__((vector_size(kK / 2 * sizeof(In))));
       c = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(__builtin_bit_cast(Operand, b),
                                                            __builtin_bit_cast(Operand, a), c);
     } else {
-      using Operand = __attribute__((ext_vector_type(8))) short;
+      using Operand = short __attribute__((vector_size(kK / 2 * sizeof(In))));
       c = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(__builtin_bit_cast(Operand, b),
                                                             __builtin_bit_cast(Operand, a), c);
     }
