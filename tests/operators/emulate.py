@@ -143,21 +143,28 @@ def main():
     parser.add_argument("--only", default="", help="candidates whose line holds this text")
     options = parser.parse_args()
     text = sys.stdin.read() if options.manifest == "-" else open(options.manifest).read()
-    failed = ran = 0
+    count = {"right": 0, "WRONG": 0, "NOT RUN": 0}
     for item in json.loads(text)["files"]:
         dims = " ".join(f"{name}={value}" for name, value in item["dims"].items())
         line = f"{item['arch']} {item['signature']} {dims}: {item['config']}"
         if options.only not in line:
             continue
+        verdict, problem = "WRONG", ""
         if item["status"] != "compiled":
             problem = f"not compiled: {item.get('error')}"
         else:
-            problem = run(item)
-        ran += 1
-        failed += problem != ""
-        print(("WRONG " if problem else "right ") + line + (f": {problem}" if problem else ""), flush=True)
-    print(f"{ran - failed} right, {failed} wrong")
-    return 1 if failed or not ran else 0
+            try:
+                problem = run(item)
+            except run_co.Unsupported as error:  # an instruction that the emulator lacks says nothing about the kernel
+                verdict, problem = "NOT RUN", str(error)
+            except run_co.EmuError as error:
+                problem = str(error)
+        if not problem:
+            verdict = "right"
+        count[verdict] += 1
+        print(f"{verdict} {line}" + (f": {problem}" if problem else ""), flush=True)
+    print(", ".join(f"{number} {verdict}" for verdict, number in count.items()))
+    return 0 if count["right"] and not count["WRONG"] else 1
 
 
 if __name__ == "__main__":
