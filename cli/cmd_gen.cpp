@@ -1,9 +1,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <thread>
 
 #include "base/text.h"
 #include "cli/cli.h"
@@ -123,13 +125,13 @@ class Generator {
 
   Result<void> compile_all() {
     std::mutex mutex;
+    std::condition_variable changed;
+    std::size_t done = 0;
     std::optional<Error> failure;
     {
       const int jobs = request_.jobs > 0 ? static_cast<int>(request_.jobs)
                                          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-      CompilePool pool(*compiler_, jobs);
-      std::size_t done = 0;
-      std::condition_variable changed;
+      CompilePool pool(*compiler_, jobs);  // last: its threads use the rest
       for (Source& source : sources_) {
         pool.submit(std::move(source.text), source.arch, [&, this](Result<CompileResult> result) {
           std::optional<Error> error;
@@ -190,7 +192,7 @@ class Generator {
     KGEN_TRY(const std::vector<Candidate> candidates, sample(spec, arch, static_cast<std::size_t>(request_.limit)));
     for (const Candidate& candidate : candidates) {
       KGEN_TRY(KernelSource kernel, emit(spec, arch, candidate));
-      KGEN_TRY(BoundPlan bound, bind(kernel.plan, spec.problem.dims));
+      KGEN_TRY(BoundPlan bound, kgen::bind(kernel.plan, spec.problem.dims));
       const std::string path = fmt::format("{}/{}/{}_{}_{}.hip", request_.folder, arch->name, spec.op->name,
                                            candidate.variant, kernel.hash.substr(0, 12));
       const auto [found, added] = by_path_.try_emplace(path, sources_.size());

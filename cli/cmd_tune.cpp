@@ -157,6 +157,7 @@ int cmd_tune(const Context& context, const Words& args) {
   } else {
     print_outcome(*outcome, db_path);
   }
+  if (outcome->interrupted) return 128 + SIGINT;  // as the shell says it: what follows must not take this for done
   return outcome->any_failed ? 1 : 0;
 }
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <climits>
+#include <cstdio>
 #include <iterator>
 
 #include "base/text.h"
@@ -74,4 +75,9 @@ int dispatch(const char* program, const Words& words) {
 }  // namespace
 }  // namespace kgen
 
-int main(int argc, char** argv) { return kgen::dispatch(argv[0], kgen::Words(argv + 1, argv + argc)); }
+int main(int argc, char** argv) {
+  const int code = kgen::dispatch(argv[0], kgen::Words(argv + 1, argv + argc));
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  std::perror("kgen: cannot write to stdout");
+  return code == 0 ? 2 : code;
+}

@@ -1,0 +1,223 @@
+// The commands from outside: exit codes, JSON that is one document, texts for people, and a tune that is stopped.
+#include <gmock/gmock.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "tests/cli/run_kgen.h"
+
+namespace kgen {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::AnyOf;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+// One database for all tests, tuned on the CPU: the example operator on a shape that takes no time.
+class Cli : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    for (const char* file : {"softcap.yaml", "softcap.h", "softcap_reference.h"})
+      std::filesystem::copy_file(std::string(KGEN_SOURCE_DIR "/examples/my_op/") + file, *folder_ / file);
+    folder_->write(
+        "spec.yaml",
+        "kgen: 1\ndefaults: {dtype: fp32}\nops:\n  - op: ./softcap.yaml\n    name: caps\n    problems: [{n: 4096}]\n"
+        "    tune: {params: {threads: [64, 128], vec: [1, 4], items: [1]}}\n");
+    tuned_ = new Ran(run_kgen({"tune", *folder_ / "spec.yaml", "--device", "host", "--db", db(), "--json"}));
+  }
+  static void TearDownTestSuite() {
+    delete folder_;
+    delete tuned_;
+  }
+  static std::string db() { return *folder_ / "tuned.db"; }
+  // Runs, expects success and one JSON document.
+  static json run_json(std::vector<std::string> args) {
+    args.push_back("--json");
+    const Ran ran = run_kgen(args);
+    EXPECT_EQ(ran.code, 0) << ran.err;
+    json document = json::parse(ran.out, nullptr, false);
+    EXPECT_FALSE(document.is_discarded()) << ran.out;
+    return document;
+  }
+
+  static TempFolder* folder_;
+  static Ran* tuned_;
+};
+TempFolder* Cli::folder_ = nullptr;
+Ran* Cli::tuned_ = nullptr;
+
+TEST_F(Cli, VersionAndHelpAreExit0) {
+  EXPECT_EQ(run_kgen({"--version"}).out, "kgen " KGEN_VERSION "\n");
+  const Ran help = run_kgen({"--help"});
+  EXPECT_EQ(help.code, 0);
+  for (const char* command :
+       {"tune", "gen", "compile", "inspect", "verify", "show", "lookup", "devices", "ops", "db"}) {
+    EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command));
+    const Ran own = run_kgen({command, "--help"});
+    EXPECT_EQ(own.code, 0) << command;
+    EXPECT_THAT(own.out, HasSubstr("Usage: kgen " + std::string(command)));
+    EXPECT_THAT(own.err, IsEmpty());
+  }
+  EXPECT_EQ(run_kgen({}).code, 2);
+}
+
+TEST_F(Cli, TuneEndsWithWinnersAsOneJsonDocument) {
+  ASSERT_EQ(tuned_->code, 0) << tuned_->err;
+  const json document = json::parse(tuned_->out);
+  ASSERT_EQ(document["rows"].size(), 1u);
+  const json& row = document["rows"][0];
+  EXPECT_EQ(row["op"], "softcap");
+  EXPECT_EQ(row["label"], "caps");
+  EXPECT_EQ(row["dims"], (json{{"n", 4096}}));
+  EXPECT_GT(row["time_us"], 0);
+  EXPECT_GE(row["gain"], 1.0);
+  EXPECT_EQ(row["candidates"], 4);
+  EXPECT_EQ(row["verified"], 4);
+}
+
+TEST_F(Cli, TuneResumesAndTheTableNamesTheWinner) {
+  const Ran again = run_kgen({"tune", *folder_ / "spec.yaml", "--device", "host", "--db", db()});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, AllOf(HasSubstr("softcap"), HasSubstr("n=4096"), HasSubstr("threads="), HasSubstr("gain")));
+  EXPECT_EQ(run_json({"db", "info", db()})["trials"], 4) << "what the database holds was tried again";
+}
+
+TEST_F(Cli, ShowPrintsTheWinnerInEveryFormat) {
+  const json document = run_json({"show", db()});
+  ASSERT_EQ(document["winners"].size(), 1u);
+  EXPECT_EQ(document["winners"][0]["attributes"]["dtype"], "fp32");
+  EXPECT_EQ(document["winners"][0]["dims"]["n"], 4096);
+  const json ranked = run_json({"show", db(), "--top", "3"});
+  const json& candidates = ranked["winners"][0]["candidates"];
+  ASSERT_THAT(candidates.size(), AnyOf(2u, 3u));
+  EXPECT_EQ(candidates[0]["share_of_best"], 1.0);
+  EXPECT_LE(candidates[0]["time_us"], candidates[1]["time_us"]);
+  const Ran csv = run_kgen({"show", db(), "--format", "csv"});
+  EXPECT_THAT(csv.out, HasSubstr("op,signature,dims"));
+  EXPECT_THAT(csv.out, HasSubstr("softcap,softcap dtype=fp32,n=4096,caps,"));
+  EXPECT_THAT(run_kgen({"show", db(), "--op", "nothing*"}).out, testing::Not(HasSubstr("softcap")));
+}
+
+TEST_F(Cli, LookupSaysHowItMatched) {
+  const json exact = run_json({"lookup", db(), "softcap", "n=4096", "--dtype", "fp32", "--arch", "host"});
+  EXPECT_EQ(exact["match"], "exact");
+  EXPECT_EQ(exact["expected_loss"], 0);
+  EXPECT_GT(exact["steps"][0]["grid"][0], 0);
+  const json near = run_json({"lookup", db(), "softcap", "n=5000", "--dtype", "fp32", "--arch", "host"});
+  EXPECT_EQ(near["match"], "near");
+  EXPECT_THAT(near["reason"].get<std::string>(), HasSubstr("4096"));
+  const Ran none = run_kgen({"lookup", db(), "softcap", "n=4096", "--dtype", "fp32", "--arch", "gfx90a"});
+  EXPECT_NE(none.code, 0);
+  const Ran typo = run_kgen({"lookup", db(), "softcap", "nn=4096", "--dtype", "fp32"});
+  EXPECT_EQ(typo.code, 2);
+}
+
+TEST_F(Cli, VerifyChecksWinnersAndSingleCandidates) {
+  const json winners = run_json({"verify", db(), "--device", "host"});
+  EXPECT_EQ(winners["passed"], 1);
+  EXPECT_EQ(winners["failed"], 0);
+  const json one =
+      run_json({"verify", *folder_ / "spec.yaml", "--config", "threads=64,vec=1,items=1", "--device", "host"});
+  EXPECT_EQ(one["passed"], 1);
+  EXPECT_THAT(one["rows"][0]["config"].get<std::string>(), HasSubstr("threads=64"));
+  const Ran bad = run_kgen({"verify", *folder_ / "spec.yaml", "--config", "thraeds=64", "--device", "host"});
+  EXPECT_EQ(bad.code, 2);
+  EXPECT_THAT(bad.err, HasSubstr("threads"));
+}
+
+TEST_F(Cli, GenTellsAllThatALaunchNeeds) {
+  const json document = run_json({"gen", *folder_ / "spec.yaml", "--arch", "host,gfx90a", "-o", *folder_ / "gen"});
+  ASSERT_EQ(document["files"].size(), 8u);
+  for (const json& file : document["files"]) {
+    EXPECT_TRUE(std::filesystem::exists(file["file"].get<std::string>()));
+    EXPECT_EQ(file["steps"][0]["kernel"], "softcap");
+    EXPECT_EQ(file["steps"][0]["grid"].size(), 3u);
+    EXPECT_GT(file["steps"][0]["block"], 0);
+    EXPECT_EQ(file["arguments"][0]["name"], "x");
+    EXPECT_EQ(file["arguments"][0]["role"], "in");
+    EXPECT_EQ(file["arguments"][0]["shape"], json({4096}));
+    EXPECT_EQ(file["arguments"][1]["role"], "out");
+    EXPECT_EQ(file["workspace_bytes"], 0);
+  }
+  EXPECT_EQ(run_json({"gen", *folder_ / "spec.yaml", "--arch", "host", "-o", *folder_ / "few", "--limit", "2"})["files"]
+                .size(),
+            2u);
+}
+
+TEST_F(Cli, GeneratedSourcesCompileAndInspect) {
+  const json document =
+      run_json({"gen", *folder_ / "spec.yaml", "--arch", "host", "-o", *folder_ / "one", "--limit", "1", "--compile"});
+  EXPECT_EQ(document["archs"]["host"]["compiled"], 1);
+  EXPECT_EQ(document["archs"]["host"]["failed"], 0);
+  const std::string object = document["files"][0]["object"];
+  EXPECT_TRUE(std::filesystem::exists(object));
+  const json compiled =
+      run_json({"compile", document["files"][0]["file"], "--arch", "host", "-o", *folder_ / "again.so"});
+  EXPECT_EQ(compiled["kind"], "host");
+  const json inspected = run_json({"inspect", *folder_ / "again.so", object});
+  ASSERT_EQ(inspected["files"].size(), 2u);
+  EXPECT_EQ(inspected["files"][0]["kernels"][0]["kernel"], "softcap");
+  const Ran broken = run_kgen({"compile", folder_->write("broken.hip", "int f() { return undeclared; }\n"), "--arch",
+                               "host", "-o", *folder_ / "broken.so"});
+  EXPECT_EQ(broken.code, 1);
+  EXPECT_THAT(broken.err, HasSubstr("undeclared"));
+  EXPECT_FALSE(std::filesystem::exists(*folder_ / "broken.so"));
+}
+
+TEST_F(Cli, DevicesAlwaysHaveTheHost) {
+  const json document = run_json({"devices"});
+  ASSERT_FALSE(document["devices"].empty());
+  EXPECT_EQ(document["devices"].back()["id"], "host");
+}
+
+TEST_F(Cli, OpsListsTheBuiltInOnesAndShowsOne) {
+  const json all = run_json({"ops"});
+  std::vector<std::string> names;
+  for (const json& op : all["ops"]) names.push_back(op["op"]);
+  EXPECT_THAT(names, testing::IsSupersetOf({"gemm", "conv3d_patchify"}));
+  const json gemm = run_json({"ops", "gemm"});
+  EXPECT_EQ(gemm["attributes"][0]["name"], "dtype");
+  EXPECT_FALSE(gemm["variants"].empty());
+  EXPECT_EQ(run_kgen({"ops", "gmem"}).code, 2);
+  EXPECT_THAT(run_kgen({"ops", "gmem"}).err, HasSubstr("did you mean 'gemm'?"));
+}
+
+TEST_F(Cli, DbCheckFindsADamagedCodeObjectAndLookupDoesNotHideIt) {
+  EXPECT_TRUE(run_json({"db", "check", db()})["clean"]);
+  const std::string copy = *folder_ / "damaged.db";
+  auto content = read_file(db());
+  ASSERT_TRUE(content);
+  const std::size_t object = content->find("\x28\xb5\x2f\xfd");  // zstd's magic number: the start of a stored object
+  ASSERT_NE(object, std::string::npos);
+  for (std::size_t i = 400; i < 408; ++i) (*content)[object + i] = static_cast<char>(~(*content)[object + i]);
+  ASSERT_TRUE(write_file(copy, *content));
+  const Ran check = run_kgen({"db", "check", copy});
+  EXPECT_EQ(check.code, 1) << check.out << check.err;
+  EXPECT_THAT(check.out + check.err, HasSubstr("object"));
+  const Ran verify = run_kgen({"verify", copy, "--device", "host"});
+  EXPECT_NE(verify.code, 0) << verify.out;
+}
+
+TEST_F(Cli, CtrlCLeavesAValidDatabase) {
+  const TempFolder folder;
+  const std::string spec = folder.write("spec.yaml",
+                                        "kgen: 1\ndefaults: {dtype: fp32}\nops:\n  - op: gemm\n"
+                                        "    problems: [{m: [32, 64, 96, 128], n: 96, k: 96}]\n");
+  const std::string path = folder / "tuned.db";
+  const Ran ran = run_kgen({"tune", spec, "--device", "host", "--db", path}, {.while_running = [&](pid_t child) {
+                             ::sleep(3);
+                             ::kill(child, SIGINT);
+                           }});
+  EXPECT_EQ(ran.code, 130) << ran.err;
+  const Ran check = run_kgen({"db", "check", path});
+  EXPECT_EQ(check.code, 0) << check.out << check.err;
+}
+
+}  // namespace
+}  // namespace kgen
