@@ -9,53 +9,21 @@
 
 namespace kgen {
 
-template <Arch kArch, class In, class Acc, int kTileK>
-  requires(kIsSm80<kArch> || (kIsSm75<kArch> && kSame<In, f16>))
-struct Mma<kArch, In, Acc, 16, kTileK> {
-  static constexpr int kM = 16, kN = 16, kK = 16, kLanes = 32;
-  static constexpr bool kSwizzle = true, kReadsN = true, kBInN = false, kPrefetch = true;
-  static constexpr int kChunksA = 1, kChunksB = 1;
-  using Lds = In;
-  struct A {
-    u32 r[4];
-  };
-  using B = A;
-  static constexpr bool kHalfSums = kSame<Acc, f16>;  // two columns a register
-  static constexpr int kRegisters = kHalfSums ? 2 : 4;
-  struct C {
-    u32 r[2][kRegisters];
-  };
-
-  // Lane l gives ldmatrix the address of row l % 8 of quadrant l / 8.
-  static KGEN_DEVICE int a_row(int lane, int) { return lane % 16; }
-  static KGEN_DEVICE int a_k(int lane, int) { return lane / 16 * 8; }
-  template <bool kNMajor>
-  static KGEN_DEVICE int b_column(int lane, int) {
-    return kNMajor ? lane / 16 * 8 : lane / 16 * 8 + lane % 8;
-  }
-  template <bool kNMajor>
-  static KGEN_DEVICE int b_k(int lane, int) {
-    return kNMajor ? lane % 16 : lane / 8 % 2 * 8;
-  }
-
-  static KGEN_DEVICE void load_a(A& a, int, int offset) {
-    const u32 address = lds_address(lds_base()) + u32(offset);
+// The instructions themselves, apart from the layout above so that tests can put a model in their place. `offset` counts
+// bytes of the block's LDS; lane l gives the address of row l % 8 of quadrant l / 8.
+template <Arch kArch>
+struct MmaSyncInstructions {
+  static KGEN_DEVICE void load(u32 (&r)[4], int offset) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(a.r[0]), "=r"(a.r[1]), "=r"(a.r[2]), "=r"(a.r[3])
-                 : "r"(address)
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(lds_address(lds_base()) + u32(offset))
                  : "memory");
   }
-  template <bool kNMajor, int>
-  static KGEN_DEVICE void load_b(B& b, int e, int offset) {
-    if constexpr (kNMajor) {
-      const u32 address = lds_address(lds_base()) + u32(offset);
-      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(b.r[0]), "=r"(b.r[1]), "=r"(b.r[2]), "=r"(b.r[3])
-                   : "r"(address)
-                   : "memory");
-    } else {
-      load_a(b, e, offset);
-    }
+  static KGEN_DEVICE void load_transposed(u32 (&r)[4], int offset) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(lds_address(lds_base()) + u32(offset))
+                 : "memory");
   }
 
 #define KGEN_MMA_F32(shape, type, a_registers, b_registers, ...)                                         \
@@ -68,33 +36,72 @@ struct Mma<kArch, In, Acc, 16, kTileK> {
       : "+r"(c[0]), "+r"(c[1])                                                                                   \
       : __VA_ARGS__)
 
-  static KGEN_DEVICE void multiply_half(u32 (&c)[kRegisters], const A& a, u32 b0, u32 b1) {
+  // c[16][8] += a[16][16] . b[16][8]; c in two registers holds f16, in four float.
+  template <class In, int kRegisters>
+  static KGEN_DEVICE void multiply(u32 (&c)[kRegisters], const u32 (&a)[4], u32 b0, u32 b1) {
+    constexpr bool kHalfSums = kRegisters == 2;
     if constexpr (kIsSm75<kArch>) {
       if constexpr (kHalfSums) {
-        KGEN_MMA_F16("m16n8k8", "{%2, %3}", "{%4}", "r"(a.r[0]), "r"(a.r[1]), "r"(b0));
-        KGEN_MMA_F16("m16n8k8", "{%2, %3}", "{%4}", "r"(a.r[2]), "r"(a.r[3]), "r"(b1));
+        KGEN_MMA_F16("m16n8k8", "{%2, %3}", "{%4}", "r"(a[0]), "r"(a[1]), "r"(b0));
+        KGEN_MMA_F16("m16n8k8", "{%2, %3}", "{%4}", "r"(a[2]), "r"(a[3]), "r"(b1));
       } else {
-        KGEN_MMA_F32("m16n8k8", "f16", "{%4, %5}", "{%6}", "r"(a.r[0]), "r"(a.r[1]), "r"(b0));
-        KGEN_MMA_F32("m16n8k8", "f16", "{%4, %5}", "{%6}", "r"(a.r[2]), "r"(a.r[3]), "r"(b1));
+        KGEN_MMA_F32("m16n8k8", "f16", "{%4, %5}", "{%6}", "r"(a[0]), "r"(a[1]), "r"(b0));
+        KGEN_MMA_F32("m16n8k8", "f16", "{%4, %5}", "{%6}", "r"(a[2]), "r"(a[3]), "r"(b1));
       }
     } else if constexpr (kHalfSums) {
-      KGEN_MMA_F16("m16n8k16", "{%2, %3, %4, %5}", "{%6, %7}", "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]),
-                   "r"(b0), "r"(b1));
+      KGEN_MMA_F16("m16n8k16", "{%2, %3, %4, %5}", "{%6, %7}", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0),
+                   "r"(b1));
     } else if constexpr (kSame<In, f16>) {
-      KGEN_MMA_F32("m16n8k16", "f16", "{%4, %5, %6, %7}", "{%8, %9}", "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]),
-                   "r"(a.r[3]), "r"(b0), "r"(b1));
+      KGEN_MMA_F32("m16n8k16", "f16", "{%4, %5, %6, %7}", "{%8, %9}", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]),
+                   "r"(b0), "r"(b1));
     } else {
       static_assert(kSame<In, bf16>, "mma.sync takes fp16 and bf16");
-      KGEN_MMA_F32("m16n8k16", "bf16", "{%4, %5, %6, %7}", "{%8, %9}", "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]),
-                   "r"(a.r[3]), "r"(b0), "r"(b1));
+      KGEN_MMA_F32("m16n8k16", "bf16", "{%4, %5, %6, %7}", "{%8, %9}", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]),
+                   "r"(b0), "r"(b1));
     }
   }
 #undef KGEN_MMA_F32
 #undef KGEN_MMA_F16
+};
+
+template <class Instructions, class In, class Acc>
+struct MmaSync {
+  static constexpr int kM = 16, kN = 16, kK = 16, kLanes = 32;
+  static constexpr bool kSwizzle = true, kReadsN = true, kBInN = false, kPrefetch = true;
+  static constexpr int kChunksA = 1, kChunksB = 1;
+  using Lds = In;
+  struct A {
+    u32 r[4];
+  };
+  using B = A;
+  static constexpr bool kHalfSums = kSame<Acc, f16>;  // two columns a register
+  struct C {
+    u32 r[2][kHalfSums ? 2 : 4];
+  };
+
+  static KGEN_DEVICE int a_row(int lane, int) { return lane % 16; }
+  static KGEN_DEVICE int a_k(int lane, int) { return lane / 16 * 8; }
+  template <bool kNMajor>
+  static KGEN_DEVICE int b_column(int lane, int) {
+    return kNMajor ? lane / 16 * 8 : lane / 16 * 8 + lane % 8;
+  }
+  template <bool kNMajor>
+  static KGEN_DEVICE int b_k(int lane, int) {
+    return kNMajor ? lane % 16 : lane / 8 % 2 * 8;
+  }
+
+  static KGEN_DEVICE void load_a(A& a, int, int offset) { Instructions::load(a.r, offset); }
+  template <bool kNMajor, int>
+  static KGEN_DEVICE void load_b(B& b, int, int offset) {
+    if constexpr (kNMajor)
+      Instructions::load_transposed(b.r, offset);
+    else
+      Instructions::load(b.r, offset);
+  }
 
   static KGEN_DEVICE void multiply(C& c, const A& a, const B& b) {
-    multiply_half(c.r[0], a, b.r[0], b.r[1]);
-    multiply_half(c.r[1], a, b.r[2], b.r[3]);
+    Instructions::template multiply<In>(c.r[0], a.r, b.r[0], b.r[1]);
+    Instructions::template multiply<In>(c.r[1], a.r, b.r[2], b.r[3]);
   }
 
   static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int lane) {
@@ -116,5 +123,9 @@ struct Mma<kArch, In, Acc, 16, kTileK> {
     }
   }
 };
+
+template <Arch kArch, class In, class Acc, int kTileK>
+  requires(kIsSm80<kArch> || (kIsSm75<kArch> && kSame<In, f16>))
+struct Mma<kArch, In, Acc, 16, kTileK> : MmaSync<MmaSyncInstructions<kArch>, In, Acc> {};
 
 }  // namespace kgen
