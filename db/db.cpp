@@ -26,13 +26,17 @@ static_assert(std::endian::native == std::endian::little, "samples are stored as
 
 constexpr int kApplicationId = 0x6b67656e;  // "kgen"
 constexpr int kBusyMilliseconds = 60'000;
-constexpr std::int64_t kMaxObjectBytes = std::int64_t{1} << 28;  // a file may claim any size; no code object is this large
+constexpr std::int64_t kMaxObjectBytes = 256 << 20;  // a file may claim any size; no code object is this large
 
 constexpr std::pair<TrialStatus, std::string_view> kStatusNames[] = {
-    {TrialStatus::kCompileFailed, "compile_failed"}, {TrialStatus::kCompileTimeout, "compile_timeout"},
-    {TrialStatus::kPruned, "pruned"},                {TrialStatus::kWrong, "wrong"},
-    {TrialStatus::kLaunchFailed, "launch_failed"},   {TrialStatus::kHung, "hung"},
-    {TrialStatus::kCrashed, "crashed"},              {TrialStatus::kStoppedEarly, "stopped_early"},
+    {TrialStatus::kCompileFailed, "compile_failed"},
+    {TrialStatus::kCompileTimeout, "compile_timeout"},
+    {TrialStatus::kPruned, "pruned"},
+    {TrialStatus::kWrong, "wrong"},
+    {TrialStatus::kLaunchFailed, "launch_failed"},
+    {TrialStatus::kHung, "hung"},
+    {TrialStatus::kCrashed, "crashed"},
+    {TrialStatus::kStoppedEarly, "stopped_early"},
     {TrialStatus::kTimed, "timed"},
 };
 
@@ -67,10 +71,12 @@ struct Connection {
       case SQLITE_FULL:
         return fail(ErrorKind::kIo, fmt::format("{}: no space left on the disk; nothing of this step was kept", path));
       case SQLITE_READONLY:
-        return fail(ErrorKind::kIo, fmt::format("{}: cannot be written; check the permissions of the file and its folder", path));
+        return fail(ErrorKind::kIo,
+                    fmt::format("{}: cannot be written; check the permissions of the file and its folder", path));
       case SQLITE_CANTOPEN: {
         const int why = db != nullptr ? sqlite3_system_errno(db) : 0;
-        return fail(ErrorKind::kIo, fmt::format("{}: cannot be opened: {}", path, why != 0 ? std::strerror(why) : text));
+        return fail(ErrorKind::kIo,
+                    fmt::format("{}: cannot be opened: {}", path, why != 0 ? std::strerror(why) : text));
       }
       case SQLITE_IOERR:
       case SQLITE_PERM:
@@ -96,7 +102,8 @@ class Statement {
   template <class... Args>
   static Result<Statement> make(const Connection& connection, std::string_view sql, const Args&... args) {
     Statement statement(connection);
-    const int rc = sqlite3_prepare_v2(connection.db, sql.data(), static_cast<int>(sql.size()), &statement.stmt_, nullptr);
+    const int rc =
+        sqlite3_prepare_v2(connection.db, sql.data(), static_cast<int>(sql.size()), &statement.stmt_, nullptr);
     if (rc != SQLITE_OK) return connection.error(rc);
     int index = 0;
     (statement.bind(++index, args), ...);
@@ -123,7 +130,8 @@ class Statement {
   std::string text() {
     const int column = column_++;
     const auto* data = reinterpret_cast<const char*>(sqlite3_column_text(stmt_, column));
-    return data == nullptr ? std::string() : std::string(data, static_cast<std::size_t>(sqlite3_column_bytes(stmt_, column)));
+    return data == nullptr ? std::string()
+                           : std::string(data, static_cast<std::size_t>(sqlite3_column_bytes(stmt_, column)));
   }
   std::int64_t integer() { return sqlite3_column_int64(stmt_, column_++); }
   // Columns of 32 bits: a damaged file may hold any 64.
@@ -161,7 +169,8 @@ class Statement {
   }
   void bind(int i, const std::string& text) { bind(i, std::string_view(text)); }
   void bind(int i, std::span<const std::byte> bytes) {
-    sqlite3_bind_blob64(stmt_, i, bytes.empty() ? "" : static_cast<const void*>(bytes.data()), bytes.size(), SQLITE_STATIC);
+    sqlite3_bind_blob64(stmt_, i, bytes.empty() ? "" : static_cast<const void*>(bytes.data()), bytes.size(),
+                        SQLITE_STATIC);
   }
   template <class T>
   void bind(int i, const std::optional<T>& value) {
@@ -186,7 +195,8 @@ Result<void> execute(const Connection& connection, std::string_view sql, const A
 
 // First column of the first row; nullopt when there is none.
 template <class... Args>
-Result<std::optional<std::int64_t>> query_integer(const Connection& connection, std::string_view sql, const Args&... args) {
+Result<std::optional<std::int64_t>> query_integer(const Connection& connection, std::string_view sql,
+                                                  const Args&... args) {
   KGEN_TRY(auto statement, Statement::make(connection, sql, args...));
   KGEN_TRY(const bool row, statement.step());
   if (!row) return std::nullopt;
@@ -259,7 +269,8 @@ Result<void> require_schema(const Connection& connection) {
     if (it->second != text) return connection.bad(fmt::format("{} is not as kgen made it; refused", name));
   }
   for (const auto& [name, text] : *want) {
-    if (!have.contains(name)) return connection.bad(fmt::format("{} is missing; restore a copy, or tune into a new file", name));
+    if (!have.contains(name))
+      return connection.bad(fmt::format("{} is missing; restore a copy, or tune into a new file", name));
   }
   return {};
 }
@@ -270,8 +281,8 @@ Result<int> read_version(const Connection& connection) {
   KGEN_TRY(const auto version, query_integer(connection, "PRAGMA user_version"));
   if (application == kApplicationId && version >= 1) {
     if (*version > sql::kVersion) {
-      return connection.bad(fmt::format("was written by a newer kgen (schema {}, this one knows {}); update kgen", *version,
-                                        sql::kVersion));
+      return connection.bad(fmt::format("was written by a newer kgen (schema {}, this one knows {}); update kgen",
+                                        *version, sql::kVersion));
     }
     return static_cast<int>(*version);
   }
@@ -339,7 +350,8 @@ Result<void> connect(Connection& connection, const std::string& name, int flags)
   sqlite3_db_config(connection.db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
   sqlite3_db_config(connection.db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, nullptr);
   sqlite3_db_config(connection.db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, nullptr);
-  // NORMAL: a killed process loses nothing that was committed, a power cut at most the last transactions, never the file.
+  // NORMAL: a killed process loses nothing that was committed, a power cut at most the last transactions, never the
+  // file.
   return connection.run(
       "PRAGMA foreign_keys=ON; PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA synchronous=NORMAL;");
 }
@@ -347,7 +359,8 @@ Result<void> connect(Connection& connection, const std::string& name, int flags)
 Result<void> open_for_reading(Connection& connection, DbMode mode) {
   const std::string& path = connection.path;
   if (file_size(path) < 0) {
-    return fail(ErrorKind::kIo, fmt::format("{}: cannot be opened: {}", path, std::strerror(errno != 0 ? errno : ENOENT)));
+    return fail(ErrorKind::kIo,
+                fmt::format("{}: cannot be opened: {}", path, std::strerror(errno != 0 ? errno : ENOENT)));
   }
   const bool unmerged = file_size(path + "-wal") > 0;
   const bool live = unmerged || file_size(path + "-shm") >= 0;
@@ -359,7 +372,8 @@ Result<void> open_for_reading(Connection& connection, DbMode mode) {
   constexpr int kReadFlags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI;
   if (live || (mode == DbMode::kReadOnly && writable)) {
     const auto attempt = [&]() -> Result<void> {
-      // Where possible with write permission (and query_only), for only then SQLite removes its -wal and -shm at the end.
+      // Where possible with write permission (and query_only), for only then SQLite removes its -wal and -shm at the
+      // end.
       KGEN_CHECK_OK(writable ? connect(connection, path, SQLITE_OPEN_READWRITE)
                              : connect(connection, file_uri(path, "mode=ro"), kReadFlags));
       KGEN_CHECK_OK(connection.run("PRAGMA query_only=ON"));
@@ -368,8 +382,10 @@ Result<void> open_for_reading(Connection& connection, DbMode mode) {
     const auto done = attempt();
     if (done || done.error().kind != ErrorKind::kIo) return done;
     if (unmerged) {
-      return fail(ErrorKind::kIo, fmt::format("{0}: the newest rows are in {0}-wal, which cannot be merged in this folder; "
-                                              "copy both files to a writable folder", path));
+      return fail(ErrorKind::kIo,
+                  fmt::format("{0}: the newest rows are in {0}-wal, which cannot be merged in this folder; "
+                              "copy both files to a writable folder",
+                              path));
     }
   }
   return connect(connection, immutable, kReadFlags);
@@ -394,8 +410,8 @@ Result<void> migrate(const Connection& connection) {
   for (int v = version == 0 ? sql::kVersion : version; v < sql::kVersion; ++v) {
     KGEN_CHECK_OK(connection.run(sql::kMigrations[v]));
   }
-  KGEN_CHECK_OK(connection.run(
-      fmt::format("PRAGMA application_id={}; PRAGMA user_version={}", kApplicationId, sql::kVersion)));
+  KGEN_CHECK_OK(
+      connection.run(fmt::format("PRAGMA application_id={}; PRAGMA user_version={}", kApplicationId, sql::kVersion)));
   KGEN_CHECK_OK(require_schema(connection));
   return transaction.commit();
 }
@@ -411,7 +427,8 @@ Result<void> open_for_writing(Connection& connection) {
 
 constexpr std::string_view kTrialColumns =
     "t.id, t.problem, t.device, t.config, t.status, t.reason, t.source_hash, t.op_hash, c.version, c.options, "
-    "c.kgen_version, t.timing, t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, t.relative_l2, "
+    "c.kgen_version, t.timing, t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, "
+    "t.relative_l2, "
     "t.registers, t.spills, t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at";
 
 Result<TrialRecord> read_trial(const Connection& connection, Statement& s) {
@@ -516,11 +533,34 @@ Result<WinnerRow> read_winner(const Connection& connection, Statement& s) {
   return row;
 }
 
-// Plans and objects that no winner refers to any more.
-Result<void> drop_orphans(const Connection& connection) {
-  return connection.run(
-      "DELETE FROM plan WHERE NOT EXISTS (SELECT 1 FROM winner WHERE winner.plan = plan.id);"
-      "DELETE FROM object WHERE NOT EXISTS (SELECT 1 FROM winner WHERE winner.object = object.id);");
+// The plans and objects that some winners refer to.
+struct References {
+  std::set<std::int64_t> plans, objects;
+};
+
+template <class... Args>
+Result<References> winner_references(const Connection& connection, const std::string& where, const Args&... args) {
+  KGEN_TRY(auto rows, Statement::make(connection, "SELECT plan, object FROM winner WHERE " + where, args...));
+  References found;
+  for (;;) {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return found;
+    found.plans.insert(rows.integer());
+    found.objects.insert(rows.integer());
+  }
+}
+
+// Removes those of them that no winner refers to any more.
+Result<void> drop_unused(const Connection& connection, const References& references) {
+  for (const std::int64_t id : references.plans) {
+    KGEN_CHECK_OK(execute(
+        connection, "DELETE FROM plan WHERE id=?1 AND NOT EXISTS (SELECT 1 FROM winner WHERE winner.plan=?1)", id));
+  }
+  for (const std::int64_t id : references.objects) {
+    KGEN_CHECK_OK(execute(
+        connection, "DELETE FROM object WHERE id=?1 AND NOT EXISTS (SELECT 1 FROM winner WHERE winner.object=?1)", id));
+  }
+  return {};
 }
 
 std::int64_t now_ms() {
@@ -530,7 +570,8 @@ std::int64_t now_ms() {
 
 Result<std::vector<std::byte>> decompress(const Connection& connection, const std::string& hash, std::int64_t size,
                                           std::span<const std::byte> frame) {
-  if (size < 0 || size > kMaxObjectBytes) return connection.bad(fmt::format("object {} claims {} bytes; refused", hash, size));
+  if (size < 0 || size > kMaxObjectBytes)
+    return connection.bad(fmt::format("object {} claims {} bytes; refused", hash, size));
   std::vector<std::byte> bytes(static_cast<std::size_t>(size));
   const std::size_t got = ZSTD_decompress(bytes.data(), bytes.size(), frame.data(), frame.size());
   if (ZSTD_isError(got) || got != bytes.size() || hash_bytes(bytes) != hash) {
@@ -578,8 +619,10 @@ Result<Db> Db::open(const std::string& path, DbMode mode) {
     KGEN_TRY(const int version, read_version(connection));
     if (version == 0) return connection.bad("is empty; `kgen tune` fills it");
     if (version < sql::kVersion) {
-      return connection.bad(fmt::format("was written by an older kgen (schema {}, this one reads {}); "
-                                        "`kgen db check {}` brings it up to date", version, sql::kVersion, path));
+      return connection.bad(
+          fmt::format("was written by an older kgen (schema {}, this one reads {}); "
+                      "`kgen db check {}` brings it up to date",
+                      version, sql::kVersion, path));
     }
     KGEN_CHECK_OK(require_schema(connection));
   }
@@ -590,12 +633,14 @@ Result<std::int64_t> Db::intern_device(const DeviceRecord& d) {
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;
   KGEN_TRY(auto transaction, Transaction::begin(connection));
-  KGEN_CHECK_OK(execute(connection,
-                        "INSERT INTO device (arch, name, driver, uuid, compute_units, memory_bytes, l2_bytes, clock_khz) "
-                        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                        d.arch, d.name, d.driver, d.uuid, d.compute_units, d.memory_bytes, d.l2_bytes, d.clock_khz));
-  KGEN_TRY(const auto id, query_integer(connection, "SELECT id FROM device WHERE arch=? AND name=? AND driver=? AND uuid=?",
-                                        d.arch, d.name, d.driver, d.uuid));
+  KGEN_CHECK_OK(
+      execute(connection,
+              "INSERT INTO device (arch, name, driver, uuid, compute_units, memory_bytes, l2_bytes, clock_khz) "
+              "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+              d.arch, d.name, d.driver, d.uuid, d.compute_units, d.memory_bytes, d.l2_bytes, d.clock_khz));
+  KGEN_TRY(const auto id,
+           query_integer(connection, "SELECT id FROM device WHERE arch=? AND name=? AND driver=? AND uuid=?", d.arch,
+                         d.name, d.driver, d.uuid));
   KGEN_CHECK_OK(transaction.commit());
   return *id;
 }
@@ -608,14 +653,16 @@ Result<std::int64_t> Db::intern_problem(const OpRecord& o, const ProblemRecord& 
                         "INSERT INTO op (signature, op, dims, dim_defaults, attributes) VALUES (?, ?, ?, ?, ?) "
                         "ON CONFLICT DO NOTHING",
                         o.signature, o.op, o.dims, o.dim_defaults, o.attributes));
-  KGEN_TRY(const auto op, query_integer(connection,
-                                        "SELECT id FROM op WHERE signature=? AND dims=? AND dim_defaults=? AND attributes=?",
-                                        o.signature, o.dims, o.dim_defaults, o.attributes));
+  KGEN_TRY(
+      const auto op,
+      query_integer(connection, "SELECT id FROM op WHERE signature=? AND dims=? AND dim_defaults=? AND attributes=?",
+                    o.signature, o.dims, o.dim_defaults, o.attributes));
   KGEN_CHECK_OK(execute(connection,
                         "INSERT INTO problem (op, dims_key, dims_json, label, flops, bytes) VALUES (?, ?, ?, ?, ?, ?) "
                         "ON CONFLICT (op, dims_key) DO NOTHING",
                         *op, p.dims_key, p.dims_json, p.label, p.flops, p.bytes));
-  KGEN_TRY(const auto id, query_integer(connection, "SELECT id FROM problem WHERE op=? AND dims_key=?", *op, p.dims_key));
+  KGEN_TRY(const auto id,
+           query_integer(connection, "SELECT id FROM problem WHERE op=? AND dims_key=?", *op, p.dims_key));
   KGEN_CHECK_OK(transaction.commit());
   return *id;
 }
@@ -628,11 +675,12 @@ Result<std::int64_t> Db::record(const TrialRecord& t) {
                         "INSERT INTO compiler (version, options, kgen_version) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                         t.compiler, t.options, t.kgen_version));
   KGEN_TRY(const auto compiler,
-           query_integer(connection, "SELECT id FROM compiler WHERE version=? AND options=? AND kgen_version=?", t.compiler,
-                         t.options, t.kgen_version));
+           query_integer(connection, "SELECT id FROM compiler WHERE version=? AND options=? AND kgen_version=?",
+                         t.compiler, t.options, t.kgen_version));
   KGEN_CHECK_OK(execute(
       connection,
-      "INSERT INTO trial (problem, device, compiler, config, status, reason, source_hash, op_hash, timing, time_us, mad_us, "
+      "INSERT INTO trial (problem, device, compiler, config, status, reason, source_hash, op_hash, timing, time_us, "
+      "mad_us, "
       "compile_seconds, verify_seconds, max_error_ratio, relative_l2, registers, spills, lds_bytes, occupancy_waves, "
       "clock_mhz, is_default, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       t.problem, t.device, *compiler, t.config, status_name(t.status), t.reason, t.source_hash, t.op_hash, t.timing,
@@ -661,26 +709,31 @@ Result<void> Db::publish(const WinnerRecord& w, const ObjectRecord& object) {
   const Connection& connection = impl_->connection;
   KGEN_TRY(auto transaction, Transaction::begin(connection));
   KGEN_TRY(const auto verified,
-           query_integer(connection,
-                         "SELECT 1 FROM trial WHERE id=? AND problem=? AND device=? AND status IN ('timed', 'stopped_early')",
-                         w.trial, w.problem, w.device));
+           query_integer(
+               connection,
+               "SELECT 1 FROM trial WHERE id=? AND problem=? AND device=? AND status IN ('timed', 'stopped_early')",
+               w.trial, w.problem, w.device));
   if (!verified) {
-    return fail(ErrorKind::kInternal, fmt::format("publish: trial {} is not a verified trial of problem {} on device {}",
-                                                  w.trial, w.problem, w.device));
+    return fail(ErrorKind::kInternal,
+                fmt::format("publish: trial {} is not a verified trial of problem {} on device {}", w.trial, w.problem,
+                            w.device));
   }
+  KGEN_TRY(const References replaced,
+           winner_references(connection, "problem=? AND device=? AND is_default=?", w.problem, w.device, w.is_default));
   KGEN_CHECK_OK(execute(connection, "INSERT INTO plan (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING", plan_hash,
                         w.plan_json));
-  KGEN_CHECK_OK(execute(connection,
-                        "INSERT INTO object (hash, arch, kind, size, zstd) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                        object.hash, object.arch, object.kind, static_cast<std::int64_t>(object.bytes.size()),
-                        std::span<const std::byte>(frame)));
-  KGEN_CHECK_OK(execute(connection,
-                        "INSERT INTO winner (problem, device, is_default, trial, plan, object) VALUES (?, ?, ?, ?, "
-                        "(SELECT id FROM plan WHERE hash=?), (SELECT id FROM object WHERE hash=?)) "
-                        "ON CONFLICT (problem, device, is_default) DO UPDATE SET trial=excluded.trial, plan=excluded.plan, "
-                        "object=excluded.object",
-                        w.problem, w.device, w.is_default, w.trial, plan_hash, object.hash));
-  KGEN_CHECK_OK(drop_orphans(connection));
+  KGEN_CHECK_OK(execute(
+      connection, "INSERT INTO object (hash, arch, kind, size, zstd) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+      object.hash, object.arch, object.kind, static_cast<std::int64_t>(object.bytes.size()),
+      std::span<const std::byte>(frame)));
+  KGEN_CHECK_OK(
+      execute(connection,
+              "INSERT INTO winner (problem, device, is_default, trial, plan, object) VALUES (?, ?, ?, ?, "
+              "(SELECT id FROM plan WHERE hash=?), (SELECT id FROM object WHERE hash=?)) "
+              "ON CONFLICT (problem, device, is_default) DO UPDATE SET trial=excluded.trial, plan=excluded.plan, "
+              "object=excluded.object",
+              w.problem, w.device, w.is_default, w.trial, plan_hash, object.hash));
+  KGEN_CHECK_OK(drop_unused(connection, replaced));
   return transaction.commit();
 }
 
@@ -688,11 +741,13 @@ Result<void> Db::forget(std::int64_t problem, std::int64_t device) {
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;
   KGEN_TRY(auto transaction, Transaction::begin(connection));
+  KGEN_TRY(const References removed, winner_references(connection, "problem=? AND device=?", problem, device));
   KGEN_CHECK_OK(execute(connection, "DELETE FROM winner WHERE problem=? AND device=?", problem, device));
-  KGEN_CHECK_OK(execute(connection, "DELETE FROM sample WHERE trial IN (SELECT id FROM trial WHERE problem=? AND device=?)",
+  KGEN_CHECK_OK(execute(connection,
+                        "DELETE FROM sample WHERE trial IN (SELECT id FROM trial WHERE problem=? AND device=?)",
                         problem, device));
   KGEN_CHECK_OK(execute(connection, "DELETE FROM trial WHERE problem=? AND device=?", problem, device));
-  KGEN_CHECK_OK(drop_orphans(connection));
+  KGEN_CHECK_OK(drop_unused(connection, removed));
   return transaction.commit();
 }
 
@@ -700,7 +755,8 @@ Result<std::vector<TrialRecord>> Db::trials(std::int64_t problem, std::int64_t d
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;
   const std::string sql = fmt::format(
-      "SELECT {}, {} FROM trial t JOIN compiler c ON c.id = t.compiler {} WHERE t.problem=? AND t.device=? ORDER BY t.id",
+      "SELECT {}, {} FROM trial t JOIN compiler c ON c.id = t.compiler {} WHERE t.problem=? AND t.device=? ORDER BY "
+      "t.id",
       kTrialColumns, with_samples ? "s.us" : "NULL", with_samples ? "LEFT JOIN sample s ON s.trial = t.id" : "");
   KGEN_TRY(auto rows, Statement::make(connection, sql, problem, device));
   std::vector<TrialRecord> out;
@@ -778,7 +834,8 @@ Result<WinnerRow> Db::winner(std::int64_t id) {
 Result<ObjectRecord> Db::object(const std::string& hash) {
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;
-  KGEN_TRY(auto rows, Statement::make(connection, "SELECT hash, arch, kind, size, zstd FROM object WHERE hash=?", hash));
+  KGEN_TRY(auto rows,
+           Statement::make(connection, "SELECT hash, arch, kind, size, zstd FROM object WHERE hash=?", hash));
   KGEN_TRY(const bool row, rows.step());
   if (!row) return connection.bad(fmt::format("object {} is missing", hash));
   ObjectRecord object;
@@ -796,23 +853,28 @@ Result<DbInfo> Db::info() {
   DbInfo info;
   info.schema_version = sql::kVersion;
   const std::pair<const char*, std::int64_t*> counts[] = {
-      {"SELECT count(*) FROM device", &info.devices},   {"SELECT count(*) FROM op", &info.ops},
-      {"SELECT count(*) FROM problem", &info.problems}, {"SELECT count(*) FROM trial", &info.trials},
-      {"SELECT count(*) FROM winner", &info.winners},   {"SELECT count(*) FROM object", &info.objects},
+      {"SELECT count(*) FROM device", &info.devices},
+      {"SELECT count(*) FROM op", &info.ops},
+      {"SELECT count(*) FROM problem", &info.problems},
+      {"SELECT count(*) FROM trial", &info.trials},
+      {"SELECT count(*) FROM winner", &info.winners},
+      {"SELECT count(*) FROM object", &info.objects},
       {"SELECT coalesce(sum(length(zstd)), 0) FROM object", &info.object_bytes},
   };
   for (const auto& [sql, count] : counts) {
     KGEN_TRY(const auto value, query_integer(connection, sql));
     *count = *value;
   }
-  KGEN_TRY(auto statuses, Statement::make(connection, "SELECT status, count(*) FROM trial GROUP BY status ORDER BY status"));
+  KGEN_TRY(auto statuses,
+           Statement::make(connection, "SELECT status, count(*) FROM trial GROUP BY status ORDER BY status"));
   for (;;) {
     KGEN_TRY(const bool row, statuses.step());
     if (!row) break;
     std::string status = statuses.text();
     info.trials_by_status.emplace_back(std::move(status), statuses.integer());
   }
-  KGEN_TRY(auto devices, Statement::make(connection, fmt::format("SELECT {} FROM device d ORDER BY d.id", kDeviceColumns)));
+  KGEN_TRY(auto devices,
+           Statement::make(connection, fmt::format("SELECT {} FROM device d ORDER BY d.id", kDeviceColumns)));
   for (;;) {
     KGEN_TRY(const bool row, devices.step());
     if (!row) return info;
@@ -836,7 +898,8 @@ Result<std::vector<std::string>> Db::check() {
       }
     };
     const auto done = run();
-    if (!done && (problems.empty() || problems.back() != done.error().message)) problems.push_back(done.error().message);
+    if (!done && (problems.empty() || problems.back() != done.error().message))
+      problems.push_back(done.error().message);
   };
   const auto as_text = [](Statement& row) { return row.text(); };
 
@@ -863,14 +926,22 @@ Result<std::vector<std::string>> Db::check() {
     const auto plan = plan_from_json(json);
     return plan ? std::string() : fmt::format("launch plan {}: {}", hash, plan.error().message);
   });
-  report("SELECT 'object ' || hash || ' belongs to no winner' FROM object o "
-         "WHERE NOT EXISTS (SELECT 1 FROM winner WHERE object = o.id)", as_text);
-  report("SELECT 'launch plan ' || hash || ' belongs to no winner' FROM plan p "
-         "WHERE NOT EXISTS (SELECT 1 FROM winner WHERE plan = p.id)", as_text);
-  report("SELECT 'winner ' || w.id || ': trial ' || t.id || ' was not verified (' || t.status || ')' FROM winner w "
-         "JOIN trial t ON t.id = w.trial WHERE t.status NOT IN ('timed', 'stopped_early')", as_text);
-  report("SELECT 'winner ' || w.id || ': trial ' || t.id || ' is of another problem or device' FROM winner w "
-         "JOIN trial t ON t.id = w.trial WHERE t.problem <> w.problem OR t.device <> w.device", as_text);
+  report(
+      "SELECT 'object ' || hash || ' belongs to no winner' FROM object o "
+      "WHERE NOT EXISTS (SELECT 1 FROM winner WHERE object = o.id)",
+      as_text);
+  report(
+      "SELECT 'launch plan ' || hash || ' belongs to no winner' FROM plan p "
+      "WHERE NOT EXISTS (SELECT 1 FROM winner WHERE plan = p.id)",
+      as_text);
+  report(
+      "SELECT 'winner ' || w.id || ': trial ' || t.id || ' was not verified (' || t.status || ')' FROM winner w "
+      "JOIN trial t ON t.id = w.trial WHERE t.status NOT IN ('timed', 'stopped_early')",
+      as_text);
+  report(
+      "SELECT 'winner ' || w.id || ': trial ' || t.id || ' is of another problem or device' FROM winner w "
+      "JOIN trial t ON t.id = w.trial WHERE t.problem <> w.problem OR t.device <> w.device",
+      as_text);
   report("SELECT trial, us FROM sample", [](Statement& row) {
     const std::int64_t trial = row.integer();
     for (const float us : to_samples(row.blob())) {

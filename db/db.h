@@ -18,7 +18,13 @@ namespace kgen {
 
 // Ends of a candidate's life (PRODUCT). The spelling in the file is the name without k, in snake_case.
 enum class TrialStatus {
-  kCompileFailed, kCompileTimeout, kPruned, kWrong, kLaunchFailed, kHung, kCrashed,
+  kCompileFailed,
+  kCompileTimeout,
+  kPruned,
+  kWrong,
+  kLaunchFailed,
+  kHung,
+  kCrashed,
   kStoppedEarly,  // verified, timed until it was clearly slower than the best
   kTimed,         // verified and timed in full
 };
@@ -33,71 +39,76 @@ struct DeviceRecord {
 };
 
 struct OpRecord {
-  std::string signature;      // "gemm b_layout=nk dtype=bf16 epilogue=bias …" (generator's signature())
+  std::string signature;  // "gemm b_layout=nk dtype=bf16 epilogue=bias …" (generator's signature())
   std::string op;
-  std::string dims;           // declared order, comma-joined: "batch,m,n,k,lda,…"
-  std::string dim_defaults;   // beside dims, '\n'-joined expressions; "" = required
-  std::string attributes;     // every attribute with its default, declared order: "dtype= b_layout=nk epilogue=" ("dtype=" required)
+  std::string dims;          // declared order, comma-joined: "batch,m,n,k,lda,…"
+  std::string dim_defaults;  // beside dims, '\n'-joined expressions; "" = required
+  std::string attributes;  // every attribute with its default, declared order: "dtype= b_layout=nk epilogue=" ("dtype="
+                           // required)
 };
 
 struct ProblemRecord {
-  std::string dims_key;       // "k=4096 m=1 n=12288"
-  std::string dims_json;      // every dim
+  std::string dims_key;   // "k=4096 m=1 n=12288"
+  std::string dims_json;  // every dim
   std::string label;
   double flops = 0, bytes = 0;
 };
 
-struct ObjectRecord {         // stored zstd-compressed, addressed by hash
+struct ObjectRecord {  // stored zstd-compressed, addressed by hash
   std::string hash;
   std::string arch;
-  std::string kind;           // "elf-amdgpu", "cubin", "ptx", "host"
+  std::string kind;  // "elf-amdgpu", "cubin", "ptx", "host"
   std::vector<std::byte> bytes;
 };
 
 struct TrialRecord {
-  std::int64_t id = 0;        // set by record()
-  std::int64_t problem = 0, device = 0;   // ids from intern_*
-  std::string config;         // Candidate::key()
+  std::int64_t id = 0;                   // set by record()
+  std::int64_t problem = 0, device = 0;  // ids from intern_*
+  std::string config;                    // Candidate::key()
   TrialStatus status = TrialStatus::kTimed;
-  std::string reason;         // one line: rule with its number, worst element, compiler's first error, …
-  std::string source_hash;    // of the emitted text
-  std::string op_hash;        // OpDef::source_hash
+  std::string reason;       // one line: rule with its number, worst element, compiler's first error, …
+  std::string source_hash;  // of the emitted text
+  std::string op_hash;      // OpDef::source_hash
   std::string compiler, options, kgen_version;
-  std::string timing;         // "cold", "warm", "graph", "" when not timed
-  std::optional<double> time_us, mad_us;          // median and median absolute deviation of the samples
-  std::vector<float> samples_us;                  // raw, in order taken
+  std::string timing;                     // "cold", "warm", "graph", "" when not timed
+  std::optional<double> time_us, mad_us;  // median and median absolute deviation of the samples
+  std::vector<float> samples_us;          // raw, in order taken
   std::optional<double> compile_seconds, verify_seconds;
-  std::optional<double> max_error_ratio;          // worst |got-ref| / allowed; relative L2 beside it
+  std::optional<double> max_error_ratio;  // worst |got-ref| / allowed; relative L2 beside it
   std::optional<double> relative_l2;
   std::optional<int> registers, spills, lds_bytes, occupancy_waves;
-  std::optional<int> clock_mhz;                   // SM/shader clock sampled while timing
-  bool is_default = false;                        // the op's default candidate
-  std::int64_t recorded_at_ms = 0;                // Unix time; record() fills in the present time for 0
+  std::optional<int> clock_mhz;     // SM/shader clock sampled while timing
+  bool is_default = false;          // the op's default candidate
+  std::int64_t recorded_at_ms = 0;  // Unix time; record() fills in the present time for 0
 };
 
 // What the runtime launches: a verified trial with its plan and code object.
 struct WinnerRecord {
   std::int64_t problem = 0, device = 0, trial = 0;
-  std::string plan_json;      // base/plan.h
+  std::string plan_json;  // base/plan.h
   std::string object_hash;
-  bool is_default = false;    // also serves shapes of the signature that were never tuned
+  bool is_default = false;  // also serves shapes of the signature that were never tuned
 };
 
 // Joined rows as readers want them.
 struct WinnerRow {
-  OpRecord op; ProblemRecord problem; DeviceRecord device; TrialRecord trial; WinnerRecord winner;
-  std::optional<double> default_time_us;   // of the default candidate on the same problem and device
+  OpRecord op;
+  ProblemRecord problem;
+  DeviceRecord device;
+  TrialRecord trial;
+  WinnerRecord winner;
+  std::optional<double> default_time_us;  // of the default candidate on the same problem and device
 };
 
 // What a lookup needs to know about every winner, without the long columns. Ordered by id.
 struct WinnerIndex {
   struct Entry {
-    std::int64_t id = 0;         // for Db::winner()
-    std::size_t op = 0, device = 0;   // indices into ops and devices
+    std::int64_t id = 0;             // for Db::winner()
+    std::size_t op = 0, device = 0;  // indices into ops and devices
     std::string dims_key;
     bool is_default = false;
   };
-  std::vector<OpRecord> ops;     // oldest first; a signature has several where its op's dims or defaults were changed
+  std::vector<OpRecord> ops;  // oldest first; a signature has several where its op's dims or defaults were changed
   std::vector<DeviceRecord> devices;
   std::vector<Entry> entries;
 };
@@ -116,8 +127,8 @@ enum class DbMode { kReadWrite, kReadOnly, kImmutable };
 class Db {
  public:
   // kReadWrite creates the file and runs migrations; the others refuse a file of another schema version (older: says
-  // which command migrates it; newer: says that a newer kgen wrote it). Corrupted or foreign files: kBadInput, untouched.
-  // No permission, disk full, locked for longer than a minute: kIo.
+  // which command migrates it; newer: says that a newer kgen wrote it). Corrupted or foreign files: kBadInput,
+  // untouched. No permission, disk full, locked for longer than a minute: kIo.
   static Result<Db> open(const std::string& path, DbMode mode);
   Db(Db&&) noexcept;
   Db& operator=(Db&&) noexcept;

@@ -35,10 +35,14 @@ kgen_status report(kgen_status status, std::string text) {
 
 kgen_status status_of(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kBadInput: return KGEN_BAD_ARGUMENT;
-    case ErrorKind::kNoDevice: return KGEN_NO_DEVICE;
-    case ErrorKind::kDevice: return KGEN_DEVICE_ERROR;
-    default: return KGEN_INTERNAL;
+    case ErrorKind::kBadInput:
+      return KGEN_BAD_ARGUMENT;
+    case ErrorKind::kNoDevice:
+      return KGEN_NO_DEVICE;
+    case ErrorKind::kDevice:
+      return KGEN_DEVICE_ERROR;
+    default:
+      return KGEN_INTERNAL;
   }
 }
 kgen_status report(const Error& error) { return report(status_of(error.kind), error.message); }
@@ -120,8 +124,8 @@ struct kgen_kernel {
 
 namespace {
 
-// Shapes that were asked for, by value. Readers take no lock: they see a table that only ever gains entries, or the table
-// before it. Outgrown tables stay until the op is closed, all together no larger than the present one.
+// Shapes that were asked for, by value. Readers take no lock: they see a table that only ever gains entries, or the
+// table before it. Outgrown tables stay until the op is closed, all together no larger than the present one.
 class KernelTable {
  public:
   KernelTable() { grow(64); }
@@ -144,7 +148,8 @@ class KernelTable {
 
  private:
   struct Table {
-    explicit Table(std::size_t size) : mask(size - 1), slots(std::make_unique<std::atomic<const kgen_kernel*>[]>(size)) {}
+    explicit Table(std::size_t size)
+        : mask(size - 1), slots(std::make_unique<std::atomic<const kgen_kernel*>[]>(size)) {}
     std::size_t mask;
     std::unique_ptr<std::atomic<const kgen_kernel*>[]> slots;
   };
@@ -211,7 +216,8 @@ kgen_status read_dims(kgen_op& op, const Plan& plan, std::string_view text) {
     }
   }
   for (std::size_t i = 0; i < plan.dims.size(); ++i) {
-    if (plan.dim_defaults[i].text().empty() && std::find(op.dims.begin(), op.dims.end(), plan.dims[i]) == op.dims.end()) {
+    if (plan.dim_defaults[i].text().empty() &&
+        std::find(op.dims.begin(), op.dims.end(), plan.dims[i]) == op.dims.end()) {
       return report(KGEN_BAD_ARGUMENT, fmt::format("dim '{}' has no default and must be named", plan.dims[i]));
     }
   }
@@ -261,7 +267,8 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
   return KGEN_OK;
 }
 
-static_assert(static_cast<int>(MatchKind::kExact) == KGEN_MATCH_EXACT && static_cast<int>(MatchKind::kNear) == KGEN_MATCH_NEAR &&
+static_assert(static_cast<int>(MatchKind::kExact) == KGEN_MATCH_EXACT &&
+              static_cast<int>(MatchKind::kNear) == KGEN_MATCH_NEAR &&
               static_cast<int>(MatchKind::kDefault) == KGEN_MATCH_DEFAULT);
 
 kgen_status load(const kgen_kernel& kernel) {
@@ -289,7 +296,8 @@ kgen_status check_pointers(const kgen_kernel& kernel, void* const* tensors, std:
       return report(KGEN_BAD_ARGUMENT, fmt::format("operand '{}' is null", param.name));
     }
     if (!aligned(pointer, static_cast<std::uintptr_t>(param.align))) {
-      return report(KGEN_MISALIGNED, fmt::format("operand '{}' at {} is not aligned to {} bytes", param.name, pointer, param.align));
+      return report(KGEN_MISALIGNED,
+                    fmt::format("operand '{}' at {} is not aligned to {} bytes", param.name, pointer, param.align));
     }
   }
   return KGEN_OK;
@@ -304,19 +312,22 @@ kgen_status check_buffer(const char* name, const void* pointer, std::int64_t byt
   return KGEN_OK;
 }
 
-kgen_status launch(const kgen_kernel* kernel, void* const* tensors, const double* scalars, void* workspace, void* prepared,
-                   kgen_stream stream, Phase phase) {
+kgen_status launch(const kgen_kernel* kernel, void* const* tensors, const double* scalars, void* workspace,
+                   void* prepared, kgen_stream stream, Phase phase) {
   if (!valid(kernel)) return bad_handle("kernel");
   std::size_t count = 0;
   if (const auto status = check_pointers(*kernel, tensors, count, phase); status != KGEN_OK) return status;
   if (phase == Phase::kRun) {
-    if (const auto status = check_buffer("workspace", workspace, kernel->bound.workspace_bytes); status != KGEN_OK) return status;
+    if (const auto status = check_buffer("workspace", workspace, kernel->bound.workspace_bytes); status != KGEN_OK)
+      return status;
   }
-  if (const auto status = check_buffer("prepared", prepared, kernel->bound.prepared_bytes); status != KGEN_OK) return status;
+  if (const auto status = check_buffer("prepared", prepared, kernel->bound.prepared_bytes); status != KGEN_OK)
+    return status;
   if (const auto status = load(*kernel); status != KGEN_OK) return status;
   CallArgs args{.tensors = {tensors, count}, .scalars = {}, .workspace = workspace, .prepared = prepared};
   if (scalars != nullptr) {
-    args.scalars = {scalars, static_cast<std::size_t>(std::ranges::count(kernel->bound.params, Role::kScalar, &BoundParam::role))};
+    args.scalars = {
+        scalars, static_cast<std::size_t>(std::ranges::count(kernel->bound.params, Role::kScalar, &BoundParam::role))};
   }
   const auto done =
       launch_plan(*kernel->state->device, *kernel->plan, kernel->code->loaded, kernel->bound, args, phase, stream);
@@ -324,7 +335,8 @@ kgen_status launch(const kgen_kernel* kernel, void* const* tensors, const double
 }
 
 const char* name_at(const std::vector<std::string>& names, int index) {
-  if (index >= 0 && static_cast<std::size_t>(index) < names.size()) return names[static_cast<std::size_t>(index)].c_str();
+  if (index >= 0 && static_cast<std::size_t>(index) < names.size())
+    return names[static_cast<std::size_t>(index)].c_str();
   report(KGEN_BAD_ARGUMENT, fmt::format("index {} is not below {}", index, names.size()));
   return nullptr;
 }
@@ -337,16 +349,26 @@ const char* kgen_last_error(void) { return last_error.c_str(); }
 
 const char* kgen_status_name(kgen_status status) {
   switch (status) {
-    case KGEN_OK: return "ok";
-    case KGEN_NOT_FOUND: return "not found";
-    case KGEN_BAD_ARGUMENT: return "bad argument";
-    case KGEN_BAD_DATABASE: return "bad database";
-    case KGEN_NO_DEVICE: return "no device";
-    case KGEN_REFUSED: return "refused";
-    case KGEN_MISALIGNED: return "misaligned";
-    case KGEN_DEVICE_ERROR: return "device error";
-    case KGEN_OUT_OF_MEMORY: return "out of memory";
-    case KGEN_INTERNAL: return "internal error";
+    case KGEN_OK:
+      return "ok";
+    case KGEN_NOT_FOUND:
+      return "not found";
+    case KGEN_BAD_ARGUMENT:
+      return "bad argument";
+    case KGEN_BAD_DATABASE:
+      return "bad database";
+    case KGEN_NO_DEVICE:
+      return "no device";
+    case KGEN_REFUSED:
+      return "refused";
+    case KGEN_MISALIGNED:
+      return "misaligned";
+    case KGEN_DEVICE_ERROR:
+      return "device error";
+    case KGEN_OUT_OF_MEMORY:
+      return "out of memory";
+    case KGEN_INTERNAL:
+      return "internal error";
   }
   return "unknown status";
 }
@@ -355,7 +377,8 @@ const char* kgen_version(void) { return KGEN_VERSION; }
 
 kgen_status kgen_open(const char* path, const char* device, kgen_db** out) {
   return guarded([&] {
-    if (path == nullptr || device == nullptr || out == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open");
+    if (path == nullptr || device == nullptr || out == nullptr)
+      return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open");
     *out = nullptr;
     auto file = Db::open(path, DbMode::kImmutable);
     if (!file) return report(KGEN_BAD_DATABASE, file.error().message);
@@ -443,9 +466,8 @@ kgen_status kgen_prepare(const kgen_kernel* kernel, void* const* tensors, void* 
 
 kgen_status kgen_launch(const kgen_kernel* kernel, void* const* tensors, const double* scalars, void* workspace,
                         const void* prepared, kgen_stream stream) {
-  return guarded([&] {
-    return launch(kernel, tensors, scalars, workspace, const_cast<void*>(prepared), stream, Phase::kRun);
-  });
+  return guarded(
+      [&] { return launch(kernel, tensors, scalars, workspace, const_cast<void*>(prepared), stream, Phase::kRun); });
 }
 
 void* kgen_device_alloc(kgen_db* db, size_t bytes) {

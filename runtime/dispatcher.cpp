@@ -26,7 +26,8 @@ Attributes attributes_of(std::string_view signature) {
   Attributes attributes;
   for (const std::string& word : split(signature, ' ')) {
     const std::size_t equals = word.find('=');
-    if (equals != std::string::npos && equals + 1 < word.size()) attributes[word.substr(0, equals)] = word.substr(equals + 1);
+    if (equals != std::string::npos && equals + 1 < word.size())
+      attributes[word.substr(0, equals)] = word.substr(equals + 1);
   }
   return attributes;
 }
@@ -107,7 +108,8 @@ class Group {
     KGEN_CHECK_OK(prepare());
     for (const auto& [name, value] : dims) {
       if (std::find(names_.begin(), names_.end(), name) == names_.end()) {
-        return fail(ErrorKind::kBadInput, fmt::format("{} has no dim '{}'{}", op_.op, name, did_you_mean(name, names_)));
+        return fail(ErrorKind::kBadInput,
+                    fmt::format("{} has no dim '{}'{}", op_.op, name, did_you_mean(name, names_)));
       }
       if (value < 0) return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is negative ({})", name, value));
     }
@@ -129,8 +131,8 @@ class Group {
     return shape;
   }
 
-  // Sum of |log2((asked+1)/(tuned+1))| over the dims that differ from their defaults in one of the two shapes: a dim that
-  // is at its default in both follows from the others.
+  // Sum of |log2((asked+1)/(tuned+1))| over the dims that differ from their defaults in one of the two shapes: a dim
+  // that is at its default in both follows from the others.
   Result<double> distance(const Shape& asked, const Row& row) {
     const Env tuned = dims_of(row.key);
     Env all;  // every dim of the tuned shape, only worked out where it matters
@@ -170,7 +172,8 @@ class Group {
         KGEN_TRY(expr, Expr::parse(text));
       }
       for (const std::string& name : expr.names()) {
-        if (std::find(names_.begin(), names_.end(), name) == names_.end()) symbols_[name] = symbol(name, attributes, known);
+        if (std::find(names_.begin(), names_.end(), name) == names_.end())
+          symbols_[name] = symbol(name, attributes, known);
       }
       defaults_.push_back(std::move(expr));
     }
@@ -180,7 +183,8 @@ class Group {
 
   // docs/op-format.md, "Expressions": an attribute's value, `X_bytes`, the position of a list attribute's member, or an
   // enumerator.
-  static std::int64_t symbol(const std::string& name, const Attributes& attributes, const std::vector<std::string>& known) {
+  static std::int64_t symbol(const std::string& name, const Attributes& attributes,
+                             const std::vector<std::string>& known) {
     const auto value_of = [&](const std::string& attribute) {
       const auto it = attributes.find(attribute);
       return it == attributes.end() ? std::string() : it->second;
@@ -227,10 +231,14 @@ std::string difference(const Env& of, const Env& from) {
 
 std::string_view match_name(MatchKind kind) {
   switch (kind) {
-    case MatchKind::kNone: return "none";
-    case MatchKind::kExact: return "exact";
-    case MatchKind::kNear: return "near";
-    case MatchKind::kDefault: return "default";
+    case MatchKind::kNone:
+      return "none";
+    case MatchKind::kExact:
+      return "exact";
+    case MatchKind::kNear:
+      return "near";
+    case MatchKind::kDefault:
+      return "default";
   }
   return "none";
 }
@@ -238,11 +246,11 @@ std::string_view match_name(MatchKind kind) {
 struct Dispatcher::Impl {
   Db* db = nullptr;
   std::string arch, device;
-  std::vector<OpRecord> ops;                              // of every architecture in the file
+  std::vector<OpRecord> ops;  // of every architecture in the file
   using Generations = std::map<std::size_t, std::unique_ptr<Group>, std::greater<>>;  // by index in ops, newest first
-  std::map<std::string, Generations> groups;              // by signature
+  std::map<std::string, Generations> groups;                                          // by signature
   std::map<std::string, std::set<std::string>> elsewhere;  // signature → other architectures that have it
-  mutable std::mutex mutex;  // expressions and the DB are used by one thread at a time
+  mutable std::mutex mutex;                                // expressions and the DB are used by one thread at a time
 
   Result<const Row::Loaded*> load(Row& row) const {
     if (row.loaded != nullptr) return row.loaded.get();
@@ -354,11 +362,13 @@ bool search_group(Group& group, const std::string& key, const Shape& shape, Sear
   }
   const Ranked defaults = by_distance(group, shape, true);
   for (const auto& [distance, rows] : defaults) {
-    if (search.try_rows(rows, MatchKind::kDefault, "; the operator's default, no tuned kernel is near", match)) return true;
+    if (search.try_rows(rows, MatchKind::kDefault, "; the operator's default, no tuned kernel is near", match))
+      return true;
   }
   // A legal kernel that is far away still beats no kernel.
   for (const auto& [distance, rows] : tuned) {
-    if (distance > kNearLimit && search.try_rows(rows, MatchKind::kNear, "; far, but nothing nearer is legal", match)) return true;
+    if (distance > kNearLimit && search.try_rows(rows, MatchKind::kNear, "; far, but nothing nearer is legal", match))
+      return true;
   }
   return false;
 }
@@ -384,8 +394,11 @@ Result<Dispatcher> Dispatcher::load(Db& db, std::string_view arch, std::string_v
     }
     auto& group = impl->groups[op.signature][entry.op];
     if (group == nullptr) group = std::make_unique<Group>(op);
-    group->add({.id = entry.id, .key = sorted_key(entry.dims_key), .is_default = entry.is_default,
-                .same_device = device.name == device_name, .loaded = nullptr});
+    group->add({.id = entry.id,
+                .key = sorted_key(entry.dims_key),
+                .is_default = entry.is_default,
+                .same_device = device.name == device_name,
+                .loaded = nullptr});
   }
   impl->ops = std::move(index.ops);
   return Dispatcher(std::move(impl));
@@ -419,7 +432,8 @@ Result<std::string> Dispatcher::signature(std::string_view op, std::string_view 
       return fail(ErrorKind::kBadInput, fmt::format("'{}' is not of the form attribute=value", word));
     }
     if (!defaults.contains(name)) {
-      return fail(ErrorKind::kBadInput, fmt::format("{} has no attribute '{}'{}", op, name, did_you_mean(name, declared)));
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("{} has no attribute '{}'{}", op, name, did_you_mean(name, declared)));
     }
     if (!given.emplace(name, word.substr(equals + 1)).second) {
       return fail(ErrorKind::kBadInput, fmt::format("attribute '{}' is given twice", name));
@@ -488,7 +502,8 @@ Match Dispatcher::find(const std::string& signature, const Env& dims, const RowF
     rows += group->rows().size();
     Search search(*shape, filter, impl_->device, [&](Row& row) { return impl_->load(row); });
     if (search_group(*group, key_of(shape->given), *shape, search, match)) return match;
-    if (why.empty()) why = search.refusals().empty() ? search.illegal() : fmt::format("{}", fmt::join(search.refusals(), "; "));
+    if (why.empty())
+      why = search.refusals().empty() ? search.illegal() : fmt::format("{}", fmt::join(search.refusals(), "; "));
   }
   match.reason = rows == 0 ? why : fmt::format("none of {} tuned kernels serves {}: {}", rows, key_of(dims), why);
   return match;

@@ -1,4 +1,5 @@
-// Lookup behind the C ABI, and behind `kgen lookup`: which kernel serves a shape, and why. The rule is in docs/lookup.md.
+// Lookup behind the C ABI, and behind `kgen lookup`: which kernel serves a shape, and why. The rule is in
+// docs/lookup.md.
 #pragma once
 
 #include <functional>
@@ -18,18 +19,18 @@ std::string_view match_name(MatchKind);  // "none" "exact" "near" "default"
 
 struct Match {
   MatchKind kind = MatchKind::kNone;
-  std::string reason;                  // one line, without the kind's name in front
-  const WinnerRow* row = nullptr;      // owned by the Dispatcher
-  const Plan* plan = nullptr;          // owned by the Dispatcher
-  BoundPlan bound;                     // for the asked shape
+  std::string reason;              // one line, without the kind's name in front
+  const WinnerRow* row = nullptr;  // owned by the Dispatcher
+  const Plan* plan = nullptr;      // owned by the Dispatcher
+  BoundPlan bound;                 // for the asked shape
 };
 
 // Whether a row that fits can be used (its code object is whole, say); the error's text becomes part of the reason and
 // the next match is tried.
 using RowFilter = std::function<Result<void>(const WinnerRow&)>;
 
-// All winners of a DB that may run on one architecture: the keys in memory, rows and plans read from the DB at first use.
-// The Db must stay where it is for as long as find() is called. Safe from any thread; calls take turns.
+// All winners of a DB that may run on one architecture: the keys in memory, rows and plans read from the DB at first
+// use. The Db must stay where it is for as long as find() is called. Safe from any thread; calls take turns.
 class Dispatcher {
  public:
   // `arch` is an architecture's name; rows of other architectures are left out. Prefers rows tuned on a device of the

@@ -13,6 +13,8 @@
 namespace kgen {
 namespace {
 
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::sample_device;
 using testing::sample_object;
 using testing::sample_op;
@@ -20,8 +22,6 @@ using testing::sample_problem;
 using testing::sample_trial;
 using testing::sample_winner;
 using testing::TempFolder;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 class DbTest : public ::testing::Test {
  protected:
@@ -46,8 +46,9 @@ class DbTest : public ::testing::Test {
     sqlite3* raw = nullptr;
     ASSERT_EQ(sqlite3_open(path_.c_str(), &raw), SQLITE_OK);
     char* error = nullptr;
-    sqlite3_exec(raw, ("PRAGMA ignore_check_constraints=ON; PRAGMA foreign_keys=OFF; PRAGMA writable_schema=ON;" + sql).c_str(),
-                 nullptr, nullptr, &error);
+    sqlite3_exec(
+        raw, ("PRAGMA ignore_check_constraints=ON; PRAGMA foreign_keys=OFF; PRAGMA writable_schema=ON;" + sql).c_str(),
+        nullptr, nullptr, &error);
     EXPECT_EQ(error, nullptr) << error;
     sqlite3_close(raw);
   }

@@ -17,16 +17,16 @@
 namespace kgen {
 namespace {
 
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::sample_device;
 using testing::sample_object;
 using testing::sample_op;
 using testing::sample_problem;
 using testing::sample_trial;
 using testing::sample_winner;
-using testing::TempFolder;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using ::testing::StartsWith;
+using testing::TempFolder;
 
 constexpr DbMode kAllModes[] = {DbMode::kReadWrite, DbMode::kReadOnly, DbMode::kImmutable};
 
@@ -55,8 +55,8 @@ void make_db(const std::string& path) {
 }
 
 // Opening fails in every mode with this text, and leaves the bytes and the folder as they were.
-void expect_refused(const std::string& path, const std::string& text, std::initializer_list<DbMode> modes = {
-                                                                          DbMode::kReadWrite, DbMode::kReadOnly, DbMode::kImmutable}) {
+void expect_refused(const std::string& path, const std::string& text,
+                    std::initializer_list<DbMode> modes = {DbMode::kReadWrite, DbMode::kReadOnly, DbMode::kImmutable}) {
   const std::string before = bytes_of(path);
   for (const DbMode mode : modes) {
     const auto db = Db::open(path, mode);
@@ -176,7 +176,8 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   std::filesystem::copy_file("tests/db/data/version1.db", path);
-  expect_refused(path, "was written by an older kgen (schema 1, this one reads 2)", {DbMode::kReadOnly, DbMode::kImmutable});
+  expect_refused(path, "was written by an older kgen (schema 1, this one reads 2)",
+                 {DbMode::kReadOnly, DbMode::kImmutable});
 
   {
     Db db = Db::open(path, DbMode::kReadWrite).value();
@@ -268,7 +269,8 @@ TEST(DbOpen, AReadOnlyFolderCanBeReadAndSaysSoWhenWritten) {
   }
   EXPECT_TRUE(as_nobody([&] {
     const auto db = Db::open(path, DbMode::kReadWrite);
-    return !db && db.error().kind == ErrorKind::kIo && db.error().message.find("cannot be written") != std::string::npos;
+    return !db && db.error().kind == ErrorKind::kIo &&
+           db.error().message.find("cannot be written") != std::string::npos;
   }));
   EXPECT_TRUE(as_nobody([&] {
     const auto db = Db::open(folder.file("new.db"), DbMode::kReadWrite);

@@ -32,18 +32,30 @@ class TempFolder {
 };
 
 inline DeviceRecord sample_device(const std::string& name = "NVIDIA H100 80GB HBM3") {
-  return {.arch = "sm_90", .name = name, .driver = "CUDA 13.0", .uuid = "GPU-1", .compute_units = 132,
-          .memory_bytes = 85899345920, .l2_bytes = 52428800, .clock_khz = 1980000};
+  return {.arch = "sm_90",
+          .name = name,
+          .driver = "CUDA 13.0",
+          .uuid = "GPU-1",
+          .compute_units = 132,
+          .memory_bytes = 85899345920,
+          .l2_bytes = 52428800,
+          .clock_khz = 1980000};
 }
 
 inline OpRecord sample_op() {
-  return {.signature = "gemm b_layout=nk dtype=bf16", .op = "gemm", .dims = "m,n,k,lda", .dim_defaults = "\n1\nm\nk",
+  return {.signature = "gemm b_layout=nk dtype=bf16",
+          .op = "gemm",
+          .dims = "m,n,k,lda",
+          .dim_defaults = "\n1\nm\nk",
           .attributes = "dtype= b_layout=nk"};
 }
 
 inline ProblemRecord sample_problem(int m = 4) {
-  return {.dims_key = "m=" + std::to_string(m), .dims_json = R"({"m":4,"n":1,"k":4,"lda":4})", .label = "first",
-          .flops = 64, .bytes = 96};
+  return {.dims_key = "m=" + std::to_string(m),
+          .dims_json = R"({"m":4,"n":1,"k":4,"lda":4})",
+          .label = "first",
+          .flops = 64,
+          .bytes = 96};
 }
 
 inline TrialRecord sample_trial(std::int64_t problem, std::int64_t device, TrialStatus status = TrialStatus::kTimed) {
@@ -83,9 +95,14 @@ inline ObjectRecord sample_object(const std::string& text) {
   return object;
 }
 
-inline WinnerRecord sample_winner(std::int64_t problem, std::int64_t device, std::int64_t trial, const ObjectRecord& object) {
-  return {.problem = problem, .device = device, .trial = trial, .plan_json = plan_to_json(Plan{}),
-          .object_hash = object.hash, .is_default = false};
+inline WinnerRecord sample_winner(std::int64_t problem, std::int64_t device, std::int64_t trial,
+                                  const ObjectRecord& object) {
+  return {.problem = problem,
+          .device = device,
+          .trial = trial,
+          .plan_json = plan_to_json(Plan{}),
+          .object_hash = object.hash,
+          .is_default = false};
 }
 
 }  // namespace kgen::testing

@@ -16,6 +16,7 @@
 namespace kgen {
 namespace {
 
+using ::testing::IsEmpty;
 using testing::sample_device;
 using testing::sample_object;
 using testing::sample_op;
@@ -23,7 +24,6 @@ using testing::sample_problem;
 using testing::sample_trial;
 using testing::sample_winner;
 using testing::TempFolder;
-using ::testing::IsEmpty;
 
 // Records `count` trials (forever when negative), each published; writes a byte to `acknowledge` after each.
 bool write_trials(const std::string& path, int m, int count, int acknowledge) {
@@ -46,6 +46,7 @@ TEST(DbSurvival, AKilledWriterLosesNothingThatItHadRecorded) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   std::mt19937 random(7);
+  const auto below = [&](int limit) { return std::uniform_int_distribution<int>(0, limit - 1)(random); };
   std::int64_t acknowledged = 0;
   for (int round = 0; round < 20; ++round) {
     int pipe[2];
@@ -57,10 +58,12 @@ TEST(DbSurvival, AKilledWriterLosesNothingThatItHadRecorded) {
       ::_exit(1);
     }
     ::close(pipe[1]);
-    std::this_thread::sleep_for(std::chrono::milliseconds(std::uniform_int_distribution<int>(0, 60)(random)));
+    // Dies a random moment after a random number of trials: at once, while it opens the file, or in the middle of one.
+    char byte = 0;
+    for (int wait = below(8); wait > 0 && ::read(pipe[0], &byte, 1) == 1; --wait) ++acknowledged;
+    std::this_thread::sleep_for(std::chrono::microseconds(below(5'000)));
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
-    char byte = 0;
     while (::read(pipe[0], &byte, 1) == 1) ++acknowledged;
     ::close(pipe[0]);
 
@@ -162,7 +165,9 @@ TEST(DbSurvival, DamagedFilesAreReportedAndNeverCrash) {
   const std::string whole = read_file(path).value();
   const std::string copy = folder.file("damaged.db");
   std::mt19937 random(11);
-  const auto below = [&](std::size_t limit) { return std::uniform_int_distribution<std::size_t>(0, limit - 1)(random); };
+  const auto below = [&](std::size_t limit) {
+    return std::uniform_int_distribution<std::size_t>(0, limit - 1)(random);
+  };
   for (int round = 0; round < 300; ++round) {
     std::string bytes = whole;
     switch (round % 4) {
@@ -170,7 +175,8 @@ TEST(DbSurvival, DamagedFilesAreReportedAndNeverCrash) {
         bytes[below(bytes.size())] ^= static_cast<char>(1U << below(8));
         break;
       case 1:  // several bytes of one page's head, where its structure is
-        for (int i = 0; i < 4; ++i) bytes[below(bytes.size() / 4096) * 4096 + below(64)] = static_cast<char>(below(256));
+        for (int i = 0; i < 4; ++i)
+          bytes[below(bytes.size() / 4096) * 4096 + below(64)] = static_cast<char>(below(256));
         break;
       case 2:  // cut off
         bytes.resize(below(bytes.size()));

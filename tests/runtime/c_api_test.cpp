@@ -13,13 +13,13 @@
 namespace kgen {
 namespace {
 
-using testing::HostWinner;
-using testing::make_host_db;
-using testing::TempFolder;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using testing::HostWinner;
+using testing::make_host_db;
 using ::testing::StartsWith;
 using ::testing::StrEq;
+using testing::TempFolder;
 
 class CApi : public ::testing::Test {
  protected:
@@ -67,7 +67,8 @@ class CApi : public ::testing::Test {
       double sum = 0;
       for (std::int64_t k = 0; k < cols; ++k) sum += a[r * cols + k] * 2.0 * w[k];
       for (std::int64_t c = 0; c < cols; ++c) {
-        ASSERT_EQ(d[r * cols + c], alpha * sum + static_cast<double>(c) + (with_bias ? bias[c] : 0.0)) << r << ", " << c;
+        ASSERT_EQ(d[r * cols + c], alpha * sum + static_cast<double>(c) + (with_bias ? bias[c] : 0.0))
+            << r << ", " << c;
       }
     }
   }
@@ -211,7 +212,8 @@ TEST_F(CApi, AMisalignedPointerIsRefusedWithTheOperandsName) {
   EXPECT_EQ(kgen_launch(match.kernel, tensors, nullptr, buffers_[4], buffers_[5], nullptr), KGEN_MISALIGNED);
   EXPECT_THAT(kgen_last_error(), AllOf(StartsWith("operand 'a' at 0x"), HasSubstr("is not aligned to 16 bytes")));
   tensors[0] = buffers_[0];
-  EXPECT_EQ(kgen_launch(match.kernel, tensors, nullptr, static_cast<char*>(buffers_[4]) + 16, buffers_[5], nullptr), KGEN_MISALIGNED);
+  EXPECT_EQ(kgen_launch(match.kernel, tensors, nullptr, static_cast<char*>(buffers_[4]) + 16, buffers_[5], nullptr),
+            KGEN_MISALIGNED);
   EXPECT_THAT(kgen_last_error(), StartsWith("workspace at 0x"));
 }
 
@@ -264,8 +266,9 @@ TEST_F(CApi, ADamagedCodeObjectIsRefusedAndTheNextMatchIsUsed) {
   const kgen_match match = find(8, 17);
   EXPECT_EQ(match.kind, KGEN_MATCH_NEAR);
   EXPECT_STREQ(match.config, "whole");
-  EXPECT_THAT(match.reason, AllOf(StartsWith("near: tuned at cols=16, legal for cols=17; refused the one of cols=17 rows=8: "),
-                                  HasSubstr("does not match its hash")));
+  EXPECT_THAT(match.reason,
+              AllOf(StartsWith("near: tuned at cols=16, legal for cols=17; refused the one of cols=17 rows=8: "),
+                    HasSubstr("does not match its hash")));
   expect_right_result(8, 17, false, 1);
 }
 
@@ -337,8 +340,10 @@ TEST_F(CApi, WrongWordsAreNamed) {
     EXPECT_EQ(op_, nullptr);
     return std::string(kgen_last_error());
   };
-  EXPECT_EQ(fails("row_scal", "", "", KGEN_BAD_ARGUMENT), "the database has no operator 'row_scal'; did you mean 'row_scale'?");
-  EXPECT_EQ(fails("row_scale", "dtyp=fp32", "", KGEN_BAD_ARGUMENT), "row_scale has no attribute 'dtyp'; did you mean 'dtype'?");
+  EXPECT_EQ(fails("row_scal", "", "", KGEN_BAD_ARGUMENT),
+            "the database has no operator 'row_scal'; did you mean 'row_scale'?");
+  EXPECT_EQ(fails("row_scale", "dtyp=fp32", "", KGEN_BAD_ARGUMENT),
+            "row_scale has no attribute 'dtyp'; did you mean 'dtype'?");
   EXPECT_EQ(fails("row_scale", "", "", KGEN_BAD_ARGUMENT), "row_scale needs the attribute 'dtype' (tuned: fp32)");
   EXPECT_THAT(fails("row_scale", "dtype=fp16", "rows,cols", KGEN_NOT_FOUND), HasSubstr("was never tuned"));
   EXPECT_EQ(fails("row_scale", "dtype=fp32", "rows,col", KGEN_BAD_ARGUMENT), "unknown dim 'col'; did you mean 'cols'?");

@@ -11,19 +11,19 @@
 namespace kgen {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::sample_device;
 using testing::sample_object;
 using testing::sample_trial;
 using testing::TempFolder;
-using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::Not;
 
 constexpr const char* kSignature = "gemm b_layout=nk dtype=bf16 epilogue=";
 
 struct Tuned {
   std::string dims_key;
-  std::string config;                  // stands for the kernel
+  std::string config;  // stands for the kernel
   double time_us = 10;
   bool is_default = false;
   std::vector<std::string> needs = {};
@@ -41,8 +41,11 @@ class DispatcherTest : public ::testing::Test {
     DeviceRecord device = sample_device(tuned.device);
     device.arch = tuned.arch;
     const auto device_id = db_.intern_device(device).value();
-    const OpRecord op{.signature = tuned.signature, .op = "gemm", .dims = "batch,m,n,k,ldb,stride",
-                      .dim_defaults = tuned.dim_defaults, .attributes = "dtype= b_layout=nk out_dtype=dtype epilogue="};
+    const OpRecord op{.signature = tuned.signature,
+                      .op = "gemm",
+                      .dims = "batch,m,n,k,ldb,stride",
+                      .dim_defaults = tuned.dim_defaults,
+                      .attributes = "dtype= b_layout=nk out_dtype=dtype epilogue="};
     const auto problem = db_.intern_problem(op, {.dims_key = tuned.dims_key, .dims_json = "{}", .label = ""}).value();
     TrialRecord trial = sample_trial(problem, device_id);
     trial.config = tuned.config;
@@ -53,8 +56,13 @@ class DispatcherTest : public ::testing::Test {
     plan.dim_defaults.resize(plan.dims.size());
     for (const auto& need : tuned.needs) plan.needs.push_back(Expr::parse(need).value());
     const auto object = sample_object(tuned.config);
-    ASSERT_TRUE(db_.publish({.problem = problem, .device = device_id, .trial = trial_id, .plan_json = plan_to_json(plan),
-                             .object_hash = object.hash, .is_default = tuned.is_default}, object));
+    ASSERT_TRUE(db_.publish({.problem = problem,
+                             .device = device_id,
+                             .trial = trial_id,
+                             .plan_json = plan_to_json(plan),
+                             .object_hash = object.hash,
+                             .is_default = tuned.is_default},
+                            object));
   }
   // Kept until the end of the test: matches point into it.
   const Dispatcher& load(const std::string& arch = "sm_90", const std::string& device = "NVIDIA H100 80GB HBM3") {
@@ -122,8 +130,8 @@ TEST_F(DispatcherTest, DistanceCountsEveryDimAlike) {
 }
 
 TEST_F(DispatcherTest, AStrideThatFollowsFromTheOthersDoesNotCountTwice) {
-  add({.dims_key = "k=1024 m=64 n=1024", .config = "k half"});                  // ldb and stride half as well
-  add({.dims_key = "k=2048 ldb=4096 m=64 n=1024", .config = "ldb twice"});      // ldb differs alone
+  add({.dims_key = "k=1024 m=64 n=1024", .config = "k half"});              // ldb and stride half as well
+  add({.dims_key = "k=2048 ldb=4096 m=64 n=1024", .config = "ldb twice"});  // ldb differs alone
   add({.dims_key = "k=2048 m=160 n=1024", .config = "m 2.5 times"});
   const Dispatcher& dispatcher = load();
   EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 64}, {"n", 1024}, {"k", 2000}})), "k half");
@@ -156,7 +164,8 @@ TEST_F(DispatcherTest, TheDefaultIsOnlyTakenWhereItIsLegal) {
   const Match none = dispatcher.find(kSignature, {{"m", 4096}, {"n", 4096}, {"k", 4091}});
   EXPECT_EQ(none.kind, MatchKind::kNone);
   EXPECT_EQ(none.row, nullptr);
-  EXPECT_EQ(none.reason, "none of 2 tuned kernels serves k=4091 m=4096 n=4096: not legal for this shape: needs 'k % 8 == 0'");
+  EXPECT_EQ(none.reason,
+            "none of 2 tuned kernels serves k=4091 m=4096 n=4096: not legal for this shape: needs 'k % 8 == 0'");
 }
 
 TEST_F(DispatcherTest, WithoutADefaultAFarKernelStillBeatsNone) {
@@ -229,7 +238,8 @@ TEST_F(DispatcherTest, AnOpWhoseDefaultsChangedKeepsItsOldRowsRight) {
   add({.dims_key = "k=8 m=8 n=8", .config = "old"});
   add({.dims_key = "k=8 m=8 n=8", .config = "new", .dim_defaults = "1\n\n\n\n2*k\nm*k"});
   const Dispatcher& dispatcher = load();
-  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}})), "new") << "the newest definition counts";
+  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}})), "new")
+      << "the newest definition counts";
 }
 
 TEST_F(DispatcherTest, BadDimsAreNamed) {
@@ -241,13 +251,16 @@ TEST_F(DispatcherTest, BadDimsAreNamed) {
     return match.reason;
   };
   EXPECT_EQ(reason({{"m", 8}, {"n", 8}}), "dim 'k' of gemm is missing");
-  EXPECT_THAT(reason({{"m", 8}, {"n", 8}, {"k", 8}, {"strid", 1}}), HasSubstr("gemm has no dim 'strid'; did you mean 'stride'?"));
+  EXPECT_THAT(reason({{"m", 8}, {"n", 8}, {"k", 8}, {"strid", 1}}),
+              HasSubstr("gemm has no dim 'strid'; did you mean 'stride'?"));
   EXPECT_EQ(reason({{"m", -8}, {"n", 8}, {"k", 8}}), "dim 'm' is negative (-8)");
 }
 
 TEST_F(DispatcherTest, AttributesComeInAnyOrderAndDefaultWhenLeftOut) {
   add({.dims_key = "k=8 m=8 n=8", .config = "a"});
-  add({.dims_key = "k=8 m=8 n=8", .config = "b", .signature = "gemm b_layout=kn dtype=fp16 epilogue=bias,silu out_dtype=fp16"});
+  add({.dims_key = "k=8 m=8 n=8",
+       .config = "b",
+       .signature = "gemm b_layout=kn dtype=fp16 epilogue=bias,silu out_dtype=fp16"});
   const Dispatcher& dispatcher = load();
   EXPECT_EQ(dispatcher.signature("gemm", "epilogue=bias,silu dtype=fp16 b_layout=kn").value(),
             "gemm b_layout=kn dtype=fp16 epilogue=bias,silu out_dtype=fp16");
@@ -283,7 +296,8 @@ TEST_F(DispatcherTest, ASignatureThatWasNeverTunedIsSaidSo) {
 }
 
 TEST_F(DispatcherTest, ThreadsMayFindAtTheSameTime) {
-  for (int m = 1; m <= 64; ++m) add({.dims_key = "k=8 m=" + std::to_string(m) + " n=8", .config = "m" + std::to_string(m)});
+  for (int m = 1; m <= 64; ++m)
+    add({.dims_key = "k=8 m=" + std::to_string(m) + " n=8", .config = "m" + std::to_string(m)});
   const Dispatcher& dispatcher = load();
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {

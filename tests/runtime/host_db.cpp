@@ -11,24 +11,37 @@ namespace {
 
 Expr expr(const std::string& text) { return Expr::parse(text).value(); }
 
-Param tensor(const std::string& name, Role role, const std::vector<std::string>& shape, const std::vector<std::string>& strides,
-             const std::string& present = "1") {
-  Param param{.name = name, .role = role, .dtype = DType::kFp32, .shape = {}, .strides = {}, .present = expr(present), .align = 16};
+Param tensor(const std::string& name, Role role, const std::vector<std::string>& shape,
+             const std::vector<std::string>& strides, const std::string& present = "1") {
+  Param param{.name = name,
+              .role = role,
+              .dtype = DType::kFp32,
+              .shape = {},
+              .strides = {},
+              .present = expr(present),
+              .align = 16};
   for (const auto& text : shape) param.shape.push_back(expr(text));
   for (const auto& text : strides) param.strides.push_back(expr(text));
   return param;
 }
 
 Step step(const std::string& kernel, bool prepare, const std::string& items) {
-  return {.kernel = kernel, .prepare = prepare, .when = expr("1"),
-          .grid = {expr("ceil_div(" + items + ", 64)"), expr("1"), expr("1")}, .block = expr("64"), .lds_bytes = expr("0")};
+  return {.kernel = kernel,
+          .prepare = prepare,
+          .when = expr("1"),
+          .grid = {expr("ceil_div(" + items + ", 64)"), expr("1"), expr("1")},
+          .block = expr("64"),
+          .lds_bytes = expr("0")};
 }
 
 }  // namespace
 
 OpRecord host_op(bool with_bias) {
-  return {.signature = std::string("row_scale dtype=fp32 epilogue=") + (with_bias ? "bias" : ""), .op = "row_scale",
-          .dims = "rows,cols,ld", .dim_defaults = "\n\ncols", .attributes = "dtype= epilogue="};
+  return {.signature = std::string("row_scale dtype=fp32 epilogue=") + (with_bias ? "bias" : ""),
+          .op = "row_scale",
+          .dims = "rows,cols,ld",
+          .dim_defaults = "\n\ncols",
+          .attributes = "dtype= epilogue="};
 }
 
 Plan host_plan(bool with_bias, const std::vector<std::string>& needs) {
@@ -62,9 +75,12 @@ Result<void> make_host_db(const std::string& path, const std::string& kernels, c
   KGEN_TRY(const std::string code, read_file(kernels));
   KGEN_TRY(Db db, Db::open(path, DbMode::kReadWrite));
   const DeviceInfo& info = host->info();
-  KGEN_TRY(const auto device, db.intern_device({.arch = std::string(info.arch->name), .name = info.name, .driver = info.driver, .uuid = ""}));
+  KGEN_TRY(
+      const auto device,
+      db.intern_device({.arch = std::string(info.arch->name), .name = info.name, .driver = info.driver, .uuid = ""}));
   for (const HostWinner& winner : winners) {
-    KGEN_TRY(const auto problem, db.intern_problem(host_op(winner.with_bias), {.dims_key = winner.dims_key, .dims_json = "{}", .label = ""}));
+    KGEN_TRY(const auto problem, db.intern_problem(host_op(winner.with_bias),
+                                                   {.dims_key = winner.dims_key, .dims_json = "{}", .label = ""}));
     TrialRecord trial;
     trial.problem = problem;
     trial.device = device;
@@ -79,9 +95,13 @@ Result<void> make_host_db(const std::string& path, const std::string& kernels, c
     object.bytes.resize(bytes.size());
     std::memcpy(object.bytes.data(), bytes.data(), bytes.size());
     object.hash = hash_bytes(object.bytes);
-    KGEN_CHECK_OK(db.publish({.problem = problem, .device = device, .trial = id,
+    KGEN_CHECK_OK(db.publish({.problem = problem,
+                              .device = device,
+                              .trial = id,
                               .plan_json = plan_to_json(host_plan(winner.with_bias, winner.needs)),
-                              .object_hash = object.hash, .is_default = winner.is_default}, object));
+                              .object_hash = object.hash,
+                              .is_default = winner.is_default},
+                             object));
   }
   return {};
 }

@@ -11,15 +11,22 @@ struct Args {
   float *d, *packed, *sums;
   float alpha;
   i64 rows, cols, ld;
-  explicit Args(void** p)
-      : a(*(const float**)p[0]), w(*(const float**)p[1]), bias(*(const float**)p[2]), d(*(float**)p[3]),
-        packed(*(float**)p[4]), sums(*(float**)p[5]), alpha(*(float*)p[6]), rows(*(i64*)p[7]), cols(*(i64*)p[8]),
-        ld(*(i64*)p[9]) {}
+  explicit Args(void **p)
+      : a(*(const float **)p[0]),
+        w(*(const float **)p[1]),
+        bias(*(const float **)p[2]),
+        d(*(float **)p[3]),
+        packed(*(float **)p[4]),
+        sums(*(float **)p[5]),
+        alpha(*(float *)p[6]),
+        rows(*(i64 *)p[7]),
+        cols(*(i64 *)p[8]),
+        ld(*(i64 *)p[9]) {}
 };
 i64 item() { return i64(kgen::block_x()) * kgen::block_size() + kgen::thread_x(); }
 }  // namespace
 
-#define PARAMS                                                                                                     \
+#define PARAMS \
   const float *, const float *, const float *, float *, float *, float *, float, kgen::i64, kgen::i64, kgen::i64
 
 KGEN_KERNEL(64, 1) pack(PARAMS) {}

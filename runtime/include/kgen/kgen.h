@@ -21,12 +21,12 @@ extern "C" {
 
 typedef enum kgen_status {
   KGEN_OK = 0,
-  KGEN_NOT_FOUND = 1,     /* no legal kernel for this problem on this device */
+  KGEN_NOT_FOUND = 1, /* no legal kernel for this problem on this device */
   KGEN_BAD_ARGUMENT = 2,
-  KGEN_BAD_DATABASE = 3,  /* unreadable, corrupted, or from another schema version */
+  KGEN_BAD_DATABASE = 3, /* unreadable, corrupted, or from another schema version */
   KGEN_NO_DEVICE = 4,
-  KGEN_REFUSED = 5,       /* a code object's hash does not match, and no other kernel is legal */
-  KGEN_MISALIGNED = 6,    /* a tensor pointer is not aligned as the kernel needs */
+  KGEN_REFUSED = 5,    /* a code object's hash does not match, and no other kernel is legal */
+  KGEN_MISALIGNED = 6, /* a tensor pointer is not aligned as the kernel needs */
   KGEN_DEVICE_ERROR = 7,
   KGEN_OUT_OF_MEMORY = 8,
   KGEN_INTERNAL = 9
@@ -35,9 +35,9 @@ typedef enum kgen_status {
 /* How a kernel was chosen. */
 typedef enum kgen_match_kind {
   KGEN_MATCH_NONE = 0,
-  KGEN_MATCH_EXACT = 1,   /* tuned for this very shape */
-  KGEN_MATCH_NEAR = 2,    /* tuned for another shape, legal for this one */
-  KGEN_MATCH_DEFAULT = 3  /* the operator's default kernel */
+  KGEN_MATCH_EXACT = 1,  /* tuned for this very shape */
+  KGEN_MATCH_NEAR = 2,   /* tuned for another shape, legal for this one */
+  KGEN_MATCH_DEFAULT = 3 /* the operator's default kernel */
 } kgen_match_kind;
 
 typedef struct kgen_db kgen_db;
@@ -51,30 +51,31 @@ KGEN_API const char* kgen_status_name(kgen_status status);
 KGEN_API const char* kgen_version(void);
 
 /* Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host". On a GPU the caller's current context is used
- * (the primary context is retained when there is none). Opening reads the index of the file; the row and the code object
- * of a kernel are read when kgen_find() first chooses it. A hit of kgen_find() and kgen_launch() never touch the file. */
+ * (the primary context is retained when there is none). Opening reads the index of the file; the row and the code
+ * object of a kernel are read when kgen_find() first chooses it. A hit of kgen_find() and kgen_launch() never touch the
+ * file. */
 KGEN_API kgen_status kgen_open(const char* path, const char* device, kgen_db** db);
 KGEN_API void kgen_close(kgen_db* db); /* NULL is ignored; a kgen_op that is still open keeps what it needs */
 
-/* Opens an operator. `attributes` as in ops.yaml, separated by spaces, lists by commas, in any order; what is left out takes
- * its default: "dtype=bf16 b_layout=nk epilogue=bias,silu". `dims` names the dims that kgen_find() will give, in its order,
- * separated by commas: "m,n,k"; the others take their defaults. NULL or "" for none. */
+/* Opens an operator. `attributes` as in ops.yaml, separated by spaces, lists by commas, in any order; what is left out
+ * takes its default: "dtype=bf16 b_layout=nk epilogue=bias,silu". `dims` names the dims that kgen_find() will give, in
+ * its order, separated by commas: "m,n,k"; the others take their defaults. NULL or "" for none. */
 KGEN_API kgen_status kgen_open_op(kgen_db* db, const char* op, const char* attributes, const char* dims, kgen_op** out);
 KGEN_API void kgen_close_op(kgen_op* op); /* NULL is ignored */
 
 typedef struct kgen_match {
-  const kgen_kernel* kernel;    /* valid until its kgen_op is closed */
+  const kgen_kernel* kernel; /* valid until its kgen_op is closed */
   kgen_match_kind kind;
-  const char* reason;           /* one line, e.g. "near: tuned at m=5476, legal for m=5480"; valid as long as `kernel` */
-  const char* config;           /* the candidate, "matrix tile_m=128 …" */
-  double tuned_time_us;         /* measured time at the shape it was tuned for; 0 when unknown */
-  size_t workspace_bytes;       /* device memory kgen_launch() needs */
-  size_t prepared_bytes;        /* device memory for kgen_prepare(); 0 = no prepare step */
+  const char* reason;     /* one line, e.g. "near: tuned at m=5476, legal for m=5480"; valid as long as `kernel` */
+  const char* config;     /* the candidate, "matrix tile_m=128 …" */
+  double tuned_time_us;   /* measured time at the shape it was tuned for; 0 when unknown */
+  size_t workspace_bytes; /* device memory kgen_launch() needs */
+  size_t prepared_bytes;  /* device memory for kgen_prepare(); 0 = no prepare step */
 } kgen_match;
 
-/* Looks up the kernel for a shape: `values` beside the dims named at kgen_open_op() (NULL when it named none). A shape that
- * was asked for before is answered from memory, without a lock. KGEN_NOT_FOUND and KGEN_REFUSED: `match` has no kernel,
- * its `reason` says why (valid until the thread's next kgen call). */
+/* Looks up the kernel for a shape: `values` beside the dims named at kgen_open_op() (NULL when it named none). A shape
+ * that was asked for before is answered from memory, without a lock. KGEN_NOT_FOUND and KGEN_REFUSED: `match` has no
+ * kernel, its `reason` says why (valid until the thread's next kgen call). */
 KGEN_API kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match);
 /* Loads the kernel's code object now (else the first launch does). */
 KGEN_API kgen_status kgen_preload(const kgen_kernel* kernel);
@@ -85,14 +86,15 @@ KGEN_API const char* kgen_tensor_name(const kgen_op* op, int index);
 KGEN_API int kgen_scalar_count(const kgen_op* op);
 KGEN_API const char* kgen_scalar_name(const kgen_op* op, int index);
 
-/* Runs the one-time steps: repacks weights into `prepared` (match.prepared_bytes of device memory, kept by the caller and
- * given to every launch). Operands that are no weights may be NULL. A no-op when prepared_bytes is 0. */
+/* Runs the one-time steps: repacks weights into `prepared` (match.prepared_bytes of device memory, kept by the caller
+ * and given to every launch). Operands that are no weights may be NULL. A no-op when prepared_bytes is 0. */
 KGEN_API kgen_status kgen_prepare(const kgen_kernel* kernel, void* const* tensors, void* prepared, kgen_stream stream);
 
-/* Launches, in stream order; does not wait. `tensors`: kgen_tensor_count() device pointers, NULL for operands the problem
- * does not have. `workspace` and `prepared` are aligned to 256 bytes, tensors as KGEN_MISALIGNED tells. `scalars`: kgen_scalar_count() values, NULL for defaults. `workspace`, `prepared`: NULL when their size is 0. */
-KGEN_API kgen_status kgen_launch(const kgen_kernel* kernel, void* const* tensors, const double* scalars, void* workspace,
-                                 const void* prepared, kgen_stream stream);
+/* Launches, in stream order; does not wait. `tensors`: kgen_tensor_count() device pointers, NULL for operands the
+ * problem does not have. `workspace` and `prepared` are aligned to 256 bytes, tensors as KGEN_MISALIGNED tells.
+ * `scalars`: kgen_scalar_count() values, NULL for defaults. `workspace`, `prepared`: NULL when their size is 0. */
+KGEN_API kgen_status kgen_launch(const kgen_kernel* kernel, void* const* tensors, const double* scalars,
+                                 void* workspace, const void* prepared, kgen_stream stream);
 
 /* Device memory through the same driver, for programs that have no other: NULL on failure. */
 KGEN_API void* kgen_device_alloc(kgen_db* db, size_t bytes);

@@ -2,13 +2,13 @@
 #include <kgen/kgen.h>
 #include <stdio.h>
 
-#define CHECK(call)                                                                   \
-  do {                                                                                \
-    const kgen_status status = (call);                                                \
-    if (status != KGEN_OK) {                                                          \
+#define CHECK(call)                                                                        \
+  do {                                                                                     \
+    const kgen_status status = (call);                                                     \
+    if (status != KGEN_OK) {                                                               \
       fprintf(stderr, "%s: %s: %s\n", #call, kgen_status_name(status), kgen_last_error()); \
-      return 1;                                                                       \
-    }                                                                                 \
+      return 1;                                                                            \
+    }                                                                                      \
   } while (0)
 
 enum { kRows = 8, kCols = 16 };
