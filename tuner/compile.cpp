@@ -122,6 +122,7 @@ std::string shell_quoted(const std::string& word) {
 
 std::string shell_line(const std::vector<std::string>& argv) {
   std::vector<std::string> words;
+  words.reserve(argv.size());
   for (const std::string& word : argv) words.push_back(shell_quoted(word));
   return join(words, " ");
 }
@@ -185,7 +186,7 @@ std::vector<std::string> options_for(Kind kind, Arch arch) {
       for (const char* option : {"-std=c++20", "-O3", "-w", "-nogpulib", "-nogpuinc", "--no-gpu-bundle-output",
                                  // Else a hash of the temporary folder's name ends up in the object.
                                  "-fuse-cuid=none",
-                                 // Version 4 is loaded by every runtime from ROCm 4.2 on.
+                                 // The oldest that clang 19 writes: old runtimes load it too.
                                  "-mcode-object-version=4"})
         options.emplace_back(option);
       // hipcc adds these itself: calls cost more than the registers they save.
@@ -460,7 +461,7 @@ class SystemCompiler final : public Compiler {
       tried.push_back(info.error().message);
       return std::nullopt;
     }
-    if (!info->archs.contains(std::atoi(arch->name.substr(3).data()))) {
+    if (!info->archs.contains(std::atoi(std::string(arch->name.substr(3)).c_str()))) {
       tried.push_back(fmt::format("NVRTC {} does not know it", info->version));
       return std::nullopt;
     }

@@ -69,10 +69,11 @@ std::optional<CodeObject> CompileCache::find(const std::string& key) {
       !meta["kernels"].is_array())
     return std::nullopt;
   const auto data = std::as_bytes(std::span(*bytes));
-  if (hash_bytes(data) != meta["hash"]) return std::nullopt;
+  const auto hash = meta["hash"].get<std::string>();
+  if (hash_bytes(data) != hash) return std::nullopt;
   CodeObject code;
   code.bytes.assign(data.begin(), data.end());
-  code.hash = meta["hash"];
+  code.hash = hash;
   for (const Json& entry : meta["kernels"]) {
     auto usage = usage_from_json(entry);
     if (!usage) return std::nullopt;

@@ -1,5 +1,5 @@
-// NVRTC in child processes: it may crash, hang or leak without harm to the tuner, and several compile at once, which
-// the library itself serialises within a process.
+// NVRTC in child processes: it may crash, hang or leak without harm to the tuner, and several compile at once, whatever
+// locks the library holds.
 #pragma once
 
 #include <map>

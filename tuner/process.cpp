@@ -61,12 +61,14 @@ struct Pipe {
 // Starts argv in a new process group with the given descriptors as 0, 1 and 2.
 Result<pid_t> spawn(std::span<const std::string> argv, int in, int out, int err, const std::string& folder) {
   std::vector<char*> args;
+  args.reserve(argv.size() + 1);
   for (const std::string& arg : argv) args.push_back(const_cast<char*>(arg.c_str()));
   args.push_back(nullptr);
 
   std::vector<std::string> variables = {"LC_ALL=C", "CCACHE_DISABLE=1"};
   if (!folder.empty()) variables.push_back("TMPDIR=" + folder);
   std::vector<char*> environment;
+  environment.reserve(256);
   for (std::string& variable : variables) environment.push_back(variable.data());
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view name = std::string_view(*entry).substr(0, std::string_view(*entry).find('='));
