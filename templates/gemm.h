@@ -1,15 +1,17 @@
 // GEMM by tiles: D = epilogue(alpha * A.B + beta * C), SIMT and matrix cores. The skinny kernel is in gemm_skinny.h.
 //
-//   grid x: tiles of D in groups of group_m rows of tiles (neighbours in time share A and B in the L2), y: parts of K, z: batch
+//   grid x: tiles of D in groups of group_m rows of tiles (neighbours in time share A and B in the L2), y: parts of K,
+//   z: batch
 //
 //        group_m=2:  0 2 4 ...          split_k > 1: part s of K (whole tiles) writes fp32 sums to
 //                    1 3 5 ...          partial[s][batch*m][n]; split_k_reduce adds them and runs the epilogue
 //
-// The block's product is tile.h's loop. Then each wave passes its sums through LDS, kM rows at a time, so that a lane holds
-// consecutive columns of one row and the epilogue reads and writes whole vectors.
+// The block's product is tile.h's loop. Then each wave passes its sums through LDS, kM rows at a time, so that a lane
+// holds consecutive columns of one row and the epilogue reads and writes whole vectors.
 //
-// Legal (checked by the rules of ops/gemm.yaml): tile_k a power of two; a wave tile is whole Mma tiles; vec_a divides k,
-// lda and batch_stride_a, vec_b the run of B (k or n), ldb and batch_stride_b, and the pointers are as aligned; tile*ld < 2^31.
+// Legal (checked by the rules of ops/gemm.yaml): tile_k a power of two; a wave tile is whole Mma tiles; vec_a divides
+// k, lda and batch_stride_a, vec_b the run of B (k or n), ldb and batch_stride_b, and the pointers are as aligned;
+// tile*ld < 2^31.
 #pragma once
 #include "epilogue.h"
 #include "gemm_types.h"
@@ -25,8 +27,7 @@ struct GemmTile {
   using Unit = Mma<C::arch, T, typename C::accumulate, C::mma_m, C::tile_k>;
   static constexpr bool kKn = C::b_layout == b_layout::kn;
   static constexpr bool kBInN = Unit::kBInN || (kKn && Unit::kReadsN);
-  using Shape =
-      TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN>;
+  using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN>;
   using SourceA = MatrixSource<T, true>;
   using SourceB = MatrixSource<T, !kKn>;
   static constexpr int kOuterB = kKn ? C::tile_k : C::tile_n, kInnerB = kKn ? C::tile_n : C::tile_k;
@@ -35,11 +36,12 @@ struct GemmTile {
   // Sums of a wave in LDS for the epilogue: kM rows; the padding puts 8 rows at one column into all banks.
   static constexpr int kPitch = Shape::kWaveN + 4;
   static constexpr int kSlabBytes = Unit::kM * kPitch * int(sizeof(float));
-  static constexpr int kLdsBytes =
-      C::stages * Shape::kStageBytes > C::waves_m * C::waves_n * kSlabBytes ? C::stages * Shape::kStageBytes
-                                                                            : C::waves_m * C::waves_n * kSlabBytes;
+  static constexpr int kLdsBytes = C::stages * Shape::kStageBytes > C::waves_m* C::waves_n* kSlabBytes
+                                       ? C::stages* Shape::kStageBytes
+                                       : C::waves_m* C::waves_n* kSlabBytes;
   // Columns of one lane in the epilogue: 16 bytes of output.
-  static constexpr int kColumns = 16 / int(sizeof(typename C::out_dtype)) < Unit::kN ? 16 / int(sizeof(typename C::out_dtype)) : Unit::kN;
+  static constexpr int kColumns =
+      16 / int(sizeof(typename C::out_dtype)) < Unit::kN ? 16 / int(sizeof(typename C::out_dtype)) : Unit::kN;
 };
 
 // Row and column of the tile that this block makes.
@@ -80,13 +82,19 @@ KGEN_DEVICE void gemm_tile(const P& p) {
 
   WaveTile<S> wave(wave_index, lane);
   if constexpr (C::async_pipeline) {
-    AsyncTileLoader<typename G::SourceA, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads> load_a(source_a, thread);
-    AsyncTileLoader<typename G::SourceB, typename S::LayoutB, G::kOuterB, G::kInnerB, C::vec_b, G::kThreads> load_b(source_b, thread);
-    tile_loop_async<S>(wave, load_a, load_b, k);
+    constexpr bool kRealign = C::realign != 0;
+    AsyncTileLoader<typename G::SourceA, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, kRealign>
+        load_a(source_a, thread);
+    AsyncTileLoader<typename G::SourceB, typename S::LayoutB, G::kOuterB, G::kInnerB, C::vec_b, G::kThreads,
+                    kRealign && !G::kKn>
+        load_b(source_b, thread);
+    tile_loop_async<S, kRealign>(wave, load_a, load_b, k);
   } else {
     using Lds = typename S::Lds;
-    TileLoader<typename G::SourceA, Lds, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, false> load_a(source_a, thread);
-    TileLoader<typename G::SourceB, Lds, typename S::LayoutB, G::kOuterB, G::kInnerB, C::vec_b, G::kThreads, G::kKn != G::kBInN>
+    TileLoader<typename G::SourceA, Lds, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, false>
+        load_a(source_a, thread);
+    TileLoader<typename G::SourceB, Lds, typename S::LayoutB, G::kOuterB, G::kInnerB, C::vec_b, G::kThreads,
+               G::kKn != G::kBInN>
         load_b(source_b, thread);
     if constexpr (C::arch == Arch::host)
       tile_loop_plain<S>(wave, load_a, load_b, k);

@@ -33,8 +33,23 @@ struct bf16 {
 };
 
 enum class Arch {
-  host, gfx906, gfx908, gfx90a, gfx942, gfx1030, gfx1100, gfx1151, gfx1200, gfx1201,
-  sm_61, sm_70, sm_75, sm_80, sm_86, sm_89, sm_90
+  host,
+  gfx906,
+  gfx908,
+  gfx90a,
+  gfx942,
+  gfx1030,
+  gfx1100,
+  gfx1151,
+  gfx1200,
+  gfx1201,
+  sm_61,
+  sm_70,
+  sm_75,
+  sm_80,
+  sm_86,
+  sm_89,
+  sm_90
 };
 
 template <class To, class From>
@@ -49,11 +64,12 @@ inline constexpr bool kSame<A, A> = true;
 
 }  // namespace kgen
 
-// ------------------------------------------------------------------------------------------------ AMD: clang -x hip, hipcc
+// ------------------------------------------------------------------------------------------------ AMD: clang -x hip,
+// hipcc
 #if defined(__HIP__)
 #define KGEN_DEVICE __attribute__((device, always_inline)) inline
-#define KGEN_KERNEL(block, min_blocks)                                              \
-  extern "C" __attribute__((global, visibility("default"))) __attribute__((        \
+#define KGEN_KERNEL(block, min_blocks)                                      \
+  extern "C" __attribute__((global, visibility("default"))) __attribute__(( \
       amdgpu_flat_work_group_size(block, block), amdgpu_waves_per_eu(kgen::waves_per_simd(block, min_blocks)))) void
 #define KGEN_UNROLL _Pragma("unroll")
 #define KGEN_NO_UNROLL _Pragma("nounroll")
@@ -116,15 +132,14 @@ KGEN_DEVICE void sync_wave() {
 
 KGEN_DEVICE unsigned char* lds_base() { return kgen_lds; }
 
-KGEN_DEVICE u32 shuffle_bits(u32 value, int lane) {
-  return u32(__builtin_amdgcn_ds_bpermute(lane << 2, int(value)));
-}
+KGEN_DEVICE u32 shuffle_bits(u32 value, int lane) { return u32(__builtin_amdgcn_ds_bpermute(lane << 2, int(value))); }
 
 KGEN_DEVICE float to_float(f16 x) { return float(__builtin_bit_cast(_Float16, x.bits)); }
 KGEN_DEVICE u16 f16_bits(float x) { return __builtin_bit_cast(u16, _Float16(x)); }
 KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
-  return f16{__builtin_bit_cast(u16, __builtin_fmaf16(__builtin_bit_cast(_Float16, a.bits), __builtin_bit_cast(_Float16, b.bits),
-                                                      __builtin_bit_cast(_Float16, c.bits)))};
+  return f16{__builtin_bit_cast(
+      u16, __builtin_fmaf16(__builtin_bit_cast(_Float16, a.bits), __builtin_bit_cast(_Float16, b.bits),
+                            __builtin_bit_cast(_Float16, c.bits)))};
 }
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
@@ -141,7 +156,8 @@ KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 }  // namespace kgen
 
-// ---------------------------------------------------------------------------- NVIDIA: NVCC, NVRTC, clang -x cuda (NVPTX)
+// ---------------------------------------------------------------------------- NVIDIA: NVCC, NVRTC, clang -x cuda
+// (NVPTX)
 #elif defined(__CUDACC__) || defined(__CUDA__)
 #define KGEN_UNROLL _Pragma("unroll")
 #define KGEN_NO_UNROLL _Pragma("unroll 1")
@@ -246,14 +262,16 @@ KGEN_DEVICE u32 lds_address(const void* p) {
 
 #if KGEN_CUDA_ARCH >= 800
 #define KGEN_ASYNC_COPY
-// Copies kBytes (4, 8 or 16) from global memory to LDS without passing registers; bytes from `valid` on become 0 (none is
-// read where valid is 0). Both addresses are multiples of kBytes.
+// Copies kBytes (4, 8 or 16) from global memory to LDS without passing registers; bytes from `valid` on become 0 (none
+// is read where valid is 0). Both addresses are multiples of kBytes.
 template <int kBytes>
 KGEN_DEVICE void async_copy(u32 lds, const void* global, int valid) {
   if constexpr (kBytes == 16)
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(lds), "l"(global), "r"(valid) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(lds), "l"(global), "r"(valid)
+                 : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(lds), "l"(global), "n"(kBytes), "r"(valid) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(lds), "l"(global), "n"(kBytes), "r"(valid)
+                 : "memory");
 }
 // All of it, without the mask.
 template <int kBytes>
@@ -273,12 +291,14 @@ KGEN_DEVICE void async_wait() {
 
 }  // namespace kgen
 
-// ------------------------------------------------------------------------------------------------------------- the host
+// ------------------------------------------------------------------------------------------------------------- the
+// host
 #else
 #include "prelude_host.h"
 #endif
 
-// ------------------------------------------------------------------------------------------------- the same for everyone
+// ------------------------------------------------------------------------------------------------- the same for
+// everyone
 namespace kgen {
 
 #if !defined(KGEN_ASYNC_COPY)  // declared so that templates parse; a template that calls them here does not link

@@ -1,18 +1,18 @@
-// The tile loop of every GEMM-like kernel: acc += A[tile_m x K] . B[K x tile_n] through LDS, for SIMT and matrix cores alike.
+// The tile loop of every GEMM-like kernel: acc += A[tile_m x K] . B[K x tile_n] through LDS, for SIMT and matrix cores
+// alike.
 //
-//   memory ── Source (addresses, masks) ──▶ TileLoader ──▶ LDS stage [A tile | B tile] ──▶ WaveTile (fragments, Mma) ──▶ acc
+//   memory ── Source (addresses, masks) ──▶ TileLoader ──▶ LDS stage [A tile | B tile] ──▶ WaveTile (fragments, Mma)
+//   ──▶ acc
 //
 //   block tile tile_m x tile_n            wave tile                        lane
-//   ┌────────┬────────┐                   ┌──┬──┬──┬──┐                    fragments of Mma: kM x kN x kK, see mma/mma.h
-//   │ wave 0 │ wave 1 │ waves_m x waves_n │  kM x kN  │ kRm x kRn blocks
-//   ├────────┼────────┤                   ├──┼──┼──┼──┤
-//   │ wave 2 │ wave 3 │                   └──┴──┴──┴──┘
-//   └────────┴────────┘
+//   ┌────────┬────────┐                   ┌──┬──┬──┬──┐                    fragments of Mma: kM x kN x kK, see
+//   mma/mma.h │ wave 0 │ wave 1 │ waves_m x waves_n │  kM x kN  │ kRm x kRn blocks ├────────┼────────┤ ├──┼──┼──┼──┤ │
+//   wave 2 │ wave 3 │                   └──┴──┴──┴──┘ └────────┴────────┘
 //
-// Pipelines. Async (cp.async): a ring of `stages` LDS stages, filled stages-1 tiles ahead; one barrier a tile; the first
-// fragments of the next tile are loaded under the last products of this one. Direct: the next tile is loaded into registers
-// while this one is multiplied, then written to the other LDS stage (or, with one stage, to the same after a barrier).
-// Host: load, barrier, multiply, barrier.
+// Pipelines. Async (cp.async): a ring of `stages` LDS stages, filled stages-1 tiles ahead; one barrier a tile; the
+// first fragments of the next tile are loaded under the last products of this one. Direct: the next tile is loaded into
+// registers while this one is multiplied, then written to the other LDS stage (or, with one stage, to the same after a
+// barrier). Host: load, barrier, multiply, barrier.
 //
 // K is cut into tiles of kTileK; only the last may be partial, and its missing part is zero in both operands.
 #pragma once
@@ -23,8 +23,8 @@ namespace kgen {
 
 KGEN_DEVICE int min_int(int a, int b) { return a < b ? a : b; }
 
-// Byte offsets in a matrix of kRow elements a row in LDS, with the 16-byte chunks of a row permuted so that 8 consecutive rows
-// have the same chunk in 8 different groups of banks: chunk' = chunk ^ f(row), f of period 8.
+// Byte offsets in a matrix of kRow elements a row in LDS, with the 16-byte chunks of a row permuted so that 8
+// consecutive rows have the same chunk in 8 different groups of banks: chunk' = chunk ^ f(row), f of period 8.
 template <class T, int kRow, bool kSwizzle>
 struct Layout {
   static constexpr int kRowBytes = kRow * int(sizeof(T));
@@ -39,10 +39,10 @@ struct Layout {
   }
 };
 
-// A matrix in memory as tiles are read from it: `outer` lines of contiguous `inner` elements. K runs along the lines when
-// kKMajor, else across them. Positions are relative to the tile; beyond the edge of M or N the last valid place is read
-// instead (its products land in rows or columns that are not stored). Offsets within a tile are 32-bit.
-// Other operands (im2col, packed weights) are other types with these members.
+// A matrix in memory as tiles are read from it: `outer` lines of contiguous `inner` elements. K runs along the lines
+// when kKMajor, else across them. Positions are relative to the tile; beyond the edge of M or N the last valid place is
+// read instead (its products land in rows or columns that are not stored). Offsets within a tile are 32-bit. Other
+// operands (im2col, packed weights) are other types with these members.
 template <class T_, bool kKMajor_>
 struct MatrixSource {
   using T = T_;
@@ -50,9 +50,10 @@ struct MatrixSource {
   const T* base;  // first element of the present tile
   i64 step;       // to the next tile along K
   int ld;
-  int last;       // greatest valid line (kKMajor) or vector start within a line
+  int last;  // greatest valid line (kKMajor) or vector start within a line
 
-  // `first`: element at the tile's corner; `extent`: lines or columns from there to the matrix's edge, a multiple of `vec`.
+  // `first`: element at the tile's corner; `extent`: lines or columns from there to the matrix's edge, a multiple of
+  // `vec`.
   KGEN_DEVICE MatrixSource(const T* first, i64 leading, i64 extent, int tile, int tile_k, int vec)
       : base(first),
         step(kKMajor ? i64(tile_k) : tile_k * leading),
@@ -67,7 +68,8 @@ struct MatrixSource {
   KGEN_DEVICE void advance() { base += step; }
 };
 
-// N elements as they lie in memory, in 32-bit words: a compiler that sees 16-bit elements gives each a register of its own.
+// N elements as they lie in memory, in 32-bit words: a compiler that sees 16-bit elements gives each a register of its
+// own.
 template <class T, int N>
 struct Packed {
   static constexpr int kWords = N * int(sizeof(T)) >= 4 ? N * int(sizeof(T)) / 4 : 1;
@@ -222,40 +224,78 @@ struct TileLoader {
 };
 
 // As TileLoader, by cp.async. Where in memory each piece is, is worked out once.
-template <class Source, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads>
+//
+// kRealign: lines whose starts are no multiples of a tile's row (K = 1176: 2352 bytes) would be read in pieces that
+// straddle sectors and lines of the cache: half as much traffic again. Instead each line is read in windows that are
+// aligned in memory. A window begins `shift` pieces before its tile, and what is before goes to the tile before: LDS is
+// a ring along K, so a tile is whole once its own window and the next one have arrived.
+//
+//   memory    |....aaaa|AAAAbbbb|BBBBcccc|CC......|   windows of 8 pieces, here shift = 4
+//   LDS ring  [aaaaAAAA] [bbbbBBBB] [ccccCC00]         tiles
+template <class Source, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads, bool kRealign>
 struct AsyncTileLoader {
   using T = typename Source::T;
   using Plain = TileLoader<Source, T, LdsLayout, kOuter, kInner, kVec, kThreads, false>;
   static constexpr int kBytes = kVec * int(sizeof(T));
   static constexpr int kCount = Plain::kCount;
+  static constexpr int kPerLine = Plain::kPiecesPerLine;
+  // Lines of one work-item are a multiple of 8 apart, so one shift serves them all.
+  static_assert(!kRealign || (Source::kKMajor && kBytes == 16 && Plain::kWholeLines && Plain::kLineStep % 8 == 0 &&
+                              kPerLine <= 8 && !Plain::kRagged));
 
   Plain plain;
   int from[kCount];
+  int first_k;  // of this work-item's pieces, relative to the tile; negative: they belong to the tile before
+  int first_place;
 
   KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index) : plain(source, thread_index) {
+    int shift = 0;
+    if constexpr (kRealign) {
+      const u64 line = reinterpret_cast<u64>(source.base + i64(plain.outer(0)) * source.ld);
+      shift = int(line / 16 % kPerLine) * kVec;
+      first_k = plain.inner(0) - shift;
+      first_place = LdsLayout::offset(plain.outer(0), first_k & (kInner - 1));
+    }
     KGEN_UNROLL
-    for (int i = 0; i < kCount; ++i) from[i] = source.offset(plain.outer(i), plain.inner(i));
+    for (int i = 0; i < kCount; ++i) from[i] = source.offset(plain.outer(i), plain.inner(i)) - shift;
   }
 
+  // The pieces of tile (or window) number `t` to LDS byte `stage`, or to that of the tile before, `previous`. kMasked:
+  // only k_left terms are left from the tile's start on.
   template <bool kMasked>
-  KGEN_DEVICE void issue(int k_left, u32 stage) const {
-    KGEN_UNROLL
-    for (int i = 0; i < kCount; ++i) {
-      if (!plain.exists(i)) continue;
-      if constexpr (kMasked) {
-        const int k = plain.k_of(i, 0);
-        const bool valid = k < k_left;
-        const int offset = valid ? from[i] : plain.source.offset_at_first_k(from[i], k);
-        async_copy<kBytes>(stage + u32(plain.place(i, 0)), plain.source.at(offset), valid ? kBytes : 0);
-      } else {
-        async_copy<kBytes>(stage + u32(plain.place(i, 0)), plain.source.at(from[i]));
+  KGEN_DEVICE void issue(int t, int k_left, u32 stage, u32 previous) const {
+    if constexpr (kRealign) {
+      if (kMasked && t == 0 && first_k < 0) return;  // before the line
+      const bool valid = !kMasked || first_k < k_left;
+      const u32 to = (first_k < 0 ? previous : stage) + u32(first_place);
+      KGEN_UNROLL
+      for (int i = 0; i < kCount; ++i) {
+        const u32 place = to + u32(i * Plain::kLineStep * LdsLayout::kRowBytes);
+        if constexpr (kMasked)
+          async_copy<kBytes>(place, plain.source.at(valid ? from[i] : 0), valid ? kBytes : 0);
+        else
+          async_copy<kBytes>(place, plain.source.at(from[i]));
+      }
+    } else {
+      KGEN_UNROLL
+      for (int i = 0; i < kCount; ++i) {
+        if (!plain.exists(i)) continue;
+        if constexpr (kMasked) {
+          const int k = plain.k_of(i, 0);
+          const bool valid = k < k_left;
+          const int offset = valid ? from[i] : plain.source.offset_at_first_k(from[i], k);
+          async_copy<kBytes>(stage + u32(plain.place(i, 0)), plain.source.at(offset), valid ? kBytes : 0);
+        } else {
+          async_copy<kBytes>(stage + u32(plain.place(i, 0)), plain.source.at(from[i]));
+        }
       }
     }
   }
   KGEN_DEVICE void advance() { plain.source.advance(); }
 };
 
-// Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step `step`.
+// Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step
+// `step`.
 template <class LdsLayout, bool kKMajor, int kBlocks, int kBlockRows, int kStepK, int kPieces, int kElementBytes>
 struct FragmentPlaces {
   static constexpr int kBases = kKMajor ? 1 : kBlocks;
@@ -266,8 +306,8 @@ struct FragmentPlaces {
     for (int i = 0; i < kBases; ++i)
       base[i][e] = kKMajor ? LdsLayout::offset(row, k) : LdsLayout::offset(k, row + i * kBlockRows);
   }
-  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of two,
-  // the step's bits are free in `k` and pass through the exclusive or.
+  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of
+  // two, the step's bits are free in `k` and pass through the exclusive or.
   KGEN_DEVICE int at(int block, int step, int e) const {
     if constexpr (kKMajor)
       return (base[0][e] ^ (step * kStepK * kElementBytes)) + block * kBlockRows * LdsLayout::kRowBytes;
@@ -287,7 +327,8 @@ struct TileShape {
   static constexpr int kThreads = kWavesM * kWavesN * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
   static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN, kSteps = kTileK / Mma::kK;
-  static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % Mma::kK == 0, "a wave tile is whole Mma tiles");
+  static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % Mma::kK == 0,
+                "a wave tile is whole Mma tiles");
   static_assert((kTileK & (kTileK - 1)) == 0, "rows along K are a power of two long");
   using LayoutA = Layout<Lds, kTileK, Mma::kSwizzle>;
   using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, Mma::kSwizzle>;
@@ -417,33 +458,36 @@ KGEN_DEVICE void tile_loop_plain(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
   }
 }
 
-// acc += the products over `k` terms, by asynchronous copies.
-template <class S, class LoaderA, class LoaderB>
+// acc += the products over `k` terms, by asynchronous copies. kRealign: a loader of A or B is realigned (see there).
+template <class S, bool kRealign, class LoaderA, class LoaderB>
 KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
-  static_assert(S::kStages >= 2, "a ring needs two stages");
+  constexpr int kLate = kRealign ? 1 : 0;  // windows after its own that a tile waits for
+  static_assert(S::kStages >= 2 + kLate, "a ring needs two stages, and one for windows");
   constexpr int kRing = S::kStages * S::kStageBytes;
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
   if (tiles == 0) return;
   const u32 lds_start = lds_address(lds_base());
-  int write_stage = 0, read_stage = 0;
+  int write_stage = 0, previous_stage = kRing - S::kStageBytes, read_stage = 0;
   const auto issue = [&](int t) {
-    if (t < full) {
-      load_a.template issue<false>(0, lds_start + u32(write_stage));
-      load_b.template issue<false>(0, lds_start + u32(write_stage + S::kABytes));
-    } else if (t < tiles) {
-      load_a.template issue<true>(k - t * S::kTileK, lds_start + u32(write_stage));
-      load_b.template issue<true>(k - t * S::kTileK, lds_start + u32(write_stage + S::kABytes));
+    const u32 to = lds_start + u32(write_stage), previous = lds_start + u32(previous_stage);
+    if (t >= kLate && t < full) {
+      load_a.template issue<false>(t, 0, to, previous);
+      load_b.template issue<false>(t, 0, to + S::kABytes, previous + S::kABytes);
+    } else if (t < tiles + kLate) {
+      load_a.template issue<true>(t, k - t * S::kTileK, to, previous);
+      load_b.template issue<true>(t, k - t * S::kTileK, to + S::kABytes, previous + S::kABytes);
     }
     load_a.advance();
     load_b.advance();
     async_commit();  // empty groups keep the count of groups equal to that of tiles
+    previous_stage = write_stage;
     write_stage = write_stage + S::kStageBytes == kRing ? 0 : write_stage + S::kStageBytes;
   };
   KGEN_UNROLL
   for (int t = 0; t < S::kStages - 1; ++t) issue(t);
   // Tile t has arrived for every work-item, and every wave has read its last fragments of tile t-1.
   const auto next_tile = [&] {
-    async_wait<S::kStages - 2>();
+    async_wait<S::kStages - 2 - kLate>();
     sync_block();
   };
   next_tile();

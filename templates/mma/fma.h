@@ -1,11 +1,11 @@
 // The plain ALU as a matrix unit, for every type and architecture.
 //
-// GPU: a wave is a grid of 8 x (wave/8) lanes; a fragment is 16 bytes of K. A lane owns row lane / columns of 8 and, of 8
-// columns, one (wave64) or two (wave32); larger register tiles come from the tile loop's blocks. LDS holds float, so that a value
-// is widened once and not by every lane that reads it; f16 where sums are f16.
+// GPU: a wave is a grid of 8 x (wave/8) lanes; a fragment is 16 bytes of K. A lane owns row lane / columns of 8 and, of
+// 8 columns, one (wave64) or two (wave32); larger register tiles come from the tile loop's blocks. LDS holds float, so
+// that a value is widened once and not by every lane that reads it; f16 where sums are f16.
 //
-// Host: a wave is one work-item. B lies [k][n] and both operands are float in LDS, so that the compiler turns the inner loop
-// over kN columns into vector instructions; a fragment is a whole tile_k of LDS, read while multiplying.
+// Host: a wave is one work-item. B lies [k][n] and both operands are float in LDS, so that the compiler turns the inner
+// loop over kN columns into vector instructions; a fragment is a whole tile_k of LDS, read while multiplying.
 #pragma once
 #include "mma.h"
 
@@ -41,12 +41,18 @@ struct Mma<kArch, In, Acc, 8, kTileK> {
   static KGEN_DEVICE int a_row(int lane, int) { return lane / kLaneColumns; }
   static KGEN_DEVICE int a_k(int, int) { return 0; }
   template <bool>
-  static KGEN_DEVICE int b_column(int lane, int e) { return lane % kLaneColumns + e * kLaneColumns; }
+  static KGEN_DEVICE int b_column(int lane, int e) {
+    return lane % kLaneColumns + e * kLaneColumns;
+  }
   template <bool>
-  static KGEN_DEVICE int b_k(int, int) { return 0; }
+  static KGEN_DEVICE int b_k(int, int) {
+    return 0;
+  }
   static KGEN_DEVICE void load_a(A& a, int, int offset) { a.v = load_vec<Lds, kK>(lds<Lds>(offset)); }
   template <bool, int>
-  static KGEN_DEVICE void load_b(B& b, int e, int offset) { b.v[e] = load_vec<Lds, kK>(lds<Lds>(offset)); }
+  static KGEN_DEVICE void load_b(B& b, int e, int offset) {
+    b.v[e] = load_vec<Lds, kK>(lds<Lds>(offset));
+  }
 
   static KGEN_DEVICE void multiply(C& c, const A& a, const B& b) {
     KGEN_UNROLL
@@ -90,9 +96,13 @@ struct Mma<Arch::host, In, Acc, kM_, kTileK> {
   static KGEN_DEVICE int a_row(int, int) { return 0; }
   static KGEN_DEVICE int a_k(int, int) { return 0; }
   template <bool>
-  static KGEN_DEVICE int b_column(int, int) { return 0; }
+  static KGEN_DEVICE int b_column(int, int) {
+    return 0;
+  }
   template <bool>
-  static KGEN_DEVICE int b_k(int, int) { return 0; }
+  static KGEN_DEVICE int b_k(int, int) {
+    return 0;
+  }
   static KGEN_DEVICE void load_a(A& a, int, int offset) { a.rows = lds<float>(offset); }
   template <bool, int kRowBytes>
   static KGEN_DEVICE void load_b(B& b, int, int offset) {
@@ -113,7 +123,8 @@ struct Mma<Arch::host, In, Acc, kM_, kTileK> {
       for (int i = 0; i < kM; ++i)
         for (int k = 0; k < kTileK; ++k)
           for (int j = 0; j < kN; ++j)
-            c.v[i][j] = fma_f16(from_float<f16>(a.rows[i * kTileK + k]), from_float<f16>(b.rows[k * b.pitch + j]), c.v[i][j]);
+            c.v[i][j] =
+                fma_f16(from_float<f16>(a.rows[i * kTileK + k]), from_float<f16>(b.rows[k * b.pitch + j]), c.v[i][j]);
     }
   }
 

@@ -3,8 +3,9 @@
 // Operands are exchanged (the unit gets B as its first operand), so that a lane ends up with consecutive columns of one
 // row of D:  D row = lane % kM, columns 4*g + 8*j... as below, g = lane / kM.
 //   16x16: columns 4*g + e, e < 4        32x32: columns 8*j + 4*g + e, j < 4, e < 4
-// A lane reads 16 consecutive bytes of a row, at K = g * (16 bytes), for 16-bit types 8 elements, for fp32 4; instruction i
-// takes elements i*w .. i*w+w-1 of each lane (w = 4; 2 for gfx908's bf16; 1 for fp32), the same permutation of K in A and B.
+// A lane reads 16 consecutive bytes of a row, at K = g * (16 bytes), for 16-bit types 8 elements, for fp32 4;
+// instruction i takes elements i*w .. i*w+w-1 of each lane (w = 4; 2 for gfx908's bf16; 1 for fp32), the same
+// permutation of K in A and B.
 #pragma once
 #include "mma.h"
 
@@ -32,12 +33,18 @@ struct Mma<kArch, In, float, kM_, kTileK> {
   static KGEN_DEVICE int a_row(int lane, int) { return lane % kM; }
   static KGEN_DEVICE int a_k(int lane, int) { return lane / kM * kElements; }
   template <bool>
-  static KGEN_DEVICE int b_column(int lane, int) { return lane % kM; }
+  static KGEN_DEVICE int b_column(int lane, int) {
+    return lane % kM;
+  }
   template <bool>
-  static KGEN_DEVICE int b_k(int lane, int) { return lane / kM * kElements; }
+  static KGEN_DEVICE int b_k(int lane, int) {
+    return lane / kM * kElements;
+  }
   static KGEN_DEVICE void load_a(A& a, int, int offset) { a.v = load_vec<In, kElements>(lds<In>(offset)); }
   template <bool, int>
-  static KGEN_DEVICE void load_b(B& b, int, int offset) { load_a(b, 0, offset); }
+  static KGEN_DEVICE void load_b(B& b, int, int offset) {
+    load_a(b, 0, offset);
+  }
 
   using Half4 = _Float16 __attribute__((vector_size(8)));
   using Short4 = short __attribute__((vector_size(8)));

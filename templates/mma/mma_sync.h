@@ -1,16 +1,16 @@
-// NVIDIA tensor cores through mma.sync: 16x16x16 as two m16n8k16 (sm_80 on) or four m16n8k8 (sm_75, fp16 alone), fragments
-// by ldmatrix, which hands each lane two consecutive elements of a row:
+// NVIDIA tensor cores through mma.sync: 16x16x16 as two m16n8k16 (sm_80 on) or four m16n8k8 (sm_75, fp16 alone),
+// fragments by ldmatrix, which hands each lane two consecutive elements of a row:
 //
 //   A 16x16, registers 0..3 = quadrants (rows 0-7, k 0-7) (rows 8-15, k 0-7) (rows 0-7, k 8-15) (rows 8-15, k 8-15)
-//   B 16x16, registers 0..3 = (k 0-7, n 0-7) (k 8-15, n 0-7) (k 0-7, n 8-15) (k 8-15, n 8-15); lane: n = lane/4, k = 2*(lane%4)
-//   C 16x16, half h = columns 8h..8h+7: rows lane/4 and lane/4 + 8, columns 2*(lane%4) and the next
+//   B 16x16, registers 0..3 = (k 0-7, n 0-7) (k 8-15, n 0-7) (k 0-7, n 8-15) (k 8-15, n 8-15); lane: n = lane/4, k =
+//   2*(lane%4) C 16x16, half h = columns 8h..8h+7: rows lane/4 and lane/4 + 8, columns 2*(lane%4) and the next
 #pragma once
 #include "mma.h"
 
 namespace kgen {
 
-// The instructions themselves, apart from the layout above so that tests can put a model in their place. `offset` counts
-// bytes of the block's LDS; lane l gives the address of row l % 8 of quadrant l / 8.
+// The instructions themselves, apart from the layout above so that tests can put a model in their place. `offset`
+// counts bytes of the block's LDS; lane l gives the address of row l % 8 of quadrant l / 8.
 template <Arch kArch>
 struct MmaSyncInstructions {
   static KGEN_DEVICE void load(u32 (&r)[4], int offset) {
@@ -26,10 +26,10 @@ struct MmaSyncInstructions {
                  : "memory");
   }
 
-#define KGEN_MMA_F32(shape, type, a_registers, b_registers, ...)                                         \
-  asm("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, " a_registers ", " \
-      b_registers ", {%0, %1, %2, %3};"                                                                  \
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                                   \
+#define KGEN_MMA_F32(shape, type, a_registers, b_registers, ...)                                                     \
+  asm("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, " a_registers ", " b_registers \
+      ", {%0, %1, %2, %3};"                                                                                          \
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                                               \
       : __VA_ARGS__)
 #define KGEN_MMA_F16(shape, a_registers, b_registers, ...)                                                       \
   asm("mma.sync.aligned." shape ".row.col.f16.f16.f16.f16 {%0, %1}, " a_registers ", " b_registers ", {%0, %1};" \

@@ -21,12 +21,18 @@ struct Mma<kArch, In, float, 16, kTileK> {
   static KGEN_DEVICE int a_row(int lane, int) { return lane % 16; }
   static KGEN_DEVICE int a_k(int, int e) { return e * 8; }
   template <bool>
-  static KGEN_DEVICE int b_column(int lane, int) { return lane % 16; }
+  static KGEN_DEVICE int b_column(int lane, int) {
+    return lane % 16;
+  }
   template <bool>
-  static KGEN_DEVICE int b_k(int, int e) { return e * 8; }
+  static KGEN_DEVICE int b_k(int, int e) {
+    return e * 8;
+  }
   static KGEN_DEVICE void load_a(A& a, int e, int offset) { a.v[e] = load_vec<In, 8>(lds<In>(offset)); }
   template <bool, int>
-  static KGEN_DEVICE void load_b(B& b, int e, int offset) { load_a(b, e, offset); }
+  static KGEN_DEVICE void load_b(B& b, int e, int offset) {
+    load_a(b, e, offset);
+  }
 
   static KGEN_DEVICE void multiply(C& c, const A& a, const B& b) {
     if constexpr (kSame<In, f16>) {
@@ -34,7 +40,8 @@ struct Mma<kArch, In, float, 16, kTileK> {
       c = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(__builtin_bit_cast(Operand, b), __builtin_bit_cast(Operand, a), c);
     } else {
       using Operand = short __attribute__((vector_size(kK * sizeof(In))));
-      c = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(Operand, b), __builtin_bit_cast(Operand, a), c);
+      c = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(Operand, b), __builtin_bit_cast(Operand, a),
+                                                      c);
     }
   }
 

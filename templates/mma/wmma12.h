@@ -1,5 +1,5 @@
-// RDNA4 WMMA (gfx12): 16x16x16, wave32. A lane holds 8 elements of row lane % 16 of A (column of B), K = 8*(lane/16) + i.
-// Operands are exchanged, so D row = lane % 16, columns 8*(lane/16) + e, e < 8.
+// RDNA4 WMMA (gfx12): 16x16x16, wave32. A lane holds 8 elements of row lane % 16 of A (column of B), K = 8*(lane/16) +
+// i. Operands are exchanged, so D row = lane % 16, columns 8*(lane/16) + e, e < 8.
 #pragma once
 #include "mma.h"
 
@@ -21,12 +21,18 @@ struct Mma<kArch, In, float, 16, kTileK> {
   static KGEN_DEVICE int a_row(int lane, int) { return lane % 16; }
   static KGEN_DEVICE int a_k(int lane, int) { return lane / 16 * 8; }
   template <bool>
-  static KGEN_DEVICE int b_column(int lane, int) { return lane % 16; }
+  static KGEN_DEVICE int b_column(int lane, int) {
+    return lane % 16;
+  }
   template <bool>
-  static KGEN_DEVICE int b_k(int lane, int) { return lane / 16 * 8; }
+  static KGEN_DEVICE int b_k(int lane, int) {
+    return lane / 16 * 8;
+  }
   static KGEN_DEVICE void load_a(A& a, int, int offset) { a.v = load_vec<In, 8>(lds<In>(offset)); }
   template <bool, int>
-  static KGEN_DEVICE void load_b(B& b, int, int offset) { load_a(b, 0, offset); }
+  static KGEN_DEVICE void load_b(B& b, int, int offset) {
+    load_a(b, 0, offset);
+  }
 
   static KGEN_DEVICE void multiply(C& c, const A& a, const B& b) {
     if constexpr (kSame<In, f16>) {

@@ -1,5 +1,6 @@
-// The configurations of the tile kernel that the tests run, each a kernel of gemm_tile_kernels.cpp. GPU wave layouts run on
-// the host too, with 32 fibers a wave: Arch::sm_70 stands for SIMT, Arch::sm_61 for a model of mma.sync and cp.async.
+// The configurations of the tile kernel that the tests run, each a kernel of gemm_tile_kernels.cpp. GPU wave layouts
+// run on the host too, with 32 fibers a wave: Arch::sm_70 stands for SIMT, Arch::sm_61 for a model of mma.sync and
+// cp.async.
 #pragma once
 
 #include "gemm_case.h"
@@ -8,8 +9,8 @@ namespace kgen::testing {
 
 struct HostTile : PlainConfig {
   static constexpr Arch arch = Arch::host;
-  static constexpr int mma_m = 4, tile_m = 16, tile_n = 32, tile_k = 16, waves_m = 1, waves_n = 1, stages = 1, vec_a = 1,
-                       vec_b = 1, group_m = 2, async_pipeline = 0;
+  static constexpr int mma_m = 4, tile_m = 16, tile_n = 32, tile_k = 16, waves_m = 1, waves_n = 1, stages = 1,
+                       vec_a = 1, vec_b = 1, group_m = 2, async_pipeline = 0;
 };
 struct TileHost : HostTile {
   static constexpr int mma_m = 8, vec_a = 4, vec_b = 4;
@@ -63,7 +64,8 @@ struct TileMmaSyncAsyncKn : MmaSyncTile {  // B [k][n] in LDS, read transposed
 };
 struct TileMmaSyncOneStep : MmaSyncTile {  // one K step a tile, a ring of four
   static constexpr auto b_layout = kgen::b_layout::kn;
-  static constexpr int tile_m = 96, tile_n = 96, tile_k = 16, waves_m = 2, waves_n = 1, stages = 4, async_pipeline = 1, vec_a = 2;
+  static constexpr int tile_m = 96, tile_n = 96, tile_k = 16, waves_m = 2, waves_n = 1, stages = 4, async_pipeline = 1,
+                       vec_a = 2;
 };
 struct TileMmaSyncHalfSums : MmaSyncTile {
   using dtype = f16;

@@ -6,19 +6,11 @@
 
 using namespace kgen;
 
-#define TILE(Config)                                                                          \
-  KGEN_KERNEL(1, 1) tile_##Config(testing::GemmArgs<testing::Config> p) {                     \
-    gemm_tile<testing::Config>(p);                                                            \
-  }                                                                                           \
-  KGEN_HOST_ENTRY(tile_##Config) {                                                            \
-    tile_##Config(*static_cast<testing::GemmArgs<testing::Config>*>(params[0]));              \
-  }                                                                                           \
-  KGEN_KERNEL(256, 1) reduce_##Config(testing::GemmArgs<testing::Config> p) {                 \
-    split_k_reduce<testing::Config>(p);                                                       \
-  }                                                                                           \
-  KGEN_HOST_ENTRY(reduce_##Config) {                                                          \
-    reduce_##Config(*static_cast<testing::GemmArgs<testing::Config>*>(params[0]));            \
-  }
+#define TILE(Config)                                                                                                \
+  KGEN_KERNEL(1, 1) tile_##Config(testing::GemmArgs<testing::Config> p) { gemm_tile<testing::Config>(p); }          \
+  KGEN_HOST_ENTRY(tile_##Config) { tile_##Config(*static_cast<testing::GemmArgs<testing::Config>*>(params[0])); }   \
+  KGEN_KERNEL(256, 1) reduce_##Config(testing::GemmArgs<testing::Config> p) { split_k_reduce<testing::Config>(p); } \
+  KGEN_HOST_ENTRY(reduce_##Config) { reduce_##Config(*static_cast<testing::GemmArgs<testing::Config>*>(params[0])); }
 TILE(TileHost)
 TILE(TileHostKn)
 TILE(TileHostSplit)

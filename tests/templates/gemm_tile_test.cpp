@@ -1,5 +1,5 @@
-// The tile kernel on the host device: tails of every dim, strides, batches, splits, epilogues; the host's own unit, SIMT waves of
-// 32 fibers, and the tensor-core path with its hardware modelled.
+// The tile kernel on the host device: tails of every dim, strides, batches, splits, epilogues; the host's own unit,
+// SIMT waves of 32 fibers, and the tensor-core path with its hardware modelled.
 #include <gtest/gtest.h>
 
 #include <cmath>
