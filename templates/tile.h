@@ -1,13 +1,14 @@
 // The tile loop of every GEMM-like kernel: acc += A[tile_m x K] . B[K x tile_n] through LDS, for SIMT and matrix cores
 // alike.
 //
-//   memory ── Source (addresses, masks) ──▶ TileLoader ──▶ LDS stage [A tile | B tile] ──▶ WaveTile (fragments, Mma)
-//   ──▶ acc
+//   memory ── Source (addresses, masks) ──▶ TileLoader ──▶ LDS stage [A | B] ──▶ WaveTile (fragments, Mma) ──▶ acc
 //
-//   block tile tile_m x tile_n            wave tile                        lane
-//   ┌────────┬────────┐                   ┌──┬──┬──┬──┐                    fragments of Mma: kM x kN x kK, see
-//   mma/mma.h │ wave 0 │ wave 1 │ waves_m x waves_n │  kM x kN  │ kRm x kRn blocks ├────────┼────────┤ ├──┼──┼──┼──┤ │
-//   wave 2 │ wave 3 │                   └──┴──┴──┴──┘ └────────┴────────┘
+//   block tile tile_m x tile_n              wave tile
+//   ┌────────┬────────┐                     ┌──┬──┬──┬──┐
+//   │ wave 0 │ wave 1 │ waves_m x waves_n   │  kM x kN  │ kRm x kRn blocks; what a lane holds of a block
+//   ├────────┼────────┤                     ├──┼──┼──┼──┤ is said in mma/mma.h
+//   │ wave 2 │ wave 3 │                     └──┴──┴──┴──┘
+//   └────────┴────────┘
 //
 // Pipelines. Async (cp.async): a ring of `stages` LDS stages, filled stages-1 tiles ahead; one barrier a tile; the
 // first fragments of the next tile are loaded under the last products of this one. Direct: the next tile is loaded into

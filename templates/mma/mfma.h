@@ -1,7 +1,7 @@
 // CDNA matrix cores: gfx908, gfx90a, gfx942. A wave of 64; a tile of 16x16 or 32x32.
 //
 // Operands are exchanged (the unit gets B as its first operand), so that a lane ends up with consecutive columns of one
-// row of D:  D row = lane % kM, columns 4*g + 8*j... as below, g = lane / kM.
+// row of D: row lane % kM, columns by g = lane / kM:
 //   16x16: columns 4*g + e, e < 4        32x32: columns 8*j + 4*g + e, j < 4, e < 4
 // A lane reads 16 consecutive bytes of a row, at K = g * (16 bytes), for 16-bit types 8 elements, for fp32 4;
 // instruction i takes elements i*w .. i*w+w-1 of each lane (w = 4; 2 for gfx908's bf16; 1 for fp32), the same

@@ -3,16 +3,19 @@
 //
 //   Mma<arch, In, Acc, kM, kTileK>: D[kM x kN] += A[kM x kK] . B[kK x kN], done by kLanes lanes together.
 //
-//   Lds               element of the tiles in LDS (In, or float where the ALU wants that)
-//   kSwizzle          LDS rows are permuted in 16-byte chunks, see Swizzled in tile.h
-//   kReadsN           B may lie [k][n] in LDS, as it does in memory with the "kn" layout (else it is transposed on its
-//   way there) kBInN             B is always [k][n] in LDS kPrefetch         fragments of the next K step are loaded
-//   before the products of this one A, B, C           fragments: what one lane holds kChunksA, kChunksB  16-byte pieces
-//   that a lane reads for a fragment; piece e starts at row a_row(lane, e) and
-//                       column a_k(lane, e) of the fragment's [kM][kK] part of the tile; likewise b_column, b_k
-//   load_a(a, e, offset), load_b<kNMajor, kRowBytes>(b, e, offset)  read piece e at a byte offset of the block's LDS
+//   Lds         element of the tiles in LDS (In, or float where the ALU wants that)
+//   kSwizzle    LDS rows are permuted in 16-byte chunks, see Layout in tile.h
+//   kReadsN     B may lie [k][n] in LDS, as in memory with the "kn" layout; else it is transposed on its way there
+//   kBInN       B is always [k][n] in LDS
+//   kPrefetch   fragments of the next K step are loaded before the products of this one
+//   A, B, C     fragments: what one lane holds
+//   kChunksA, kChunksB            16-byte pieces that a lane reads for a fragment
+//   a_row, a_k(lane, e)           where piece e starts in the fragment's [kM][kK] part of the tile
+//   b_column, b_k<kNMajor>(lane, e)
+//   load_a(a, e, offset)          reads piece e at a byte offset of the block's LDS
+//   load_b<kNMajor, kRowBytes>(b, e, offset)
 //   multiply(c, a, b)
-//   store(c, rows, pitch, lane)  writes this lane's part of D as float [kM][pitch] into LDS
+//   store(c, rows, pitch, lane)   writes this lane's part of D as float [kM][pitch] into LDS
 //
 // The order of K within a fragment is free as long as A and B agree, which most units below make use of to read 16
 // consecutive bytes a lane.
