@@ -30,6 +30,7 @@ struct RunResult {
   double seconds = 0;
 };
 
+// Limits of memory and file size take hold a moment after the start.
 // Runs argv[0] (looked up in PATH when it has no slash) in its own process group and waits. At the time limit, and in
 // any case once the program has ended, the whole group is killed. Messages are asked for in English. Error only when
 // the program cannot start.

@@ -87,7 +87,7 @@ TEST(RunProgram, TellsTheSignalThatEndedAProgram) {
 
 TEST(RunProgram, StopsAFileThatGrowsPastItsLimit) {
   const std::string file = ::testing::TempDir() + "/kgen_large_file";
-  const auto result = run_program(shell("exec head -c 1000000 /dev/zero > " + file), {.file_bytes = 1000});
+  const auto result = run_program(shell("sleep 0.3; exec head -c 1000000 /dev/zero > " + file), {.file_bytes = 1000});
   ASSERT_TRUE(result);
   EXPECT_FALSE(result->end == RunResult::End::kExited && result->code == 0);
   EXPECT_LE(read_file(file)->size(), 1000u);
