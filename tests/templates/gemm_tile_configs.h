@@ -10,7 +10,7 @@ namespace kgen::testing {
 struct HostTile : PlainConfig {
   static constexpr Arch arch = Arch::host;
   static constexpr int mma_m = 4, tile_m = 16, tile_n = 32, tile_k = 16, waves_m = 1, waves_n = 1, stages = 1,
-                       vec_a = 1, vec_b = 1, group_m = 2, async_pipeline = 0;
+                       vec_a = 1, vec_b = 1, group_m = 2, async_pipeline = 0, realign = 0;
 };
 struct TileHost : HostTile {
   static constexpr int mma_m = 8, vec_a = 4, vec_b = 4;
@@ -56,6 +56,16 @@ struct TileMmaSyncUnaligned : MmaSyncTile {
 struct TileMmaSyncAsync : MmaSyncTile {
   static constexpr int stages = 3, async_pipeline = 1;
   static constexpr int epilogue_bias = 1, epilogue_add_residual = 2, epilogue_relu = 3;
+};
+struct TileMmaSyncRealigned : MmaSyncTile {  // rows in windows aligned to 128 bytes
+  static constexpr int tile_k = 64, stages = 3, async_pipeline = 1, realign = 1;
+};
+struct TileMmaSyncRealignedSplit : MmaSyncTile {  // to 64 bytes, a ring of four, parts that begin within a row
+  static constexpr int tile_m = 64, stages = 4, async_pipeline = 1, realign = 1, split_k = 3;
+};
+struct TileMmaSyncRealignedKn : MmaSyncTile {  // A alone
+  static constexpr auto b_layout = kgen::b_layout::kn;
+  static constexpr int tile_n = 64, tile_k = 64, stages = 4, async_pipeline = 1, realign = 1;
 };
 struct TileMmaSyncAsyncKn : MmaSyncTile {  // B [k][n] in LDS, read transposed
   using dtype = f16;

@@ -60,6 +60,7 @@ void expect_right(const char* config) {
            GemmShape{.m = 65, .n = 31, .k = 65, .batch = 2, .shared_b = true},
            GemmShape{.m = 32, .n = 64, .k = 64, .alpha = 0.75f, .beta = 0.0f},
            GemmShape{.m = 17, .n = 40, .k = 1176, .gap = 1, .alpha = 1.5f, .beta = -0.5f},
+           GemmShape{.m = 40, .n = 24, .k = 1176},
            GemmShape{.m = 9, .n = 33, .k = 0},
        }) {
     const GemmShape shape = legal<C>(wanted);
@@ -79,6 +80,9 @@ TILE_TEST(IsRightForSimtWavesThatTransposeB, TileSimtKn)
 TILE_TEST(IsRightForMmaSyncThroughRegisters, TileMmaSyncDirect)
 TILE_TEST(IsRightForMmaSyncOnUnalignedData, TileMmaSyncUnaligned)
 TILE_TEST(IsRightForMmaSyncWithAsynchronousCopies, TileMmaSyncAsync)
+TILE_TEST(IsRightForMmaSyncWithRealignedWindows, TileMmaSyncRealigned)
+TILE_TEST(IsRightForMmaSyncWithRealignedWindowsOfParts, TileMmaSyncRealignedSplit)
+TILE_TEST(IsRightForMmaSyncWithRealignedWindowsOfA, TileMmaSyncRealignedKn)
 TILE_TEST(IsRightForMmaSyncWithTransposedFragments, TileMmaSyncAsyncKn)
 TILE_TEST(IsRightForMmaSyncWithOneStepATile, TileMmaSyncOneStep)
 
