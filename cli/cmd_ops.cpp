@@ -1,5 +1,7 @@
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -93,6 +95,13 @@ void print_op(const OpDef& op) {
   }
 }
 
+std::string first_sentence(const std::string& doc) {
+  std::string text(trim(doc));
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  const std::size_t end = text.find(". ");
+  return end == std::string::npos ? text : text.substr(0, end);
+}
+
 Result<void> show_ops(const std::string& name, bool as_json) {
   if (!name.empty()) {
     KGEN_TRY(const std::shared_ptr<const OpDef> op, load_op(name));
@@ -107,8 +116,7 @@ Result<void> show_ops(const std::string& name, bool as_json) {
   Table table({"op", "what it computes"});
   for (const std::string& builtin : builtin_ops()) {
     KGEN_TRY(const std::shared_ptr<const OpDef> op, load_op(builtin));
-    const std::string first_line(trim(split(trim(op->doc), '\n').front()));
-    table.add({op->name, first_line});
+    table.add({op->name, first_sentence(op->doc)});
     json["ops"].push_back({{"op", op->name}, {"doc", op->doc}});
   }
   if (as_json) {

@@ -93,8 +93,9 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
   Table table({"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain"});
   for (const TuneOutcome::Row& row : outcome.rows) {
     const Figures f = figures(outcome, row);
-    table.add({row.op, row.dims_key, row.config.empty() ? "none" : row.config, number(row.time_us), number(f.tflops),
-               number(f.gbps), f.share > 0 ? fmt::format("{:.0f}%", f.share * 100) : "",
+    table.add({row.label.empty() ? row.op : row.op + " " + row.label, row.dims_key,
+               row.config.empty() ? "none" : row.config, number(row.time_us), number(f.tflops), number(f.gbps),
+               f.share > 0 ? fmt::format("{:.0f}%", f.share * 100) : "",
                f.gain > 0 ? fmt::format("{:.2f}x", f.gain) : ""});
   }
   table.print();

@@ -24,12 +24,24 @@ struct Options::Impl {
   }
 };
 
+namespace {
+// Help as CLI11 prints it, with the usage line given (App::usage() came after Debian's 2.1).
+class UsageLine : public CLI::Formatter {
+ public:
+  explicit UsageLine(std::string line) : line_(std::move(line)) {}
+  std::string make_usage(const CLI::App*, std::string) const override { return line_ + "\n"; }
+
+ private:
+  std::string line_;
+};
+}  // namespace
+
 Options::Options(const std::string& command, const std::string& usage, const std::string& help)
     : impl_(std::make_unique<Impl>()) {
   impl_->command = command;
   impl_->app.name("kgen " + command);
   impl_->app.description(help);
-  impl_->app.usage("Usage: kgen " + command + " " + usage);
+  impl_->app.formatter(std::make_shared<UsageLine>("Usage: kgen " + command + " " + usage));
   impl_->app.allow_extras();  // so that parse() can name the nearest flag
 }
 Options::~Options() = default;

@@ -18,7 +18,7 @@ using testing::AnyOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-// One database for all tests, tuned on the CPU: the example operator on a shape that takes no time.
+// One database for all tests, tuned on the CPU: the example operator and a built-in one on shapes that take no time.
 class Cli : public testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -29,7 +29,11 @@ class Cli : public testing::Test {
         "spec.yaml",
         "kgen: 1\ndefaults: {dtype: fp32}\nops:\n  - op: ./softcap.yaml\n    name: caps\n    problems: [{n: 4096}]\n"
         "    tune: {params: {threads: [64, 128], vec: [1, 4], items: [1]}}\n");
-    tuned_ = new Ran(run_kgen({"tune", *folder_ / "spec.yaml", "--device", "host", "--db", db(), "--json"}));
+    folder_->write("gemm.yaml",
+                   "kgen: 1\ndefaults: {dtype: fp32}\nops:\n  - op: gemm\n    problems: [{m: 16, n: 16, k: 16}]\n"
+                   "    tune: {budget: 2}\n");
+    tuned_ = new Ran(
+        run_kgen({"tune", *folder_ / "spec.yaml", *folder_ / "gemm.yaml", "--device", "host", "--db", db(), "--json"}));
   }
   static void TearDownTestSuite() {
     delete folder_;
@@ -70,7 +74,7 @@ TEST_F(Cli, VersionAndHelpAreExit0) {
 TEST_F(Cli, TuneEndsWithWinnersAsOneJsonDocument) {
   ASSERT_EQ(tuned_->code, 0) << tuned_->err;
   const json document = json::parse(tuned_->out);
-  ASSERT_EQ(document["rows"].size(), 1u);
+  ASSERT_EQ(document["rows"].size(), 2u);
   const json& row = document["rows"][0];
   EXPECT_EQ(row["op"], "softcap");
   EXPECT_EQ(row["label"], "caps");
@@ -82,18 +86,20 @@ TEST_F(Cli, TuneEndsWithWinnersAsOneJsonDocument) {
 }
 
 TEST_F(Cli, TuneResumesAndTheTableNamesTheWinner) {
+  const auto before = run_json({"db", "info", db()})["trials"];
   const Ran again = run_kgen({"tune", *folder_ / "spec.yaml", "--device", "host", "--db", db()});
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, AllOf(HasSubstr("softcap"), HasSubstr("n=4096"), HasSubstr("threads="), HasSubstr("gain")));
-  EXPECT_EQ(run_json({"db", "info", db()})["trials"], 4) << "what the database holds was tried again";
+  EXPECT_EQ(run_json({"db", "info", db()})["trials"], before) << "what the database holds was tried again";
 }
 
 TEST_F(Cli, ShowPrintsTheWinnerInEveryFormat) {
-  const json document = run_json({"show", db()});
+  const json document = run_json({"show", db(), "--op", "softcap"});
+  EXPECT_EQ(run_json({"show", db()})["winners"].size(), 2u);
   ASSERT_EQ(document["winners"].size(), 1u);
   EXPECT_EQ(document["winners"][0]["attributes"]["dtype"], "fp32");
   EXPECT_EQ(document["winners"][0]["dims"]["n"], 4096);
-  const json ranked = run_json({"show", db(), "--top", "3"});
+  const json ranked = run_json({"show", db(), "--op", "softcap", "--top", "3"});
   const json& candidates = ranked["winners"][0]["candidates"];
   ASSERT_THAT(candidates.size(), AnyOf(2u, 3u));
   EXPECT_EQ(candidates[0]["share_of_best"], 1.0);
@@ -119,8 +125,8 @@ TEST_F(Cli, LookupSaysHowItMatched) {
 }
 
 TEST_F(Cli, VerifyChecksWinnersAndSingleCandidates) {
-  const json winners = run_json({"verify", db(), "--device", "host"});
-  EXPECT_EQ(winners["passed"], 1);
+  const json winners = run_json({"verify", db(), "--op", "gemm", "--device", "host"});
+  EXPECT_GE(winners["passed"], 1);
   EXPECT_EQ(winners["failed"], 0);
   const json one =
       run_json({"verify", *folder_ / "spec.yaml", "--config", "threads=64,vec=1,items=1", "--device", "host"});
@@ -193,9 +199,11 @@ TEST_F(Cli, DbCheckFindsADamagedCodeObjectAndLookupDoesNotHideIt) {
   const std::string copy = *folder_ / "damaged.db";
   auto content = read_file(db());
   ASSERT_TRUE(content);
-  const std::size_t object = content->find("\x28\xb5\x2f\xfd");  // zstd's magic number: the start of a stored object
-  ASSERT_NE(object, std::string::npos);
-  for (std::size_t i = 400; i < 408; ++i) (*content)[object + i] = static_cast<char>(~(*content)[object + i]);
+  int damaged = 0;  // inside every zstd frame: some of them are left over in free pages
+  for (std::size_t at = 0; (at = content->find("\x28\xb5\x2f\xfd", at)) != std::string::npos; ++at, ++damaged)
+    for (std::size_t i = at + 100; i < at + 108 && i < content->size(); ++i)
+      (*content)[i] = static_cast<char>(~(*content)[i]);
+  ASSERT_GT(damaged, 0);
   ASSERT_TRUE(write_file(copy, *content));
   const Ran check = run_kgen({"db", "check", copy});
   EXPECT_EQ(check.code, 1) << check.out << check.err;

@@ -16,10 +16,10 @@ struct Ran {
 };
 
 struct RunOptions {
-  std::string folder;                        // working directory; "" = the test's
-  std::vector<std::string> environment;      // "NAME=value", replacing those of the test
-  bool unprivileged = false;                 // as nobody, when the test itself runs as root
-  std::function<void(pid_t)> while_running;  // called once after the start
+  std::string folder{};                        // working directory; "" = the test's
+  std::vector<std::string> environment{};      // "NAME=value", replacing those of the test
+  bool unprivileged = false;                   // as nobody, when the test itself runs as root
+  std::function<void(pid_t)> while_running{};  // called once after the start
 };
 Ran run_kgen(const std::vector<std::string>& args, const RunOptions& options = {});
 
