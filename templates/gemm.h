@@ -27,7 +27,8 @@ struct GemmTile {
   using Unit = Mma<C::arch, T, typename C::accumulate, C::mma_m, C::tile_k>;
   static constexpr bool kKn = C::b_layout == b_layout::kn;
   static constexpr bool kBInN = Unit::kBInN || (kKn && Unit::kReadsN);
-  using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN>;
+  using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN,
+                          C::realign % 2 != 0, C::realign / 2 != 0>;
   using SourceA = MatrixSource<T, true>;
   using SourceB = MatrixSource<T, !kKn>;
   static constexpr int kOuterB = kKn ? C::tile_k : C::tile_n, kInnerB = kKn ? C::tile_n : C::tile_k;
@@ -80,15 +81,13 @@ KGEN_DEVICE void gemm_tile(const P& p) {
   const typename G::SourceA source_a(a, p.lda, p.m - m0, C::tile_m, C::tile_k, C::vec_a);
   const typename G::SourceB source_b(b, p.ldb, p.n - n0, C::tile_n, C::tile_k, C::vec_b);
 
-  WaveTile<S> wave(wave_index, lane);
+  WaveTile<S> wave(wave_index, lane, source_a, source_b);
   if constexpr (C::async_pipeline) {
-    constexpr bool kRealign = C::realign != 0;
-    AsyncTileLoader<typename G::SourceA, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, kRealign>
+    AsyncTileLoader<typename G::SourceA, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, S::kRealignA>
         load_a(source_a, thread);
-    AsyncTileLoader<typename G::SourceB, typename S::LayoutB, G::kOuterB, G::kInnerB, C::vec_b, G::kThreads,
-                    kRealign && !G::kKn>
+    AsyncTileLoader<typename G::SourceB, typename S::LayoutB, G::kOuterB, G::kInnerB, C::vec_b, G::kThreads, S::kRealignB>
         load_b(source_b, thread);
-    tile_loop_async<S, kRealign>(wave, load_a, load_b, k);
+    tile_loop_async<S>(wave, load_a, load_b, k);
   } else {
     using Lds = typename S::Lds;
     TileLoader<typename G::SourceA, Lds, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, false>

@@ -224,15 +224,23 @@ struct TileLoader {
   }
 };
 
+// Elements from an aligned window's start (a multiple of kInner elements in memory) to where a line starts.
+template <int kInner, class Source>
+KGEN_DEVICE int window_shift(const Source& source, int outer) {
+  constexpr u64 kElement = sizeof(typename Source::T);
+  const u64 line = reinterpret_cast<u64>(source.base + i64(outer) * source.ld);
+  return int(line % (kInner * kElement) / kElement);
+}
+
 // As TileLoader, by cp.async. Where in memory each piece is, is worked out once.
 //
-// kRealign: lines whose starts are no multiples of a tile's row (K = 1176: 2352 bytes) would be read in pieces that
-// straddle sectors and lines of the cache: half as much traffic again. Instead each line is read in windows that are
-// aligned in memory. A window begins `shift` pieces before its tile, and what is before goes to the tile before: LDS is
-// a ring along K, so a tile is whole once its own window and the next one have arrived.
+// kRealign: where lines do not start at multiples of a sector (K = 1176: 2352 bytes), a copy of 16 bytes straddles what the
+// hardware moves at once and takes twice as long. Instead each line is read in windows that are aligned in memory and lie in
+// LDS as they do there. A window begins `shift` elements before its tile, so a tile lies in its own window and the next one;
+// the fragments' places take the shift of their line into account.
 //
-//   memory    |....aaaa|AAAAbbbb|BBBBcccc|CC......|   windows of 8 pieces, here shift = 4
-//   LDS ring  [aaaaAAAA] [bbbbBBBB] [ccccCC00]         tiles
+//   memory         |....aaaa|aaaabbbb|bbbbcccc|cc......|   windows of 8 pieces, a line that starts at piece 4
+//   LDS, 3 stages  [....aaaa] [aaaabbbb] [bbbbcccc]        tile a: the 4 last pieces of window 0, the 4 first of window 1
 template <class Source, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads, bool kRealign>
 struct AsyncTileLoader {
   using T = typename Source::T;
@@ -246,93 +254,108 @@ struct AsyncTileLoader {
 
   Plain plain;
   int from[kCount];
-  int first_k;  // of this work-item's pieces, relative to the tile; negative: they belong to the tile before
-  int first_place;
+  int first_k;  // of this work-item's pieces, relative to the tile's start; negative: before it
 
   KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index) : plain(source, thread_index) {
-    int shift = 0;
-    if constexpr (kRealign) {
-      const u64 line = reinterpret_cast<u64>(source.base + i64(plain.outer(0)) * source.ld);
-      shift = int(line / 16 % kPerLine) * kVec;
-      first_k = plain.inner(0) - shift;
-      first_place = LdsLayout::offset(plain.outer(0), first_k & (kInner - 1));
-    }
+    const int shift = kRealign ? window_shift<kInner>(source, plain.outer(0)) : 0;
+    first_k = plain.inner(0) - shift;
     KGEN_UNROLL
     for (int i = 0; i < kCount; ++i) from[i] = source.offset(plain.outer(i), plain.inner(i)) - shift;
   }
 
-  // The pieces of tile (or window) number `t` to LDS byte `stage`, or to that of the tile before, `previous`. kMasked:
-  // only k_left terms are left from the tile's start on.
+  // The pieces of tile (or window) number `t` to LDS byte `stage`. kMasked: only k_left terms are left from the tile's
+  // start on.
   template <bool kMasked>
-  KGEN_DEVICE void issue(int t, int k_left, u32 stage, u32 previous) const {
-    if constexpr (kRealign) {
-      if (kMasked && t == 0 && first_k < 0) return;  // before the line
-      const bool valid = !kMasked || first_k < k_left;
-      const u32 to = (first_k < 0 ? previous : stage) + u32(first_place);
-      KGEN_UNROLL
-      for (int i = 0; i < kCount; ++i) {
-        const u32 place = to + u32(i * Plain::kLineStep * LdsLayout::kRowBytes);
-        if constexpr (kMasked)
-          async_copy<kBytes>(place, plain.source.at(valid ? from[i] : 0), valid ? kBytes : 0);
-        else
-          async_copy<kBytes>(place, plain.source.at(from[i]));
-      }
-    } else {
-      KGEN_UNROLL
-      for (int i = 0; i < kCount; ++i) {
-        if (!plain.exists(i)) continue;
-        if constexpr (kMasked) {
-          const int k = plain.k_of(i, 0);
-          const bool valid = k < k_left;
-          const int offset = valid ? from[i] : plain.source.offset_at_first_k(from[i], k);
-          async_copy<kBytes>(stage + u32(plain.place(i, 0)), plain.source.at(offset), valid ? kBytes : 0);
-        } else {
-          async_copy<kBytes>(stage + u32(plain.place(i, 0)), plain.source.at(from[i]));
-        }
+  KGEN_DEVICE void issue(int t, int k_left, u32 stage) const {
+    if (kRealign && kMasked && t == 0 && first_k < 0) return;  // before the line
+    KGEN_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if (!plain.exists(i)) continue;
+      const u32 to = stage + u32(plain.place(i, 0));
+      if constexpr (kMasked) {
+        const int k = kRealign ? first_k : plain.k_of(i, 0);
+        const bool valid = k < k_left;
+        const int offset = valid ? from[i] : kRealign ? 0 : plain.source.offset_at_first_k(from[i], k);
+        async_copy<kBytes>(to, plain.source.at(offset), valid ? kBytes : 0);
+      } else {
+        async_copy<kBytes>(to, plain.source.at(from[i]));
       }
     }
   }
   KGEN_DEVICE void advance() { plain.source.advance(); }
 };
 
-// Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step
-// `step`.
+// Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step `step`.
 template <class LdsLayout, bool kKMajor, int kBlocks, int kBlockRows, int kStepK, int kPieces, int kElementBytes>
 struct FragmentPlaces {
   static constexpr int kBases = kKMajor ? 1 : kBlocks;
   int base[kBases][kPieces];
 
-  KGEN_DEVICE void set(int e, int row, int k) {
+  KGEN_DEVICE void set(int e, int row, int k, int /*shift*/) {
     KGEN_UNROLL
     for (int i = 0; i < kBases; ++i)
       base[i][e] = kKMajor ? LdsLayout::offset(row, k) : LdsLayout::offset(k, row + i * kBlockRows);
   }
-  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of
-  // two, the step's bits are free in `k` and pass through the exclusive or.
-  KGEN_DEVICE int at(int block, int step, int e) const {
+  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of two,
+  // the step's bits are free in `k` and pass through the exclusive or.
+  KGEN_DEVICE int at(int block, int step, int e, int stage, int /*next_stage*/) const {
     if constexpr (kKMajor)
-      return (base[0][e] ^ (step * kStepK * kElementBytes)) + block * kBlockRows * LdsLayout::kRowBytes;
+      return stage + (base[0][e] ^ (step * kStepK * kElementBytes)) + block * kBlockRows * LdsLayout::kRowBytes;
     else
-      return base[block][e] + step * kStepK * LdsLayout::kRowBytes;
+      return stage + base[block][e] + step * kStepK * LdsLayout::kRowBytes;
   }
 };
 
+// The same where each line lies `shift` elements further on, past the row's end in the next stage (AsyncTileLoader's
+// kRealign). Blocks are a multiple of 8 lines, which have the same shift.
+template <class LdsLayout, int kRow, int kSteps, int kBlockRows, int kStepK, int kPieces>
+struct ShiftedPlaces {
+  int place[kSteps][kPieces];
+  u32 in_next;  // bit step * kPieces + e
+
+  KGEN_DEVICE ShiftedPlaces() : in_next(0) {}
+  KGEN_DEVICE void set(int e, int row, int k, int shift) {
+    KGEN_UNROLL
+    for (int step = 0; step < kSteps; ++step) {
+      const int column = k + step * kStepK + shift;
+      place[step][e] = LdsLayout::offset(row, column % kRow);
+      in_next |= column >= kRow ? 1u << (step * kPieces + e) : 0u;
+    }
+  }
+  KGEN_DEVICE int at(int block, int step, int e, int stage, int next_stage) const {
+    return ((in_next >> (step * kPieces + e)) & 1u ? next_stage : stage) + place[step][e] +
+           block * kBlockRows * LdsLayout::kRowBytes;
+  }
+};
+
+template <bool kFirst, class A, class B>
+struct ChooseType {
+  using Type = A;
+};
+template <class A, class B>
+struct ChooseType<false, A, B> {
+  using Type = B;
+};
+
 // The geometry of one block; everything is known at compile time.
-template <class Mma_, int kTileM_, int kTileN_, int kTileK_, int kWavesM_, int kWavesN_, int kStages_, bool kBInN_>
+template <class Mma_, int kTileM_, int kTileN_, int kTileK_, int kWavesM_, int kWavesN_, int kStages_, bool kBInN_,
+          bool kRealignA_, bool kRealignB_>
 struct TileShape {
   using Mma = Mma_;
   using Lds = typename Mma::Lds;
   static constexpr int kTileM = kTileM_, kTileN = kTileN_, kTileK = kTileK_, kWavesM = kWavesM_, kWavesN = kWavesN_;
   static constexpr int kStages = kStages_;
   static constexpr bool kBInN = kBInN_;  // B is [k][n] in LDS
+  static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
   static constexpr int kThreads = kWavesM * kWavesN * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
   static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN, kSteps = kTileK / Mma::kK;
   static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % Mma::kK == 0,
                 "a wave tile is whole Mma tiles");
   static_assert((kTileK & (kTileK - 1)) == 0, "rows along K are a power of two long");
-  using LayoutA = Layout<Lds, kTileK, Mma::kSwizzle>;
-  using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, Mma::kSwizzle>;
+  // Realigned lines start at odd pieces, which spreads 8 of them over the banks without a permutation.
+  using LayoutA = Layout<Lds, kTileK, Mma::kSwizzle && !kRealignA>;
+  using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, Mma::kSwizzle && !kRealignB>;
   static constexpr int kABytes = kTileM * kTileK * int(sizeof(Lds)), kBBytes = kTileN * kTileK * int(sizeof(Lds));
   static constexpr int kStageBytes = kABytes + kBBytes;
 };
@@ -344,34 +367,44 @@ struct WaveTile {
   static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
 
-  FragmentPlaces<typename S::LayoutA, true, S::kRm, Mma::kM, Mma::kK, Mma::kChunksA, kElementBytes> places_a;
-  FragmentPlaces<typename S::LayoutB, !S::kBInN, S::kRn, Mma::kN, Mma::kK, Mma::kChunksB, kElementBytes> places_b;
+  typename ChooseType<S::kRealignA, ShiftedPlaces<typename S::LayoutA, S::kTileK, S::kSteps, Mma::kM, Mma::kK, Mma::kChunksA>,
+                      FragmentPlaces<typename S::LayoutA, true, S::kRm, Mma::kM, Mma::kK, Mma::kChunksA, kElementBytes>>::Type
+      places_a;
+  typename ChooseType<S::kRealignB, ShiftedPlaces<typename S::LayoutB, S::kTileK, S::kSteps, Mma::kN, Mma::kK, Mma::kChunksB>,
+                      FragmentPlaces<typename S::LayoutB, !S::kBInN, S::kRn, Mma::kN, Mma::kK, Mma::kChunksB,
+                                     kElementBytes>>::Type places_b;
   typename Mma::A a[kBuffers][S::kRm];
   typename Mma::B b[kBuffers][S::kRn];
   typename Mma::C acc[S::kRm][S::kRn];
 
-  KGEN_DEVICE WaveTile(int wave, int lane) : acc{} {
+  template <class SourceA, class SourceB>
+  KGEN_DEVICE WaveTile(int wave, int lane, const SourceA& source_a, const SourceB& source_b) : acc{} {
     const int row = wave / S::kWavesN * S::kWaveM, column = wave % S::kWavesN * S::kWaveN;
     KGEN_UNROLL
-    for (int e = 0; e < Mma::kChunksA; ++e) places_a.set(e, row + Mma::a_row(lane, e), Mma::a_k(lane, e));
+    for (int e = 0; e < Mma::kChunksA; ++e) {
+      const int at = row + Mma::a_row(lane, e);
+      places_a.set(e, at, Mma::a_k(lane, e), S::kRealignA ? window_shift<S::kTileK>(source_a, at) : 0);
+    }
     KGEN_UNROLL
-    for (int e = 0; e < Mma::kChunksB; ++e)
-      places_b.set(e, column + Mma::template b_column<S::kBInN>(lane, e), Mma::template b_k<S::kBInN>(lane, e));
+    for (int e = 0; e < Mma::kChunksB; ++e) {
+      const int at = column + Mma::template b_column<S::kBInN>(lane, e);
+      places_b.set(e, at, Mma::template b_k<S::kBInN>(lane, e), S::kRealignB ? window_shift<S::kTileK>(source_b, at) : 0);
+    }
   }
 
-  // Fragments of K step `step` of the tile in the stage at LDS byte `stage`.
-  KGEN_DEVICE void load(int buffer, int step, int stage) {
+  // Fragments of K step `step` of the tile in the stage at LDS byte `stage`; the tile after it is at `next_stage`.
+  KGEN_DEVICE void load(int buffer, int step, int stage, int next_stage) {
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
       KGEN_UNROLL
-      for (int e = 0; e < Mma::kChunksA; ++e) Mma::load_a(a[buffer][i], e, stage + places_a.at(i, step, e));
+      for (int e = 0; e < Mma::kChunksA; ++e) Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
     }
     KGEN_UNROLL
     for (int j = 0; j < S::kRn; ++j) {
       KGEN_UNROLL
       for (int e = 0; e < Mma::kChunksB; ++e)
-        Mma::template load_b<S::kBInN, S::LayoutB::kRowBytes>(b[buffer][j], e,
-                                                              stage + S::kABytes + places_b.at(j, step, e));
+        Mma::template load_b<S::kBInN, S::LayoutB::kRowBytes>(
+            b[buffer][j], e, S::kABytes + places_b.at(j, step, e, stage, next_stage));
     }
   }
 
@@ -386,14 +419,14 @@ struct WaveTile {
 
   // All products of the tile in a stage.
   KGEN_DEVICE void multiply_tile(int stage) {
-    load(0, 0, stage);
+    load(0, 0, stage, stage);
     KGEN_UNROLL
     for (int step = 0; step < S::kSteps; ++step) {
       if constexpr (kBuffers == 2) {
-        if (step + 1 < S::kSteps) load((step + 1) % 2, step + 1, stage);
+        if (step + 1 < S::kSteps) load((step + 1) % 2, step + 1, stage, stage);
         multiply(step % 2);
       } else {
-        if (step > 0) load(0, step, stage);
+        if (step > 0) load(0, step, stage, stage);
         multiply(0);
       }
     }
@@ -459,30 +492,31 @@ KGEN_DEVICE void tile_loop_plain(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
   }
 }
 
-// acc += the products over `k` terms, by asynchronous copies. kRealign: a loader of A or B is realigned (see there).
-template <class S, bool kRealign, class LoaderA, class LoaderB>
+// acc += the products over `k` terms, by asynchronous copies.
+template <class S, class LoaderA, class LoaderB>
 KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
-  constexpr int kLate = kRealign ? 1 : 0;  // windows after its own that a tile waits for
+  constexpr int kLate = S::kRealignA || S::kRealignB ? 1 : 0;  // windows after its own that a tile waits for
   static_assert(S::kStages >= 2 + kLate, "a ring needs two stages, and one for windows");
+  static_assert(kLate == 0 || WaveTile<S>::kBuffers == 2, "windows need two K steps a tile");
   constexpr int kRing = S::kStages * S::kStageBytes;
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
   if (tiles == 0) return;
   const u32 lds_start = lds_address(lds_base());
-  int write_stage = 0, previous_stage = kRing - S::kStageBytes, read_stage = 0;
+  const auto after = [](int stage) { return stage + S::kStageBytes == kRing ? 0 : stage + S::kStageBytes; };
+  int write_stage = 0, read_stage = 0;
   const auto issue = [&](int t) {
-    const u32 to = lds_start + u32(write_stage), previous = lds_start + u32(previous_stage);
+    const u32 to = lds_start + u32(write_stage);
     if (t >= kLate && t < full) {
-      load_a.template issue<false>(t, 0, to, previous);
-      load_b.template issue<false>(t, 0, to + S::kABytes, previous + S::kABytes);
+      load_a.template issue<false>(t, 0, to);
+      load_b.template issue<false>(t, 0, to + S::kABytes);
     } else if (t < tiles + kLate) {
-      load_a.template issue<true>(t, k - t * S::kTileK, to, previous);
-      load_b.template issue<true>(t, k - t * S::kTileK, to + S::kABytes, previous + S::kABytes);
+      load_a.template issue<true>(t, k - t * S::kTileK, to);
+      load_b.template issue<true>(t, k - t * S::kTileK, to + S::kABytes);
     }
     load_a.advance();
     load_b.advance();
     async_commit();  // empty groups keep the count of groups equal to that of tiles
-    previous_stage = write_stage;
-    write_stage = write_stage + S::kStageBytes == kRing ? 0 : write_stage + S::kStageBytes;
+    write_stage = after(write_stage);
   };
   KGEN_UNROLL
   for (int t = 0; t < S::kStages - 1; ++t) issue(t);
@@ -493,17 +527,19 @@ KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
   };
   next_tile();
   if constexpr (WaveTile<S>::kBuffers == 2) {
-    wave.load(0, 0, 0);
+    int next_stage = after(0);
+    wave.load(0, 0, 0, next_stage);
     KGEN_NO_UNROLL
     for (int t = 0; t < tiles; ++t) {
       KGEN_UNROLL
       for (int step = 0; step < S::kSteps; ++step) {
         if (step + 1 < S::kSteps) {
-          wave.load((step + 1) % 2, step + 1, read_stage);
+          wave.load((step + 1) % 2, step + 1, read_stage, next_stage);
         } else {
-          read_stage = read_stage + S::kStageBytes == kRing ? 0 : read_stage + S::kStageBytes;
+          read_stage = next_stage;
+          next_stage = after(next_stage);
           next_tile();
-          wave.load(0, 0, read_stage);
+          wave.load(0, 0, read_stage, next_stage);
         }
         if (step == 0) issue(t + S::kStages - 1);  // into the stage of tile t-1, which the last barrier set free
         wave.multiply(step % 2);
@@ -514,7 +550,7 @@ KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
     for (int t = 0; t < tiles; ++t) {
       issue(t + S::kStages - 1);
       wave.multiply_tile(read_stage);
-      read_stage = read_stage + S::kStageBytes == kRing ? 0 : read_stage + S::kStageBytes;
+      read_stage = after(read_stage);
       next_tile();
     }
   }

@@ -58,10 +58,10 @@ struct TileMmaSyncAsync : MmaSyncTile {
   static constexpr int epilogue_bias = 1, epilogue_add_residual = 2, epilogue_relu = 3;
 };
 struct TileMmaSyncRealigned : MmaSyncTile {  // rows in windows aligned to 128 bytes
-  static constexpr int tile_k = 64, stages = 3, async_pipeline = 1, realign = 1;
+  static constexpr int tile_k = 64, stages = 3, async_pipeline = 1, realign = 3;
 };
 struct TileMmaSyncRealignedSplit : MmaSyncTile {  // to 64 bytes, a ring of four, parts that begin within a row
-  static constexpr int tile_m = 64, stages = 4, async_pipeline = 1, realign = 1, split_k = 3;
+  static constexpr int tile_m = 64, stages = 4, async_pipeline = 1, realign = 2, split_k = 3;
 };
 struct TileMmaSyncRealignedKn : MmaSyncTile {  // A alone
   static constexpr auto b_layout = kgen::b_layout::kn;
