@@ -294,6 +294,15 @@ TEST_F(DbTest, CheckFindsAnObjectThatWasChanged) {
   EXPECT_EQ(object.error().kind, ErrorKind::kBadInput);
 }
 
+TEST_F(DbTest, CheckFindsAnObjectThatWasExchangedForAnother) {
+  ASSERT_TRUE(publish(record(), "code a"));
+  ASSERT_TRUE(publish(record(), "code b", true));
+  tamper("UPDATE object SET zstd = (SELECT zstd FROM object WHERE id = 2) WHERE id = 1");
+  EXPECT_THAT(problems(), HasSubstr(sample_object("code a").hash + " does not match its hash"));
+  EXPECT_FALSE(db_->object(sample_object("code a").hash));
+  EXPECT_TRUE(db_->object(sample_object("code b").hash));
+}
+
 TEST_F(DbTest, CheckFindsAnObjectThatClaimsAnAbsurdSize) {
   ASSERT_TRUE(publish(record(), "code"));
   tamper("UPDATE object SET size = 1 << 60");
