@@ -24,9 +24,15 @@ namespace kgen {
 
 KGEN_DEVICE int min_int(int a, int b) { return a < b ? a : b; }
 
-// Byte offsets in a matrix of kRow elements a row in LDS, with the 16-byte chunks of a row permuted so that 8
-// consecutive rows have the same chunk in 8 different groups of banks: chunk' = chunk ^ f(row), f of period 8.
-template <class T, int kRow, bool kSwizzle>
+// How the 16-byte chunks of a row are permuted so that 8 consecutive rows have a chunk in 8 different groups of banks.
+enum class Permutation {
+  none,
+  swizzle,   // the same chunk of each row is read: chunk ^ f(row), f of period 8
+  realigned  // the chunk moves by an odd number from row to row, so only rows a whole round apart meet
+};
+
+// Byte offsets in a matrix of kRow elements a row in LDS.
+template <class T, int kRow, Permutation kPermutation>
 struct Layout {
   static constexpr int kRowBytes = kRow * int(sizeof(T));
   static constexpr int kChunks = kRowBytes / 16;
@@ -35,7 +41,10 @@ struct Layout {
   static_assert(kRowBytes % 16 == 0);
   static KGEN_DEVICE int offset(int row, int column) {
     const int byte = column * int(sizeof(T));
-    if constexpr (kSwizzle) return row * kRowBytes + (byte ^ (row / kRowsPerLine % kGroup * 16));
+    if constexpr (kPermutation == Permutation::swizzle)
+      return row * kRowBytes + (byte ^ (row / kRowsPerLine % kGroup * 16));
+    if constexpr (kPermutation == Permutation::realigned && kChunks < 8)
+      return row * kRowBytes + (byte ^ (row / kChunks % kRowsPerLine * 16));
     return row * kRowBytes + byte;
   }
 };
@@ -232,7 +241,7 @@ KGEN_DEVICE int window_shift(const Source& source, int outer) {
   return int(line % (kInner * kElement) / kElement);
 }
 
-// As TileLoader, by cp.async. Where in memory each piece is, is worked out once.
+// As TileLoader, by cp.async.
 //
 // kRealign: where lines do not start at multiples of a sector (K = 1176: 2352 bytes), a copy of 16 bytes straddles what the
 // hardware moves at once and takes twice as long. Instead each line is read in windows that are aligned in memory and lie in
@@ -253,15 +262,14 @@ struct AsyncTileLoader {
                               kPerLine <= 8 && !Plain::kRagged));
 
   Plain plain;
-  int from[kCount];
-  int first_k;  // of this work-item's pieces, relative to the tile's start; negative: before it
+  int first_k;  // of this work-item's pieces, relative to the tile's start; negative: before it (kRealign)
 
   KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index) : plain(source, thread_index) {
-    const int shift = kRealign ? window_shift<kInner>(source, plain.outer(0)) : 0;
-    first_k = plain.inner(0) - shift;
-    KGEN_UNROLL
-    for (int i = 0; i < kCount; ++i) from[i] = source.offset(plain.outer(i), plain.inner(i)) - shift;
+    first_k = plain.inner(0) - (kRealign ? window_shift<kInner>(source, plain.outer(0)) : 0);
   }
+
+  // Worked out anew for every tile: kept, the places of all pieces would cost the registers that larger tiles need.
+  KGEN_DEVICE int offset(int i) const { return plain.source.offset(plain.outer(i), kRealign ? first_k : plain.inner(i)); }
 
   // The pieces of tile (or window) number `t` to LDS byte `stage`. kMasked: only k_left terms are left from the tile's
   // start on.
@@ -275,10 +283,10 @@ struct AsyncTileLoader {
       if constexpr (kMasked) {
         const int k = kRealign ? first_k : plain.k_of(i, 0);
         const bool valid = k < k_left;
-        const int offset = valid ? from[i] : kRealign ? 0 : plain.source.offset_at_first_k(from[i], k);
-        async_copy<kBytes>(to, plain.source.at(offset), valid ? kBytes : 0);
+        const int from = valid ? offset(i) : kRealign ? 0 : plain.source.offset_at_first_k(offset(i), k);
+        async_copy<kBytes>(to, plain.source.at(from), valid ? kBytes : 0);
       } else {
-        async_copy<kBytes>(to, plain.source.at(from[i]));
+        async_copy<kBytes>(to, plain.source.at(offset(i)));
       }
     }
   }
@@ -353,9 +361,9 @@ struct TileShape {
   static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % Mma::kK == 0,
                 "a wave tile is whole Mma tiles");
   static_assert((kTileK & (kTileK - 1)) == 0, "rows along K are a power of two long");
-  // Realigned lines start at odd pieces, which spreads 8 of them over the banks without a permutation.
-  using LayoutA = Layout<Lds, kTileK, Mma::kSwizzle && !kRealignA>;
-  using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, Mma::kSwizzle && !kRealignB>;
+  static constexpr Permutation kPlain = Mma::kSwizzle ? Permutation::swizzle : Permutation::none;
+  using LayoutA = Layout<Lds, kTileK, kRealignA ? Permutation::realigned : kPlain>;
+  using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, kRealignB ? Permutation::realigned : kPlain>;
   static constexpr int kABytes = kTileM * kTileK * int(sizeof(Lds)), kBBytes = kTileN * kTileK * int(sizeof(Lds));
   static constexpr int kStageBytes = kABytes + kBBytes;
 };
