@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 
 #include "base/text.h"
@@ -12,6 +13,10 @@ namespace kgen {
 namespace {
 
 constexpr std::int64_t kMiB = 1 << 20;
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 constexpr int kGraphLaunches = 16;  // at least; more when more buffer sets rotate
 
 }  // namespace
@@ -29,8 +34,8 @@ Measurer::~Measurer() {
 }
 
 std::int64_t Measurer::flush_bytes() const {
-  // A virtual machine reports the whole socket's last-level cache (300 MiB seen) and owns a slice of it; reading twice that
-  // for each sample would take longer than the kernels do.
+  // A virtual machine reports the whole socket's last-level cache (300 MiB seen) and owns a slice of it; reading twice
+  // that for each sample would take longer than the kernels do.
   if (device_.info().arch->vendor == Vendor::kHost)
     return std::clamp(2 * device_.info().l2_bytes, 8 * kMiB, 32 * kMiB) / kMiB * kMiB;
   return std::max((2 * device_.info().l2_bytes + kMiB - 1) / kMiB * kMiB, 256 * kMiB);
@@ -63,8 +68,8 @@ Result<Graph> Measurer::capture(const Launch& launch, int sets) {
 Result<void> Measurer::sample(TimingMode mode, const Launch& launch, Graph graph, int sets, int count,
                               std::vector<double>& out) {
   if (marks_.size() < static_cast<std::size_t>(count)) marks_.resize(static_cast<std::size_t>(count));
-  // All is enqueued before anything is read: record, launch, record queue up behind the flush, so the time between the two
-  // marks holds no launch overhead of the CPU.
+  // All is enqueued before anything is read: record, launch, record queue up behind the flush, so the time between the
+  // two marks holds no launch overhead of the CPU.
   for (int i = 0; i < count; ++i) {
     Marks& mark = marks_[static_cast<std::size_t>(i)];
     if (mode == TimingMode::kCold) KGEN_CHECK_OK(flush());
@@ -99,6 +104,7 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
   const bool far_off = limits.best_us > 0 && limits.expected_us > 10 * limits.best_us && limits.expected_us > 1e3;
   int batch = far_off ? 1 : L::kFirstSamples;
   double spent_us = 0;
+  const double start = now_seconds();
   std::vector<double>& samples = timing.samples_us;
   for (;;) {
     const std::size_t before = samples.size();
@@ -117,6 +123,7 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
     const MedianInterval interval = median_interval(samples);
     const double middle = median(samples);
     if (taken >= L::kMinSamples && interval.known && interval.high - interval.low <= 2 * L::kNarrow * middle) break;
+    if (taken >= L::kMinSamples && now_seconds() - start > L::kWallSeconds) break;
     const double cap = std::max(L::kCapUs, 8 * fastest);
     if (taken >= L::kMaxSamples || (taken >= L::kFirstSamples && spent_us >= cap)) break;
     // Short kernels in threes and fours, so that waiting for the device is paid less often; long ones one by one.
@@ -127,8 +134,8 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
   return timing;
 }
 
-Result<std::vector<std::vector<double>>> Measurer::in_turns(TimingMode mode, const std::vector<Launch>& launches, int sets,
-                                                           int rounds) {
+Result<std::vector<std::vector<double>>> Measurer::in_turns(TimingMode mode, const std::vector<Launch>& launches,
+                                                            int sets, int rounds) {
   std::vector<std::vector<double>> samples(launches.size());
   std::vector<Graph> graphs(launches.size(), nullptr);
   for (std::size_t k = 0; k < launches.size(); ++k) {
@@ -139,12 +146,15 @@ Result<std::vector<std::vector<double>>> Measurer::in_turns(TimingMode mode, con
       KGEN_CHECK_OK(launches[k](0, nullptr));
     }
   }
-  for (int round = 0; round < rounds; ++round)
+  const double start = now_seconds();
+  for (int round = 0; round < rounds; ++round) {
+    if (round >= MeasureLimits::kMinRounds && now_seconds() - start > MeasureLimits::kWallSeconds) break;
     for (std::size_t k = 0; k < launches.size(); ++k) {
       // Warm means warm for this kernel: the one before it in the round has displaced its data.
       if (mode == TimingMode::kWarm) KGEN_CHECK_OK(launches[k](0, nullptr));
       KGEN_CHECK_OK(sample(mode, launches[k], graphs[k], sets, 1, samples[k]));
     }
+  }
   return samples;
 }
 

@@ -11,34 +11,39 @@
 
 namespace kgen {
 
-// cold: the last-level cache is displaced before each sample, by reading another buffer. Reading, not writing: dirty lines
-// would be written back during the kernel and charged to it (H100, decode GEMMs: 9 to 28 % slower; 2026-11-21).
-// warm: back to back on the same buffers. graph: a captured graph of several launches, each on the next of several sets of
-// buffers that together exceed the cache, so that launch gaps are those of a replay and data still come from memory.
+// cold: the last-level cache is displaced before each sample, by reading another buffer. Reading, not writing: dirty
+// lines would be written back during the kernel and charged to it (H100, decode GEMMs: 9 to 28 % slower; 2026-11-21).
+// warm: back to back on the same buffers. graph: a captured graph of several launches, each on the next of several sets
+// of buffers that together exceed the cache, so that launch gaps are those of a replay and data still come from memory.
 enum class TimingMode { kCold, kWarm, kGraph };
 Result<TimingMode> find_timing(const std::string& name);
 
 struct Timing {
   std::vector<double> samples_us;  // raw, in the order taken; graph: time of a replay divided by its launches
   double median_us = 0, mad_us = 0;
-  bool stopped_early = false;      // clearly slower than the best known
+  bool stopped_early = false;  // clearly slower than the best known
 };
 
 struct MeasureLimits {
-  double best_us = 0;       // fastest candidate so far; 0 = none
-  double expected_us = 0;   // from the verification launch; 0 = unknown
-  // Samples stop when the 95 % interval of the median is within +-1 %, at kMaxSamples, or when they add up to the cap: 30 ms, or
-  // eight samples of slower kernels.
+  double best_us = 0;      // fastest candidate so far; 0 = none
+  double expected_us = 0;  // from the verification launch; 0 = unknown
+  // Samples stop when the 95 % interval of the median is within +-1 %, at kMaxSamples, or when they add up to the cap:
+  // 30 ms, or eight samples of slower kernels.
   static constexpr int kFirstSamples = 3, kMinSamples = 6, kMaxSamples = 20;
   static constexpr double kCapUs = 30e3, kNarrow = 0.01;
-  // After kFirstSamples a candidate whose fastest sample is above kHopeless times the best (plus the timer's step) is given
-  // up: samples scatter upwards, so the fastest one is the fairest to it.
+  // Wall time, flushes included, after which the fewest samples or rounds are enough: a host that is busy with other
+  // work may take a second for one launch.
+  static constexpr double kWallSeconds = 1.5;
+  static constexpr int kMinRounds = 9;  // in_turns: the signed-rank test cannot reach p < 0.01 below 7
+  // After kFirstSamples a candidate whose fastest sample is above kHopeless times the best (plus the timer's step) is
+  // given up: samples scatter upwards, so the fastest one is the fairest to it.
   static constexpr double kHopeless = 1.5, kTimerUs = 1.0;
 };
 
 class Measurer {
  public:
-  // `read_all` of templates/check.h, from a module that outlives this. Allocates the flush buffer at the first cold sample.
+  // `read_all` of templates/check.h, from a module that outlives this. Allocates the flush buffer at the first cold
+  // sample.
   Measurer(Device& device, Function read_all) : device_(device), read_all_(read_all) {}
   ~Measurer();
   Measurer(const Measurer&) = delete;
@@ -49,6 +54,7 @@ class Measurer {
 
   Result<Timing> measure(TimingMode, const Launch&, int sets, const MeasureLimits&);
   // The same number of samples from each, in turns (A B C A B C …), so that drift of clocks and heat meets all alike.
+  // `rounds` of them, fewer (kMinRounds at least) when they take long.
   Result<std::vector<std::vector<double>>> in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
   // Bytes a second of reading a buffer that no cache holds.
   Result<double> bandwidth();

@@ -12,13 +12,18 @@
 namespace kgen {
 
 OpRecord op_record(const OpSpec& spec) {
-  OpRecord record{.signature = signature(*spec.op, spec.problem), .op = spec.op->name, .dims = {}, .dim_defaults = {}, .attributes = {}};
+  OpRecord record{.signature = signature(*spec.op, spec.problem),
+                  .op = spec.op->name,
+                  .dims = {},
+                  .dim_defaults = {},
+                  .attributes = {}};
   std::vector<std::string> dims, defaults, attributes;
   for (const DimDef& dim : spec.op->dims) {
     dims.push_back(dim.name);
     defaults.push_back(dim.default_text);
   }
-  for (const AttributeDef& attribute : spec.op->attributes) attributes.push_back(attribute.name + "=" + attribute.default_text);
+  for (const AttributeDef& attribute : spec.op->attributes)
+    attributes.push_back(attribute.name + "=" + attribute.default_text);
   record.dims = join(dims, ",");
   record.dim_defaults = join(defaults, "\n");
   record.attributes = join(attributes, " ");
@@ -28,13 +33,21 @@ OpRecord op_record(const OpSpec& spec) {
 ProblemRecord problem_record(const OpSpec& spec, const BoundPlan& bound) {
   nlohmann::json dims = nlohmann::json::object();
   for (const auto& [name, value] : spec.problem.dims) dims[name] = value;
-  return {.dims_key = dims_key(*spec.op, spec.problem), .dims_json = dims.dump(), .label = spec.problem.label,
-          .flops = bound.flops, .bytes = bound.bytes};
+  return {.dims_key = dims_key(*spec.op, spec.problem),
+          .dims_json = dims.dump(),
+          .label = spec.problem.label,
+          .flops = bound.flops,
+          .bytes = bound.bytes};
 }
 
 DeviceRecord device_record(const DeviceInfo& info) {
-  return {.arch = std::string(info.arch->name), .name = info.name, .driver = info.driver, .uuid = info.uuid,
-          .compute_units = info.compute_units, .memory_bytes = info.memory_bytes, .l2_bytes = info.l2_bytes,
+  return {.arch = std::string(info.arch->name),
+          .name = info.name,
+          .driver = info.driver,
+          .uuid = info.uuid,
+          .compute_units = info.compute_units,
+          .memory_bytes = info.memory_bytes,
+          .l2_bytes = info.l2_bytes,
           .clock_khz = info.clock_khz};
 }
 
@@ -56,11 +69,13 @@ Result<std::string> code_file(const CodeObject& code) {
   return path;
 }
 
-Result<CheckCase> reference_case(const OpSpec& spec, Arch arch, const KernelSource& reference, const CompileResult& compiled) {
+Result<CheckCase> reference_case(const OpSpec& spec, Arch arch, const KernelSource& reference,
+                                 const CompileResult& compiled) {
   if (compiled.status != CompileStatus::kCompiled)
     return fail(ErrorKind::kCheckFailed,
                 fmt::format("the reference does not compile: {}; repeat with: {}",
-                            compiled.status == CompileStatus::kTimeout ? "time limit" : first_error(compiled.log), compiled.command));
+                            compiled.status == CompileStatus::kTimeout ? "time limit" : first_error(compiled.log),
+                            compiled.command));
   KGEN_TRY(const std::string path, code_file(compiled.code));
   return make_check_case(spec, arch, reference, path, 0);
 }
@@ -73,21 +88,27 @@ PlanUsage plan_usage(const DeviceInfo& device, const BoundPlan& bound, const Cod
   };
   const int lds_limit = device.lds_per_block > 0 ? device.lds_per_block : device.arch->lds_limit;
   for (const BoundStep& step : bound.steps) {
-    const auto at = std::find_if(code.kernels.begin(), code.kernels.end(), [&](const KernelUsage& k) { return k.kernel == step.kernel; });
+    const auto at = std::find_if(code.kernels.begin(), code.kernels.end(),
+                                 [&](const KernelUsage& k) { return k.kernel == step.kernel; });
     const KernelUsage kernel = at == code.kernels.end() ? KernelUsage{.kernel = step.kernel} : *at;
     const int lds = std::max(kernel.lds_bytes, 0) + static_cast<int>(step.lds_bytes);
     most(usage.registers, kernel.registers);
     most(usage.spills, kernel.spills);
     most(usage.lds_bytes, lds);
-    if (lds > lds_limit) prune(fmt::format("LDS over the limit: {} uses {} bytes, the device has {}", step.kernel, lds, lds_limit));
-    const int block_limit = kernel.max_block > 0 ? std::min(kernel.max_block, device.arch->max_block) : device.arch->max_block;
+    if (lds > lds_limit)
+      prune(fmt::format("LDS over the limit: {} uses {} bytes, the device has {}", step.kernel, lds, lds_limit));
+    const int block_limit =
+        kernel.max_block > 0 ? std::min(kernel.max_block, device.arch->max_block) : device.arch->max_block;
     if (static_cast<int>(step.block) > block_limit)
-      prune(fmt::format("block over the limit: {} has {} work-items, at most {}", step.kernel, step.block, block_limit));
+      prune(
+          fmt::format("block over the limit: {} has {} work-items, at most {}", step.kernel, step.block, block_limit));
     if (kernel.spills > 0) prune(fmt::format("spills: {} keeps {} registers in memory", step.kernel, kernel.spills));
     if (kernel.registers < 0) continue;
-    const Occupancy fit = occupancy(device.arch, kernel, static_cast<int>(step.block), static_cast<int>(step.lds_bytes));
+    const Occupancy fit =
+        occupancy(device.arch, kernel, static_cast<int>(step.block), static_cast<int>(step.lds_bytes));
     if (usage.occupancy_waves < 0 || fit.waves < usage.occupancy_waves) usage.occupancy_waves = fit.waves;
-    if (fit.blocks == 0) prune(fmt::format("occupancy 0: no block of {} fits a compute unit (limit: {})", step.kernel, fit.limit));
+    if (fit.blocks == 0)
+      prune(fmt::format("occupancy 0: no block of {} fits a compute unit (limit: {})", step.kernel, fit.limit));
   }
   return usage;
 }
@@ -107,8 +128,8 @@ std::string repeat_line(const OpSpec& spec, const std::string& config, const std
     if (equals == std::string::npos) continue;
     dims += fmt::format("{}{}: {}", dims.empty() ? "" : ", ", word.substr(0, equals), word.substr(equals + 1));
   }
-  return fmt::format("kgen verify <(echo '{{kgen: 1, ops: [{{{}, problems: [{{{}}}]}}]}}') --config '{}' --device {}", entry, dims,
-                     config, device);
+  return fmt::format("kgen verify <(echo '{{kgen: 1, ops: [{{{}, problems: [{{{}}}]}}]}}') --config '{}' --device {}",
+                     entry, dims, config, device);
 }
 
 }  // namespace kgen

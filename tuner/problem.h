@@ -18,8 +18,8 @@ DeviceRecord device_record(const DeviceInfo&);
 // Does the problem write no element at all? Then there is nothing to launch.
 bool writes_nothing(const BoundPlan&);
 
-// What verification needs, from emit_reference() of the spec and what became of compiling it. The seed is still to be set.
-// kCheckFailed with the compiler's first error when the reference does not compile.
+// What verification needs, from emit_reference() of the spec and what became of compiling it. The seed is still to be
+// set. kCheckFailed with the compiler's first error when the reference does not compile.
 Result<CheckCase> reference_case(const OpSpec&, Arch, const KernelSource& reference, const CompileResult&);
 
 // What the kernels of a plan need, worst step first; -1: unknown.

@@ -25,12 +25,12 @@
 namespace kgen {
 namespace {
 
-constexpr double kPollSeconds = 0.2;       // how often a stop request and the progress line are looked at
-constexpr std::size_t kPipeline = 2;       // candidates at the worker: one running, one on the way
+constexpr double kPollSeconds = 0.2;  // how often a stop request and the progress line are looked at
+constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, one on the way
 constexpr std::size_t kFinalists = 3;
-constexpr double kFinalistReach = 1.05;    // of the best median
-constexpr double kRaceUs = 400e3;          // device time that a race may take
-constexpr int kMinRounds = 9, kMaxRounds = 25;  // the signed-rank test cannot reach p < 0.01 below 7
+constexpr double kFinalistReach = 1.05;  // of the best median
+constexpr double kRaceUs = 400e3;        // device time that a race may take
+constexpr int kMaxRounds = 25;
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -113,6 +113,8 @@ class Session {
   Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*);
   Result<void> conclude(Problem&);
   Result<void> publish(Problem&, const std::string& config, bool is_default);
+  void remember_winner(const std::string& config);
+  void seed_search(Problem&);
   Result<Item> rebuild(Problem&, const std::string& config);
   Result<TryResult> examine(Problem&, const Item&, TryRequest);
   Result<std::vector<std::string>> reverify(Problem&, const std::vector<std::string>& configs);
@@ -134,6 +136,7 @@ class Session {
   std::string compiler_version_;
   TimingMode timing_ = TimingMode::kCold;
   std::map<std::pair<std::int64_t, bool>, std::int64_t> winners_;  // (problem, is_default) -> trial, on this device
+  std::vector<std::string> winning_configs_;                       // of winners_, most recent last
   std::int64_t next_ticket_ = 1;
   std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
   TuneOutcome outcome_;
@@ -159,14 +162,14 @@ struct Session::Problem {
   std::size_t budget = 0;                              // 0 = no limit
   double seconds = 0;                                  // 0 = no limit
   double start = now_seconds();
-  std::map<std::int64_t, Item> items;                  // in flight, by ticket
-  std::deque<std::int64_t> ready;                      // compiled, in order of their end
+  std::map<std::int64_t, Item> items;  // in flight, by ticket
+  std::deque<std::int64_t> ready;      // compiled, in order of their end
   std::size_t compiling = 0;
-  std::int64_t planned = 0, proposed = 0;              // of this run
+  std::int64_t planned = 0, proposed = 0;  // of this run
   double best_us = 0;
   std::string best_config;
-  std::string first_failure;                           // and how to repeat it
-  std::string blocked;                                 // why nothing can be verified
+  std::string first_failure;  // and how to repeat it
+  std::string blocked;        // why nothing can be verified
   TuneOutcome::Row row;
 };
 
@@ -200,7 +203,8 @@ Result<void> Session::replay(Problem& problem) {
     if (!trial.timing.empty() && trial.timing != request_.timing) continue;
     auto [hash, added] = source_hashes.try_emplace(trial.config);
     if (added)
-      if (const auto source = emit(problem.spec, device_.arch, problem.space.candidates[at->second])) hash->second = source->hash;
+      if (const auto source = emit(problem.spec, device_.arch, problem.space.candidates[at->second]))
+        hash->second = source->hash;
     if (trial.source_hash == hash->second) problem.known[trial.config] = Known{trial};
   }
   for (const auto& [config, known] : problem.known) {
@@ -247,7 +251,8 @@ Result<void> Session::propose_ahead(Problem& problem, Problem* next) {
   const std::size_t ahead = static_cast<std::size_t>(jobs_) + kPipeline;
   for (Problem* target : {&problem, next}) {
     if (target == nullptr || target->nothing_to_launch) continue;
-    while (problem.compiling + problem.ready.size() + (next != nullptr ? next->items.size() : 0) < ahead && !out_of_budget(*target)) {
+    while (problem.compiling + problem.ready.size() + (next != nullptr ? next->items.size() : 0) < ahead &&
+           !out_of_budget(*target)) {
       KGEN_TRY(const bool proposed, propose(*target));
       if (!proposed) break;
     }
@@ -258,7 +263,8 @@ Result<void> Session::propose_ahead(Problem& problem, Problem* next) {
 Result<void> Session::take_compiled() {
   for (auto& [number, result] : finished_.take()) {
     const std::int64_t ticket = number;
-    const auto owner = std::find_if(open_.begin(), open_.end(), [&](const Problem* p) { return p->items.count(ticket) > 0; });
+    const auto owner =
+        std::find_if(open_.begin(), open_.end(), [&](const Problem* p) { return p->items.count(ticket) > 0; });
     if (owner == open_.end()) continue;  // its problem has ended
     Problem& problem = **owner;
     --problem.compiling;
@@ -280,9 +286,11 @@ Result<void> Session::take_compiled() {
       KGEN_CHECK_OK(record(problem, item, TrialStatus::kPruned, item.usage.pruned, nullptr));
     } else {
       const bool timeout = item.compiled.status == CompileStatus::kTimeout;
-      const std::string why = timeout ? "the compiler did not end within its time limit" : first_error(item.compiled.log);
+      const std::string why =
+          timeout ? "the compiler did not end within its time limit" : first_error(item.compiled.log);
       if (problem.first_failure.empty()) problem.first_failure = why + "; repeat with: " + item.compiled.command;
-      KGEN_CHECK_OK(record(problem, item, timeout ? TrialStatus::kCompileTimeout : TrialStatus::kCompileFailed, why, nullptr));
+      KGEN_CHECK_OK(
+          record(problem, item, timeout ? TrialStatus::kCompileTimeout : TrialStatus::kCompileFailed, why, nullptr));
     }
     problem.items.erase(ticket);
   }
@@ -295,12 +303,18 @@ Result<void> Session::send_ready(Problem& problem) {
     problem.ready.pop_front();
     const Item& item = problem.items.at(ticket);
     KGEN_TRY(const std::string path, code_file(item.compiled.code));
-    supervisor_.submit({.ticket = ticket, .code_path = path, .bound = item.bound, .twice = false, .measure = true, .best_us = problem.best_us});
+    supervisor_.submit({.ticket = ticket,
+                        .code_path = path,
+                        .bound = item.bound,
+                        .twice = false,
+                        .measure = true,
+                        .best_us = problem.best_us});
   }
   return {};
 }
 
-Result<void> Session::record(Problem& problem, const Item& item, TrialStatus status, std::string reason, const TryResult* result) {
+Result<void> Session::record(Problem& problem, const Item& item, TrialStatus status, std::string reason,
+                             const TryResult* result) {
   TrialRecord trial;
   trial.problem = problem.id;
   trial.device = device_id_;
@@ -364,7 +378,8 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
 }
 
 Result<void> Session::search(Problem& problem, Problem* next) {
-  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be timed right.
+  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
+  // timed right.
   const bool turns = device_.arch->vendor == Vendor::kHost;
   for (;;) {
     if (!turns) {
@@ -374,8 +389,9 @@ Result<void> Session::search(Problem& problem, Problem* next) {
     }
     if ((!turns || problem.compiling == 0) && !stop_) KGEN_CHECK_OK(send_ready(problem));
     show(&problem, false);
-    // After a stop, or when the time is up, only the candidate that runs now is waited for; the others are as if they had never been proposed.
-    // Otherwise: nothing was proposed above with nothing in flight, so the space or the budget is used up.
+    // After a stop, or when the time is up, only the candidate that runs now is waited for; the others are as if they
+    // had never been proposed. Otherwise: nothing was proposed above with nothing in flight, so the space or the budget
+    // is used up.
     const bool time_up = problem.seconds > 0 && problem.best_us > 0 && now_seconds() - problem.start >= problem.seconds;
     if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty()) break;
     auto ended = supervisor_.next(kPollSeconds, finished_.fd());
@@ -399,7 +415,8 @@ Result<Item> Session::rebuild(Problem& problem, const std::string& config) {
   KGEN_TRY(item.bound, kgen::bind(item.source.plan, problem.spec.problem.dims));
   KGEN_TRY(item.compiled, compiler_.compile(item.source.text, device_.arch));
   if (item.compiled.status != CompileStatus::kCompiled)
-    return fail(ErrorKind::kInternal, fmt::format("{} compiled before and does not now: {}", config, first_error(item.compiled.log)));
+    return fail(ErrorKind::kInternal,
+                fmt::format("{} compiled before and does not now: {}", config, first_error(item.compiled.log)));
   item.usage = plan_usage(device_, item.bound, item.compiled.code);
   return item;
 }
@@ -429,8 +446,8 @@ Result<std::vector<std::string>> Session::reverify(Problem& problem, const std::
       continue;
     }
     KGEN_CHECK_OK(record(problem, item, result.status,
-                         fmt::format("on a second set of inputs (seed {}): {}; repeat with: {}", supervisor_.seed(), result.reason,
-                                     repeat_line(problem.spec, config, device_.id)),
+                         fmt::format("on a second set of inputs (seed {}): {}; repeat with: {}", supervisor_.seed(),
+                                     result.reason, repeat_line(problem.spec, config, device_.id)),
                          &result));
   }
   return passed;
@@ -438,20 +455,28 @@ Result<std::vector<std::string>> Session::reverify(Problem& problem, const std::
 
 Result<void> Session::publish(Problem& problem, const std::string& config, bool is_default) {
   const TrialRecord& trial = problem.known.at(config).trial;
-  if (const auto at = winners_.find({problem.id, is_default}); at != winners_.end() && at->second == trial.id) return {};
+  if (const auto at = winners_.find({problem.id, is_default}); at != winners_.end() && at->second == trial.id)
+    return {};
   KGEN_TRY(const Item item, rebuild(problem, config));
   const CodeObject& code = item.compiled.code;
-  const WinnerRecord winner{.problem = problem.id, .device = device_id_, .trial = trial.id, .plan_json = plan_to_json(item.source.plan),
-                            .object_hash = code.hash, .is_default = is_default};
-  const ObjectRecord object{.hash = code.hash, .arch = std::string(device_.arch->name), .kind = std::string(code_kind(code.bytes)),
+  const WinnerRecord winner{.problem = problem.id,
+                            .device = device_id_,
+                            .trial = trial.id,
+                            .plan_json = plan_to_json(item.source.plan),
+                            .object_hash = code.hash,
+                            .is_default = is_default};
+  const ObjectRecord object{.hash = code.hash,
+                            .arch = std::string(device_.arch->name),
+                            .kind = std::string(code_kind(code.bytes)),
                             .bytes = code.bytes};
   KGEN_CHECK_OK(db_.publish(winner, object));
   winners_[{problem.id, is_default}] = trial.id;
+  if (!is_default) remember_winner(config);
   return {};
 }
 
-// Finalists: checked on fresh inputs, timed in turns, the winner published. An incumbent is one of them and stays unless a
-// challenger is significantly faster.
+// Finalists: checked on fresh inputs, timed in turns, the winner published. An incumbent is one of them and stays
+// unless a challenger is significantly faster.
 Result<void> Session::conclude(Problem& problem) {
   const auto incumbent_of = [&]() -> std::string {
     const auto at = winners_.find({problem.id, false});
@@ -481,7 +506,8 @@ Result<void> Session::conclude(Problem& problem) {
       std::vector<std::string> finalists;
       for (const std::string& config : by_time()) {
         const double best = *problem.known.at(by_time().front()).trial.time_us;
-        if (finalists.size() < kFinalists && *problem.known.at(config).trial.time_us <= kFinalistReach * best) finalists.push_back(config);
+        if (finalists.size() < kFinalists && *problem.known.at(config).trial.time_us <= kFinalistReach * best)
+          finalists.push_back(config);
       }
       if (finalists.empty()) break;
       const bool news = incumbent.empty() || std::any_of(finalists.begin(), finalists.end(), [&](auto& config) {
@@ -516,7 +542,8 @@ Result<void> Session::conclude(Problem& problem) {
         items.push_back(std::move(item));
         round_us += *problem.known.at(config).trial.time_us;
       }
-      race.rounds = static_cast<int>(std::clamp(kRaceUs / round_us, double(kMinRounds), double(kMaxRounds)));
+      race.rounds =
+          static_cast<int>(std::clamp(kRaceUs / round_us, double(MeasureLimits::kMinRounds), double(kMaxRounds)));
       const auto samples = supervisor_.race(race);
       if (!samples && samples.error().kind != ErrorKind::kCheckFailed) return tl::unexpected(samples.error());
       if (!samples) break;  // the fastest of the search, checked twice, wins without a race
@@ -541,7 +568,8 @@ Result<void> Session::conclude(Problem& problem) {
         result.timing.samples_us = (*samples)[i];
         result.timing.median_us = median((*samples)[i]);
         result.timing.mad_us = median_deviation((*samples)[i]);
-        std::string reason = fmt::format("finalist: timed in turns with {} others, inputs of seed {}", finalists.size() - 1, supervisor_.seed());
+        std::string reason = fmt::format("finalist: timed in turns with {} others, inputs of seed {}",
+                                         finalists.size() - 1, supervisor_.seed());
         if (!before.reason.empty()) reason += "; " + before.reason;
         KGEN_CHECK_OK(record(problem, items[i], TrialStatus::kTimed, reason, &result));
       }
@@ -578,6 +606,27 @@ Result<void> Session::conclude(Problem& problem) {
   return {};
 }
 
+// Most recent last, each once.
+void Session::remember_winner(const std::string& config) {
+  std::erase(winning_configs_, config);
+  winning_configs_.push_back(config);
+}
+
+// The other variants' defaults, then what won on other shapes of this device, the most recent first: a quarter of the
+// budget at most.
+void Session::seed_search(Problem& problem) {
+  const std::size_t most = problem.budget == 0 ? 16 : std::max<std::size_t>(2, problem.budget / 4);
+  auto& seeds = problem.search_space.seeds;
+  const auto add = [&](const std::string& key) {
+    const auto at = problem.index.find(key);
+    if (at != problem.index.end() && seeds.size() < most && std::find(seeds.begin(), seeds.end(), at->second) == seeds.end())
+      seeds.push_back(at->second);
+  };
+  for (const VariantDef& variant : problem.spec.op->variants)
+    if (const auto candidate = parse_candidate(problem.spec, device_.arch, variant.name)) add(candidate->key());
+  for (auto config = winning_configs_.rbegin(); config != winning_configs_.rend(); ++config) add(*config);
+}
+
 // Everything about a problem that needs no device; its reference and first candidates start to compile.
 Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
   auto opened = std::make_unique<Problem>(spec);
@@ -595,9 +644,12 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
   }
   KGEN_TRY(problem.space, enumerate(spec, device_.arch));
   KGEN_TRY(problem.default_candidate, default_candidate(spec, device_.arch));
-  for (std::size_t i = 0; i < problem.space.candidates.size(); ++i) problem.index.emplace(problem.space.candidates[i].key(), i);
+  for (std::size_t i = 0; i < problem.space.candidates.size(); ++i)
+    problem.index.emplace(problem.space.candidates[i].key(), i);
   problem.search_space = make_search_space(problem.space.candidates, problem.default_candidate);
-  problem.budget = static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
+  problem.budget =
+      static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
+  seed_search(problem);
   problem.seconds = request_.budget.seconds;
   KGEN_TRY(problem.strategy, make_strategy(request_.strategy, problem.search_space, request_.seed, problem.budget));
 
@@ -619,13 +671,15 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
 
   auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
   problem.reference_code = promise->get_future();
-  pool_.submit(problem.reference.text, device_.arch, [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); });
+  pool_.submit(problem.reference.text, device_.arch,
+               [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); });
   return opened;
 }
 
 // Waits for the compiled reference and makes it the supervisor's problem.
 Result<void> Session::verify_ready(Problem& problem) {
-  while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready) show(&problem, false);
+  while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
+    show(&problem, false);
   auto code = problem.reference_code.get();
   if (!code) return tl::unexpected(std::move(code.error()));
   auto check = reference_case(problem.spec, device_.arch, problem.reference, *code);
@@ -678,8 +732,11 @@ Result<TuneOutcome> Session::run() {
   KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
   KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
   KGEN_TRY(const std::vector<WinnerRow> winners, db_.winners());
-  for (const WinnerRow& row : winners)
-    if (row.winner.device == device_id_) winners_[{row.winner.problem, row.winner.is_default}] = row.winner.trial;
+  for (const WinnerRow& row : winners) {
+    if (row.winner.device != device_id_) continue;
+    winners_[{row.winner.problem, row.winner.is_default}] = row.winner.trial;
+    if (!row.winner.is_default) remember_winner(row.trial.config);
+  }
 
   progress_.problems = request_.specs.size();
   std::unique_ptr<Problem> problem, next;

@@ -1,4 +1,5 @@
-// `kgen tune`: for each problem, propose candidates, compile ahead, verify and time in a worker process, record, publish.
+// `kgen tune`: for each problem, propose candidates, compile ahead, verify and time in a worker process, record,
+// publish.
 #pragma once
 
 #include <atomic>
@@ -12,29 +13,29 @@
 
 namespace kgen {
 
-// A spec's own `tune: {budget: N}` comes before `candidates`; a caller whose user gave a budget clears it in the specs. What the DB
-// holds of a problem counts. When the time is up the running candidate ends, and finals are held as usual.
+// A spec's own `tune: {budget: N}` comes before `candidates`; a caller whose user gave a budget clears it in the specs.
+// What the DB holds of a problem counts. When the time is up the running candidate ends, and finals are held as usual.
 struct Budget {
-  int candidates = 0;      // 0 = no limit
-  double seconds = 0;      // per problem; 0 = no limit
+  int candidates = 0;  // 0 = no limit
+  double seconds = 0;  // per problem; 0 = no limit
 };
 
 struct TuneRequest {
   std::vector<OpSpec> specs;
   std::string device = "auto";
   Budget budget{.candidates = 64};
-  std::string strategy = "auto";   // exhaustive, random, local; auto picks
-  std::string timing = "cold";     // cold, warm, graph
-  int jobs = 0;                    // compile processes; 0 = all cores
+  std::string strategy = "auto";  // exhaustive, random, local; auto picks
+  std::string timing = "cold";    // cold, warm, graph
+  int jobs = 0;                   // compile processes; 0 = all cores
   std::uint64_t seed = 1;
   bool fresh = false;
-  double candidate_timeout_seconds = 30;   // verification and timing of one candidate, reference excluded
+  double candidate_timeout_seconds = 30;  // verification and timing of one candidate, reference excluded
 };
 
 // State of a run, for progress lines. Times in seconds, counts over the whole run.
 struct TuneProgress {
   std::size_t problems = 0, problems_done = 0;
-  std::string current;             // label or dims of the problem in work
+  std::string current;  // label or dims of the problem in work
   std::int64_t proposed = 0, compiled = 0, verified = 0, timed = 0, failed = 0, planned = 0;
   double best_us = 0, elapsed = 0, left = 0;
   std::string best_config;
@@ -43,19 +44,19 @@ struct TuneProgress {
 struct TuneOutcome {
   struct Row {
     std::string op, signature, dims_key, label;
-    std::string config;            // winner's; "" when none was found
-    double time_us = 0, mad_us = 0, default_us = 0;   // default_us 0 = default not timed
+    std::string config;                              // winner's; "" when none was found
+    double time_us = 0, mad_us = 0, default_us = 0;  // default_us 0 = default not timed
     double flops = 0, bytes = 0;
-    std::int64_t candidates = 0, verified = 0;        // trials of this problem in the DB
-    std::string note;              // "nothing to launch", "all candidates failed: …"
+    std::int64_t candidates = 0, verified = 0;  // trials of this problem in the DB
+    std::string note;                           // "nothing to launch", "all candidates failed: …"
   };
   std::vector<Row> rows;
   std::string device_name, arch;
-  double peak_flops = 0, peak_bytes_per_second = 0;   // measured ceilings of this device; 0 = unknown
+  double peak_flops = 0, peak_bytes_per_second = 0;  // measured ceilings of this device; 0 = unknown
   double wall_seconds = 0, gpu_busy_seconds = 0;
-  std::int64_t verified = 0;       // candidates that passed verification in this run
+  std::int64_t verified = 0;  // candidates that passed verification in this run
   bool interrupted = false;
-  bool any_failed = false;         // a problem ended without a winner: exit 1
+  bool any_failed = false;  // a problem ended without a winner: exit 1
 };
 
 Result<TuneOutcome> tune(const TuneRequest&, Db&, Compiler&, const std::string& self,
@@ -64,12 +65,12 @@ Result<TuneOutcome> tune(const TuneRequest&, Db&, Compiler&, const std::string& 
 struct VerifyRow {
   std::string signature, dims_key, config;
   bool passed = false;
-  std::string detail;              // worst element, error ratio, relative L2, or why it did not run
+  std::string detail;  // worst element, error ratio, relative L2, or why it did not run
   double max_error_ratio = 0, relative_l2 = 0;
 };
 // Candidates (or, with an empty config, the default) of each spec on a device. `repeat_line` of a failure is in detail.
-Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>&, const std::string& config, const std::string& device,
-                                            Compiler&, const std::string& self);
+Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>&, const std::string& config,
+                                            const std::string& device, Compiler&, const std::string& self);
 // Winners of a DB for the present device, loaded from their stored objects.
 Result<std::vector<VerifyRow>> verify_db(Db&, const std::string& op_glob, const std::string& device, Compiler&,
                                          const std::string& self);

@@ -25,9 +25,13 @@ class Verifier {
   const DeviceInfo& device() const { return device_; }
 
   // Errors are those that end the run; a candidate that fails, or whose reference does not run, is a row.
-  Result<VerifyRow> check(const OpSpec& spec, const std::string& config, const BoundPlan& bound, const CodeObject& code) {
-    VerifyRow row{.signature = signature(*spec.op, spec.problem), .dims_key = dims_key(*spec.op, spec.problem), .config = config,
-                  .passed = false, .detail = {}};
+  Result<VerifyRow> check(const OpSpec& spec, const std::string& config, const BoundPlan& bound,
+                          const CodeObject& code) {
+    VerifyRow row{.signature = signature(*spec.op, spec.problem),
+                  .dims_key = dims_key(*spec.op, spec.problem),
+                  .config = config,
+                  .passed = false,
+                  .detail = {}};
     if (writes_nothing(bound)) {
       row.passed = true;
       row.detail = "nothing to launch";
@@ -58,8 +62,8 @@ class Verifier {
       row.relative_l2 = result.verdict.relative_l2;
       row.detail = result.reason.empty() ? supervisor_.method() : result.reason;
       if (!row.passed)
-        row.detail = fmt::format("{}: {}; input seed {}; repeat with: {}", status_name(result.status), result.reason, supervisor_.seed(),
-                                 repeat_line(spec, config, device_.id));
+        row.detail = fmt::format("{}: {}; input seed {}; repeat with: {}", status_name(result.status), result.reason,
+                                 supervisor_.seed(), repeat_line(spec, config, device_.id));
       return row;
     }
   }
@@ -78,30 +82,35 @@ Result<OpSpec> spec_of(const WinnerRow& row) {
   KGEN_TRY(spec.op, load_op(row.op.op));
   std::vector<std::pair<std::string, std::string>> words;
   for (const std::string& word : split(row.op.signature + " " + row.problem.dims_key, ' '))
-    if (const auto equals = word.find('='); equals != std::string::npos) words.emplace_back(word.substr(0, equals), word.substr(equals + 1));
+    if (const auto equals = word.find('='); equals != std::string::npos)
+      words.emplace_back(word.substr(0, equals), word.substr(equals + 1));
   KGEN_TRY(spec.problem, make_problem(*spec.op, words));
   return spec;
 }
 
 }  // namespace
 
-Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>& specs, const std::string& config, const std::string& device,
-                                            Compiler& compiler, const std::string& self) {
+Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>& specs, const std::string& config,
+                                            const std::string& device, Compiler& compiler, const std::string& self) {
   Verifier verifier(device, compiler, self);
   KGEN_CHECK_OK(verifier.start());
   const Arch arch = verifier.device().arch;
   std::vector<VerifyRow> rows;
   for (const OpSpec& spec : specs) {
-    KGEN_TRY(const Candidate candidate, config.empty() ? default_candidate(spec, arch) : parse_candidate(spec, arch, config));
+    KGEN_TRY(const Candidate candidate,
+             config.empty() ? default_candidate(spec, arch) : parse_candidate(spec, arch, config));
     KGEN_TRY(const KernelSource source, emit(spec, arch, candidate));
     KGEN_TRY(const BoundPlan bound, kgen::bind(source.plan, spec.problem.dims));
     KGEN_TRY(const CompileResult compiled, compiler.compile(source.text, arch));
     if (compiled.status != CompileStatus::kCompiled) {
-      rows.push_back({.signature = signature(*spec.op, spec.problem), .dims_key = dims_key(*spec.op, spec.problem),
-                      .config = candidate.key(), .passed = false,
-                      .detail = fmt::format("{}; repeat with: {}", compiled.status == CompileStatus::kTimeout
-                                                                       ? "the compiler did not end within its time limit"
-                                                                       : first_error(compiled.log),
+      rows.push_back({.signature = signature(*spec.op, spec.problem),
+                      .dims_key = dims_key(*spec.op, spec.problem),
+                      .config = candidate.key(),
+                      .passed = false,
+                      .detail = fmt::format("{}; repeat with: {}",
+                                            compiled.status == CompileStatus::kTimeout
+                                                ? "the compiler did not end within its time limit"
+                                                : first_error(compiled.log),
                                             compiled.command)});
       continue;
     }
@@ -111,8 +120,8 @@ Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>& specs, co
   return rows;
 }
 
-Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, const std::string& device, Compiler& compiler,
-                                         const std::string& self) {
+Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, const std::string& device,
+                                         Compiler& compiler, const std::string& self) {
   Verifier verifier(device, compiler, self);
   KGEN_CHECK_OK(verifier.start());
   KGEN_TRY(const std::vector<WinnerRow> winners, db.winners());
@@ -120,8 +129,11 @@ Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, con
   for (const WinnerRow& winner : winners) {
     if (winner.device.arch != verifier.device().arch->name) continue;  // code of another architecture does not run here
     if (!op_glob.empty() && !glob_match(op_glob, winner.op.op)) continue;
-    VerifyRow refused{.signature = winner.op.signature, .dims_key = winner.problem.dims_key, .config = winner.trial.config,
-                      .passed = false, .detail = {}};
+    VerifyRow refused{.signature = winner.op.signature,
+                      .dims_key = winner.problem.dims_key,
+                      .config = winner.trial.config,
+                      .passed = false,
+                      .detail = {}};
     const auto run = [&]() -> Result<VerifyRow> {
       KGEN_TRY(const OpSpec spec, spec_of(winner));
       KGEN_TRY(const Plan plan, plan_from_json(winner.winner.plan_json));

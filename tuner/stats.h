@@ -10,21 +10,22 @@ double median(std::span<const double> samples);
 // Median of |sample - median|.
 double median_deviation(std::span<const double> samples);
 
-// Interval that holds the true median with at least 95 % (binomial order statistics, no shape assumed). Below 6 samples no
-// such interval exists and `known` is false.
+// Interval that holds the true median with at least 95 % (binomial order statistics, no shape assumed). Below 6 samples
+// no such interval exists and `known` is false.
 struct MedianInterval {
   double low = 0, high = 0;
   bool known = false;
 };
 MedianInterval median_interval(std::span<const double> samples);
 
-// Wilcoxon signed-rank test of pairs taken under the same conditions: the probability of differences like these if `a` were
-// not smaller than `b` (one-sided, normal approximation with tie and continuity correction; 1 when all pairs are equal).
+// Wilcoxon signed-rank test of pairs taken under the same conditions: the probability of differences like these if `a`
+// were not smaller than `b` (one-sided, normal approximation with tie and continuity correction; 1 when all pairs are
+// equal).
 double probability_not_smaller(std::span<const double> a, std::span<const double> b);
 
-// Is the challenger, timed in turns with the incumbent, so much faster that the incumbent gives way? Yes when the median of
-// the paired ratios is at least 1 % below one and the signed-rank test says so at p < 0.01. Both are needed: with many
-// samples the test alone would follow differences nobody can feel, and a ratio alone follows noise.
+// Is the challenger, timed in turns with the incumbent, so much faster that the incumbent gives way? Yes when the
+// median of the paired ratios is at least 1 % below one and the signed-rank test says so at p < 0.01. Both are needed:
+// with many samples the test alone would follow differences nobody can feel, and a ratio alone follows noise.
 bool significantly_faster(std::span<const double> challenger, std::span<const double> incumbent);
 
 }  // namespace kgen

@@ -88,7 +88,8 @@ Result<void> Supervisor::bring_up() {
     if (attempt > 0) ::usleep(500'000u << attempt);
     KGEN_TRY(done, set_up());
   }
-  if (!done) return fail(ErrorKind::kDevice, fmt::format("{} does not run a known-good kernel any more; reset it", device_));
+  if (!done)
+    return fail(ErrorKind::kDevice, fmt::format("{} does not run a known-good kernel any more; reset it", device_));
   if (!done->empty()) {
     queue_.clear();
     return fail(ErrorKind::kCheckFailed, *done);
@@ -184,7 +185,8 @@ Result<std::vector<std::vector<double>>> Supervisor::race(const RaceRequest& req
     if (event.kind == WorkerEvent::Kind::kTimeout && now_seconds() < limit) continue;
     if (event.kind == WorkerEvent::Kind::kTimeout) worker_->kill();
     lose_worker();
-    return fail(ErrorKind::kCheckFailed, event.kind == WorkerEvent::Kind::kEnded ? "the worker " + event.text : "no end in time");
+    return fail(ErrorKind::kCheckFailed,
+                event.kind == WorkerEvent::Kind::kEnded ? "the worker " + event.text : "no end in time");
   }
 }
 

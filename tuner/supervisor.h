@@ -1,5 +1,5 @@
-// Keeps one worker at work: starts it, sets the problem up, ends it when a candidate takes too long, starts another, and says
-// how each candidate ended. A device is only used again after a known-good kernel has run on it.
+// Keeps one worker at work: starts it, sets the problem up, ends it when a candidate takes too long, starts another,
+// and says how each candidate ended. A device is only used again after a known-good kernel has run on it.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,8 @@ class Supervisor {
   // Starts the first worker. Errors as open_device().
   Result<DeviceInfo> start();
 
-  // The problem that workers are set up for from now on. Every set-up takes the next seed, so inputs are fresh each time.
+  // The problem that workers are set up for from now on. Every set-up takes the next seed, so inputs are fresh each
+  // time.
   void use(CheckCase check, TimingMode timing);
 
   void submit(TryRequest request);
@@ -28,17 +29,17 @@ class Supervisor {
   // Drops what has not been started. True when a candidate is still running.
   bool drop_waiting();
 
-  // Waits for the end of a request, whatever end it is; nullopt after `timeout_seconds` or when `wake_fd` (-1: none) gets
-  // readable. kCheckFailed: the problem's reference does not run, so nothing can be verified. kDevice: the device does not
-  // come back. With kCheckFailed the queue is emptied.
+  // Waits for the end of a request, whatever end it is; nullopt after `timeout_seconds` or when `wake_fd` (-1: none)
+  // gets readable. kCheckFailed: the problem's reference does not run, so nothing can be verified. kDevice: the device
+  // does not come back. With kCheckFailed the queue is emptied.
   Result<std::optional<TryResult>> next(double timeout_seconds, int wake_fd);
 
   // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
   Result<std::vector<std::vector<double>>> race(const RaceRequest&);
 
   double bandwidth() const { return bandwidth_; }
-  double busy_seconds() const { return busy_seconds_; }   // of the worker: references, checks, timing
-  std::uint64_t seed() const { return check_.seed; }      // of the present inputs
+  double busy_seconds() const { return busy_seconds_; }  // of the worker: references, checks, timing
+  std::uint64_t seed() const { return check_.seed; }     // of the present inputs
   const std::string& method() const { return method_; }
 
  private:

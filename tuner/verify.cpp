@@ -25,18 +25,18 @@ struct CheckPartial {
 };
 static_assert(sizeof(CheckPartial) == 64);
 
-constexpr std::int64_t kGuard = 4096;      // bytes at least, on either side of every buffer
+constexpr std::int64_t kGuard = 4096;  // bytes at least, on either side of every buffer
 constexpr std::int64_t kAlign = 256;
-constexpr unsigned char kPoison = 0xff;    // NaN in every floating type: what is read from there cannot stay unnoticed
-constexpr int kBlock = 256;                // work-items a block of every check kernel
-constexpr std::uint32_t kCheckLds = 512;   // 64 bytes a wave of 32
-constexpr std::int64_t kMaxGrid = 512;     // partials of one check: 32 KiB to read back
-// Time that the reference of one problem may take; above it the projection and sampled elements stand in. The host shares
-// its cores with everything else and is tried with small problems mostly.
+constexpr unsigned char kPoison = 0xff;   // NaN in every floating type: what is read from there cannot stay unnoticed
+constexpr int kBlock = 256;               // work-items a block of every check kernel
+constexpr std::uint32_t kCheckLds = 512;  // 64 bytes a wave of 32
+constexpr std::int64_t kMaxGrid = 512;    // partials of one check: 32 KiB to read back
+// Time that the reference of one problem may take; above it the projection and sampled elements stand in. The host
+// shares its cores with everything else and is tried with small problems mostly.
 constexpr double kReferenceSecondsGpu = 1.0, kReferenceSecondsHost = 4.0;
 constexpr std::int64_t kMinSamples = 1024, kMaxSamples = 65536;
-constexpr std::int64_t kScratchZones = 64; // most buffers of one plan, and one
-constexpr std::int64_t kFewElements = 64;  // below it the relative L2 error is that of single roundings: not judged
+constexpr std::int64_t kScratchZones = 64;  // most buffers of one plan, and one
+constexpr std::int64_t kFewElements = 64;   // below it the relative L2 error is that of single roundings: not judged
 
 std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
 
@@ -67,21 +67,31 @@ int distribution_number(const std::string& name) {
 
 double unit_roundoff(DType dtype) {
   switch (dtype) {
-    case DType::kFp64: return 0x1p-53;
-    case DType::kFp32: return 0x1p-24;
-    case DType::kFp16: return 0x1p-11;
-    case DType::kBf16: return 0x1p-8;
-    default: return 0;
+    case DType::kFp64:
+      return 0x1p-53;
+    case DType::kFp32:
+      return 0x1p-24;
+    case DType::kFp16:
+      return 0x1p-11;
+    case DType::kBf16:
+      return 0x1p-8;
+    default:
+      return 0;
   }
 }
 
 double smallest_step(DType dtype) {  // spacing of the subnormals
   switch (dtype) {
-    case DType::kFp64: return 0x1p-1074;
-    case DType::kFp32: return 0x1p-149;
-    case DType::kFp16: return 0x1p-24;
-    case DType::kBf16: return 0x1p-133;
-    default: return 0.5;
+    case DType::kFp64:
+      return 0x1p-1074;
+    case DType::kFp32:
+      return 0x1p-149;
+    case DType::kFp16:
+      return 0x1p-24;
+    case DType::kBf16:
+      return 0x1p-133;
+    default:
+      return 0.5;
   }
 }
 
@@ -94,14 +104,19 @@ double now_seconds() {
 double relative_l2_limit(DType output, DType accumulate, double terms) {
   if (accumulate == DType::kFp16) return terms <= 4096 ? 1.5e-2 : 4e-2;
   switch (output) {
-    case DType::kFp32: return 1e-5;
-    case DType::kFp16: return 4e-4;
-    case DType::kBf16: return 3e-3;
-    default: return 1e-12;
+    case DType::kFp32:
+      return 1e-5;
+    case DType::kFp16:
+      return 4e-4;
+    case DType::kBf16:
+      return 3e-3;
+    default:
+      return 1e-12;
   }
 }
 
-std::vector<std::int64_t> sample_elements(const std::vector<std::int64_t>& shape, std::int64_t count, std::uint64_t seed) {
+std::vector<std::int64_t> sample_elements(const std::vector<std::int64_t>& shape, std::int64_t count,
+                                          std::uint64_t seed) {
   const std::int64_t total = product(shape);
   if (total <= 0) return {};
   const std::int64_t columns = shape.empty() ? 1 : shape.back(), rows = total / columns;
@@ -121,7 +136,8 @@ std::vector<std::int64_t> sample_elements(const std::vector<std::int64_t>& shape
   std::mt19937_64 random(seed);
   count = std::min(count, total);
   for (std::int64_t i = 0; i < count; ++i) {
-    const auto from = static_cast<std::int64_t>(static_cast<double>(total) / static_cast<double>(count) * static_cast<double>(i));
+    const auto from =
+        static_cast<std::int64_t>(static_cast<double>(total) / static_cast<double>(count) * static_cast<double>(i));
     const std::int64_t size = std::max<std::int64_t>(1, total / count);
     elements.insert(std::min(total - 1, from + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(size))));
   }
@@ -185,8 +201,8 @@ Result<DeviceBuffer> DeviceBuffer::allocate(Device& device, std::int64_t bytes) 
   return buffer;
 }
 
-// One arena holds every tensor, [guard][a][guard][b][guard], so that one kernel checks all guards; a second arena of the same
-// layout keeps the inputs as they were made.
+// One arena holds every tensor, [guard][a][guard][b][guard], so that one kernel checks all guards; a second arena of
+// the same layout keeps the inputs as they were made.
 struct Bench::Impl {
   struct Tensor {
     const BoundParam* param;
@@ -202,7 +218,7 @@ struct Bench::Impl {
     CheckCase::Output limits;
     std::int64_t count = 0;  // elements compared one by one
     DeviceBuffer index{}, value{}, magnitude{};
-    std::int64_t rows = 0;   // > 0: projection
+    std::int64_t rows = 0;  // > 0: projection
     DeviceBuffer expected{}, bound{};
   };
   // A check in flight: where its partials are and what they mean.
@@ -218,11 +234,11 @@ struct Bench::Impl {
   std::unique_ptr<Module> module;
   Measurer measurer;
   Function check_pattern = nullptr;
-  std::vector<Tensor> tensors;  // present ones
+  std::vector<Tensor> tensors;                      // present ones
   std::vector<std::vector<DevicePtr>> set_tensors;  // by set: a pointer for every tensor parameter, null when absent
   std::vector<DeviceBuffer> arenas;                 // by set
   std::int64_t arena_bytes = 0;
-  std::int64_t whole = 0;                           // element of `layouts`
+  std::int64_t whole = 0;  // element of `layouts`
   char* whole_layout() const { return layouts.at(whole * 8); }
   DeviceBuffer pristine, layouts, zones, results, snapshot;
   std::int64_t zone_count = 0;
@@ -262,10 +278,18 @@ struct Bench::Impl {
         put(param.value);
       } else {
         switch (param.dtype) {
-          case DType::kFp64: put(param.default_value); break;
-          case DType::kInt32: put(static_cast<std::int32_t>(param.default_value)); break;
-          case DType::kInt64: put(static_cast<std::int64_t>(param.default_value)); break;
-          default: put(static_cast<float>(param.default_value)); break;
+          case DType::kFp64:
+            put(param.default_value);
+            break;
+          case DType::kInt32:
+            put(static_cast<std::int32_t>(param.default_value));
+            break;
+          case DType::kInt64:
+            put(static_cast<std::int64_t>(param.default_value));
+            break;
+          default:
+            put(static_cast<float>(param.default_value));
+            break;
         }
       }
       params.push_back(values[i].data());
@@ -362,10 +386,12 @@ Result<void> Bench::Impl::lay_out() {
   KGEN_TRY(zones, upload(zone_list));
   KGEN_TRY(layouts, upload(layout_list));
   KGEN_TRY(pristine, DeviceBuffer::allocate(device, arena_bytes));
-  // Partials of every check (elements, projection and gaps of each output, change of each input), then both zone counts.
+  // Partials of every check (elements, projection and gaps of each output, change of each input), then both zone
+  // counts.
   const std::int64_t slots = 3 * static_cast<std::int64_t>(tensors.size());
-  KGEN_TRY(results, DeviceBuffer::allocate(device, slots * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)) +
-                                                       (zone_count + kScratchZones) * static_cast<std::int64_t>(sizeof(std::int64_t))));
+  KGEN_TRY(results, DeviceBuffer::allocate(
+                        device, slots * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)) +
+                                    (zone_count + kScratchZones) * static_cast<std::int64_t>(sizeof(std::int64_t))));
   return {};
 }
 
@@ -380,7 +406,8 @@ Result<void> Bench::Impl::fill_inputs() {
     if (param.role == Role::kOut || param.bytes == 0) continue;
     const std::int64_t count = param.bytes / dtype_bytes(param.dtype);
     const std::uint64_t seed = check.seed * 0x9e3779b97f4a7c15ull + fill_at;
-    KGEN_CHECK_OK(run(tensor.fill, grid_for(count), arenas[0].at(tensor.offset), count, seed, fill.distribution, fill.a, fill.b));
+    KGEN_CHECK_OK(
+        run(tensor.fill, grid_for(count), arenas[0].at(tensor.offset), count, seed, fill.distribution, fill.a, fill.b));
   }
   KGEN_CHECK_OK(device.synchronize(nullptr));
   return device.copy(pristine.at(0), arenas[0].at(0), static_cast<std::size_t>(arena_bytes));
@@ -391,7 +418,8 @@ Result<void> Bench::Impl::compute(Expected& output) {
   const std::string& name = tensor.param->name;
   KGEN_TRY(const Function reference, module->function("reference_" + name));
   const std::int64_t total = tensor.elements;
-  const std::int64_t slice = std::min<std::int64_t>(total, on_host() ? kBlock * std::max(1, device.info().compute_units) : 65536);
+  const std::int64_t slice =
+      std::min<std::int64_t>(total, on_host() ? kBlock * std::max(1, device.info().compute_units) : 65536);
   const auto allocate = [&](std::int64_t count) -> Result<void> {
     KGEN_TRY(output.value, DeviceBuffer::allocate(device, count * 8));
     KGEN_TRY(output.magnitude, DeviceBuffer::allocate(device, count * 8));
@@ -418,7 +446,8 @@ Result<void> Bench::Impl::compute(Expected& output) {
   }
   const double budget = on_host() ? kReferenceSecondsHost : kReferenceSecondsGpu;
   const double each = seconds / static_cast<double>(slice);
-  if (each * static_cast<double>(total) <= budget && total * 16 <= std::max<std::int64_t>(device.info().memory_bytes, 1) / 4) {
+  if (each * static_cast<double>(total) <= budget &&
+      total * 16 <= std::max<std::int64_t>(device.info().memory_bytes, 1) / 4) {
     KGEN_CHECK_OK(allocate(total));
     KGEN_TRY(seconds, evaluate(total));
     output.count = total;
@@ -444,7 +473,8 @@ Result<void> Bench::Impl::compute(Expected& output) {
   KGEN_TRY(output.expected, DeviceBuffer::allocate(device, output.rows * 8));
   KGEN_TRY(output.bound, DeviceBuffer::allocate(device, output.rows * 8));
   KGEN_CHECK_OK(run_reference(project_vector, length, check.seed, length, vector.at(0)));
-  KGEN_CHECK_OK(run_reference(project, output.rows, check.seed, vector.at(0), output.rows, output.expected.at(0), output.bound.at(0)));
+  KGEN_CHECK_OK(run_reference(project, output.rows, check.seed, vector.at(0), output.rows, output.expected.at(0),
+                              output.bound.at(0)));
   KGEN_CHECK_OK(device.synchronize(nullptr));
   method += " and a projection of all";
   return {};
@@ -468,12 +498,12 @@ Result<void> Bench::Impl::copy_sets() {
   return {};
 }
 
-// Scratch of one set: [guard][workspace buffers][guard][prepared buffers][guard]. launch_plan() starts each buffer at the next
-// multiple of 256; the zones are all bytes between the buffers.
+// Scratch of one set: [guard][workspace buffers][guard][prepared buffers][guard]. launch_plan() starts each buffer at
+// the next multiple of 256; the zones are all bytes between the buffers.
 namespace {
 struct ScratchLayout {
   std::int64_t workspace = kGuard, prepared = 0, bytes = 0;
-  std::vector<std::int64_t> zones;   // as check_pattern takes them
+  std::vector<std::int64_t> zones;  // as check_pattern takes them
   std::vector<std::string> names;
 };
 ScratchLayout scratch_layout(const BoundPlan& bound) {
@@ -542,8 +572,8 @@ Result<void> Bench::Impl::enqueue_checks(std::vector<Pending>& pending) {
     char* const layout = layouts.at(tensor.layout * 8);
     char* const partials = slot(Kind::kElements, output.tensor, &output, output.count);
     KGEN_CHECK_OK(run(tensor.check, grid_for(output.count), data, layout, output.index ? output.index.at(0) : none,
-                      output.count, output.value.at(0), output.magnitude.at(0), output.limits.factor, output.limits.u_out,
-                      output.limits.tiny, partials));
+                      output.count, output.value.at(0), output.magnitude.at(0), output.limits.factor,
+                      output.limits.u_out, output.limits.tiny, partials));
     if (output.rows > 0) {
       // A block takes a whole row, so there may be as many blocks as rows.
       char* const rows = slot(Kind::kProjection, output.tensor, &output, output.rows * kBlock);
@@ -559,11 +589,12 @@ Result<void> Bench::Impl::enqueue_checks(std::vector<Pending>& pending) {
       if (!tensor.has_gaps) continue;
       char* const before = tensor.param->role == Role::kInOut ? pristine.at(tensor.offset) : nullptr;
       char* const partials = slot(Kind::kGaps, t, nullptr, count);
-      KGEN_CHECK_OK(run(tensor.gaps, grid_for(count), arenas[0].at(tensor.offset), before, layouts.at(tensor.layout * 8), count, partials));
+      KGEN_CHECK_OK(run(tensor.gaps, grid_for(count), arenas[0].at(tensor.offset), before,
+                        layouts.at(tensor.layout * 8), count, partials));
     } else {
       char* const partials = slot(Kind::kInput, t, nullptr, count);
-      KGEN_CHECK_OK(run(tensor.gaps, grid_for(count), arenas[0].at(tensor.offset), pristine.at(tensor.offset), whole_layout(),
-                        count, partials));
+      KGEN_CHECK_OK(run(tensor.gaps, grid_for(count), arenas[0].at(tensor.offset), pristine.at(tensor.offset),
+                        whole_layout(), count, partials));
     }
   }
   return {};
@@ -581,8 +612,8 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
     const auto count = static_cast<std::int64_t>(layout.names.size());
     KGEN_TRY(scratch_zones, DeviceBuffer::allocate(device, 16 * count));
     KGEN_CHECK_OK(device.copy(scratch_zones.at(0), layout.zones.data(), layout.zones.size() * 8));
-    KGEN_CHECK_OK(run(check_pattern, static_cast<std::uint32_t>(count), candidate.scratch.at(0), scratch_zones.at(0), count,
-                      static_cast<int>(kPoison), results.at(partial_bytes + zone_count * 8)));
+    KGEN_CHECK_OK(run(check_pattern, static_cast<std::uint32_t>(count), candidate.scratch.at(0), scratch_zones.at(0),
+                      count, static_cast<int>(kPoison), results.at(partial_bytes + zone_count * 8)));
     names.insert(names.end(), layout.names.begin(), layout.names.end());
   }
   KGEN_CHECK_OK(device.synchronize(nullptr));
@@ -597,7 +628,8 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
     CheckPartial sum{0, 0, 0, 0, 0, 0, -1, 0};
     for (std::int64_t block = 0; block < item.blocks; ++block) {
       CheckPartial partial;
-      std::memcpy(&partial, bytes.data() + (item.slot * kMaxGrid + block) * static_cast<std::int64_t>(sizeof partial), sizeof partial);
+      std::memcpy(&partial, bytes.data() + (item.slot * kMaxGrid + block) * static_cast<std::int64_t>(sizeof partial),
+                  sizeof partial);
       const double error2 = sum.error2 + partial.error2, reference2 = sum.reference2 + partial.reference2;
       const std::int64_t bad = sum.bad + partial.bad;
       if (partial.worst_element >= 0 && (sum.worst_element < 0 || partial.worst_ratio > sum.worst_ratio)) sum = partial;
@@ -608,12 +640,14 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
     };
     if (item.kind == Pending::Kind::kInput) {
       if (sum.bad > 0)
-        note(fmt::format("changed its input {}: {} elements, the first at offset {}", name, sum.bad, sum.worst_element));
+        note(
+            fmt::format("changed its input {}: {} elements, the first at offset {}", name, sum.bad, sum.worst_element));
       continue;
     }
     if (item.kind == Pending::Kind::kGaps) {
       if (sum.bad > 0)
-        note(fmt::format("wrote between the rows of {}: {} elements, one at offset {}", name, sum.bad, sum.worst_element));
+        note(fmt::format("wrote between the rows of {}: {} elements, one at offset {}", name, sum.bad,
+                         sum.worst_element));
       continue;
     }
     const bool rows = item.kind == Pending::Kind::kProjection;
@@ -626,11 +660,12 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
       if (rows) shape.pop_back();
       const std::string where = rows ? "projection of row " + element_name(name, shape, sum.worst_element)
                                      : element_name(name, shape, sum.worst_element);
-      note(fmt::format("{} = {:.6g}, expected {:.6g}, allowed error {:.3g}; {} of {} {} wrong, relative L2 {:.3g}", where, sum.worst_got,
-                       sum.worst_reference, sum.worst_allowed, sum.bad, compared, rows ? "rows" : "elements", l2));
+      note(fmt::format("{} = {:.6g}, expected {:.6g}, allowed error {:.3g}; {} of {} {} wrong, relative L2 {:.3g}",
+                       where, sum.worst_got, sum.worst_reference, sum.worst_allowed, sum.bad, compared,
+                       rows ? "rows" : "elements", l2));
     } else if (compared >= kFewElements && !(l2 <= item.expected->limits.l2_limit)) {
-      note(fmt::format("{}: relative L2 error {:.3g} is above {:.3g}; worst element {} = {:.6g}, expected {:.6g}", name, l2,
-                       item.expected->limits.l2_limit, sum.worst_element, sum.worst_got, sum.worst_reference));
+      note(fmt::format("{}: relative L2 error {:.3g} is above {:.3g}; worst element {} = {:.6g}, expected {:.6g}", name,
+                       l2, item.expected->limits.l2_limit, sum.worst_element, sum.worst_got, sum.worst_reference));
     }
   }
   std::vector<std::int64_t> bad(names.size());
@@ -660,7 +695,8 @@ Result<bool> Bench::Impl::repeats_bits(const LoadedCandidate& candidate) {
     const std::int64_t size = dtype_bytes(tensor.param->dtype), count = tensor.param->bytes / size;
     if (!is_written(tensor.param->role) || count == 0) continue;
     const std::uint32_t grid = grid_for(count);
-    KGEN_CHECK_OK(run(tensor.gaps, grid, arenas[0].at(tensor.offset), snapshot.at(tensor.offset), whole_layout(), count, results.at(0)));
+    KGEN_CHECK_OK(run(tensor.gaps, grid, arenas[0].at(tensor.offset), snapshot.at(tensor.offset), whole_layout(), count,
+                      results.at(0)));
     KGEN_CHECK_OK(device.synchronize(nullptr));
     std::vector<CheckPartial> partials(grid);
     KGEN_CHECK_OK(device.copy(partials.data(), results.at(0), partials.size() * sizeof(CheckPartial)));
@@ -672,7 +708,8 @@ Result<bool> Bench::Impl::repeats_bits(const LoadedCandidate& candidate) {
 Bench::Bench(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Bench::~Bench() = default;
 
-Result<std::unique_ptr<Bench>> Bench::open(Device& device, const CheckCase& check, const std::function<void()>& probed) {
+Result<std::unique_ptr<Bench>> Bench::open(Device& device, const CheckCase& check,
+                                           const std::function<void()>& probed) {
   KGEN_TRY(const std::string code, read_file(check.reference_path));
   KGEN_TRY(auto module, device.load(std::as_bytes(std::span(code))));
   KGEN_TRY(const Function read_all, module->function("read_all"));
@@ -719,7 +756,8 @@ Result<LoadedCandidate> Bench::load(const BoundPlan& bound, std::span<const std:
     if (!is_tensor(param.role)) continue;
     while (next < own.size() && !is_tensor(own[next].role)) ++next;
     if (next == own.size() || own[next].name != param.name || own[next].bytes != param.bytes)
-      return fail(ErrorKind::kInternal, fmt::format("argument {} of the candidate is not that of the reference", param.name));
+      return fail(ErrorKind::kInternal,
+                  fmt::format("argument {} of the candidate is not that of the reference", param.name));
     ++next;
   }
   if (scratch_layout(bound).names.size() > static_cast<std::size_t>(kScratchZones))

@@ -22,21 +22,21 @@ struct CheckCase {
   std::string reference_path;  // code object of emit_reference()
   BoundPlan problem;           // the op's tensor, scalar and dim parameters for this shape
   struct Fill {
-    int distribution = 0;      // as templates/check.h: normal, uniform, integer, constant
+    int distribution = 0;  // as templates/check.h: normal, uniform, integer, constant
     double a = 0, b = 1;
   };
-  std::vector<Fill> fills;     // beside the tensor parameters
+  std::vector<Fill> fills;  // beside the tensor parameters
   struct Output {
     std::string name;
-    double factor = 0;         // 4 sqrt(K) u_acc
+    double factor = 0;  // 4 sqrt(K) u_acc
     double u_out = 0, tiny = 0;
-    double l2_limit = 0;       // of the relative L2 error
+    double l2_limit = 0;  // of the relative L2 error
   };
-  std::vector<Output> outputs;        // those that are present
-  std::string projected;              // output with a Freivalds check; "" = none
-  std::int64_t projection_length = 0; // doubles of the intermediate vector
+  std::vector<Output> outputs;         // those that are present
+  std::string projected;               // output with a Freivalds check; "" = none
+  std::int64_t projection_length = 0;  // doubles of the intermediate vector
   std::uint64_t seed = 1;
-  bool rotate = false;                // keep copies of all buffers, to rotate through (graph timing)
+  bool rotate = false;  // keep copies of all buffers, to rotate through (graph timing)
 };
 // `reference` is emit_reference() of the same spec.
 Result<CheckCase> make_check_case(const OpSpec&, Arch, const KernelSource& reference, const std::string& reference_path,
@@ -46,17 +46,18 @@ Result<CheckCase> make_check_case(const OpSpec&, Arch, const KernelSource& refer
 double relative_l2_limit(DType output, DType accumulate, double terms);
 
 // Row-major indices of the elements that are compared one by one where the whole reference is too expensive, each once,
-// ascending: the output seen as rows × last axis, all crossings of the first, second and last rows and columns and of those
-// on both sides of the first and the last multiple of 8, 16 … 256 (tile edges and corners of every tile size, the partial
-// last tile included), and one random element from each of `count` equal runs of the output.
-std::vector<std::int64_t> sample_elements(const std::vector<std::int64_t>& shape, std::int64_t count, std::uint64_t seed);
+// ascending: the output seen as rows × last axis, all crossings of the first, second and last rows and columns and of
+// those on both sides of the first and the last multiple of 8, 16 … 256 (tile edges and corners of every tile size, the
+// partial last tile included), and one random element from each of `count` equal runs of the output.
+std::vector<std::int64_t> sample_elements(const std::vector<std::int64_t>& shape, std::int64_t count,
+                                          std::uint64_t seed);
 
 struct Verdict {
   bool passed = false;
-  std::string reason;            // not passed: worst element, damaged zone, …; passed: "" or a remark
-  double max_error_ratio = 0;    // worst |got - ref| / allowed
+  std::string reason;          // not passed: worst element, damaged zone, …; passed: "" or a remark
+  double max_error_ratio = 0;  // worst |got - ref| / allowed
   double relative_l2 = 0;
-  double launch_us = 0;          // device time of the checked launch, cold code included
+  double launch_us = 0;  // device time of the checked launch, cold code included
 };
 
 // Device memory that is released with its owner.
@@ -83,7 +84,7 @@ class DeviceBuffer {
 
 // A candidate on the device: its code, and its workspace and prepared buffers between guard zones.
 struct LoadedCandidate {
-  Plan plan;          // steps and kinds of parameters only; the shapes are in `bound`
+  Plan plan;  // steps and kinds of parameters only; the shapes are in `bound`
   BoundPlan bound;
   LoadedPlan code;
   DeviceBuffer scratch;
@@ -93,15 +94,15 @@ struct LoadedCandidate {
 // Used by one thread. Every error is a refusal or a fault of the device.
 class Bench {
  public:
-  // Fills the inputs and computes the reference. `probed` is called once the device has run a known-good kernel and given the
-  // right bytes back.
+  // Fills the inputs and computes the reference. `probed` is called once the device has run a known-good kernel and
+  // given the right bytes back.
   static Result<std::unique_ptr<Bench>> open(Device&, const CheckCase&, const std::function<void()>& probed);
   ~Bench();
 
   // Looks the kernels up and allocates the scratch. The plan's tensors must be those of the case.
   Result<LoadedCandidate> load(const BoundPlan&, std::span<const std::byte> code);
-  // Poison, prepare steps, one launch, all checks. `twice`: a second launch should give the same bits, else the reason of a
-  // passed verdict says that it did not.
+  // Poison, prepare steps, one launch, all checks. `twice`: a second launch should give the same bits, else the reason
+  // of a passed verdict says that it did not.
   Result<Verdict> verify(const LoadedCandidate&, bool twice);
   // Enqueues one run on buffer set `set`, after a verify().
   Result<void> launch(const LoadedCandidate&, int set, Stream);

@@ -28,12 +28,14 @@ static double number(const Json& json) {
   return text == "nan" ? NAN : text == "inf" ? HUGE_VAL : -HUGE_VAL;
 }
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundParam, name, role, dtype, present, shape, strides, bytes, value, default_value, align)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundParam, name, role, dtype, present, shape, strides, bytes, value, default_value,
+                                   align)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundStep, kernel, prepare, grid, block, lds_bytes)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundPlan, params, steps, workspace_bytes, prepared_bytes, flops, bytes)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Fill, distribution, a, b)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny, l2_limit)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, projected, projection_length, seed, rotate)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, projected, projection_length,
+                                   seed, rotate)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, twice, measure, best_us)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early)
@@ -74,7 +76,8 @@ class WorkerLoop {
   // False when the worker has to end: the device is broken for this process, or the parent is gone.
   bool handle(const Json& message) {
     const auto& op = message.at("op").get_ref<const std::string&>();
-    if (op == "setup") return setup(message.at("case").get<CheckCase>(), static_cast<TimingMode>(message.at("timing").get<int>()));
+    if (op == "setup")
+      return setup(message.at("case").get<CheckCase>(), static_cast<TimingMode>(message.at("timing").get<int>()));
     if (op == "try") return attempt(message.at("request").get<TryRequest>());
     if (op == "race") return race(message.at("request").get<RaceRequest>());
     return false;
@@ -95,7 +98,10 @@ class WorkerLoop {
     }
     bench_ = std::move(*bench);
     if (bandwidth_ == 0) bandwidth_ = bench_->measurer().bandwidth().value_or(0);
-    return send({{"event", "ready"}, {"text", bench_->method()}, {"seconds", now_seconds() - start}, {"bandwidth", bandwidth_}});
+    return send({{"event", "ready"},
+                 {"text", bench_->method()},
+                 {"seconds", now_seconds() - start},
+                 {"bandwidth", bandwidth_}});
   }
 
   Measurer::Launch launcher(const LoadedCandidate& candidate) {
@@ -119,7 +125,8 @@ class WorkerLoop {
       return {};
     }
     if (!request.measure) return {};
-    // The request was on the way while the one before it was timed, so the parent may not have known of that one's time.
+    // The request was on the way while the one before it was timed, so the parent may not have known of that one's
+    // time.
     if (best_us_ == 0 || (request.best_us > 0 && request.best_us < best_us_)) best_us_ = request.best_us;
     const MeasureLimits limits{.best_us = best_us_, .expected_us = result.verdict.launch_us};
     KGEN_TRY(result.timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
@@ -159,7 +166,9 @@ class WorkerLoop {
     };
     const auto samples = run();
     const std::string text = samples ? "" : one_line(samples.error().message);
-    return send({{"event", "raced"}, {"samples_us", samples.value_or(std::vector<std::vector<double>>{})}, {"text", text},
+    return send({{"event", "raced"},
+                 {"samples_us", samples.value_or(std::vector<std::vector<double>>{})},
+                 {"text", text},
                  {"seconds", now_seconds() - start}}) &&
            (samples.has_value() || bench_->healthy());
   }
@@ -182,17 +191,24 @@ int worker_main(const std::string& device_id) {
   MessageChannel channel = MessageChannel::from_stdio();
   auto device = open_device(device_id);
   if (!device) {
-    const Json refusal{{"event", "refused"}, {"kind", static_cast<int>(device.error().kind)}, {"text", device.error().message}};
+    const Json refusal{
+        {"event", "refused"}, {"kind", static_cast<int>(device.error().kind)}, {"text", device.error().message}};
     channel.send({refusal.dump(-1, ' ', false, Json::error_handler_t::replace)});
     return exit_code(device.error().kind);
   }
   const DeviceInfo& info = (*device)->info();
-  const Json hello{{"event", "hello"},        {"id", info.id},
-                   {"name", info.name},       {"arch", std::string(info.arch->name)},
-                   {"arch_name", info.arch_name}, {"driver", info.driver},
-                   {"uuid", info.uuid},       {"compute_units", info.compute_units},
-                   {"memory_bytes", info.memory_bytes}, {"l2_bytes", info.l2_bytes},
-                   {"clock_khz", info.clock_khz}, {"lds_per_block", info.lds_per_block}};
+  const Json hello{{"event", "hello"},
+                   {"id", info.id},
+                   {"name", info.name},
+                   {"arch", std::string(info.arch->name)},
+                   {"arch_name", info.arch_name},
+                   {"driver", info.driver},
+                   {"uuid", info.uuid},
+                   {"compute_units", info.compute_units},
+                   {"memory_bytes", info.memory_bytes},
+                   {"l2_bytes", info.l2_bytes},
+                   {"clock_khz", info.clock_khz},
+                   {"lds_per_block", info.lds_per_block}};
   if (!channel.send({hello.dump(-1, ' ', false, Json::error_handler_t::replace)})) return 0;
   bool broken = false;
   {
@@ -248,8 +264,12 @@ Result<Worker> Worker::start(const std::string& self, const std::string& device)
 bool Worker::setup(const CheckCase& check, TimingMode timing) {
   return child_.send({Json{{"op", "setup"}, {"case", check}, {"timing", static_cast<int>(timing)}}.dump()});
 }
-bool Worker::submit(const TryRequest& request) { return child_.send({Json{{"op", "try"}, {"request", request}}.dump()}); }
-bool Worker::race(const RaceRequest& request) { return child_.send({Json{{"op", "race"}, {"request", request}}.dump()}); }
+bool Worker::submit(const TryRequest& request) {
+  return child_.send({Json{{"op", "try"}, {"request", request}}.dump()});
+}
+bool Worker::race(const RaceRequest& request) {
+  return child_.send({Json{{"op", "race"}, {"request", request}}.dump()});
+}
 
 WorkerEvent Worker::receive(double timeout_seconds) {
   using Kind = WorkerEvent::Kind;

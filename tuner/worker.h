@@ -1,9 +1,10 @@
-// The worker: a child process that owns the device, so that a candidate which hangs or faults costs one process and not the
-// run. It keeps a problem's inputs, reference and buffers while candidates come and go.
+// The worker: a child process that owns the device, so that a candidate which hangs or faults costs one process and not
+// the run. It keeps a problem's inputs, reference and buffers while candidates come and go.
 //
-// Messages are one JSON document each, in the frames of tuner/process.h. To the worker: setup, try, race. From it: hello
-// (or refused, and it ends), then for each setup probed and ready (or refused), for each try started and result, for each
-// race started and raced. Requests are answered in order; two may be on the way, so the worker need not wait for the next.
+// Messages are one JSON document each, in the frames of tuner/process.h. To the worker: setup, try, race. From it:
+// hello (or refused, and it ends), then for each setup probed and ready (or refused), for each try started and result,
+// for each race started and raced. Requests are answered in order; two may be on the way, so the worker need not wait
+// for the next.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +25,9 @@ struct TryRequest {
   std::int64_t ticket = 0;
   std::string code_path{};
   BoundPlan bound{};
-  bool twice = false;      // check repeated runs for equal bits
+  bool twice = false;  // check repeated runs for equal bits
   bool measure = true;
-  double best_us = 0;      // of the problem so far; 0 = none
+  double best_us = 0;  // of the problem so far; 0 = none
 };
 
 struct TryResult {
@@ -35,7 +36,7 @@ struct TryResult {
   std::string reason{};
   Verdict verdict{};
   Timing timing{};
-  double verify_seconds = 0, seconds = 0;    // wall time of the check, and of all
+  double verify_seconds = 0, seconds = 0;  // wall time of the check, and of all
 };
 
 struct RaceRequest {
@@ -58,9 +59,9 @@ struct WorkerEvent {
   std::string text;
   std::int64_t ticket = 0;
   double seconds = 0;
-  bool killed_from_outside = false;              // kEnded: by a signal that no kernel raises
+  bool killed_from_outside = false;  // kEnded: by a signal that no kernel raises
   TryResult result;
-  std::vector<std::vector<double>> samples_us;   // kRaced, beside RaceRequest::candidates
+  std::vector<std::vector<double>> samples_us;  // kRaced, beside RaceRequest::candidates
 };
 
 // The parent's end. Used by one thread.
@@ -70,12 +71,12 @@ class Worker {
   static Result<Worker> start(const std::string& self, const std::string& device);
 
   const DeviceInfo& device() const { return device_; }
-  double bandwidth() const { return bandwidth_; }   // bytes a second, measured at the first setup; 0 before
-  bool setup(const CheckCase&, TimingMode);         // false: the worker is gone, receive() says how
+  double bandwidth() const { return bandwidth_; }  // bytes a second, measured at the first setup; 0 before
+  bool setup(const CheckCase&, TimingMode);        // false: the worker is gone, receive() says how
   bool submit(const TryRequest&);
   bool race(const RaceRequest&);
   WorkerEvent receive(double timeout_seconds);
-  int fd() const { return child_.fd(); }            // readable when something has come
+  int fd() const { return child_.fd(); }  // readable when something has come
   void kill() { child_.kill(); }
 
  private:

@@ -28,7 +28,9 @@ class ScriptedDevice : public Device {
   void release(DevicePtr) override {}
   Result<void> copy(void*, const void*, std::size_t) override { return {}; }
   Result<void> fill(DevicePtr, unsigned char, std::size_t, Stream) override { return {}; }
-  Result<std::unique_ptr<Module>> load(std::span<const std::byte>) override { return fail(ErrorKind::kInternal, "none"); }
+  Result<std::unique_ptr<Module>> load(std::span<const std::byte>) override {
+    return fail(ErrorKind::kInternal, "none");
+  }
   Result<void> launch(Function, const LaunchShape&, void**, Stream) override {
     log_ += 'f';
     clock_ += 100;
@@ -128,7 +130,8 @@ TEST(Measure, AClearlySlowerKernelIsGivenUpAfterThreeSamples) {
 TEST(Measure, OneFastSampleSavesAKernelFromBeingGivenUp) {
   ScriptedDevice device;
   Measurer measurer(device, nullptr);
-  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {90, 60, 90, 51}), 1, {.best_us = 50}).value();
+  const Timing timing =
+      measurer.measure(TimingMode::kCold, device.kernel('k', {90, 60, 90, 51}), 1, {.best_us = 50}).value();
   EXPECT_FALSE(timing.stopped_early);
 }
 
@@ -163,7 +166,9 @@ TEST(Measure, FinalistsTakeTurns) {
   ScriptedDevice device;
   Measurer measurer(device, nullptr);
   const auto samples =
-      measurer.in_turns(TimingMode::kCold, {device.kernel('a', {999, 1, 2, 3}), device.kernel('b', {999, 4, 5, 6})}, 1, 3).value();
+      measurer
+          .in_turns(TimingMode::kCold, {device.kernel('a', {999, 1, 2, 3}), device.kernel('b', {999, 4, 5, 6})}, 1, 3)
+          .value();
   EXPECT_THAT(samples, ElementsAre(ElementsAre(1, 2, 3), ElementsAre(4, 5, 6)));
   EXPECT_EQ(device.log_, "abfa.fb.fa.fb.fa.fb.");
 }

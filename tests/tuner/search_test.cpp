@@ -24,7 +24,9 @@ std::vector<Candidate> tiled_candidates() {
             if (m * n < 512 || m * n > 32768) continue;
             if ((m + n) * k * stages > 40000) continue;
             candidates.push_back({variant,
-                                  {{"tile_m", std::to_string(m)}, {"tile_n", std::to_string(n)}, {"tile_k", std::to_string(k)},
+                                  {{"tile_m", std::to_string(m)},
+                                   {"tile_n", std::to_string(n)},
+                                   {"tile_k", std::to_string(k)},
                                    {"stages", std::to_string(stages)}}});
           }
   return candidates;
@@ -45,7 +47,8 @@ struct Outcome {
 };
 
 // Runs a strategy with `in_flight` proposals waiting for their reports.
-Outcome drive(Strategy& strategy, std::size_t budget, std::size_t in_flight, const std::function<double(std::size_t)>& time) {
+Outcome drive(Strategy& strategy, std::size_t budget, std::size_t in_flight,
+              const std::function<double(std::size_t)>& time) {
   Outcome outcome;
   std::deque<std::size_t> waiting;
   while (true) {
@@ -112,7 +115,8 @@ TEST(Search, LocalFindsTheOptimumInAFifthOfTheSpace) {
   int local_hits = 0, random_hits = 0;
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     const std::size_t budget = candidates.size() / 5;
-    auto local = make_strategy("local", space, seed, budget).value(), random = make_strategy("random", space, seed, budget).value();
+    auto local = make_strategy("local", space, seed, budget).value(),
+         random = make_strategy("random", space, seed, budget).value();
     local_hits += drive(*local, budget, 4, time).best == 10;
     random_hits += drive(*random, budget, 4, time).best == 10;
   }

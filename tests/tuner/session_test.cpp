@@ -234,7 +234,8 @@ pid_t find_worker(pid_t parent) {
     std::string text((std::istreambuf_iterator<char>(stat)), {}), words((std::istreambuf_iterator<char>(cmdline)), {});
     if (words.find("__worker") == std::string::npos) continue;
     const auto close = text.rfind(')');
-    if (close != std::string::npos && std::atoi(split(text.substr(close + 2), ' ')[1].c_str()) == parent) return std::atoi(name.c_str());
+    if (close != std::string::npos && std::atoi(split(text.substr(close + 2), ' ')[1].c_str()) == parent)
+      return std::atoi(name.c_str());
   }
   return -1;
 }

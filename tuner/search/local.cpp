@@ -16,12 +16,13 @@ struct PointHash {
   }
 };
 
-// Hill climbing with restarts. It starts from the default and a stratified random sample (one point from each of equal runs
-// of the space, whose order is lexicographic, so every variant and every value of the first tunables is met), then tries the
-// untried neighbours of the best point that still has some. A neighbour differs in one tunable, by the nearest legal value on
-// either side: rules leave holes in the grid, and stopping at a hole would cut the space into islands. When every point
-// within kReach of the best is surrounded, a random untried point restarts the climb; every kExplore-th proposal is random
-// anyway, because timing ahead of reports would otherwise fill the queue with neighbours of one early favourite.
+// Hill climbing with restarts. It starts from the default, the seeds and a stratified random sample (one point from each of equal
+// runs of the space, whose order is lexicographic, so every variant and every value of the first tunables is met), then
+// tries the untried neighbours of the best point that still has some. A neighbour differs in one tunable, by the
+// nearest legal value on either side: rules leave holes in the grid, and stopping at a hole would cut the space into
+// islands. When every point within kReach of the best is surrounded, a random untried point restarts the climb; every
+// kExplore-th proposal is random anyway, because timing ahead of reports would otherwise fill the queue with neighbours
+// of one early favourite.
 class Local final : public Strategy {
  public:
   Local(const SearchSpace& space, std::uint64_t seed, std::size_t budget)
@@ -36,6 +37,7 @@ class Local final : public Strategy {
     }
     if (n == 0) return;
     start_.push_back(space.default_index);
+    start_.insert(start_.end(), space.seeds.begin(), space.seeds.end());
     const std::size_t sample = std::min(n, budget == 0 ? kSample : std::max<std::size_t>(4, budget / 4));
     std::vector<std::size_t> drawn;
     for (std::size_t s = 0; s < sample; ++s) {
@@ -105,7 +107,7 @@ class Local final : public Strategy {
   std::vector<bool> seen_;                            // proposed or reported
   std::vector<std::size_t> start_;
   std::size_t next_start_ = 0, proposals_ = 0, taken_ = 0;
-  std::set<std::pair<double, std::size_t>> open_;     // timed points that may have untried neighbours, best first
+  std::set<std::pair<double, std::size_t>> open_;  // timed points that may have untried neighbours, best first
   double best_ = kFailed;
   std::mt19937_64 random_;
 };

@@ -1,8 +1,9 @@
 #include "tuner/search/strategy.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
-#include <fmt/format.h>
 #include <map>
 #include <unordered_map>
 

@@ -1,5 +1,5 @@
-// Search strategies: which candidate next. A strategy sees points of a grid with holes and their times, nothing else, so the
-// same code searches a live tuning space and a recorded one.
+// Search strategies: which candidate next. A strategy sees points of a grid with holes and their times, nothing else,
+// so the same code searches a live tuning space and a recorded one.
 #pragma once
 
 #include <cstddef>
@@ -15,18 +15,21 @@
 
 namespace kgen {
 
-// The legal points. Coordinate 0 is the variant (categorical); the others are the ordinals of the variant's tunables among
-// the values that occur, in numeric order where the values are numbers. Points of different variants differ in length.
+// The legal points. Coordinate 0 is the variant (categorical); the others are the ordinals of the variant's tunables
+// among the values that occur, in numeric order where the values are numbers. Points of different variants differ in
+// length.
 struct SearchSpace {
   std::vector<std::vector<int>> points;
   std::size_t default_index = 0;
+  // Points worth trying before anything is known of this problem: defaults of the other variants, what won on other shapes.
+  std::vector<std::size_t> seeds;
 };
 SearchSpace make_search_space(const std::vector<Candidate>& candidates, const Candidate& default_candidate);
 
 constexpr double kFailed = std::numeric_limits<double>::infinity();  // reported for a candidate without a time
 
-// Used by one thread. Proposals run ahead of reports: candidates compile while others are timed. Every strategy proposes the
-// default candidate first and no point twice.
+// Used by one thread. Proposals run ahead of reports: candidates compile while others are timed. Every strategy
+// proposes the default candidate first and no point twice.
 class Strategy {
  public:
   virtual ~Strategy() = default;
@@ -36,8 +39,9 @@ class Strategy {
   virtual void report(std::size_t index, double time_us) = 0;
 };
 
-// "auto", "exhaustive", "random", "local". `space` must outlive the strategy. `budget` (0 = unlimited) sizes the first random
-// sample and decides for auto: exhaustive when the whole space fits, else local. kBadInput for another name, with the nearest.
+// "auto", "exhaustive", "random", "local". `space` must outlive the strategy. `budget` (0 = unlimited) sizes the first
+// random sample and decides for auto: exhaustive when the whole space fits, else local. kBadInput for another name,
+// with the nearest.
 Result<std::unique_ptr<Strategy>> make_strategy(const std::string& name, const SearchSpace& space, std::uint64_t seed,
                                                 std::size_t budget);
 const std::vector<std::string>& strategy_names();
