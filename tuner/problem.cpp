@@ -44,7 +44,7 @@ DeviceRecord device_record(const DeviceInfo& info) {
   return {.arch = std::string(info.arch->name),
           .name = info.name,
           .driver = info.driver,
-          .uuid = info.uuid,
+          .uuid = "",  // cards of one model, driver and host share their results; a card's own id would part them
           .compute_units = info.compute_units,
           .memory_bytes = info.memory_bytes,
           .l2_bytes = info.l2_bytes,
