@@ -74,7 +74,8 @@ int cmd_inspect(const Context&, const Words& args) {
     item["kernels"] = Json::array();
     for (const KernelUsage& usage : *kernels) {
       // Dynamic LDS is the launch's, so this is the most that registers, static LDS and block size allow.
-      const bool has_occupancy = arch != nullptr && arch->vendor != Vendor::kHost && usage.max_block > 0;
+      const bool has_occupancy =
+          arch != nullptr && arch->vendor != Vendor::kHost && usage.max_block > 0 && usage.registers >= 0;
       const Occupancy resident = has_occupancy ? occupancy(arch, usage, usage.max_block, 0) : Occupancy{};
       item["kernels"].push_back({{"kernel", usage.kernel},
                                  {"registers", known_json(usage.registers)},

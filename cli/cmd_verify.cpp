@@ -21,12 +21,12 @@ bool is_database(const std::string& path) {
 }
 
 Result<std::vector<VerifyRow>> verify(const Context& context, const std::string& input, const std::string& op_glob,
-                                      const std::string& config, const std::string& device) {
+                                      const std::string& config, const std::string& device, const Words& own_ops) {
   const std::unique_ptr<Compiler> compiler = compiler_for(context);
   if (is_database(input)) {
     if (!config.empty()) return fail(ErrorKind::kBadInput, "--config goes with a spec file, not with a database");
     KGEN_TRY(Db db, Db::open(input, DbMode::kReadOnly));
-    return verify_db(db, op_glob, device, *compiler, context.self);
+    return verify_db(db, op_glob, device, *compiler, context.self, own_ops);
   }
   KGEN_TRY(const std::vector<OpSpec> specs, parse_spec(input, op_glob));
   if (specs.empty()) return fail(ErrorKind::kBadInput, fmt::format("no problem: {} matches '--op {}'", input, op_glob));
@@ -37,17 +37,20 @@ Result<std::vector<VerifyRow>> verify(const Context& context, const std::string&
 
 int cmd_verify(const Context& context, const Words& args) {
   std::string input, op_glob = "*", config, device = "auto";
+  Words own_ops;
   bool as_json = false;
   Options options("verify", "tuned.db [--op GLOB] | SPEC [--config k=v,…]",
                   "Check winners, or one candidate, against the reference on the present device.");
   options.argument("FILE", input, "a tuned database, or a spec file");
   options.text("--op", op_glob, "only operators whose name matches");
   options.text("--config", config, "candidate: 'variant k=v …' or 'k=v,…'; what is left out takes its default");
+  options.list("--own-op", own_ops,
+               "definition of an operator in the database that is not built in; may be given again");
   options.text("--device", device, "auto, host, amd:N, nvidia:N");
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
 
-  const auto rows = verify(context, input, op_glob, config, device);
+  const auto rows = verify(context, input, op_glob, config, device, own_ops);
   if (!rows) return report(rows.error());
   int failed = 0;
   Json json{{"rows", Json::array()}};

@@ -85,7 +85,8 @@ KGEN_DEVICE void gemm_tile(const P& p) {
   if constexpr (C::async_pipeline) {
     AsyncTileLoader<typename G::SourceA, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, S::kRealignA>
         load_a(source_a, thread);
-    AsyncTileLoader<typename G::SourceB, typename S::LayoutB, G::kOuterB, G::kInnerB, C::vec_b, G::kThreads, S::kRealignB>
+    AsyncTileLoader<typename G::SourceB, typename S::LayoutB, G::kOuterB, G::kInnerB, C::vec_b, G::kThreads,
+                    S::kRealignB>
         load_b(source_b, thread);
     tile_loop_async<S>(wave, load_a, load_b, k);
   } else {

@@ -243,13 +243,14 @@ KGEN_DEVICE int window_shift(const Source& source, int outer) {
 
 // As TileLoader, by cp.async.
 //
-// kRealign: where lines do not start at multiples of a sector (K = 1176: 2352 bytes), a copy of 16 bytes straddles what the
-// hardware moves at once and takes twice as long. Instead each line is read in windows that are aligned in memory and lie in
-// LDS as they do there. A window begins `shift` elements before its tile, so a tile lies in its own window and the next one;
-// the fragments' places take the shift of their line into account.
+// kRealign: where lines do not start at multiples of a sector (K = 1176: 2352 bytes), a copy of 16 bytes straddles what
+// the hardware moves at once and takes twice as long. Instead each line is read in windows that are aligned in memory
+// and lie in LDS as they do there. A window begins `shift` elements before its tile, so a tile lies in its own window
+// and the next one; the fragments' places take the shift of their line into account.
 //
 //   memory         |....aaaa|aaaabbbb|bbbbcccc|cc......|   windows of 8 pieces, a line that starts at piece 4
-//   LDS, 3 stages  [....aaaa] [aaaabbbb] [bbbbcccc]        tile a: the 4 last pieces of window 0, the 4 first of window 1
+//   LDS, 3 stages  [....aaaa] [aaaabbbb] [bbbbcccc]        tile a: the 4 last pieces of window 0, the 4 first of window
+//   1
 template <class Source, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads, bool kRealign>
 struct AsyncTileLoader {
   using T = typename Source::T;
@@ -269,7 +270,9 @@ struct AsyncTileLoader {
   }
 
   // Worked out anew for every tile: kept, the places of all pieces would cost the registers that larger tiles need.
-  KGEN_DEVICE int offset(int i) const { return plain.source.offset(plain.outer(i), kRealign ? first_k : plain.inner(i)); }
+  KGEN_DEVICE int offset(int i) const {
+    return plain.source.offset(plain.outer(i), kRealign ? first_k : plain.inner(i));
+  }
 
   // The pieces of tile (or window) number `t` to LDS byte `stage`. kMasked: only k_left terms are left from the tile's
   // start on.
@@ -293,7 +296,8 @@ struct AsyncTileLoader {
   KGEN_DEVICE void advance() { plain.source.advance(); }
 };
 
-// Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step `step`.
+// Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step
+// `step`.
 template <class LdsLayout, bool kKMajor, int kBlocks, int kBlockRows, int kStepK, int kPieces, int kElementBytes>
 struct FragmentPlaces {
   static constexpr int kBases = kKMajor ? 1 : kBlocks;
@@ -304,8 +308,8 @@ struct FragmentPlaces {
     for (int i = 0; i < kBases; ++i)
       base[i][e] = kKMajor ? LdsLayout::offset(row, k) : LdsLayout::offset(k, row + i * kBlockRows);
   }
-  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of two,
-  // the step's bits are free in `k` and pass through the exclusive or.
+  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of
+  // two, the step's bits are free in `k` and pass through the exclusive or.
   KGEN_DEVICE int at(int block, int step, int e, int stage, int /*next_stage*/) const {
     if constexpr (kKMajor)
       return stage + (base[0][e] ^ (step * kStepK * kElementBytes)) + block * kBlockRows * LdsLayout::kRowBytes;
@@ -353,7 +357,7 @@ struct TileShape {
   using Lds = typename Mma::Lds;
   static constexpr int kTileM = kTileM_, kTileN = kTileN_, kTileK = kTileK_, kWavesM = kWavesM_, kWavesN = kWavesN_;
   static constexpr int kStages = kStages_;
-  static constexpr bool kBInN = kBInN_;  // B is [k][n] in LDS
+  static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
   static constexpr int kThreads = kWavesM * kWavesN * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
@@ -375,12 +379,13 @@ struct WaveTile {
   static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
 
-  typename ChooseType<S::kRealignA, ShiftedPlaces<typename S::LayoutA, S::kTileK, S::kSteps, Mma::kM, Mma::kK, Mma::kChunksA>,
-                      FragmentPlaces<typename S::LayoutA, true, S::kRm, Mma::kM, Mma::kK, Mma::kChunksA, kElementBytes>>::Type
-      places_a;
-  typename ChooseType<S::kRealignB, ShiftedPlaces<typename S::LayoutB, S::kTileK, S::kSteps, Mma::kN, Mma::kK, Mma::kChunksB>,
-                      FragmentPlaces<typename S::LayoutB, !S::kBInN, S::kRn, Mma::kN, Mma::kK, Mma::kChunksB,
-                                     kElementBytes>>::Type places_b;
+  typename ChooseType<
+      S::kRealignA, ShiftedPlaces<typename S::LayoutA, S::kTileK, S::kSteps, Mma::kM, Mma::kK, Mma::kChunksA>,
+      FragmentPlaces<typename S::LayoutA, true, S::kRm, Mma::kM, Mma::kK, Mma::kChunksA, kElementBytes>>::Type places_a;
+  typename ChooseType<
+      S::kRealignB, ShiftedPlaces<typename S::LayoutB, S::kTileK, S::kSteps, Mma::kN, Mma::kK, Mma::kChunksB>,
+      FragmentPlaces<typename S::LayoutB, !S::kBInN, S::kRn, Mma::kN, Mma::kK, Mma::kChunksB, kElementBytes>>::Type
+      places_b;
   typename Mma::A a[kBuffers][S::kRm];
   typename Mma::B b[kBuffers][S::kRn];
   typename Mma::C acc[S::kRm][S::kRn];
@@ -396,7 +401,8 @@ struct WaveTile {
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksB; ++e) {
       const int at = column + Mma::template b_column<S::kBInN>(lane, e);
-      places_b.set(e, at, Mma::template b_k<S::kBInN>(lane, e), S::kRealignB ? window_shift<S::kTileK>(source_b, at) : 0);
+      places_b.set(e, at, Mma::template b_k<S::kBInN>(lane, e),
+                   S::kRealignB ? window_shift<S::kTileK>(source_b, at) : 0);
     }
   }
 
@@ -411,8 +417,8 @@ struct WaveTile {
     for (int j = 0; j < S::kRn; ++j) {
       KGEN_UNROLL
       for (int e = 0; e < Mma::kChunksB; ++e)
-        Mma::template load_b<S::kBInN, S::LayoutB::kRowBytes>(
-            b[buffer][j], e, S::kABytes + places_b.at(j, step, e, stage, next_stage));
+        Mma::template load_b<S::kBInN, S::LayoutB::kRowBytes>(b[buffer][j], e,
+                                                              S::kABytes + places_b.at(j, step, e, stage, next_stage));
     }
   }
 

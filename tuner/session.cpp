@@ -619,7 +619,8 @@ void Session::seed_search(Problem& problem) {
   auto& seeds = problem.search_space.seeds;
   const auto add = [&](const std::string& key) {
     const auto at = problem.index.find(key);
-    if (at != problem.index.end() && seeds.size() < most && std::find(seeds.begin(), seeds.end(), at->second) == seeds.end())
+    if (at != problem.index.end() && seeds.size() < most &&
+        std::find(seeds.begin(), seeds.end(), at->second) == seeds.end())
       seeds.push_back(at->second);
   };
   for (const VariantDef& variant : problem.spec.op->variants)

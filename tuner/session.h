@@ -71,9 +71,10 @@ struct VerifyRow {
 // Candidates (or, with an empty config, the default) of each spec on a device. `repeat_line` of a failure is in detail.
 Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>&, const std::string& config,
                                             const std::string& device, Compiler&, const std::string& self);
-// Winners of a DB for the present device, loaded from their stored objects.
+// Winners of a DB for the present device, loaded from their stored objects. `own_op_paths`: definitions of operators in
+// it that are not built in.
 Result<std::vector<VerifyRow>> verify_db(Db&, const std::string& op_glob, const std::string& device, Compiler&,
-                                         const std::string& self);
+                                         const std::string& self, const std::vector<std::string>& own_op_paths = {});
 
 // Entry of the hidden subcommand `kgen __worker DEVICE`: one device, one candidate at a time, over stdin/stdout.
 int worker_main(const std::string& device);

@@ -1,6 +1,8 @@
 // `kgen verify`: candidates of a spec, or winners of a DB, through the same worker and checks as in tuning.
 #include <fmt/format.h>
 
+#include <map>
+
 #include "base/text.h"
 #include "generator/emit.h"
 #include "generator/space.h"
@@ -76,10 +78,16 @@ class Verifier {
   std::int64_t ticket_ = 0;
 };
 
+using OwnOps = std::map<std::string, std::shared_ptr<const OpDef>>;
+
 // The problem that a DB row is about, from its signature and dims.
-Result<OpSpec> spec_of(const WinnerRow& row) {
+Result<OpSpec> spec_of(const WinnerRow& row, const OwnOps& own_ops) {
   OpSpec spec;
-  KGEN_TRY(spec.op, load_op(row.op.op));
+  if (const auto own = own_ops.find(row.op.op); own != own_ops.end()) {
+    spec.op = own->second;
+  } else {
+    KGEN_TRY(spec.op, load_op(row.op.op));
+  }
   std::vector<std::pair<std::string, std::string>> words;
   for (const std::string& word : split(row.op.signature + " " + row.problem.dims_key, ' '))
     if (const auto equals = word.find('='); equals != std::string::npos)
@@ -121,7 +129,13 @@ Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>& specs, co
 }
 
 Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, const std::string& device,
-                                         Compiler& compiler, const std::string& self) {
+                                         Compiler& compiler, const std::string& self,
+                                         const std::vector<std::string>& own_op_paths) {
+  OwnOps own_ops;
+  for (const std::string& path : own_op_paths) {
+    KGEN_TRY(const std::shared_ptr<const OpDef> op, load_op(path));
+    own_ops[op->name] = op;
+  }
   Verifier verifier(device, compiler, self);
   KGEN_CHECK_OK(verifier.start());
   KGEN_TRY(const std::vector<WinnerRow> winners, db.winners());
@@ -135,7 +149,7 @@ Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, con
                       .passed = false,
                       .detail = {}};
     const auto run = [&]() -> Result<VerifyRow> {
-      KGEN_TRY(const OpSpec spec, spec_of(winner));
+      KGEN_TRY(const OpSpec spec, spec_of(winner, own_ops));
       KGEN_TRY(const Plan plan, plan_from_json(winner.winner.plan_json));
       KGEN_TRY(const BoundPlan bound, kgen::bind(plan, spec.problem.dims));
       KGEN_TRY(ObjectRecord object, db.object(winner.winner.object_hash));

@@ -16,13 +16,13 @@ struct PointHash {
   }
 };
 
-// Hill climbing with restarts. It starts from the default, the seeds and a stratified random sample (one point from each of equal
-// runs of the space, whose order is lexicographic, so every variant and every value of the first tunables is met), then
-// tries the untried neighbours of the best point that still has some. A neighbour differs in one tunable, by the
-// nearest legal value on either side: rules leave holes in the grid, and stopping at a hole would cut the space into
-// islands. When every point within kReach of the best is surrounded, a random untried point restarts the climb; every
-// kExplore-th proposal is random anyway, because timing ahead of reports would otherwise fill the queue with neighbours
-// of one early favourite.
+// Hill climbing with restarts. It starts from the default, the seeds and a stratified random sample (one point from
+// each of equal runs of the space, whose order is lexicographic, so every variant and every value of the first tunables
+// is met), then tries the untried neighbours of the best point that still has some. A neighbour differs in one tunable,
+// by the nearest legal value on either side: rules leave holes in the grid, and stopping at a hole would cut the space
+// into islands. When every point within kReach of the best is surrounded, a random untried point restarts the climb;
+// every kExplore-th proposal is random anyway, because timing ahead of reports would otherwise fill the queue with
+// neighbours of one early favourite.
 class Local final : public Strategy {
  public:
   Local(const SearchSpace& space, std::uint64_t seed, std::size_t budget)
