@@ -38,8 +38,9 @@ HOST_ENTRY(saxpy) { saxpy(*(float**)params[0], *(const float**)params[1], *(floa
 )";
 }
 
-// `spills` has 260 values live at once, for its stores may overlap its loads: with 1024 work-items a block there are not so
-// many registers. `stack_and_lds` has static LDS and an array that is indexed at run time: a stack without spills.
+// `spills` has 260 values live at once, for its stores may overlap its loads: with 1024 work-items a block there are
+// not so many registers. `stack_and_lds` has static LDS and an array that is indexed at run time: a stack without
+// spills.
 inline std::string resources_source() {
   return std::string(kDialect) + R"(
 KERNEL(1024) spills(float* p, const float* q) {

@@ -21,7 +21,8 @@ namespace kgen {
 struct SearchSpace {
   std::vector<std::vector<int>> points;
   std::size_t default_index = 0;
-  // Points worth trying before anything is known of this problem: defaults of the other variants, what won on other shapes.
+  // Points worth trying before anything is known of this problem: defaults of the other variants, what won on other
+  // shapes.
   std::vector<std::size_t> seeds;
 };
 SearchSpace make_search_space(const std::vector<Candidate>& candidates, const Candidate& default_candidate);
