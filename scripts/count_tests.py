@@ -15,7 +15,8 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.xml")):
         elif case.get("result") == "skipped" or case.find("skipped") is not None:
             message = case.find("skipped")
             reason = (message.get("message") or "") if message is not None else ""
-            skipped[reason.strip().splitlines()[-1] if reason.strip() else "no reason given"] += 1
+            lines = reason.strip().splitlines() or ["no reason given"]
+            skipped[lines[-1].removeprefix("not run: ")] += 1
         elif case.get("status") == "run":
             passed += 1
 print(f"{passed} tests passed, {failed} failed, {sum(skipped.values())} not run")

@@ -36,6 +36,14 @@ else
   echo "SKIPPED: emulator tests of AMD kernels (set KGEN_AMD_EMU to the folder of run_co.py and TINYGRAD_DIR to tinygrad)"
 fi
 
+# The shape lists of real models are checked where they are.
+if [ -z "${KGEN_SHAPES:-}" ] && [ -d ../shared/ops/shapes ]; then KGEN_SHAPES=$(realpath ../shared/ops/shapes); fi
+if [ -n "${KGEN_SHAPES:-}" ]; then
+  export KGEN_SHAPES
+else
+  echo "SKIPPED: shape lists of models (set KGEN_SHAPES to their folder)"
+fi
+
 leg packages packages
 leg format format
 leg build build
