@@ -39,7 +39,8 @@ double exact_divide(double a, double b) {
   const std::int64_t n = integer(a), d = integer(b);
   if (d == 0) throw EvalError{"division by zero"};
   if (n % d != 0) throw EvalError{fmt::format("{} / {} leaves a remainder; use ceil_div or floor_div", n, d)};
-  return static_cast<double>(n / d);
+  const std::int64_t quotient = n / d;
+  return static_cast<double>(quotient);
 }
 double modulo(double a, double b) {
   const std::int64_t n = integer(a), d = integer(b);

@@ -116,6 +116,8 @@ Result<TuneOutcome> run(const Context& context, TuneRequest request, const Words
     KGEN_TRY(std::vector<OpSpec> specs, parse_spec(file, op_glob));
     std::move(specs.begin(), specs.end(), std::back_inserter(request.specs));
   }
+  if (!budget.empty())  // the command line is nearer to the user than the file
+    for (OpSpec& spec : request.specs) spec.tune.budget = 0;
   if (request.specs.empty())
     return fail(ErrorKind::kBadInput,
                 fmt::format("no problem to tune: {} matches '--op {}'", join(files, " "), op_glob));

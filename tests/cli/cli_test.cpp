@@ -93,6 +93,12 @@ TEST_F(Cli, TuneResumesAndTheTableNamesTheWinner) {
   EXPECT_EQ(run_json({"db", "info", db()})["trials"], before) << "what the database holds was tried again";
 }
 
+TEST_F(Cli, BudgetOnTheCommandLineReplacesTheSpecs) {
+  const std::string small = *folder_ / "small.db";
+  run_json({"tune", *folder_ / "gemm.yaml", "--device", "host", "--db", small, "--budget", "1"});
+  EXPECT_EQ(run_json({"db", "info", small})["trials"], 1) << "the spec asks for 2";
+}
+
 TEST_F(Cli, ShowPrintsTheWinnerInEveryFormat) {
   const json document = run_json({"show", db(), "--op", "softcap"});
   EXPECT_EQ(run_json({"show", db()})["winners"].size(), 2u);
