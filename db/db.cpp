@@ -379,7 +379,7 @@ Result<void> open_for_reading(Connection& connection, DbMode mode) {
       KGEN_CHECK_OK(connection.run("PRAGMA query_only=ON"));
       return execute(connection, "SELECT 1 FROM sqlite_schema");
     };
-    const auto done = attempt();
+    auto done = attempt();
     if (done || done.error().kind != ErrorKind::kIo) return done;
     if (unmerged) {
       return fail(ErrorKind::kIo,
