@@ -64,7 +64,7 @@ Result<std::string> code_file(const CodeObject& code) {
   if (!code.path.empty() && std::filesystem::exists(code.path, error)) return code.path;
   const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
   if (error) return fail(ErrorKind::kIo, "no folder for temporary files: " + error.message());
-  const std::string path = (folder / ("kgen-" + code.hash)).string();
+  std::string path = (folder / ("kgen-" + code.hash)).string();
   KGEN_CHECK_OK(write_file(path, {reinterpret_cast<const char*>(code.bytes.data()), code.bytes.size()}));
   return path;
 }
