@@ -110,6 +110,17 @@ std::string attribute_lines(const OpDef& op, const Problem& problem) {
       case AttributeDef::Kind::kInt:
         text += fmt::format("  static constexpr kgen::i64 {} = {};\n", attribute.name, value);
         break;
+      case AttributeDef::Kind::kInts: {
+        // A function, since not every device compiler can read a constant array.
+        const std::vector<std::string> words = split(value, ',');
+        std::string choice;
+        for (std::size_t i = 0; i + 1 < words.size(); ++i) choice += fmt::format("i == {} ? {} : ", i, words[i]);
+        text += fmt::format(
+            "  static constexpr int {0}_count = {1};\n"
+            "  static KGEN_DEVICE constexpr kgen::i64 {0}([[maybe_unused]] int i) {{ return {2}{3}; }}\n",
+            attribute.name, words.size(), choice, words.back());
+        break;
+      }
       case AttributeDef::Kind::kList: {
         const std::vector<std::string> words = value.empty() ? std::vector<std::string>() : split(value, ',');
         for (const std::string& word : attribute.values) {
@@ -407,6 +418,13 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
     if (param.role != Role::kScalar && param.role != Role::kDim) dtypes.insert(std::string(dtype_name(param.dtype)));
   }
 
+  // Stages stand behind the op's own parameters. What fills a buffer reads others, so that none of them is restrict.
+  for (Parameter& param : params.text) {
+    if (const auto at = param.type.find(" __restrict__"); at != std::string::npos) param.type.resize(at);
+  }
+  for (const ReferenceDef::Stage& stage : op.reference.stages) {
+    params.text.push_back({"const double*", stage.name, stage.name});
+  }
   const std::string bounds = fmt::format("{}, 1", kReferenceBlock);
   const std::string args = args_value(params.text);
   // Grid-stride, so that any grid is right.
@@ -425,6 +443,22 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
     return all;
   };
   std::string entries;
+  for (const ArgumentDef& argument : op.arguments) {
+    if (argument.init.distribution != "kernel") continue;
+    KGEN_TRY(const DType dtype, resolve_dtype(spec, argument.dtype_text));
+    entries += entry(arch, "init_" + argument.param.name,
+                     with({{"kgen::u64", "seed", ""},
+                           {"kgen::i64", "count", ""},
+                           {fmt::format("{}*", cpp_type(dtype)), "data", ""}}),
+                     bounds,
+                     loop(fmt::format("kgen::store_double(data + i, kgen::init_{}<kgen::Config>(args, seed, i));",
+                                      argument.field)));
+  }
+  for (const ReferenceDef::Stage& stage : op.reference.stages) {
+    entries += entry(arch, "reference_stage_" + stage.name,
+                     with({{"kgen::i64", "width", ""}, {"kgen::i64", "count", ""}, {"double*", "out", ""}}), bounds,
+                     loop(fmt::format("kgen::reference_{}<kgen::Config>(args, i, out + i * width);", stage.name)));
+  }
   for (const ArgumentDef& argument : op.arguments) {
     if (argument.param.role == Role::kIn) continue;
     const std::string& name = argument.param.name;

@@ -105,7 +105,7 @@ Result<void> Flattener::append(const File& file, int depth) {
 
 std::vector<std::string> Flattener::matching(const std::string& pattern) const {
   std::set<std::string> found;
-  for (const EmbeddedFile& file : embedded_files()) {
+  for (const EmbeddedFile& file : source_files()) {
     if (!file.path.starts_with("templates/")) continue;
     const std::string_view name = file.path.substr(std::string_view("templates/").size());
     if (glob_match(pattern, name)) found.emplace(name);

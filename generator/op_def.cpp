@@ -6,6 +6,8 @@
 #include <array>
 #include <cctype>
 #include <climits>
+#include <cstdlib>
+#include <deque>
 #include <filesystem>
 #include <set>
 #include <utility>
@@ -53,6 +55,13 @@ const std::vector<std::string>& arch_facts() {
 bool is_identifier(std::string_view word) {
   if (word.empty() || word.size() > 64 || std::isdigit(static_cast<unsigned char>(word[0]))) return false;
   return std::all_of(word.begin(), word.end(), [](unsigned char c) { return std::isalnum(c) || c == '_'; });
+}
+
+// What expressions may read of an attribute of kind `ints`.
+std::vector<std::string> ints_names(const std::string& attribute) {
+  std::vector<std::string> names = {attribute + "_count", attribute + "_max"};
+  for (int i = 1; i <= kMaxInts; ++i) names.push_back(fmt::format("{}_{}", attribute, i));
+  return names;
 }
 
 Result<std::string> identifier(const Yaml& node, std::string_view what) {
@@ -143,6 +152,9 @@ class OpReader {
     for (const AttributeDef& attribute : base.attributes) {
       attribute_names_.insert(attribute.name);
       if (attribute.kind == AttributeDef::Kind::kDType) attribute_names_.insert(attribute.name + "_bytes");
+      if (attribute.kind == AttributeDef::Kind::kInts) {
+        for (const std::string& name : ints_names(attribute.name)) attribute_names_.insert(name);
+      }
       if (attribute.kind != AttributeDef::Kind::kList) continue;
       for (const std::string& word : attribute.values) attribute_names_.insert(attribute.name + "_" + word);
     }
@@ -341,20 +353,20 @@ class OpReader {
       KGEN_TRY(attribute.doc, optional_text(value, "doc"));
       KGEN_TRY(const Yaml kind_node, value.need(what, "kind"));
       KGEN_TRY(const std::string kind, kind_node.as_text("kind"));
-      static const std::vector<std::string> kinds = {"enum", "dtype", "list", "int"};
+      static const std::vector<std::string> kinds = {"enum", "dtype", "list", "int", "ints"};
       const auto found = std::find(kinds.begin(), kinds.end(), kind);
       if (found == kinds.end()) {
         return kind_node.fail(
-            fmt::format("unknown kind '{}'{}; kinds: enum, dtype, list, int", kind, did_you_mean(kind, kinds)));
+            fmt::format("unknown kind '{}'{}; kinds: {}", kind, did_you_mean(kind, kinds), join(kinds, ", ")));
       }
       using Kind = AttributeDef::Kind;
-      attribute.kind = std::array{Kind::kEnum, Kind::kDType, Kind::kList, Kind::kInt}[found - kinds.begin()];
+      attribute.kind = std::array{Kind::kEnum, Kind::kDType, Kind::kList, Kind::kInt, Kind::kInts}[found - kinds.begin()];
       KGEN_CHECK_OK(add_value(key, attribute.name, attribute_names_));
       if (const Yaml* values = value.find("values")) {
         KGEN_CHECK_OK(values->expect_list(what + " values"));
         for (const Yaml& item : values->items()) {
           KGEN_TRY(const std::string word, item.as_text(what + " value"));
-          if (attribute.kind == Kind::kInt) {
+          if (attribute.kind == Kind::kInt || attribute.kind == Kind::kInts) {
             KGEN_CHECK_OK(item.as_int(what + " value"));
           } else if (attribute.kind == Kind::kDType) {
             if (const auto dtype = find_dtype(word); !dtype) return item.fail(dtype.error().message);
@@ -368,7 +380,10 @@ class OpReader {
           }
         }
       }
-      if (attribute.values.empty() && attribute.kind != Kind::kInt)
+      if (attribute.kind == Kind::kInts) {
+        for (const std::string& name : ints_names(attribute.name)) KGEN_CHECK_OK(add_value(key, name, attribute_names_));
+      }
+      if (attribute.values.empty() && attribute.kind != Kind::kInt && attribute.kind != Kind::kInts)
         return value.fail(what + " lacks values; list them");
       if (attribute.kind == Kind::kDType) KGEN_CHECK_OK(add_value(key, attribute.name + "_bytes", attribute_names_));
       KGEN_CHECK_OK(read_attribute_default(value, attribute));
@@ -385,12 +400,14 @@ class OpReader {
     const Yaml* given = value.find("default");
     if (!given) return {};
     KGEN_TRY(const std::vector<std::string> words, given->as_words("default"));
-    const bool is_list = attribute.kind == AttributeDef::Kind::kList;
+    const bool is_list =
+        attribute.kind == AttributeDef::Kind::kList || attribute.kind == AttributeDef::Kind::kInts;
     if (!is_list && words.size() != 1) return given->fail("default must be a single value");
     for (const std::string& word : words) {
       const bool allowed =
           std::find(attribute.values.begin(), attribute.values.end(), word) != attribute.values.end() ||
-          (attribute.kind == AttributeDef::Kind::kInt && attribute.values.empty() && parse_int(word));
+          ((attribute.kind == AttributeDef::Kind::kInt || attribute.kind == AttributeDef::Kind::kInts) &&
+           attribute.values.empty() && parse_int(word));
       const bool earlier = !is_list && std::any_of(op_.attributes.begin(), op_.attributes.end(),
                                                    [&](const AttributeDef& other) { return other.name == word; });
       if (!allowed && !earlier) {
@@ -444,11 +461,11 @@ class OpReader {
   Result<void> read_init(const Yaml& node, InitDef& init) const {
     KGEN_CHECK_OK(node.expect_keys("init", {"distribution", "mean", "scale", "lo", "hi", "value"}));
     if (const Yaml* kind = node.find("distribution")) {
-      static const std::vector<std::string> kinds = {"normal", "uniform", "int", "constant"};
+      static const std::vector<std::string> kinds = {"normal", "uniform", "int", "constant", "kernel"};
       KGEN_TRY(init.distribution, kind->as_text("distribution"));
       if (std::find(kinds.begin(), kinds.end(), init.distribution) == kinds.end()) {
-        return kind->fail(fmt::format("unknown distribution '{}'{}; known: normal, uniform, int, constant",
-                                      init.distribution, did_you_mean(init.distribution, kinds)));
+        return kind->fail(fmt::format("unknown distribution '{}'{}; known: {}",
+                                      init.distribution, did_you_mean(init.distribution, kinds), join(kinds, ", ")));
       }
     }
     for (const auto& [key, slot] : {std::pair{"mean", &init.mean},
@@ -574,7 +591,8 @@ class OpReader {
   Result<void> read_reference() {
     ReferenceDef& reference = op_.reference;
     KGEN_TRY(const Yaml node, root_.need("an operator definition", "reference"));
-    KGEN_CHECK_OK(node.expect_keys("reference", {"header", "terms", "cost", "projection"}));
+    KGEN_CHECK_OK(
+        node.expect_keys("reference", {"header", "terms", "cost", "projection", "stages", "tolerance"}));
     KGEN_TRY(const Yaml header, node.need("reference", "header"));
     KGEN_TRY(reference.header, header.as_text("header"));
     KGEN_TRY(const Yaml terms, node.need("reference", "terms"));
@@ -610,7 +628,58 @@ class OpReader {
       KGEN_TRY(found.length_text, expression_text(length, "projection length", problem_names_));
       reference.projection = std::move(found);
     }
+    if (const Yaml* stages = node.find("stages")) KGEN_CHECK_OK(read_stages(*stages));
+    if (const Yaml* tolerance = node.find("tolerance")) {
+      KGEN_CHECK_OK(tolerance->expect_map("tolerance"));
+      for (const auto& [key, value] : tolerance->entries()) {
+        KGEN_TRY(const std::string word, output(key));
+        KGEN_TRY(reference.tolerance[word], read_tolerance(value));
+      }
+    }
     return check_template(header, reference.header, {});
+  }
+
+  Result<void> read_stages(const Yaml& stages) {
+    KGEN_CHECK_OK(stages.expect_map("stages"));
+    Names params = params_;
+    for (const auto& [key, value] : stages.entries()) {
+      ReferenceDef::Stage stage;
+      KGEN_TRY(stage.name, identifier(key, "stage"));
+      KGEN_CHECK_OK(add_param(key, stage.name, params));
+      const std::string what = fmt::format("stage '{}'", stage.name);
+      KGEN_CHECK_OK(value.expect_keys(what, {"items", "width"}));
+      KGEN_TRY(const Yaml items, value.need(what, "items"));
+      KGEN_TRY(stage.items_text, expression_text(items, what + " items", problem_names_));
+      stage.width_text = "1";
+      if (const Yaml* width = value.find("width")) {
+        KGEN_TRY(stage.width_text, expression_text(*width, what + " width", problem_names_));
+      }
+      op_.reference.stages.push_back(std::move(stage));
+    }
+    return {};
+  }
+
+  static Result<ReferenceDef::Tolerance> read_tolerance(const Yaml& node) {
+    ReferenceDef::Tolerance tolerance;
+    KGEN_CHECK_OK(node.expect_keys("tolerance", {"roundings", "atol", "rtol", "l2", "exact"}));
+    for (const auto& [key, slot] :
+         {std::pair{"roundings", &tolerance.roundings}, {"atol", &tolerance.atol}, {"rtol", &tolerance.rtol}}) {
+      if (const Yaml* value = node.find(key)) {
+        KGEN_TRY(*slot, value->as_number(key));
+        if (*slot < 0) return value->fail(fmt::format("{} must not be negative", key));
+      }
+    }
+    if (const Yaml* exact = node.find("exact")) {
+      KGEN_TRY(tolerance.exact, exact->as_bool("exact"));
+    }
+    if (const Yaml* limits = node.find("l2")) {
+      KGEN_CHECK_OK(limits->expect_map("l2"));
+      for (const auto& [key, value] : limits->entries()) {
+        if (const auto dtype = find_dtype(key.text()); !dtype) return key.fail(dtype.error().message);
+        KGEN_TRY(tolerance.l2_limit[key.text()], value.as_number("l2"));
+      }
+    }
+    return tolerance;
   }
 
   // A template path: its ${names} are known, and the file is there.
@@ -894,8 +963,40 @@ Result<std::shared_ptr<const OpDef>> load_op_text(std::string_view yaml, const s
   return std::make_shared<const OpDef>(std::move(op));
 }
 
+namespace {
+
+// A checkout's ops/ and templates/, read once and kept.
+class Checkout {
+ public:
+  explicit Checkout(const fs::path& root) {
+    std::error_code ignored;
+    for (const char* folder : {"ops", "templates"}) {
+      for (const auto& entry : fs::recursive_directory_iterator(root / folder, ignored)) {
+        auto text = entry.is_regular_file() ? read_file(entry.path().string()) : fail(ErrorKind::kBadInput, "");
+        if (!text) continue;
+        kept_.push_back({fs::relative(entry.path(), root, ignored).generic_string(), std::move(*text)});
+      }
+    }
+    for (const auto& [path, text] : kept_) files_.push_back({path, text});
+  }
+  const std::vector<EmbeddedFile>& files() const { return files_; }
+
+ private:
+  std::deque<std::pair<std::string, std::string>> kept_;
+  std::vector<EmbeddedFile> files_;
+};
+
+}  // namespace
+
+const std::vector<EmbeddedFile>& source_files() {
+  static const char* const root = std::getenv("KGEN_SOURCES");
+  if (root == nullptr) return embedded_files();
+  static const Checkout checkout{root};
+  return checkout.files();
+}
+
 std::optional<std::string_view> embedded_file(std::string_view path) {
-  for (const EmbeddedFile& file : embedded_files()) {
+  for (const EmbeddedFile& file : source_files()) {
     if (file.path == path) return file.content;
   }
   return std::nullopt;
@@ -903,7 +1004,7 @@ std::optional<std::string_view> embedded_file(std::string_view path) {
 
 std::vector<std::string> builtin_ops() {
   std::vector<std::string> names;
-  for (const EmbeddedFile& file : embedded_files()) {
+  for (const EmbeddedFile& file : source_files()) {
     if (file.path.starts_with("ops/")) names.push_back(fs::path(file.path).stem().string());
   }
   std::sort(names.begin(), names.end());

@@ -51,7 +51,8 @@ Result<std::string> attribute_value(const AttributeDef& attribute, std::string v
     if (attribute.fixed && value != attribute.default_text) {
       return blame(attribute.name, fmt::format("{} is always '{}' here", attribute.name, attribute.default_text));
     }
-    if (attribute.kind == AttributeDef::Kind::kInt && attribute.values.empty()) return {};
+    const bool integers = attribute.kind == AttributeDef::Kind::kInt || attribute.kind == AttributeDef::Kind::kInts;
+    if (integers && attribute.values.empty()) return {};
     if (std::find(attribute.values.begin(), attribute.values.end(), word) != attribute.values.end()) return {};
     std::string hint = did_you_mean(word, attribute.values);
     if (hint.empty()) hint = fmt::format("; choose from {}", join(attribute.values, ", "));
@@ -66,6 +67,19 @@ Result<std::string> attribute_value(const AttributeDef& attribute, std::string v
       }
     }
     return value;
+  }
+  if (attribute.kind == AttributeDef::Kind::kInts) {
+    std::vector<std::string> numbers = list_words(value);
+    if (numbers.empty() || numbers.size() > kMaxInts) {
+      return blame(attribute.name, fmt::format("{} takes 1 to {} integers", attribute.name, kMaxInts));
+    }
+    for (std::string& word : numbers) {
+      const auto number = parse_int(std::string(trim(word)));
+      if (!number) return blame(attribute.name, fmt::format("{}: {}", attribute.name, number.error().message));
+      word = std::to_string(*number);
+      KGEN_CHECK_OK(allow(word));
+    }
+    return join(numbers, ",");
   }
   if (attribute.kind == AttributeDef::Kind::kInt) {
     if (value == "true") value = "1";
@@ -196,7 +210,8 @@ class Settings {
 Result<Setting> read_setting(const OpDef& op, const std::string& name, const Yaml& value) {
   Setting setting{{}, value};
   const AttributeDef* attribute = find_attribute(op, name);
-  if (attribute && attribute->kind == AttributeDef::Kind::kList) {
+  if (attribute &&
+      (attribute->kind == AttributeDef::Kind::kList || attribute->kind == AttributeDef::Kind::kInts)) {
     const bool of_lists = value.is_list() && !value.items().empty() && value.items()[0].is_list();
     const std::vector<Yaml> lists = of_lists ? value.items() : std::vector<Yaml>{value};
     for (const Yaml& list : lists) {
@@ -549,6 +564,19 @@ Env operator_env(const OpDef& op, const Problem& problem) {
       case AttributeDef::Kind::kInt:
         if (const auto number = parse_int(value)) env[attribute.name] = *number;
         break;
+      case AttributeDef::Kind::kInts: {
+        const std::vector<std::string> words = list_words(value);
+        std::int64_t most = INT64_MIN;
+        for (int i = 0; i < kMaxInts; ++i) {
+          const bool here = static_cast<std::size_t>(i) < words.size();
+          const std::int64_t number = here ? parse_int(words[static_cast<std::size_t>(i)]).value_or(0) : 0;
+          if (here) most = std::max(most, number);
+          env[fmt::format("{}_{}", attribute.name, i + 1)] = number;
+        }
+        env[attribute.name + "_count"] = static_cast<std::int64_t>(words.size());
+        env[attribute.name + "_max"] = words.empty() ? 0 : most;
+        break;
+      }
       case AttributeDef::Kind::kList: {
         const std::vector<std::string> words = list_words(value);
         for (const std::string& word : attribute.values) {

@@ -24,17 +24,18 @@ struct DimDef {
 
 // Part of a problem's identity besides dims: dtype, b_layout, epilogue, causal …
 struct AttributeDef {
-  enum class Kind { kEnum, kDType, kList, kInt };
+  enum class Kind { kEnum, kDType, kList, kInt, kInts };
   std::string name, doc;
   Kind kind = Kind::kEnum;
-  std::vector<std::string> values;  // what is allowed; kInt: any integer when empty
-  std::string default_text;         // list: comma-joined; "" = required unless list. May name an earlier attribute.
+  std::vector<std::string> values;  // what is allowed; kInt and kInts: any integer when empty
+  std::string default_text;  // lists: comma-joined; "" = required unless kList. May name an earlier attribute.
   bool fixed = false;               // only the default is accepted (bound by an op that extends another)
 };
 
 // Test data for an argument: how verification fills it (OPS.md: inputs that can expose faults).
 struct InitDef {
-  std::string distribution = "normal";  // normal, uniform, int (uniform integers in [lo, hi]), constant
+  // normal, uniform, int (uniform integers in [lo, hi]), constant, or kernel: init_<argument>() of the reference header
+  std::string distribution = "normal";
   double mean = 0, scale = 1, lo = 0, hi = 0;
 };
 
@@ -95,6 +96,19 @@ struct ReferenceDef {
     std::string output, when_text, length_text;  // length: doubles of the intermediate vector (gemm: batch*k)
   };
   std::optional<Projection> projection;
+  // What elements share (a row's sum), computed once into doubles that reference_<output>() and later stages read.
+  struct Stage {
+    std::string name, items_text, width_text;  // `items` work-items write `width` doubles each
+  };
+  std::vector<Stage> stages;
+  // Where an output's acceptance differs from OPS 0.1.
+  struct Tolerance {
+    double roundings = 1;                    // times the output's unit roundoff
+    double atol = 0, rtol = 0;               // added to what is allowed
+    std::map<std::string, double> l2_limit;  // by dtype; those not named keep the limit of OPS 0.1
+    bool exact = false;                      // bit for bit
+  };
+  std::map<std::string, Tolerance> tolerance;
 };
 
 struct OpDef {
@@ -154,11 +168,18 @@ Result<std::shared_ptr<const OpDef>> load_op_text(std::string_view yaml, const s
                                                   const std::string& folder);
 std::vector<std::string> builtin_ops();
 
-// Embedded file by its path from the repository root ("ops/gemm.yaml", "templates/prelude.h"); nullopt when absent.
+// The files of ops/ and templates/: those inside the binary, or, where the environment names a checkout in KGEN_SOURCES,
+// those of that checkout (for work on operators: no rebuild).
+struct EmbeddedFile;
+const std::vector<EmbeddedFile>& source_files();
+// One of them by its path from the repository root ("ops/gemm.yaml", "templates/prelude.h"); nullopt when absent.
 std::optional<std::string_view> embedded_file(std::string_view path);
 
 // Builds one problem from "dim=val" words as `kgen lookup` and `kgen verify` take them; attributes likewise.
 Result<Problem> make_problem(const OpDef&, const std::vector<std::pair<std::string, std::string>>& words);
+
+// Most values of an attribute of kind `ints`; expressions see X_1 … X_8.
+inline constexpr int kMaxInts = 8;
 
 // What an expression over a problem may read: its dims, attributes, their byte sizes, and every enumerator.
 Env operator_env(const OpDef&, const Problem&);

@@ -66,6 +66,15 @@ KGEN_DEVICE double random_value(u64 seed, u64 index, int distribution, double a,
 template <class T>
 inline constexpr bool kFloating = kSame<T, f16> || kSame<T, bf16> || kSame<T, float>;
 
+// Test data that an op's reference makes itself (init_<argument>): rounded once.
+template <class T>
+KGEN_DEVICE void store_double(T* to, double value) {
+  if constexpr (kFloating<T>)
+    *to = from_float<T>(float(value));
+  else
+    *to = T(value);
+}
+
 template <class T>
 KGEN_DEVICE void fill(T* data, i64 count, u64 seed, int distribution, double a, double b) {
   const i64 step = i64(grid_x()) * kCheckBlock;

@@ -62,6 +62,7 @@ int distribution_number(const std::string& name) {
   if (name == "uniform") return 1;
   if (name == "int") return 2;
   if (name == "constant") return 3;
+  if (name == "kernel") return -1;
   return 0;
 }
 
@@ -179,7 +180,20 @@ Result<CheckCase> make_check_case(const OpSpec& spec, Arch arch, const KernelSou
     output.factor = output.u_out == 0 ? 0 : 4 * std::sqrt(terms) * unit_roundoff(accumulate);
     output.tiny = smallest_step(param.dtype);
     output.l2_limit = relative_l2_limit(param.dtype, accumulate, terms);
+    if (const auto at = spec.op->reference.tolerance.find(param.name); at != spec.op->reference.tolerance.end()) {
+      const ReferenceDef::Tolerance& given = at->second;
+      output.u_out = output.u_out * given.roundings + given.rtol;
+      output.tiny += given.atol;
+      const auto limit = given.l2_limit.find(std::string(dtype_name(param.dtype)));
+      if (limit != given.l2_limit.end()) output.l2_limit = limit->second;
+      if (given.exact) output.factor = output.u_out = 0, output.tiny = 0x1p-1074;
+    }
     check.outputs.push_back(output);
+  }
+  for (const ReferenceDef::Stage& stage : spec.op->reference.stages) {
+    KGEN_TRY(const std::int64_t items, evaluate(stage.items_text));
+    KGEN_TRY(const std::int64_t width, evaluate(stage.width_text));
+    check.stages.push_back({stage.name, items, width});
   }
   if (const auto& projection = spec.op->reference.projection) {
     std::int64_t offered = 1;
@@ -244,6 +258,7 @@ struct Bench::Impl {
   std::int64_t zone_count = 0;
   std::vector<std::string> zone_names;
   std::vector<Expected> expected;
+  std::vector<DeviceBuffer> stages;  // beside check.stages
   std::string method;
   Event from = nullptr, to = nullptr;
 
@@ -293,6 +308,11 @@ struct Bench::Impl {
         }
       }
       params.push_back(values[i].data());
+    }
+    std::vector<DevicePtr> stage_data(check.stages.size(), nullptr);
+    for (std::size_t i = 0; i < check.stages.size(); ++i) {
+      if (i < stages.size()) stage_data[i] = stages[i].at(0);
+      params.push_back(&stage_data[i]);
     }
     (params.push_back(&extra), ...);
     LaunchShape shape;
@@ -406,6 +426,11 @@ Result<void> Bench::Impl::fill_inputs() {
     if (param.role == Role::kOut || param.bytes == 0) continue;
     const std::int64_t count = param.bytes / dtype_bytes(param.dtype);
     const std::uint64_t seed = check.seed * 0x9e3779b97f4a7c15ull + fill_at;
+    if (fill.distribution < 0) {
+      KGEN_TRY(const Function init, module->function("init_" + param.name));
+      KGEN_CHECK_OK(run_reference(init, count, seed, count, arenas[0].at(tensor.offset)));
+      continue;
+    }
     KGEN_CHECK_OK(
         run(tensor.fill, grid_for(count), arenas[0].at(tensor.offset), count, seed, fill.distribution, fill.a, fill.b));
   }
@@ -481,6 +506,15 @@ Result<void> Bench::Impl::compute(Expected& output) {
 }
 
 Result<void> Bench::Impl::compute_reference() {
+  for (const CheckCase::Stage& stage : check.stages) {
+    const std::int64_t count = stage.items * stage.width;
+    KGEN_TRY(DeviceBuffer buffer, DeviceBuffer::allocate(device, std::max<std::int64_t>(count, 1) * 8));
+    stages.push_back(std::move(buffer));
+    if (count <= 0) continue;
+    KGEN_TRY(const Function function, module->function("reference_stage_" + stage.name));
+    KGEN_CHECK_OK(run_reference(function, stage.items, stage.width, stage.items, stages.back().at(0)));
+    KGEN_CHECK_OK(device.synchronize(nullptr));
+  }
   for (const CheckCase::Output& limits : check.outputs)
     for (std::size_t t = 0; t < tensors.size(); ++t) {
       if (tensors[t].param->name != limits.name || tensors[t].elements == 0) continue;

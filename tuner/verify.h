@@ -22,7 +22,7 @@ struct CheckCase {
   std::string reference_path;  // code object of emit_reference()
   BoundPlan problem;           // the op's tensor, scalar and dim parameters for this shape
   struct Fill {
-    int distribution = 0;  // as templates/check.h: normal, uniform, integer, constant
+    int distribution = 0;  // as templates/check.h: normal, uniform, integer, constant; -1: init_<argument>()
     double a = 0, b = 1;
   };
   std::vector<Fill> fills;  // beside the tensor parameters
@@ -32,7 +32,12 @@ struct CheckCase {
     double u_out = 0, tiny = 0;
     double l2_limit = 0;  // of the relative L2 error
   };
-  std::vector<Output> outputs;         // those that are present
+  std::vector<Output> outputs;  // those that are present
+  struct Stage {
+    std::string name;
+    std::int64_t items = 0, width = 1;  // doubles: items * width
+  };
+  std::vector<Stage> stages;           // of the reference, in order
   std::string projected;               // output with a Freivalds check; "" = none
   std::int64_t projection_length = 0;  // doubles of the intermediate vector
   std::uint64_t seed = 1;
