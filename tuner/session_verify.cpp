@@ -96,6 +96,21 @@ Result<OpSpec> spec_of(const WinnerRow& row, const OwnOps& own_ops) {
   return spec;
 }
 
+// The default candidate, the one that `config` names, or ("*") the default of every variant that is legal.
+Result<std::vector<Candidate>> wanted_candidates(const OpSpec& spec, Arch arch, const std::string& config) {
+  std::vector<Candidate> candidates;
+  if (config == "*") {
+    for (const VariantDef& variant : spec.op->variants) {
+      if (auto candidate = parse_candidate(spec, arch, variant.name)) candidates.push_back(std::move(*candidate));
+    }
+  }
+  if (candidates.empty()) {
+    KGEN_TRY(candidates.emplace_back(), config.empty() || config == "*" ? default_candidate(spec, arch)
+                                                                         : parse_candidate(spec, arch, config));
+  }
+  return candidates;
+}
+
 }  // namespace
 
 Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>& specs, const std::string& config,
@@ -105,25 +120,26 @@ Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>& specs, co
   const Arch arch = verifier.device().arch;
   std::vector<VerifyRow> rows;
   for (const OpSpec& spec : specs) {
-    KGEN_TRY(const Candidate candidate,
-             config.empty() ? default_candidate(spec, arch) : parse_candidate(spec, arch, config));
-    KGEN_TRY(const KernelSource source, emit(spec, arch, candidate));
-    KGEN_TRY(const BoundPlan bound, kgen::bind(source.plan, spec.problem.dims));
-    KGEN_TRY(const CompileResult compiled, compiler.compile(source.text, arch));
-    if (compiled.status != CompileStatus::kCompiled) {
-      rows.push_back({.signature = signature(*spec.op, spec.problem),
-                      .dims_key = dims_key(*spec.op, spec.problem),
-                      .config = candidate.key(),
-                      .passed = false,
-                      .detail = fmt::format("{}; repeat with: {}",
-                                            compiled.status == CompileStatus::kTimeout
-                                                ? "the compiler did not end within its time limit"
-                                                : first_error(compiled.log),
-                                            compiled.command)});
-      continue;
+    KGEN_TRY(const std::vector<Candidate> candidates, wanted_candidates(spec, arch, config));
+    for (const Candidate& candidate : candidates) {
+      KGEN_TRY(const KernelSource source, emit(spec, arch, candidate));
+      KGEN_TRY(const BoundPlan bound, kgen::bind(source.plan, spec.problem.dims));
+      KGEN_TRY(const CompileResult compiled, compiler.compile(source.text, arch));
+      if (compiled.status != CompileStatus::kCompiled) {
+        rows.push_back({.signature = signature(*spec.op, spec.problem),
+                        .dims_key = dims_key(*spec.op, spec.problem),
+                        .config = candidate.key(),
+                        .passed = false,
+                        .detail = fmt::format("{}; repeat with: {}",
+                                              compiled.status == CompileStatus::kTimeout
+                                                  ? "the compiler did not end within its time limit"
+                                                  : first_error(compiled.log),
+                                              compiled.command)});
+        continue;
+      }
+      KGEN_TRY(VerifyRow row, verifier.check(spec, candidate.key(), bound, compiled.code));
+      rows.push_back(std::move(row));
     }
-    KGEN_TRY(VerifyRow row, verifier.check(spec, candidate.key(), bound, compiled.code));
-    rows.push_back(std::move(row));
   }
   return rows;
 }
