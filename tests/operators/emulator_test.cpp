@@ -42,7 +42,7 @@ class Emulator : public testing::TestWithParam<const char*> {
 TEST_P(Emulator, RunsCandidatesOfEveryVariantRight) {
   const std::string manifest = folder_ + "/manifest.json", log = folder_ + "/log", errors = folder_ + "/errors";
   const std::string generate =
-      std::string("'" KGEN_EXECUTABLE "' gen '" KGEN_SOURCE_DIR "/tests/operators/problems.yaml' --arch ") +
+      std::string("'" KGEN_EXECUTABLE "' gen '" KGEN_SOURCE_DIR "/tests/operators/problems/gemm.yaml' --arch ") +
       GetParam() + " --limit " KGEN_EMULATOR_LIMIT " --compile --json --output " + folder_;
   ASSERT_EQ(shell(generate, manifest, errors), 0) << text_of(errors);
   const std::string emulate = "/usr/bin/python3 '" KGEN_SOURCE_DIR "/tests/operators/emulate.py' " + manifest;
