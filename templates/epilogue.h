@@ -7,6 +7,7 @@
 // alpha, n, d, ldd, batch_stride_d; with add_c: beta, c, ldc, batch_stride_c; with bias: bias; with add_residual:
 // residual, ldr, batch_stride_r; with mul_other: other, ldo, batch_stride_o. C is not read where beta is 0.
 #pragma once
+#include "columns.h"
 #include "prelude.h"
 
 namespace kgen {
@@ -41,54 +42,8 @@ KGEN_DEVICE float activate(float t) {
 
 namespace epilogue_detail {
 
-// Elements of T in the widest access that N values make use of (16 bytes at most).
-template <class T, int N>
-inline constexpr int kChunk = N * int(sizeof(T)) <= 16 ? N : 16 / int(sizeof(T));
-
-template <class T, int N>
-KGEN_DEVICE bool vector_aligned(const T* p) {
-  return reinterpret_cast<u64>(p) % (kChunk<T, N> * sizeof(T)) == 0;
-}
-
-// values[i] = p[i] for i < valid; whole vectors where the address allows it.
-template <int N, class T>
-KGEN_DEVICE void load_columns(const T* p, int valid, float (&values)[N]) {
-  constexpr int kWidth = kChunk<T, N>;
-  static_assert(N % kWidth == 0, "columns are a whole number of vectors");
-  if constexpr (kWidth > 1) {
-    if (valid >= N && vector_aligned<T, N>(p)) {
-      KGEN_UNROLL
-      for (int i = 0; i < N; i += kWidth) {
-        const Vec<T, kWidth> v = load_vec<T, kWidth>(p + i);
-        KGEN_UNROLL
-        for (int j = 0; j < kWidth; ++j) values[i + j] = to_float(v[j]);
-      }
-      return;
-    }
-  }
-  KGEN_UNROLL
-  for (int i = 0; i < N; ++i) values[i] = i < valid ? to_float(p[i]) : 0.0f;
-}
-
-template <int N, class T>
-KGEN_DEVICE void store_columns(T* p, int valid, const float (&values)[N]) {
-  constexpr int kWidth = kChunk<T, N>;
-  if constexpr (kWidth > 1) {
-    if (valid >= N && vector_aligned<T, N>(p)) {
-      KGEN_UNROLL
-      for (int i = 0; i < N; i += kWidth) {
-        Vec<T, kWidth> v;
-        KGEN_UNROLL
-        for (int j = 0; j < kWidth; ++j) v[j] = from_float<T>(values[i + j]);
-        store_vec<T, kWidth>(p + i, v);
-      }
-      return;
-    }
-  }
-  KGEN_UNROLL
-  for (int i = 0; i < N; ++i)
-    if (i < valid) p[i] = from_float<T>(values[i]);
-}
+using kgen::load_columns;
+using kgen::store_columns;
 
 }  // namespace epilogue_detail
 

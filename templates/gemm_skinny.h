@@ -19,6 +19,7 @@
 // rows_per_wave, vec_b, lanes_n powers of two; for kn, n is a multiple of vec_b. k need be no multiple of anything: a
 // step that not all lanes have is masked, the last k % vec_b elements are added one a lane.
 #pragma once
+#include "columns.h"
 #include "epilogue.h"
 #include "gemm_types.h"
 #include "pack_b.h"
@@ -40,32 +41,6 @@ struct Shape {
   static constexpr int kValues = kLaneColumns * C::rows_m;  // sums of a lane: [column][row of A]
   static constexpr int kSumsBytes = (C::waves_k * C::rows_m * kColumns * int(sizeof(float)) + 15) / 16 * 16;
 };
-
-// N elements as they lie in memory, in 32-bit words: a compiler that sees 16-bit elements gives each a register of its
-// own.
-template <class T, int N>
-struct Packed {
-  static constexpr int kWords = N * int(sizeof(T)) >= 4 ? N * int(sizeof(T)) / 4 : 1;
-  Vec<u32, kWords> words;
-
-  KGEN_DEVICE float operator[](int i) const {
-    if constexpr (sizeof(T) == 4) return bit_cast<float>(words[i]);
-    const u32 word = words[i / 2];
-    if constexpr (kSame<T, bf16>) return bit_cast<float>(i % 2 ? word & 0xffff0000u : word << 16);
-    return to_float(f16{u16(i % 2 ? word >> 16 : word)});
-  }
-};
-
-template <int N, class T>
-KGEN_DEVICE Packed<T, N> load_or_zero(const T* p, bool exists) {
-  Packed<T, N> v = {};
-  if (!exists) return v;
-  if constexpr (N * sizeof(T) >= 4)
-    v.words = load_vec<u32, Packed<T, N>::kWords>(reinterpret_cast<const u32*>(p));
-  else
-    v.words[0] = p->bits;
-  return v;
-}
 
 // Sums v[0 .. kCount-1] over the lanes that differ in the bits kMask … kLow of their number. Each step gives half of
 // the values away, so the sums end up spread over the lanes: this lane's are v[0 …], from index `first` on. Where there

@@ -17,6 +17,7 @@
 //
 // K is cut into tiles of kTileK; only the last may be partial, and its missing part is zero in both operands.
 #pragma once
+#include "columns.h"
 #include "mma/mma.h"
 #include "prelude.h"
 
@@ -76,44 +77,6 @@ struct MatrixSource {
   KGEN_DEVICE int offset_at_first_k(int offset, int k) const { return offset - (kKMajor ? k : k * ld); }
   KGEN_DEVICE const T* at(int offset) const { return base + offset; }
   KGEN_DEVICE void advance() { base += step; }
-};
-
-// N elements as they lie in memory, in 32-bit words: a compiler that sees 16-bit elements gives each a register of its
-// own.
-template <class T, int N>
-struct Packed {
-  static constexpr int kWords = N * int(sizeof(T)) >= 4 ? N * int(sizeof(T)) / 4 : 1;
-  Vec<u32, kWords> words;
-
-  static KGEN_DEVICE Packed load(const T* p) {
-    Packed v;
-    if constexpr (N * sizeof(T) >= 4)
-      v.words = load_vec<u32, kWords>(reinterpret_cast<const u32*>(p));
-    else
-      v.words[0] = bit_cast<u16>(*p);
-    return v;
-  }
-  KGEN_DEVICE void store(T* p) const {
-    if constexpr (N * sizeof(T) >= 4)
-      store_vec<u32, kWords>(reinterpret_cast<u32*>(p), words);
-    else
-      *p = bit_cast<T>(u16(words[0]));
-  }
-  KGEN_DEVICE void zero_unless(bool keep) {
-    KGEN_UNROLL
-    for (int i = 0; i < kWords; ++i) words[i] = keep ? words[i] : 0u;
-  }
-  // Bits of element i; those of a 16-bit one in the low half.
-  KGEN_DEVICE u32 bits(int i) const {
-    if constexpr (sizeof(T) == 4) return words[i];
-    return i % 2 ? words[i / 2] >> 16 : words[i / 2] & 0xffffu;
-  }
-  KGEN_DEVICE void set_bits(int i, u32 bits) {
-    if constexpr (sizeof(T) == 4)
-      words[i] = bits;
-    else
-      words[i / 2] = i % 2 ? words[i / 2] | bits << 16 : bits;
-  }
 };
 
 // Moves tiles of kOuter x kInner from a Source to LDS, kVec elements an access, kThreads work-items together.
