@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Times every winner of a tuned DB beside the vendor library (cuBLAS and cuDNN through PyTorch), in one process on one GPU.
+"""Times every winner of a tuned DB beside the best of the vendor: cuBLAS, cuDNN, PyTorch's fused kernels and torch.compile,
+in one process on one GPU.
 
     side_by_side.py tuned.db --kgen path/to/kgen --lib path/to/libkgen.so --jsonl results.jsonl --markdown results.md
+    side_by_side.py tuned.db … --precompile 3/16      # fills torch.compile's cache with every 16th problem, times nothing
 
 How it times: before each sample the L2 cache is displaced by reading 256 MB (a written flush would leave dirty lines whose
 write-back is charged to the next kernel); the call stands between two device events and all three are enqueued while the
@@ -9,10 +11,11 @@ flush still runs, so launch overhead of the host does not show. Providers take t
 median of the samples, `mad_us` their median absolute deviation; `graph_us` is the same call replayed from a CUDA graph,
 for callables whose host cost exceeds the flush. A ratio compares the smaller of the two of either side.
 
-Each provider's result is compared with a float32 computation (TF32 off); `rel_l2` is ||got - ref|| / ||ref||. A kernel that
-fails the limit (bf16 3e-3, fp16 4e-4, fp32 1e-5) is reported as wrong and takes no part in the comparison.
+Each provider's result is compared with a float32 (mHC: float64) computation, TF32 off; `rel_l2` is ||got - ref|| / ||ref||, the
+worst of the outputs. A kernel that fails the limit (bf16 3e-3, fp16 4e-4, fp32 1e-5; attention 4e-3, 6e-4) is reported as
+wrong and takes no part in the comparison.
 
-Needs PyTorch with CUDA. Problems whose op it cannot express in PyTorch are listed, not dropped.
+Needs PyTorch with CUDA. Problems that bench/torch_cases.py cannot express in PyTorch are listed, not dropped.
 """
 import argparse
 import ctypes
@@ -20,20 +23,16 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 
 import torch
-import torch.nn.functional as F
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+from torch_cases import CASES
+
+# Relative L2 error: of kgen by OPS 0.1 (attention: its own row); a vendor may be as coarse as bf16, for some compute in it.
 LIMITS = {"bf16": 3e-3, "fp16": 4e-4, "fp32": 1e-5}
-ACTIVATIONS = {
-    "relu": torch.relu,
-    "silu": F.silu,
-    "gelu_erf": F.gelu,
-    "gelu_tanh": lambda t: F.gelu(t, approximate="tanh"),
-    "quick_gelu": lambda t: t * torch.sigmoid(1.702 * t),
-    "sigmoid": torch.sigmoid,
-}
+ATTENTION_LIMITS = {"bf16": 4e-3, "fp16": 6e-4, "fp32": 1e-5}
+VENDOR_LIMIT = 4e-3
 
 
 class Match(ctypes.Structure):
@@ -95,74 +94,6 @@ class Kgen:
         return call, match
 
 
-def random(*shape, dtype, scale=1.0):
-    return (torch.randn(*shape, device="cuda") * scale).to(dtype)
-
-
-def gemm_case(dims, attributes):
-    """(operands by kgen's names, output, reference in float32, vendor callables) of a gemm, or None when it has features
-    that this script does not express."""
-    m, n, k, batch = dims["m"], dims["n"], dims["k"], dims.get("batch", 1)
-    epilogue = [e for e in attributes.get("epilogue", "").split(",") if e]
-    dtype = DTYPES[attributes["dtype"]]
-    if batch != 1 or attributes.get("b_layout", "nk") != "nk" or "add_c" in epilogue:
-        return None
-    a, b = random(m, k, dtype=dtype), random(n, k, dtype=dtype, scale=k**-0.5)
-    d = torch.full((m, n), float("nan"), device="cuda", dtype=DTYPES[attributes.get("out_dtype", attributes["dtype"])])
-    operands = {"a": a, "b": b, "d": d}
-    if "bias" in epilogue:
-        operands["bias"] = random(n, dtype=DTYPES[attributes.get("bias_dtype", attributes["dtype"])])
-    if "add_residual" in epilogue:
-        operands["residual"] = random(m, n, dtype=dtype)
-    if "mul_other" in epilogue:
-        operands["other"] = random(m, n, dtype=dtype)
-
-    def expression(a, b, bias, residual, other):
-        y = F.linear(a, b, bias)
-        for step in epilogue:
-            if step == "add_residual":
-                y = y + residual
-            elif step == "mul_other":
-                y = y * other
-            elif step != "bias":
-                y = ACTIVATIONS[step](y)
-        return y
-
-    optional = [operands.get(name) for name in ("bias", "residual", "other")]
-    reference = expression(a.float(), b.float(), *(None if t is None else t.float() for t in optional))
-    vendors = {}
-    rest = [e for e in epilogue if e != "bias"]
-    vendors["cublas" if not rest else "torch_eager"] = lambda: expression(a, b, *optional)
-    if rest:
-        vendors["cublas_bare"] = lambda: F.linear(a, b, optional[0])
-    if rest == ["add_residual"] and optional[0] is None:
-        vendors["cublas_addmm"] = lambda: torch.addmm(operands["residual"], a, b.t())
-    return operands, d, reference, vendors
-
-
-def patchify_case(dims, attributes):
-    l, e = dims["l"], dims["e"]
-    patch = (dims["c"], dims["t"], dims["ph"], dims["pw"])
-    k = patch[0] * patch[1] * patch[2] * patch[3]
-    dtype = DTYPES[attributes["dtype"]]
-    x, weight = random(l, k, dtype=dtype), random(e, k, dtype=dtype, scale=k**-0.5)
-    y = torch.full((l, e), float("nan"), device="cuda", dtype=dtype)
-    operands = {"x": x, "weight": weight, "y": y}
-    bias = None
-    if "bias" in attributes.get("epilogue", ""):
-        bias = operands["bias"] = random(e, dtype=DTYPES[attributes.get("bias_dtype", attributes["dtype"])])
-    reference = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
-    x5, w5 = x.view(l, *patch), weight.view(e, *patch)
-    vendors = {
-        "cublas": lambda: F.linear(x, weight, bias),
-        "cudnn_conv3d": lambda: F.conv3d(x5, w5, bias, stride=patch[1:]).view(l, e),
-    }
-    return operands, y, reference, vendors
-
-
-CASES = {"gemm": gemm_case, "conv3d_patchify": patchify_case}
-
-
 def graphed(call):
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -215,90 +146,142 @@ def spread(samples):
 
 
 def relative_l2(got, reference):
-    difference = got.float() - reference
-    return (difference.norm() / reference.norm()).item()
+    """Worst of the outputs; NaN counts as infinite."""
+    if reference is None:
+        return None
+    got = got if isinstance(got, (list, tuple)) else [got]
+    worst = 0.0
+    for mine, right in zip(got, reference, strict=True):
+        right = right.to(torch.float64 if right.numel() < 1 << 27 else torch.float32)
+        error = ((mine.reshape(right.shape).to(right.dtype) - right).norm() / right.norm().clamp_min(1e-30)).item()
+        worst = max(worst, error if error == error else float("inf"))
+    return worst
 
 
-def run(row, kgen, timer):
+def compiled_calls(case):
+    """torch.compile's version of what the case offers; traced and compiled by the first call."""
+    torch._dynamo.reset()
+
+    def lazy(function, arguments):
+        box = []
+
+        def call():
+            if not box:
+                box.append(torch.compile(function, fullgraph=True, dynamic=False))
+            return box[0](*arguments)
+        return call
+
+    return {name: lazy(*item) for name, item in case.compiled.items()}
+
+
+def run(row, kgen, timer, compile_too):
     """One JSON row: the problem, and for every provider us, mad_us, graph_us, rel_l2."""
     op, dims, attributes = row["op"], row["dims"], row["attributes"]
     result = {"op": op, "dims": dims, "attributes": attributes, "label": row.get("label", ""), "flops": row["flops"],
-              "bytes": row["bytes"], "providers": {}}
+              "bytes": row["bytes"], "default_us": row.get("default_us"), "providers": {}}
     case = CASES[op](dims, attributes) if op in CASES else None
     if case is None:
         result["note"] = "not expressed in PyTorch by this script"
         return result
-    operands, output, reference, vendors = case
-    call, match = kgen.callable(op, attributes, dims, operands)
+    call, match = kgen.callable(op, attributes, dims, case.operands)
     result["config"], result["match"], result["reason"] = match.config.decode(), match.kind, match.reason.decode()
-    calls, errors = {}, {}
+    vendors = dict(case.vendors)
+    if compile_too:
+        vendors |= compiled_calls(case)
+    calls, errors, failed = {}, {}, {}
+    reference = case.reference()
     call()
     torch.cuda.synchronize()
-    errors["kgen"] = relative_l2(output, reference)
+    errors["kgen"] = relative_l2([case.operands[name] for name in case.outputs], reference)
     calls["kgen"] = call
     for name, vendor in vendors.items():
-        got = vendor()
-        torch.cuda.synchronize()
-        errors[name] = None if name == "cublas_bare" else relative_l2(got, reference)
-        del got
-        calls[name] = vendor
+        try:
+            got = vendor()
+            torch.cuda.synchronize()
+            comparable = name not in case.bare and not name.endswith("_branches") and not (name.startswith("inductor_n") and op.endswith("pool2d"))
+            errors[name] = relative_l2(got, reference) if comparable else None
+            del got
+            calls[name] = vendor
+        except Exception as error:  # a backend that does not take the problem is no provider of it
+            failed[name] = str(error).splitlines()[0][:160]
     del reference
-    limit = LIMITS[attributes["dtype"]]
+    limit = (ATTENTION_LIMITS if op == "attention" or op == "decode_attention" else LIMITS)[attributes["dtype"]]
     samples = timer.interleaved(calls)
     graphs = {}
     for name, function in calls.items():
         try:
             graphs[name] = graphed(function)
-        except RuntimeError as error:
-            print(f"{row.get('label')}: {name} cannot be captured: {error}", file=sys.stderr)
+        except Exception as error:
+            failed[name + " (graph)"] = str(error).splitlines()[0][:160]
+            torch.cuda.synchronize()
     replayed = timer.interleaved(graphs)
     for name in calls:
         us, mad = spread(samples[name])
-        entry = {"us": round(us, 3), "mad_us": round(mad, 3), "samples": len(samples[name]), "rel_l2": errors[name]}
+        entry = {"us": round(us, 3), "mad_us": round(mad, 3), "samples": len(samples[name]), "rel_l2": errors[name],
+                 "full": name not in case.bare}
         if name in replayed:
             entry["graph_us"], entry["graph_mad_us"] = (round(v, 3) for v in spread(replayed[name]))
         entry["best_us"] = min(entry["us"], entry.get("graph_us", entry["us"]))
-        entry["wrong"] = errors[name] is not None and not errors[name] <= limit
+        entry["wrong"] = errors[name] is not None and not errors[name] <= (limit if name == "kgen" else max(limit, VENDOR_LIMIT))
         result["providers"][name] = entry
+    if failed:
+        result["not_run"] = failed
     return result
 
 
+def best_vendor(row):
+    """Name and entry of the quickest right and complete vendor; None where there is none."""
+    full = {n: p for n, p in row["providers"].items() if n != "kgen" and p["full"] and not p["wrong"]}
+    return min(full.items(), key=lambda item: item[1]["best_us"]) if full else None
+
+
+def shape_text(row):
+    skip = {"dtype", "epilogue", "out_dtype", "bias_dtype", "accumulate", "align", "layout", "b_layout"}
+    shown = list(row["dims"].items()) + [(k, v) for k, v in row["attributes"].items() if k not in skip and v not in ("", "0")]
+    return " ".join(f"{key}={value}" for key, value in shown)
+
+
 def table(rows, device):
-    full = lambda r: {n: p for n, p in r["providers"].items() if n not in ("kgen", "cublas_bare") and not p["wrong"]}
     lines = [
         f"Device: {device}. Written by bench/side_by_side.py: vendor and kgen in one process, turns taken, L2 displaced before each",
-        "sample; medians in µs, ± median absolute deviation; the smaller of plain call and graph replay.",
-        "",
-        "| op | problem | epilogue | kgen µs | ± | TFLOP/s | GB/s | cuBLAS µs | cuDNN Conv3d µs | best vendor | "
-        "cuBLAS / kgen | cuDNN / kgen | best / kgen | kgen rel. L2 |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
+        "sample; medians in µs, ± median absolute deviation; the smaller of plain call and graph replay. `best vendor` is the quickest",
+        "that does the whole problem; `bare` is cuBLAS's or cuDNN's product without its epilogue, where the problem has one.",
+        "A kernel that does nothing takes 4 to 5 µs in this measurement.",
     ]
-    ratios = []
-    for r in rows:
-        if not r["providers"]:
+    ratios = {}
+    for op in sorted({r["op"] for r in rows}):
+        mine = [r for r in rows if r["op"] == op and r["providers"]]
+        if not mine:
             continue
-        mine = r["providers"]["kgen"]
-        us = mine["best_us"]
-        vendors = full(r)
-        blas = r["providers"].get("cublas") or r["providers"].get("cublas_bare")
-        conv = vendors.get("cudnn_conv3d")
-        best = min(vendors, key=lambda n: vendors[n]["best_us"])
-        ratio = lambda p: f"{p['best_us'] / us:.2f}" if p else ""
-        ratios.append(vendors[best]["best_us"] / us)
-        conv_us = f"{conv['best_us']:.1f}" if conv else ""
-        wrong = " WRONG" if mine["wrong"] else ""
-        shape = " ".join(f"{k}={v}" for k, v in r["dims"].items())
-        lines.append(
-            f"| {r['op']} | {shape} | {r['attributes'].get('epilogue', '')} | {us:.2f}{wrong} | "
-            f"{mine['mad_us']:.2f} | {r['flops'] / us / 1e6:.1f} | {r['bytes'] / us / 1e3:.0f} | "
-            f"{blas['best_us']:.2f} | {conv_us} | {best} | {ratio(blas)} | {ratio(conv)} | "
-            f"{ratio(vendors[best])} | {mine['rel_l2']:.1e} |")
-    if ratios:
-        lines += ["", f"{len(ratios)} problems; geometric mean of best vendor / kgen: {statistics.geometric_mean(ratios):.3f}."]
+        lines += ["", f"## {op}", "",
+                  "| problem | dtype | epilogue | kgen µs | ± | TFLOP/s | GB/s | best vendor | µs | ± | bare µs | best / kgen | rel. L2 |",
+                  "|---|---|---|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|"]
+        for r in mine:
+            own, best = r["providers"]["kgen"], best_vendor(r)
+            us = own["best_us"]
+            bare = [p["best_us"] for p in r["providers"].values() if not p["full"]]
+            error = "not compared" if own["rel_l2"] is None else f"{own['rel_l2']:.1e}"
+            cells = [shape_text(r), r["attributes"]["dtype"], r["attributes"].get("epilogue", ""),
+                     f"{us:.2f}" + (" WRONG" if own["wrong"] else ""), f"{own['mad_us']:.2f}", f"{r['flops'] / us / 1e6:.1f}",
+                     f"{r['bytes'] / us / 1e3:.0f}"]
+            if best:
+                ratio = best[1]["best_us"] / us
+                cells += [best[0], f"{best[1]['best_us']:.2f}", f"{best[1]['mad_us']:.2f}", f"{min(bare):.2f}" if bare else "", f"{ratio:.2f}", error]
+                if not own["wrong"]:
+                    ratios.setdefault(op, []).append((ratio, r))
+            else:
+                cells += ["none", "", "", f"{min(bare):.2f}" if bare else "", "", error]
+            lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "## Summary", "", "| op | problems | geometric mean of best vendor / kgen | worst | best |", "|---|---:|---:|---:|---:|"]
+    for op, found in ratios.items():
+        values = [ratio for ratio, _ in found]
+        lines.append(f"| {op} | {len(values)} | {statistics.geometric_mean(values):.2f} | {min(values):.2f} | {max(values):.2f} |")
+    worst = sorted((item for found in ratios.values() for item in found), key=lambda item: item[0])[:10]
+    lines += ["", "The ten worst ratios:", ""]
+    lines += [f"* {ratio:.2f}: {r['op']} {shape_text(r)} {r['attributes']['dtype']} ({r['label']}), {best_vendor(r)[0]}" for ratio, r in worst]
     missing = [r for r in rows if not r["providers"]]
-    lines += [f"Not compared: {r['op']} {r['dims']}: {r['note']}." for r in missing]
-    lines.append("cuBLAS is the bare product (with bias where the problem has one); other epilogue steps cost it extra launches, which "
-                 "`best vendor` includes.")
+    if missing:
+        lines += ["", "Not compared:", ""] + [f"* {r['op']} {shape_text(r)}: {r['note']}" for r in missing]
     return "\n".join(lines) + "\n"
 
 
@@ -311,24 +294,46 @@ def main():
     parser.add_argument("--markdown")
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--budget-ms", type=float, default=250.0, help="device time a problem and mode")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    parser.add_argument("--precompile", metavar="I/N", help="compile every N-th problem from the I-th on, and end")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; what is left is listed as not compared")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(1)
+    begin = time.monotonic()
     text = subprocess.run([options.kgen, "show", options.db, "--format", "json"], check=True, capture_output=True, text=True).stdout
     winners = json.loads(text)["winners"]
+    if options.precompile:
+        index, count = map(int, options.precompile.split("/"))
+        for winner in winners[index::count]:
+            if time.monotonic() - begin > options.seconds:
+                break
+            try:
+                case = CASES[winner["op"]](winner["dims"], winner["attributes"])
+                with torch.no_grad():
+                    for call in compiled_calls(case).values() if case else ():
+                        call()
+                torch.cuda.synchronize()
+            except Exception as error:
+                print(f"{winner['op']} {winner['dims']}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
+        return 0
     device = torch.cuda.get_device_name(0)
     timer, kgen = Timer(options.repeats, options.budget_ms), Kgen(options.lib, options.db)
     rows = []
     out = open(options.jsonl, "w") if options.jsonl else None
     with torch.no_grad():
         for winner in winners:
+            note = "no time left" if time.monotonic() - begin > options.seconds else ""
             try:
-                row = run(winner, kgen, timer)
-            except (RuntimeError, torch.OutOfMemoryError) as error:
+                row = run(winner, kgen, timer, not options.no_compile) if not note else None
+            except Exception as error:
+                note = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+                torch.cuda.empty_cache()
+            if note:
                 row = {"op": winner["op"], "dims": winner["dims"], "attributes": winner["attributes"], "providers": {},
-                       "label": winner.get("label", ""), "note": str(error).splitlines()[0]}
+                       "label": winner.get("label", ""), "flops": winner["flops"], "bytes": winner["bytes"], "note": note}
             row["device"], row["torch"], row["cudnn"] = device, torch.__version__, torch.backends.cudnn.version()
             rows.append(row)
             if out:
@@ -338,8 +343,10 @@ def main():
     if options.markdown:
         with open(options.markdown, "w") as file:
             file.write("# Tuned kernels beside the vendor library\n\n" + page)
-    print(page)
+    print(page[page.index("## Summary"):])
     wrong = [r for r in rows if r["providers"] and r["providers"]["kgen"]["wrong"]]
+    for r in wrong:
+        print(f"WRONG: {r['op']} {shape_text(r)} {r['attributes']}: {r['providers']['kgen']['rel_l2']}")
     return 1 if wrong else 0
 
 
