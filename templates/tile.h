@@ -50,14 +50,27 @@ struct Layout {
   }
 };
 
+// An address that can be read, and whether what lies there is an element of the tile; else the tile has a zero.
+template <class T>
+struct Place {
+  const T* at;
+  bool valid;
+};
+
 // A matrix in memory as tiles are read from it: `outer` lines of contiguous `inner` elements. K runs along the lines
 // when kKMajor, else across them. Positions are relative to the tile; beyond the edge of M or N the last valid place is
-// read instead (its products land in rows or columns that are not stored). Offsets within a tile are 32-bit. Other
-// operands (im2col, packed weights) are other types with these members.
+// read instead (its products land in rows or columns that are not stored). Offsets within a tile are 32-bit.
+//
+// Another operand (an image's taps: conv.h) is another type with T, kKMajor, kGaps, place, advance and Walk: what a
+// work-item keeps while it goes through the tiles. A Walk that has state for the lines and runs of its work-item gets
+// begin_line(i, outer) and begin_run(i, inner) first (kGaps).
 template <class T_, bool kKMajor_>
 struct MatrixSource {
   using T = T_;
   static constexpr bool kKMajor = kKMajor_;
+  static constexpr bool kGaps = false;  // places within the terms may have no element, and count as zero
+  template <int kLines, int kRuns>
+  using Walk = MatrixSource;
   const T* base;  // first element of the present tile
   i64 step;       // to the next tile along K
   int ld;
@@ -76,6 +89,16 @@ struct MatrixSource {
   // The same place in M or N at the tile's first k, which always exists.
   KGEN_DEVICE int offset_at_first_k(int offset, int k) const { return offset - (kKMajor ? k : k * ld); }
   KGEN_DEVICE const T* at(int offset) const { return base + offset; }
+  // Where a piece is read, at line `outer` and place `inner` of the tile, whose term k of k_left that is; what is read
+  // counts where `valid` says so. kMasked: k may be beyond the terms.
+  template <bool kMasked>
+  KGEN_DEVICE Place<T> place(int /*line*/, int /*run*/, int outer, int inner, int k, int k_left) const {
+    const int from = offset(outer, inner);
+    if constexpr (!kMasked)
+      return {at(from), true};
+    else
+      return {at(k < k_left ? from : offset_at_first_k(from, k)), k < k_left};
+  }
   KGEN_DEVICE void advance() { base += step; }
 };
 
@@ -93,11 +116,20 @@ struct TileLoader {
 
   static constexpr bool kWholeLines = kThreads % kPiecesPerLine == 0;  // piece i is piece 0 some lines further
   static constexpr int kLineStep = kThreads / kPiecesPerLine * kSpan;
+  // Different lines and places within a line that this work-item's pieces have.
+  static constexpr int kLines = kWholeLines ? kCount * kSpan : kOuter, kRuns = kWholeLines ? 1 : kPiecesPerLine;
 
-  Source source;
+  typename Source::template Walk<kLines, kRuns> source;
   u32 thread;
 
-  KGEN_DEVICE TileLoader(const Source& from, int thread_index) : source(from), thread(u32(thread_index)) {}
+  KGEN_DEVICE TileLoader(const Source& from, int thread_index) : source(from), thread(u32(thread_index)) {
+    if constexpr (Source::kGaps) {
+      KGEN_UNROLL
+      for (int i = 0; i < kLines; ++i) source.begin_line(i, kWholeLines ? outer(i / kSpan) + i % kSpan : i);
+      KGEN_UNROLL
+      for (int i = 0; i < kRuns; ++i) source.begin_run(i, kWholeLines ? inner(0) : i * kVec);
+    }
+  }
 
   KGEN_DEVICE bool exists(int i) const { return !kRagged || thread + u32(i * kThreads) < kPieces; }
   KGEN_DEVICE int outer(int i) const {
@@ -119,16 +151,18 @@ struct TileLoader {
   using Piece = Packed<T, kVec>;
 
   template <bool kMasked>
+  KGEN_DEVICE Place<T> find(int i, int s, int k_left) const {
+    const int line = outer(i) + s, run = inner(i);
+    return source.template place<kMasked>(kWholeLines ? i * kSpan + s : line, kWholeLines ? 0 : run / kVec, line, run,
+                                          k_of(i, s), k_left);
+  }
+
+  template <bool kMasked>
   KGEN_DEVICE Piece load_piece(int i, int s, int k_left) const {
-    const int offset = source.offset(outer(i) + s, inner(i));
-    if constexpr (!kMasked) {
-      return Piece::load(source.at(offset));
-    } else {
-      const int k = k_of(i, s);
-      Piece v = Piece::load(source.at(k < k_left ? offset : source.offset_at_first_k(offset, k)));
-      v.zero_unless(k < k_left);
-      return v;
-    }
+    const Place<T> place = find<kMasked>(i, s, k_left);
+    Piece v = Piece::load(place.at);
+    if constexpr (kMasked || Source::kGaps) v.zero_unless(place.valid);
+    return v;
   }
 
   // The bits of an element as an Lds.
@@ -196,12 +230,17 @@ struct TileLoader {
   }
 };
 
-// Elements from an aligned window's start (a multiple of kInner elements in memory) to where a line starts.
-template <int kInner, class Source>
+// Elements from an aligned window's start (a multiple of kInner elements in memory) to where a line starts; 0 where
+// lines are not read in windows.
+template <bool kRealign, int kInner, class Source>
 KGEN_DEVICE int window_shift(const Source& source, int outer) {
-  constexpr u64 kElement = sizeof(typename Source::T);
-  const u64 line = reinterpret_cast<u64>(source.base + i64(outer) * source.ld);
-  return int(line % (kInner * kElement) / kElement);
+  if constexpr (kRealign) {
+    constexpr u64 kElement = sizeof(typename Source::T);
+    const u64 line = reinterpret_cast<u64>(source.base + i64(outer) * source.ld);
+    return int(line % (kInner * kElement) / kElement);
+  } else {
+    return 0;
+  }
 }
 
 // As TileLoader, by cp.async.
@@ -229,12 +268,18 @@ struct AsyncTileLoader {
   int first_k;  // of this work-item's pieces, relative to the tile's start; negative: before it (kRealign)
 
   KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index) : plain(source, thread_index) {
-    first_k = plain.inner(0) - (kRealign ? window_shift<kInner>(source, plain.outer(0)) : 0);
+    first_k = plain.inner(0) - window_shift<kRealign, kInner>(source, plain.outer(0));
   }
 
   // Worked out anew for every tile: kept, the places of all pieces would cost the registers that larger tiles need.
-  KGEN_DEVICE int offset(int i) const {
-    return plain.source.offset(plain.outer(i), kRealign ? first_k : plain.inner(i));
+  template <bool kMasked>
+  KGEN_DEVICE Place<T> find(int i, int k_left) const {
+    if constexpr (kRealign) {
+      const bool valid = !kMasked || first_k < k_left;
+      return {plain.source.at(valid ? plain.source.offset(plain.outer(i), first_k) : 0), valid};
+    } else {
+      return plain.template find<kMasked>(i, 0, k_left);
+    }
   }
 
   // The pieces of tile (or window) number `t` to LDS byte `stage`. kMasked: only k_left terms are left from the tile's
@@ -246,14 +291,11 @@ struct AsyncTileLoader {
     for (int i = 0; i < kCount; ++i) {
       if (!plain.exists(i)) continue;
       const u32 to = stage + u32(plain.place(i, 0));
-      if constexpr (kMasked) {
-        const int k = kRealign ? first_k : plain.k_of(i, 0);
-        const bool valid = k < k_left;
-        const int from = valid ? offset(i) : kRealign ? 0 : plain.source.offset_at_first_k(offset(i), k);
-        async_copy<kBytes>(to, plain.source.at(from), valid ? kBytes : 0);
-      } else {
-        async_copy<kBytes>(to, plain.source.at(offset(i)));
-      }
+      const Place<T> from = find<kMasked>(i, k_left);
+      if constexpr (kMasked || Source::kGaps)
+        async_copy<kBytes>(to, from.at, from.valid ? kBytes : 0);
+      else
+        async_copy<kBytes>(to, from.at);
     }
   }
   KGEN_DEVICE void advance() { plain.source.advance(); }
@@ -359,13 +401,12 @@ struct WaveTile {
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       const int at = row + Mma::a_row(lane, e);
-      places_a.set(e, at, Mma::a_k(lane, e), S::kRealignA ? window_shift<S::kTileK>(source_a, at) : 0);
+      places_a.set(e, at, Mma::a_k(lane, e), window_shift<S::kRealignA, S::kTileK>(source_a, at));
     }
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksB; ++e) {
       const int at = column + Mma::template b_column<S::kBInN>(lane, e);
-      places_b.set(e, at, Mma::template b_k<S::kBInN>(lane, e),
-                   S::kRealignB ? window_shift<S::kTileK>(source_b, at) : 0);
+      places_b.set(e, at, Mma::template b_k<S::kBInN>(lane, e), window_shift<S::kRealignB, S::kTileK>(source_b, at));
     }
   }
 
