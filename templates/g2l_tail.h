@@ -17,119 +17,61 @@
 // v, g and the mix stay in fp32; the one rounding is y's. Legal: c a multiple of 3, tile_n of 48 a wave, vec_a divides
 // c and ldz, vec_b c and ldp.
 #pragma once
+#include "columns.h"
 #include "epilogue.h"
-#include "mma/mma.h"
-#include "tile.h"
+#include "tile_product.h"
 
 namespace kgen {
 
-template <class C>
-struct G2lTile {
-  using T = typename C::dtype;
-  using Unit = Mma<C::arch, T, float, C::mma_m, C::tile_k>;
-  using Shape =
-      TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, Unit::kBInN, false, false>;
-  using Source = MatrixSource<T, true>;
-  static constexpr int kThreads = Shape::kThreads;
-  static constexpr int kPitch = Shape::kWaveN + 4;  // the padding spreads rows over the banks
-  static constexpr int kSlabBytes = Unit::kM * kPitch * int(sizeof(float));
-  static constexpr int kColumns = 3 * C::out_vec;  // of v, for one lane
-  static_assert(Shape::kWaveN % 48 == 0 && Shape::kWaveN % kColumns == 0, "waves take whole groups of three columns");
-};
+// The three values of each of kOut output channels, as they lie in memory; `valid` channels exist.
+template <int kOut, class T>
+KGEN_DEVICE void load_groups(const T* from, int valid, float (&values)[3][kOut]) {
+  KGEN_UNROLL
+  for (int part = 0; part < 3; ++part) load_columns<kOut>(from + part * kOut, 3 * valid - part * kOut, values[part]);
+}
 
-// out_vec channels of one pixel from their 3*out_vec columns of the product; `left` of them exist.
+// out_vec channels of one pixel from their 3*out_vec columns of the product; `valid` of them exist.
 template <class C, class P, int kColumns>
-KGEN_DEVICE void g2l_finish(const P& p, i64 pixel, i64 branch, i64 column, int left, const float (&sums)[kColumns]) {
+KGEN_DEVICE void g2l_finish(const P& p, i64 pixel, i64 branch, i64 column, int valid, const float (&sums)[kColumns]) {
   constexpr int kOut = kColumns / 3;
   const i64 cat = branch * p.c + column, out = cat / 3;
-  float mixed[kOut], weight[kColumns], bias[kOut];
-  const int valid = left < kOut ? left : kOut;
-  float v[kColumns];
-  KGEN_UNROLL
-  for (int i = 0; i < kColumns; ++i) v[i] = sums[i];
-  if constexpr (C::bias != 0) {
-    KGEN_UNROLL
-    for (int i = 0; i < kColumns; ++i) v[i] += i < 3 * valid ? to_float(p.bp[column + i]) : 0.0f;
-  }
+  float weight[3][kOut], bias[3][kOut] = {}, gate_a[3][kOut], gate_b[3][kOut];
+  load_groups(p.wm + cat, valid, weight);
+  load_groups(p.gate_a + cat, valid, gate_a);
+  load_groups(p.gate_b + cat, valid, gate_b);
+  if constexpr (C::bias != 0) load_groups(p.bp + column, valid, bias);
+  float mix_bias[kOut], residual[kOut];
+  load_columns<kOut>(p.bm + out, valid, mix_bias);
+  load_columns<kOut>(p.x + pixel * p.ldx + out, valid, residual);
+  float mixed[kOut] = {};
   KGEN_UNROLL
   for (int i = 0; i < kColumns; ++i) {
-    const bool exists = i < 3 * valid;
-    weight[i] = exists ? to_float(p.wm[cat + i]) : 0.0f;
-    v[i] = silu(v[i]);
-    const float gate = exists ? fma_f(p.gate_a[cat + i], v[i], p.gate_b[cat + i]) : 0.0f;
-    v[i] *= sigmoid(silu(gate));
+    const int part = i / kOut, at = i % kOut;
+    const float v = silu(sums[i] + bias[part][at]);
+    const float gated = v * sigmoid(silu(fma_f(gate_a[part][at], v, gate_b[part][at])));
+    mixed[i / 3] = fma_f(weight[part][at], gated, mixed[i / 3]);
   }
-  epilogue_detail::load_columns<kOut>(p.bm + out, valid, bias);
   KGEN_UNROLL
-  for (int o = 0; o < kOut; ++o) {
-    const float sum =
-        fma_f(weight[3 * o], v[3 * o], fma_f(weight[3 * o + 1], v[3 * o + 1], weight[3 * o + 2] * v[3 * o + 2]));
-    mixed[o] = silu(sum + bias[o]);
-  }
-  float residual[kOut];
-  epilogue_detail::load_columns<kOut>(p.x + pixel * p.ldx + out, valid, residual);
-  KGEN_UNROLL
-  for (int o = 0; o < kOut; ++o) mixed[o] += residual[o];
-  epilogue_detail::store_columns<kOut>(p.y + pixel * p.ldy + out, valid, mixed);
+  for (int o = 0; o < kOut; ++o) mixed[o] = residual[o] + silu(mixed[o] + mix_bias[o]);
+  store_columns<kOut>(p.y + pixel * p.ldy + out, valid, mixed);
 }
 
 template <class C, class P>
 KGEN_DEVICE void g2l_tail(const P& p) {
-  using G = G2lTile<C>;
-  using S = typename G::Shape;
-  using Unit = typename G::Unit;
-  using Source = typename G::Source;
-  const int thread = thread_x(), wave_index = uniform(thread / Unit::kLanes), lane = thread % Unit::kLanes;
+  using Source = MatrixSource<typename C::dtype, true>;
+  using Product = TileProduct<C, Source, Source>;
   const i64 branch = block_z(), pixels = p.n * p.h * p.w;
   const int column_tiles = int((p.c + C::tile_n - 1) / C::tile_n);
   const i64 m0 = i64(block_x() / column_tiles) * C::tile_m, n0 = i64(block_x() % column_tiles) * C::tile_n;
 
-  const Source source_a(p.z + m0 * p.ldz + branch * p.c, p.ldz, pixels - m0, C::tile_m, C::tile_k, C::vec_a);
-  const Source source_b(p.wp + n0 * p.ldp, p.ldp, p.c - n0, C::tile_n, C::tile_k, C::vec_b);
-  WaveTile<S> wave(wave_index, lane, source_a, source_b);
-  const int k = int(p.c);
-  if constexpr (C::async_pipeline) {
-    AsyncTileLoader<Source, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, false> load_a(source_a,
-                                                                                                            thread);
-    AsyncTileLoader<Source, typename S::LayoutB, C::tile_n, C::tile_k, C::vec_b, G::kThreads, false> load_b(source_b,
-                                                                                                            thread);
-    tile_loop_async<S>(wave, load_a, load_b, k);
-  } else {
-    using Lds = typename S::Lds;
-    TileLoader<Source, Lds, typename S::LayoutA, C::tile_m, C::tile_k, C::vec_a, G::kThreads, false> load_a(source_a,
-                                                                                                            thread);
-    TileLoader<Source, Lds, typename S::LayoutB, C::tile_n, C::tile_k, C::vec_b, G::kThreads, Unit::kBInN> load_b(
-        source_b, thread);
-    if constexpr (C::arch == Arch::host)
-      tile_loop_plain<S>(wave, load_a, load_b, k);
-    else
-      tile_loop_direct<S>(wave, load_a, load_b, k);
-  }
-
-  if constexpr (G::kThreads > Unit::kLanes || Unit::kLanes > 1) sync_block();  // the stages become the waves' slabs
-  float* sums = lds<float>(wave_index * G::kSlabBytes);
-  const int wave_row = wave_index / C::waves_n * S::kWaveM, wave_column = wave_index % C::waves_n * S::kWaveN;
-  constexpr int kColumns = G::kColumns, kPerRow = S::kWaveN / kColumns, kItems = Unit::kM * kPerRow;
-  KGEN_UNROLL
-  for (int i = 0; i < S::kRm; ++i) {
-    KGEN_UNROLL
-    for (int j = 0; j < S::kRn; ++j) Unit::store(wave.acc[i][j], sums + j * Unit::kN, G::kPitch, lane);
-    if constexpr (Unit::kLanes > 1) sync_wave();
-    KGEN_NO_UNROLL
-    for (int item = 0; item < kItems; item += Unit::kLanes) {
-      const int at = item + lane;
-      if (kItems % Unit::kLanes != 0 && at >= kItems) break;
-      const int row = at / kPerRow, column = at % kPerRow * kColumns;
-      float values[kColumns];
-      KGEN_UNROLL
-      for (int c = 0; c < kColumns; ++c) values[c] = sums[row * G::kPitch + column + c];
-      const i64 pixel = m0 + wave_row + i * Unit::kM + row, first = n0 + wave_column + column;
-      if (pixel >= pixels || first >= p.c) continue;
-      const i64 left = (p.c - first) / 3;
-      g2l_finish<C>(p, pixel, branch, first, left < C::out_vec ? int(left) : C::out_vec, values);
-    }
-    if constexpr (Unit::kLanes > 1) sync_wave();
-  }
+  const Source pixels_of_branch(p.z + m0 * p.ldz + branch * p.c, p.ldz, pixels - m0, C::tile_m, C::tile_k, C::vec_a);
+  const Source weight(p.wp + n0 * p.ldp, p.ldp, p.c - n0, C::tile_n, C::tile_k, C::vec_b);
+  const auto wave = Product::multiply(pixels_of_branch, weight, int(p.c));
+  Product::template each_row<3 * C::out_vec>(wave, [&](int row, int column, const float(&sums)[3 * C::out_vec]) {
+    const i64 left = (p.c - n0 - column) / 3;  // c and tiles are multiples of 3, so groups are whole
+    if (m0 + row < pixels && left > 0)
+      g2l_finish<C>(p, m0 + row, branch, n0 + column, left < C::out_vec ? int(left) : C::out_vec, sums);
+  });
 }
 
 }  // namespace kgen
