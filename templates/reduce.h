@@ -3,7 +3,7 @@
 //   wave:   v0 v1 v2 v3 …   butterfly of shuffle_xor: every lane ends with the result of its group
 //   block:  wave results → LDS (one T a wave) → every work-item combines them in the order of the waves
 //
-// An operation is a callable T(T, T), commutative; all work-items of the block take part, those without data with the
+// An operation is a callable T(T lower, T upper); all work-items of the block take part, those without data with the
 // operation's neutral value. T is a float or a struct of 4-byte members. The result is in every work-item.
 #pragma once
 #include "prelude.h"
@@ -51,8 +51,39 @@ template <int kLanes, class T, class Op>
 KGEN_DEVICE T reduce_wave(T value, Op op) {
   static_assert((kLanes & (kLanes - 1)) == 0 && kLanes <= kWaveSize);
   KGEN_UNROLL
-  for (int mask = kLanes / 2; mask > 0; mask /= 2) value = op(value, shuffle_xor_words(value, mask));
+  for (int mask = kLanes / 2; mask > 0; mask /= 2) {
+    const T other = shuffle_xor_words(value, mask);
+    if constexpr (kSame<Op, Add>)
+      value = op(value, other);
+    else  // the same order in both lanes: a compiler that fuses a*b + c*d into one of two ways gives both the same bits
+      value = lane_id() & mask ? op(other, value) : op(value, other);
+  }
   return value;
+}
+
+// Sums v[0 .. kCount-1] (a power of two) over the lanes that differ in the bits kMask … kLow of their number. Each step
+// gives half of the values away, so the sums end up spread over the lanes: this lane's are v[0 …], from index `first`
+// on (0 at the start). Where there are fewer values than lanes, `writer` (true at the start) is left true in one lane of
+// each value.
+template <int kCount, int kMask, int kLow>
+KGEN_DEVICE void reduce_lanes(float* v, int lane, int& first, bool& writer) {
+  if constexpr (kMask >= kLow) {
+    const bool upper = (lane & kMask) != 0;
+    if constexpr (kCount > 1) {
+      constexpr int kHalf = kCount / 2;
+      KGEN_UNROLL
+      for (int i = 0; i < kHalf; ++i) {
+        const float low = v[i], high = v[i + kHalf];
+        v[i] = (upper ? high : low) + shuffle_xor(upper ? low : high, kMask);
+      }
+      if (upper) first += kHalf;
+      reduce_lanes<kHalf, kMask / 2, kLow>(v, lane, first, writer);
+    } else {
+      v[0] += shuffle_xor(v[0], kMask);
+      if (upper) writer = false;
+      reduce_lanes<1, kMask / 2, kLow>(v, lane, first, writer);
+    }
+  }
 }
 
 // Bytes of LDS that reduce_block() wants for a block of kBlock work-items.
