@@ -21,6 +21,24 @@
 
 namespace kgen {
 
+// The sums of the tile at row m0, column n0 through the epilogue, or to `partial` where K is split.
+template <class C, class Product, class P>
+KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const typename Product::Wave& wave) {
+  constexpr int kColumns = Product::kColumns;
+  Product::template each_row<kColumns>(wave, [&](int row, int column, const float (&values)[kColumns]) {
+    const i64 to_row = m0 + row, to_column = n0 + column;
+    if (to_row >= p.m || to_column >= p.n) return;
+    if constexpr (C::split_k > 1) {
+      const i64 left = p.n - to_column;
+      epilogue_detail::store_columns<kColumns>(
+          p.partial + ((block_y() * p.batch + batch) * p.m + to_row) * p.n + to_column,
+          left < kColumns ? int(left) : kColumns, values);
+    } else {
+      epilogue<C, kColumns>(p, batch, to_row, to_column, values);
+    }
+  });
+}
+
 template <class C, class P>
 KGEN_DEVICE void gemm_tile(const P& p) {
   using T = typename C::dtype;
@@ -40,19 +58,7 @@ KGEN_DEVICE void gemm_tile(const P& p) {
   const SourceB source_b(b, p.ldb, p.n - n0, C::tile_n, C::tile_k, C::vec_b);
   const auto wave = Product::multiply(source_a, source_b, k);
 
-  constexpr int kColumns = Product::kColumns;
-  Product::template each_row<kColumns>(wave, [&](int row, int column, const float (&values)[kColumns]) {
-    const i64 to_row = m0 + row, to_column = n0 + column;
-    if (to_row >= p.m || to_column >= p.n) return;
-    if constexpr (C::split_k > 1) {
-      const i64 left = p.n - to_column;
-      epilogue_detail::store_columns<kColumns>(
-          p.partial + ((block_y() * p.batch + batch) * p.m + to_row) * p.n + to_column,
-          left < kColumns ? int(left) : kColumns, values);
-    } else {
-      epilogue<C, kColumns>(p, batch, to_row, to_column, values);
-    }
-  });
+  store_product<C, Product>(p, batch, m0, n0, wave);
 }
 
 }  // namespace kgen

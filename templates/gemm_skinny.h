@@ -240,6 +240,40 @@ KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[
   if (wave_k == 0) stream.add_tail(count, sum);
 }
 
+// The end of a kernel whose lanes hold sums [column][row of A]: those of the lanes that share a column are added by
+// shuffles, those of the waves through LDS in order; then the epilogue, or a part's sums to `partial`. `local`: this
+// lane's first column of the block's kColumns; lanes_n lanes lie side by side.
+template <class C, int kLanesN, int kLaneColumns, int kColumns, int kThreads, class P>
+KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_column,
+                        float (&sum)[kLaneColumns * C::rows_m]) {
+  constexpr int kValues = kLaneColumns * C::rows_m;
+  // LDS: sums [wave_k][row of A][column of the block]
+  float* sums = lds<float>(0);
+  int first = 0;
+  bool writer = true;
+  reduce_lanes<kValues, kWaveSize / 2, kLanesN>(sum, lane_id(), first, writer);
+  constexpr int kLanes = kWaveSize / kLanesN, kLeft = kValues > kLanes ? kValues / kLanes : 1;
+  if (writer) {
+    KGEN_UNROLL
+    for (int i = 0; i < kLeft; ++i) {
+      const int value = first + i, column = local + value / C::rows_m, row = value % C::rows_m;
+      sums[(wave_k * C::rows_m + row) * kColumns + column] = sum[i];
+    }
+  }
+  sync_lds();
+  for (int i = thread_x(); i < C::rows_m * kColumns; i += kThreads) {
+    const int row = i / kColumns;
+    const i64 column = block_column + i % kColumns;
+    if (row >= p.m || column >= p.n) continue;
+    float total = 0;
+    for (int w = 0; w < C::waves_k; ++w) total += sums[w * C::rows_m * kColumns + i];
+    if constexpr (C::split_k > 1)
+      p.partial[((block_y() * p.batch + batch) * p.m + row) * p.n + column] = total;
+    else
+      epilogue<C>(p, batch, row, column, total);
+  }
+}
+
 }  // namespace skinny
 
 template <class C, class P>
@@ -264,32 +298,7 @@ KGEN_DEVICE void gemm_skinny(const P& p) {
     skinny::StreamKn<C, T> stream(p, batch, k_begin, block_column + local, count);
     skinny::accumulate<C>(stream, wave_k, count, sum);
   }
-
-  // LDS: sums [wave_k][row of A][column of the block]
-  float* sums = lds<float>(0);
-  int first = 0;
-  bool writer = true;
-  skinny::reduce_lanes<S::kValues, kWaveSize / 2, S::kLanesN>(sum, lane, first, writer);
-  constexpr int kLanes = kWaveSize / S::kLanesN, kLeft = S::kValues > kLanes ? S::kValues / kLanes : 1;
-  if (writer) {
-    KGEN_UNROLL
-    for (int i = 0; i < kLeft; ++i) {
-      const int value = first + i, column = local + value / C::rows_m, row = value % C::rows_m;
-      sums[(wave_k * C::rows_m + row) * S::kColumns + column] = sum[i];
-    }
-  }
-  sync_lds();
-  for (int i = thread_x(); i < C::rows_m * S::kColumns; i += S::kThreads) {
-    const int row = i / S::kColumns;
-    const i64 column = block_column + i % S::kColumns;
-    if (row >= p.m || column >= p.n) continue;
-    float total = 0;
-    for (int w = 0; w < C::waves_k; ++w) total += sums[w * C::rows_m * S::kColumns + i];
-    if constexpr (C::split_k > 1)
-      p.partial[((block_y() * p.batch + batch) * p.m + row) * p.n + column] = total;
-    else
-      epilogue<C>(p, batch, row, column, total);
-  }
+  skinny::finish<C, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(p, batch, wave_k, local, block_column, sum);
 }
 
 }  // namespace kgen

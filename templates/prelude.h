@@ -141,6 +141,14 @@ KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
       u16, __builtin_fmaf16(__builtin_bit_cast(_Float16, a.bits), __builtin_bit_cast(_Float16, b.bits),
                             __builtin_bit_cast(_Float16, c.bits)))};
 }
+// Two f16 in a word.
+using HalfPair = _Float16 __attribute__((vector_size(4)));
+KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
+  return __builtin_bit_cast(u32, __builtin_bit_cast(HalfPair, a) + __builtin_bit_cast(HalfPair, b));
+}
+KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
+  return __builtin_bit_cast(u32, __builtin_bit_cast(HalfPair, a) * __builtin_bit_cast(HalfPair, b));
+}
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
 KGEN_DEVICE float exp2_raw(float x) {
@@ -232,6 +240,17 @@ KGEN_DEVICE u16 f16_bits(float x) {
 KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   f16 result;
   asm("fma.rn.f16 %0, %1, %2, %3;" : "=h"(result.bits) : "h"(a.bits), "h"(b.bits), "h"(c.bits));
+  return result;
+}
+// Two f16 in a word.
+KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
+  u32 result;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
+  u32 result;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
   return result;
 }
 KGEN_DEVICE float exp2_raw(float x) {

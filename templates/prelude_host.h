@@ -88,6 +88,15 @@ KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a,
 KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   return f16{__builtin_bit_cast(u16, _Float16(double(to_float(a)) * double(to_float(b)) + double(to_float(c))))};
 }
+// Two f16 in a word.
+KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
+  return u32(f16_bits(to_float(f16{u16(a)}) + to_float(f16{u16(b)}))) |
+         u32(f16_bits(to_float(f16{u16(a >> 16)}) + to_float(f16{u16(b >> 16)}))) << 16;
+}
+KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
+  return u32(f16_bits(to_float(f16{u16(a)}) * to_float(f16{u16(b)}))) |
+         u32(f16_bits(to_float(f16{u16(a >> 16)}) * to_float(f16{u16(b >> 16)}))) << 16;
+}
 KGEN_DEVICE float exp2_raw(float x) { return __builtin_exp2f(x); }
 KGEN_DEVICE float sqrt_f(float x) { return __builtin_sqrtf(x); }
 KGEN_DEVICE double sqrt_d(double x) { return __builtin_sqrt(x); }
