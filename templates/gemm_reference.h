@@ -139,6 +139,13 @@ KGEN_DEVICE void project_vector_d(const P& p, u64 seed, i64 i, double& out) {
   out = sum;
 }
 
+// C where beta is 0 must not be read: it holds NaN then.
+template <class C, class P>
+KGEN_DEVICE double init_c(const P& p, u64 seed, i64 element) {
+  if (p.beta == 0.0f) return bit_cast<double>(0x7ff8000000000000ull);
+  return random_value(seed, u64(element), int(Distribution::normal), 0, 1);
+}
+
 // `bound` is what right accumulation may add to the projection's error; the output's rounding is added by
 // check_projection. Errors of one row's elements are independent, so their sum with random signs grows like the root of
 // the sum of squares.
