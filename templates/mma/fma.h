@@ -67,6 +67,13 @@ struct Mma<kArch, In, Acc, 8, kTileK> {
     }
   }
 
+  static constexpr int kRowsC = 1, kRowElementsC = kChunksB, kRunC = 1, kRowLanes = kLaneColumns - 1;
+  static constexpr bool kSumsToA = false;
+  static KGEN_DEVICE int c_row(int lane, int) { return lane / kLaneColumns; }
+  static KGEN_DEVICE int c_column(int lane, int e) { return lane % kLaneColumns + e * kLaneColumns; }
+  static KGEN_DEVICE float get_c(const C& c, int, int e) { return to_float(c.v[e]); }
+  static KGEN_DEVICE void set_c(C& c, int, int e, float value) { c.v[e] = value; }
+
   static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int lane) {
     float* at = rows + lane / kLaneColumns * pitch + lane % kLaneColumns;
     KGEN_UNROLL
@@ -127,6 +134,13 @@ struct Mma<Arch::host, In, Acc, kM_, kTileK> {
                 fma_f16(from_float<f16>(a.rows[i * kTileK + k]), from_float<f16>(b.rows[k * b.pitch + j]), c.v[i][j]);
     }
   }
+
+  static constexpr int kRowsC = kM, kRowElementsC = kN, kRunC = kN, kRowLanes = 0;
+  static constexpr bool kSumsToA = false;
+  static KGEN_DEVICE int c_row(int, int r) { return r; }
+  static KGEN_DEVICE int c_column(int, int e) { return e; }
+  static KGEN_DEVICE float get_c(const C& c, int r, int e) { return to_float(c.v[r][e]); }
+  static KGEN_DEVICE void set_c(C& c, int r, int e, float value) { c.v[r][e] = value; }
 
   static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int) {
     for (int i = 0; i < kM; ++i)

@@ -98,6 +98,13 @@ struct Mma<kArch, In, float, kM_, kTileK> {
     }
   }
 
+  static constexpr int kRowsC = 1, kRowElementsC = kM * kN / kLanes, kRunC = 4, kRowLanes = kLanes - kM;
+  static constexpr bool kSumsToA = false;
+  static KGEN_DEVICE int c_row(int lane, int) { return lane % kM; }
+  static KGEN_DEVICE int c_column(int lane, int e) { return lane / kM * 4 + e / 4 * 8 + e % 4; }
+  static KGEN_DEVICE float get_c(const C& c, int, int e) { return c[e]; }
+  static KGEN_DEVICE void set_c(C& c, int, int e, float value) { c[e] = value; }
+
   static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int lane) {
     float* at = rows + lane % kM * pitch + lane / kM * 4;
     const auto sums = bit_cast<Vec<Vec<float, 4>, kM * kN / kLanes / 4>>(c);

@@ -17,6 +17,14 @@
 //   multiply(c, a, b)
 //   store(c, rows, pitch, lane)   writes this lane's part of D as float [kM][pitch] into LDS
 //
+// Where the sums lie, for kernels that work on them in registers (attention); fp32 sums alone:
+//   kRowsC, kRowElementsC         rows of D that a lane has a part of, and elements of each
+//   kRunC                         elements e .. e+kRunC-1 (e a multiple) are consecutive columns
+//   kRowLanes                     lanes that share a row differ in these bits of their number, and in no others
+//   c_row(lane, r), c_column(lane, e)
+//   get_c(c, r, e), set_c(c, r, e, value)
+//   kSumsToA, to_a(c)             mma_sync: the sums, rounded to In, are the fragment A of a product over their columns
+//
 // The order of K within a fragment is free as long as A and B agree, which most units below make use of to read 16
 // consecutive bytes a lane.
 #pragma once

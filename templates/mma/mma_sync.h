@@ -64,6 +64,21 @@ struct MmaSyncInstructions {
 #undef KGEN_MMA_F16
 };
 
+// Two values, rounded, the first in the low half.
+template <class In>
+KGEN_DEVICE u32 pair_bits(float low, float high) {
+#if defined(KGEN_CUDA_ARCH) && KGEN_CUDA_ARCH >= 800
+  u32 result;
+  if constexpr (kSame<In, bf16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+#else
+  return u32(from_float<In>(low).bits) | u32(from_float<In>(high).bits) << 16;
+#endif
+}
+
 template <class Instructions, class In, class Acc>
 struct MmaSync {
   static constexpr int kM = 16, kN = 16, kK = 16, kLanes = 32;
@@ -102,6 +117,22 @@ struct MmaSync {
   static KGEN_DEVICE void multiply(C& c, const A& a, const B& b) {
     Instructions::template multiply<In>(c.r[0], a.r, b.r[0], b.r[1]);
     Instructions::template multiply<In>(c.r[1], a.r, b.r[2], b.r[3]);
+  }
+
+  static constexpr int kRowsC = 2, kRowElementsC = 4, kRunC = 2, kRowLanes = 3;
+  static constexpr bool kSumsToA = !kHalfSums;
+  static KGEN_DEVICE int c_row(int lane, int r) { return lane / 4 + 8 * r; }
+  static KGEN_DEVICE int c_column(int lane, int e) { return e / 2 * 8 + lane % 4 * 2 + e % 2; }
+  static KGEN_DEVICE float get_c(const C& c, int r, int e) { return bit_cast<float>(c.r[e / 2][2 * r + e % 2]); }
+  static KGEN_DEVICE void set_c(C& c, int r, int e, float value) {
+    c.r[e / 2][2 * r + e % 2] = bit_cast<u32>(value);
+  }
+  // A lane holds the same places of a 16x16 block of sums and of a fragment A.
+  static KGEN_DEVICE A to_a(const C& c) {
+    A a;
+    KGEN_UNROLL
+    for (int i = 0; i < 4; ++i) a.r[i] = pair_bits<In>(get_c(c, i % 2, i / 2 * 2), get_c(c, i % 2, i / 2 * 2 + 1));
+    return a;
   }
 
   static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int lane) {

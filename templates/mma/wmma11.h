@@ -45,6 +45,13 @@ struct Mma<kArch, In, float, 16, kTileK> {
     }
   }
 
+  static constexpr int kRowsC = 1, kRowElementsC = 8, kRunC = 1, kRowLanes = 16;
+  static constexpr bool kSumsToA = false;
+  static KGEN_DEVICE int c_row(int lane, int) { return lane % 16; }
+  static KGEN_DEVICE int c_column(int lane, int e) { return 2 * e + lane / 16; }
+  static KGEN_DEVICE float get_c(const C& c, int, int e) { return c[e]; }
+  static KGEN_DEVICE void set_c(C& c, int, int e, float value) { c[e] = value; }
+
   static KGEN_DEVICE void store(const C& c, float* rows, int pitch, int lane) {
     float* at = rows + lane % 16 * pitch + lane / 16;
     KGEN_UNROLL

@@ -1,0 +1,488 @@
+// Attention of some rows of Q that read the same keys: o = softmax(scale * Q.K^T + mask).V, online over tiles of keys,
+// on matrix cores and the plain ALU alike. attention.h's kernel is the prefill; decode_attention.h's gives the heads
+// of a group as rows.
+//
+//   block: tile_q = waves * wave_q rows of Q; a wave does whole rows, so that nothing but K and V is shared
+//
+//     Q  [tile_q][d]   LDS, once ─────────────┐            for each tile of keys:
+//     K  [tile_kv][d]  LDS, `stages` tiles ───┴▶ S = Q.K^T   registers: wave_q x tile_kv
+//                                                 │          x = scale*log2(e)*S, masked to -inf
+//     row statistics   registers  ◀──────────────┤          max' = max(max, row of x); sum, O *= 2^(max - max')
+//                                                 ▼          P = 2^(x - max'), sum += row of P
+//     V  [tile_kv][dv] LDS, `stages` tiles ───▶ O += P.V     P rounded to the dtype, O in registers: wave_q x dv
+//
+//   P becomes the fragment A of the second product in registers (mma_sync) or through the wave's own slab of LDS.
+//   split > 1: a part of the keys a block; unnormalised O, max and sum go to a workspace, attention_merge adds them up.
+//
+// Tiles of keys: those that no row of the block sees are skipped, a wave skips those that none of its rows sees. Keys
+// beyond the end are read as the last key (their scores are replaced), values beyond it as 0, so nothing from there
+// reaches a product. Within a tile a key that only some rows see has the factor 0 in the others: an infinite or NaN
+// element of V in such a key makes these rows NaN.
+//
+// Pipelines as in tile.h: a ring of asynchronous copies, or the next tile in registers under the products of this one.
+//
+// Legal (checked by the rules of the YAML): vec_k divides d and all strides of Q and K, vec_v those of V and dv, and
+// pointers are as aligned; tile*stride < 2^31; d_pad, dv_pad, tile_kv whole fragments.
+#pragma once
+#include "columns.h"
+#include "mma/mma.h"
+#include "reduce.h"
+#include "tile.h"
+
+namespace kgen {
+
+// Rows in LDS, of any length: an odd number of 16-byte chunks, so that 8 consecutive rows have a chunk in 8 different
+// groups of banks. The host has no banks, and its unit wants rows without gaps.
+template <class T, int kRow, bool kPad>
+struct PaddedLayout {
+  static constexpr int kBytes = kRow * int(sizeof(T));
+  static constexpr int kRowBytes = kPad ? (kBytes + 31) / 32 * 32 + 16 : kBytes;
+  static KGEN_DEVICE int offset(int row, int column) { return row * kRowBytes + column * int(sizeof(T)); }
+};
+
+// Everything about a block that is known at compile time.
+template <class C>
+struct AttentionShape {
+  using T = typename C::dtype;
+  using UnitS = Mma<C::arch, T, float, C::mma_m, C::fragment_d>;   // Q.K^T
+  using UnitO = Mma<C::arch, T, float, C::mma_m, C::fragment_kv>;  // P.V
+  using Lds = typename UnitS::Lds;
+  static constexpr int kM = UnitS::kM, kN = UnitS::kN, kLanes = UnitS::kLanes;
+  static constexpr int kThreads = C::waves * kLanes;
+  static constexpr int kRm = C::wave_q / kM, kKeyBlocks = C::tile_kv / kN, kValueBlocks = C::dv_pad / kN;
+  static constexpr int kStepsD = C::d_pad / UnitS::kK, kStepsKv = C::tile_kv / UnitO::kK;
+  static constexpr int kRowsC = UnitS::kRowsC, kElementsC = UnitS::kRowElementsC;
+  static_assert(C::wave_q % kM == 0 && C::tile_kv % kN == 0 && C::dv_pad % kN == 0, "a wave's part is whole blocks");
+  static_assert(C::d_pad % UnitS::kK == 0 && C::tile_kv % UnitO::kK == 0, "products are whole fragments");
+
+  static constexpr bool kKeysInN = UnitS::kBInN;                       // K lies [d][key] in LDS
+  static constexpr bool kValuesInN = UnitO::kBInN || UnitO::kReadsN;   // V lies [key][dv] in LDS, else [dv][key]
+  static constexpr bool kPad = UnitS::kSwizzle;
+  using RowsD = PaddedLayout<Lds, C::d_pad, kPad>;
+  using RowsDv = PaddedLayout<Lds, C::dv_pad, kPad>;
+  using RowsKv = PaddedLayout<Lds, C::tile_kv, kPad>;
+  using LayoutK = typename ChooseType<kKeysInN, RowsKv, RowsD>::Type;
+  using LayoutV = typename ChooseType<kValuesInN, RowsDv, RowsKv>::Type;
+
+  static constexpr int kQueryBytes = C::tile_q * RowsD::kRowBytes;
+  static constexpr int kKeyBytes = (kKeysInN ? C::d_pad : C::tile_kv) * LayoutK::kRowBytes;
+  static constexpr int kValueBytes = (kValuesInN ? C::tile_kv : C::dv_pad) * LayoutV::kRowBytes;
+  static constexpr int kStageBytes = kKeyBytes + kValueBytes;
+  static constexpr int kSlabBytes = UnitO::kSumsToA ? 0 : C::wave_q * RowsKv::kRowBytes;  // P of a wave
+  // LDS: Q, P of each wave, stages; at the end the rows of O of each wave.
+  static constexpr int kSlabs = kQueryBytes, kStages = kSlabs + C::waves * kSlabBytes;
+  static constexpr int kPitch = C::dv_pad + 4;
+  static constexpr int kOutBytes = kM * kPitch * int(sizeof(float));
+  static_assert(kStages + C::stages * kStageBytes <= C::block_lds && C::waves * kOutBytes <= C::block_lds);
+
+  using SourceK = MatrixSource<T, true>;
+  using SourceV = MatrixSource<T, false>;
+  using LoadQ = TileLoader<SourceK, Lds, RowsD, C::tile_q, C::d_pad, C::vec_k, kThreads, false>;
+  using LoadK = TileLoader<SourceK, Lds, LayoutK, C::tile_kv, C::d_pad, C::vec_k, kThreads, kKeysInN>;
+  using LoadV = TileLoader<SourceV, Lds, LayoutV, C::tile_kv, C::dv_pad, C::vec_v, kThreads, !kValuesInN>;
+};
+
+// What a block works on. Pointers stand at its first row of Q and O, and at the first key of its head.
+template <class T>
+struct AttentionTask {
+  const T *q, *k, *v;
+  T* o;
+  i64 ldq, ldk, ldv, ldo;
+  int rows;                  // valid rows of Q
+  int keys;                  // that any of them sees
+  int first_keys;            // that row 0 sees; with a causal mask row r sees r more, else all see the same
+  float scale;
+  i64 first_row, all_rows;   // of O over all heads, for the workspace
+  int part;                  // of `split`
+  float *partial, *stats;
+};
+
+// Byte offset of piece e of the fragment B for columns `block` and K step `step`.
+template <class Unit, class LdsLayout, bool kNMajor, int kElementBytes>
+struct PlacesB {
+  int base[Unit::kChunksB];
+  KGEN_DEVICE explicit PlacesB(int lane) {
+    KGEN_UNROLL
+    for (int e = 0; e < Unit::kChunksB; ++e) {
+      const int n = Unit::template b_column<kNMajor>(lane, e), k = Unit::template b_k<kNMajor>(lane, e);
+      base[e] = kNMajor ? LdsLayout::offset(k, n) : LdsLayout::offset(n, k);
+    }
+  }
+  KGEN_DEVICE int at(int block, int step, int e) const {
+    return base[e] + (kNMajor ? LdsLayout::offset(step * Unit::kK, block * Unit::kN)
+                              : LdsLayout::offset(block * Unit::kN, step * Unit::kK));
+  }
+};
+
+// The rows of one wave.
+template <class C>
+struct AttentionWave {
+  using S = AttentionShape<C>;
+  using T = typename S::T;
+  using Lds = typename S::Lds;
+  using UnitS = typename S::UnitS;
+  using UnitO = typename S::UnitO;
+  static constexpr int kElement = int(sizeof(Lds));
+
+  typename UnitO::C out[S::kRm][S::kValueBlocks];
+  float max[S::kRm][S::kRowsC], sum[S::kRm][S::kRowsC];  // sum: this lane's part of the row's
+  typename UnitS::A query[C::q_registers ? S::kStepsD : 1][S::kRm];
+  PlacesB<UnitS, typename S::LayoutK, S::kKeysInN, kElement> places_k;
+  PlacesB<UnitO, typename S::LayoutV, S::kValuesInN, kElement> places_v;
+  int first, lane, slab;  // first row of the wave within the block; its P in LDS
+  float scale;            // to powers of 2
+
+  KGEN_DEVICE AttentionWave(int wave, int lane_index, float scale_e)
+      : out{},
+        places_k(lane_index),
+        places_v(lane_index),
+        first(wave * C::wave_q),
+        lane(lane_index),
+        slab(S::kSlabs + wave * S::kSlabBytes),
+        scale(scale_e * 1.44269504f) {
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRowsC; ++r) {
+        max[i][r] = negative_infinity();
+        sum[i][r] = 0.0f;
+      }
+    }
+  }
+
+  template <class Unit, class LdsLayout>
+  KGEN_DEVICE void load_a(typename Unit::A (&a)[S::kRm], int start, int step) const {
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int e = 0; e < Unit::kChunksA; ++e)
+        Unit::load_a(a[i], e, start + LdsLayout::offset(i * Unit::kM + Unit::a_row(lane, e),
+                                                        step * Unit::kK + Unit::a_k(lane, e)));
+    }
+  }
+  KGEN_DEVICE void load_query(typename UnitS::A (&a)[S::kRm], int step) const {
+    load_a<UnitS, typename S::RowsD>(a, S::RowsD::offset(first, 0), step);
+  }
+  KGEN_DEVICE void keep_query() {
+    if constexpr (C::q_registers != 0) {
+      KGEN_UNROLL
+      for (int step = 0; step < S::kStepsD; ++step) load_query(query[step], step);
+    }
+  }
+
+  // S = Q.K^T with the tile at LDS byte `stage`.
+  KGEN_DEVICE void scores(typename UnitS::C (&s)[S::kRm][S::kKeyBlocks], int stage) {
+    KGEN_UNROLL
+    for (int step = 0; step < S::kStepsD; ++step) {
+      typename UnitS::A fresh[S::kRm];
+      if constexpr (C::q_registers == 0) load_query(fresh, step);
+      KGEN_UNROLL
+      for (int j = 0; j < S::kKeyBlocks; ++j) {
+        typename UnitS::B b;
+        KGEN_UNROLL
+        for (int e = 0; e < UnitS::kChunksB; ++e)
+          UnitS::template load_b<S::kKeysInN, S::LayoutK::kRowBytes>(b, e, stage + places_k.at(j, step, e));
+        KGEN_UNROLL
+        for (int i = 0; i < S::kRm; ++i) {
+          if constexpr (C::q_registers != 0)
+            UnitS::multiply(s[i][j], query[step][i], b);
+          else
+            UnitS::multiply(s[i][j], fresh[i], b);
+        }
+      }
+    }
+  }
+
+  // From scores to P; the statistics and O follow the new maxima. Row r of the block sees keys below
+  // first_keys + r * C::causal of this tile.
+  template <bool kMasked>
+  KGEN_DEVICE void softmax(typename UnitS::C (&s)[S::kRm][S::kKeyBlocks], int first_keys) {
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRowsC; ++r) {
+        const int seen = first_keys + (C::causal ? first + i * S::kM + UnitS::c_row(lane, r) : 0);
+        float top = max[i][r];
+        KGEN_UNROLL
+        for (int j = 0; j < S::kKeyBlocks; ++j) {
+          KGEN_UNROLL
+          for (int e = 0; e < S::kElementsC; ++e) {
+            float x = UnitS::get_c(s[i][j], r, e) * scale;
+            if (kMasked && j * S::kN + UnitS::c_column(lane, e) >= seen) x = negative_infinity();
+            UnitS::set_c(s[i][j], r, e, x);
+            top = Maximum()(top, x);
+          }
+        }
+        KGEN_UNROLL
+        for (int mask = 1; mask < S::kLanes; mask *= 2)
+          if (UnitS::kRowLanes & mask) top = Maximum()(top, shuffle_xor(top, mask));
+        const float shift = softmax_shift(top), rescale = exp2_raw(max[i][r] - shift);
+        max[i][r] = top;
+        float added = 0.0f;
+        KGEN_UNROLL
+        for (int j = 0; j < S::kKeyBlocks; ++j) {
+          KGEN_UNROLL
+          for (int e = 0; e < S::kElementsC; ++e) {
+            const float weight = exp2_raw(UnitS::get_c(s[i][j], r, e) - shift);
+            UnitS::set_c(s[i][j], r, e, weight);
+            added += weight;
+          }
+        }
+        sum[i][r] = fma_f(sum[i][r], rescale, added);
+        KGEN_UNROLL
+        for (int j = 0; j < S::kValueBlocks; ++j) {
+          KGEN_UNROLL
+          for (int e = 0; e < S::kElementsC; ++e)
+            UnitO::set_c(out[i][j], r, e, UnitO::get_c(out[i][j], r, e) * rescale);
+        }
+      }
+    }
+  }
+
+  // P to the wave's slab.
+  KGEN_DEVICE void store_weights(const typename UnitS::C (&s)[S::kRm][S::kKeyBlocks]) const {
+    constexpr int kRun = UnitS::kRunC;
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRowsC; ++r) {
+        KGEN_UNROLL
+        for (int j = 0; j < S::kKeyBlocks; ++j) {
+          KGEN_UNROLL
+          for (int e = 0; e < S::kElementsC; e += kRun) {
+            Vec<Lds, kRun> run;
+            KGEN_UNROLL
+            for (int n = 0; n < kRun; ++n) run[n] = from_float<Lds>(UnitS::get_c(s[i][j], r, e + n));
+            store_vec<Lds, kRun>(lds<Lds>(slab + S::RowsKv::offset(i * S::kM + UnitS::c_row(lane, r),
+                                                                   j * S::kN + UnitS::c_column(lane, e))),
+                                 run);
+          }
+        }
+      }
+    }
+  }
+
+  // O += P.V
+  KGEN_DEVICE void add_values(const typename UnitS::C (&s)[S::kRm][S::kKeyBlocks], int stage) {
+    if constexpr (!UnitO::kSumsToA) {
+      store_weights(s);
+      if constexpr (S::kLanes > 1) sync_wave();
+    }
+    KGEN_UNROLL
+    for (int step = 0; step < S::kStepsKv; ++step) {
+      typename UnitO::A a[S::kRm];
+      if constexpr (UnitO::kSumsToA) {
+        KGEN_UNROLL
+        for (int i = 0; i < S::kRm; ++i) a[i] = UnitO::to_a(s[i][step]);
+      } else {
+        load_a<UnitO, typename S::RowsKv>(a, slab, step);
+      }
+      KGEN_UNROLL
+      for (int j = 0; j < S::kValueBlocks; ++j) {
+        typename UnitO::B b;
+        KGEN_UNROLL
+        for (int e = 0; e < UnitO::kChunksB; ++e)
+          UnitO::template load_b<S::kValuesInN, S::LayoutV::kRowBytes>(b, e,
+                                                                       stage + S::kKeyBytes + places_v.at(j, step, e));
+        KGEN_UNROLL
+        for (int i = 0; i < S::kRm; ++i) UnitO::multiply(out[i][j], a[i], b);
+      }
+    }
+    if constexpr (!UnitO::kSumsToA && S::kLanes > 1) sync_wave();  // the slab is free again
+  }
+
+  // One tile of keys, of which row r of the block sees those below first_keys + r * C::causal.
+  KGEN_DEVICE void tile(int stage, int first_keys) {
+    if (C::causal && first_keys + first + C::wave_q - 1 <= 0) return;  // no row of the wave sees one
+    typename UnitS::C s[S::kRm][S::kKeyBlocks] = {};
+    scores(s, stage);
+    if (first_keys + (C::causal ? first : 0) < C::tile_kv)
+      softmax<true>(s, first_keys);
+    else
+      softmax<false>(s, first_keys);
+    add_values(s, stage);
+  }
+
+  // Rows of O, or of the workspace. The stages are free: kOutBytes of LDS for each wave.
+  KGEN_DEVICE void store(const AttentionTask<T>& task) {
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRowsC; ++r) {
+        float total = sum[i][r];
+        KGEN_UNROLL
+        for (int mask = 1; mask < S::kLanes; mask *= 2)
+          if (UnitS::kRowLanes & mask) total += shuffle_xor(total, mask);
+        if constexpr (C::split > 1) {
+          const int row = first + i * S::kM + UnitS::c_row(lane, r);
+          if ((lane & UnitS::kRowLanes) == 0 && row < task.rows) {
+            float* to = task.stats + 2 * (task.part * task.all_rows + task.first_row + row);
+            to[0] = max[i][r];
+            to[1] = total;
+          }
+        } else {
+          const float inverse = total == 0.0f ? 0.0f : 1.0f / total;  // a row that sees no key is 0
+          KGEN_UNROLL
+          for (int j = 0; j < S::kValueBlocks; ++j) {
+            KGEN_UNROLL
+            for (int e = 0; e < S::kElementsC; ++e)
+              UnitO::set_c(out[i][j], r, e, UnitO::get_c(out[i][j], r, e) * inverse);
+          }
+        }
+      }
+    }
+    constexpr int kColumns = C::split > 1 ? 4 : 16 / int(sizeof(T));
+    constexpr int kPerRow = C::dv_pad / kColumns, kItems = S::kM * kPerRow;
+    float* rows = lds<float>(first / C::wave_q * S::kOutBytes);
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int j = 0; j < S::kValueBlocks; ++j) UnitO::store(out[i][j], rows + j * S::kN, S::kPitch, lane);
+      if constexpr (S::kLanes > 1) sync_wave();
+      KGEN_NO_UNROLL
+      for (int item = lane; item < kItems; item += S::kLanes) {
+        const int column = item % kPerRow * kColumns, row = first + i * S::kM + item / kPerRow;
+        const int left = C::dv - column, valid = left < kColumns ? left : kColumns;
+        if (row >= task.rows || valid <= 0) continue;
+        float values[kColumns];
+        load_columns<kColumns>(rows + item / kPerRow * S::kPitch + column, kColumns, values);
+        if constexpr (C::split > 1)
+          store_columns<kColumns>(task.partial + (task.part * task.all_rows + task.first_row + row) * C::dv + column,
+                                  valid, values);
+        else
+          store_columns<kColumns>(task.o + row * task.ldo + column, valid, values);
+      }
+      if constexpr (S::kLanes > 1) sync_wave();
+    }
+  }
+};
+
+template <class C>
+KGEN_DEVICE void attend(const AttentionTask<typename C::dtype>& task) {
+  using S = AttentionShape<C>;
+  constexpr bool kPaddedD = C::d_pad != C::d;
+  const int thread = thread_x();
+  AttentionWave<C> wave(uniform(thread / S::kLanes), thread % S::kLanes, task.scale);
+
+  // This part's tiles.
+  const int all = (task.keys + C::tile_kv - 1) / C::tile_kv, share = (all + C::split - 1) / C::split;
+  const int begin = task.part * share, end = min_int(begin + share, all);
+
+  const auto source_k = [&](int t) {
+    const i64 key = i64(t) * C::tile_kv;
+    return typename S::SourceK(task.k + key * task.ldk, task.ldk, task.keys - key, C::tile_kv, C::d_pad, C::vec_k);
+  };
+  const auto source_v = [&](int t) {
+    return typename S::SourceV(task.v + i64(t) * C::tile_kv * task.ldv, task.ldv, C::dv, C::dv_pad, C::tile_kv, C::vec_v);
+  };
+  const auto multiply = [&](int t, int stage) { wave.tile(stage, task.first_keys - t * C::tile_kv); };
+
+  if (begin < end) {
+    const typename S::LoadQ load_q(
+        typename S::SourceK(task.q, task.ldq, task.rows, C::tile_q, C::d_pad, C::vec_k), thread);
+    load_q.template copy<kPaddedD>(C::d, 0);
+    if constexpr (C::async_pipeline) {
+      using LoadK = AsyncTileLoader<typename S::SourceK, typename S::LayoutK, C::tile_kv, C::d_pad, C::vec_k,
+                                    S::kThreads, false>;
+      using LoadV = AsyncTileLoader<typename S::SourceV, typename S::LayoutV, C::tile_kv, C::dv_pad, C::vec_v,
+                                    S::kThreads, false>;
+      const u32 lds_start = lds_address(lds_base()) + u32(S::kStages);
+      int write_stage = 0, read_stage = 0;
+      const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
+      const auto issue = [&](int t) {
+        if (t < end) {
+          const u32 to = lds_start + u32(write_stage);
+          const int left = task.keys - t * C::tile_kv;
+          LoadK(source_k(t), thread).template issue<kPaddedD>(t, C::d, to);
+          const LoadV load_v(source_v(t), thread);
+          if (left >= C::tile_kv)
+            load_v.template issue<false>(t, left, to + S::kKeyBytes);
+          else
+            load_v.template issue<true>(t, left, to + S::kKeyBytes);
+        }
+        async_commit();  // empty groups keep the count of groups equal to that of tiles
+        write_stage = after(write_stage);
+      };
+      KGEN_UNROLL
+      for (int t = 0; t < C::stages - 1; ++t) issue(begin + t);
+      if constexpr (C::q_registers != 0) {
+        sync_block();
+        wave.keep_query();
+      }
+      KGEN_NO_UNROLL
+      for (int t = begin; t < end; ++t) {
+        async_wait<C::stages - 2>();
+        sync_block();  // tile t is there for every wave, and every wave is done with tile t-1
+        issue(t + C::stages - 1);
+        multiply(t, S::kStages + read_stage);
+        read_stage = after(read_stage);
+      }
+    } else if constexpr (C::arch == Arch::host) {
+      wave.keep_query();
+      for (int t = begin; t < end; ++t) {
+        const int left = task.keys - t * C::tile_kv;
+        typename S::LoadK(source_k(t), thread).template copy<kPaddedD>(C::d, S::kStages);
+        typename S::LoadV(source_v(t), thread).template copy<true>(left, S::kStages + S::kKeyBytes);
+        multiply(t, S::kStages);
+      }
+    } else {
+      typename S::LoadK::Registers keys;
+      typename S::LoadV::Registers values;
+      const auto load = [&](int t) {
+        const int left = task.keys - t * C::tile_kv;
+        typename S::LoadK(source_k(t), thread).template load<kPaddedD>(keys, C::d);
+        const typename S::LoadV load_v(source_v(t), thread);
+        if (left >= C::tile_kv)
+          load_v.template load<false>(values, left);
+        else
+          load_v.template load<true>(values, left);
+      };
+      load(begin);
+      if constexpr (C::q_registers != 0) {
+        sync_lds();
+        wave.keep_query();
+      }
+      KGEN_NO_UNROLL
+      for (int t = begin; t < end; ++t) {
+        typename S::LoadK(source_k(t), thread).store(keys, S::kStages);
+        typename S::LoadV(source_v(t), thread).store(values, S::kStages + S::kKeyBytes);
+        sync_lds();
+        if (t + 1 < end) load(t + 1);
+        multiply(t, S::kStages);
+        sync_lds();
+      }
+    }
+  }
+  if constexpr (S::kThreads > 1) sync_block();  // LDS becomes the waves' rows of O
+  wave.store(task);
+}
+
+// Adds the parts of a row in their order: o = sum_s w_s O_s / sum_s w_s sum_s with w_s = 2^(max_s - max).
+// A work-item makes 4 columns; `row_of(row)` is where a row of O starts.
+template <class C, class P, class RowOf>
+KGEN_DEVICE void merge_parts(const P& p, i64 rows, const RowOf& row_of) {
+  constexpr int kColumns = 4, kPerRow = (C::dv + kColumns - 1) / kColumns;
+  const i64 item = i64(block_x()) * block_size() + thread_x();
+  if (item >= rows * kPerRow) return;
+  const i64 row = item / kPerRow;
+  const int column = int(item % kPerRow) * kColumns, valid = min_int(C::dv - column, kColumns);
+  float max = negative_infinity();
+  for (int s = 0; s < C::split; ++s) max = Maximum()(max, p.stats[2 * (s * rows + row)]);
+  const float shift = softmax_shift(max);
+  float sum = 0.0f, total[kColumns] = {};
+  for (int s = 0; s < C::split; ++s) {
+    const i64 at = s * rows + row;
+    const float weight = exp2_raw(p.stats[2 * at] - shift);
+    sum = fma_f(weight, p.stats[2 * at + 1], sum);
+    float part[kColumns];
+    load_columns<kColumns>(p.partial + at * C::dv + column, valid, part);
+    KGEN_UNROLL
+    for (int c = 0; c < kColumns; ++c) total[c] = fma_f(weight, part[c], total[c]);
+  }
+  const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+  KGEN_UNROLL
+  for (int c = 0; c < kColumns; ++c) total[c] *= inverse;
+  store_columns<kColumns>(row_of(row) + column, valid, total);
+}
+
+}  // namespace kgen
