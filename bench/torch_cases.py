@@ -337,7 +337,7 @@ def rms(x, weight, eps=1e-6):
 def rmsnorm(dims, attributes):
     rows, cols, dtype = dims["rows"], dims["cols"], DTYPES[attributes["dtype"]]
     x, w = random(rows, cols, dtype=dtype), random(cols, dtype=dtype)
-    return Case({"x": x, "w": w, "y": empty(rows, cols, dtype=dtype)}, ["y"], lambda: [rms(x.float(), w.float())],
+    return Case({"x": x, "weight": w, "y": empty(rows, cols, dtype=dtype)}, ["y"], lambda: [rms(x.float(), w.float())],
                 {"torch_fused": lambda: F.rms_norm(x, (cols,), w, 1e-6)}, {"inductor": (rms, (x, w))})
 
 
@@ -354,7 +354,7 @@ def add_rmsnorm(dims, attributes):
         return [s, F.rms_norm(s, (cols,), w, 1e-6)]
 
     # kgen adds in place: its own copy, so that the vendor's operand stays.
-    return Case({"x": x, "residual": residual.clone(), "w": w, "y": empty(rows, cols, dtype=dtype)}, ["residual", "y"],
+    return Case({"x": x, "residual": residual.clone(), "weight": w, "y": empty(rows, cols, dtype=dtype)}, ["residual", "y"],
                 lambda: [t.float() for t in expression(x, residual, w)], {"torch_add_rms_norm": eager},
                 {"inductor": (expression, (x, residual, w))})
 
@@ -363,7 +363,7 @@ def layernorm(dims, attributes):
     rows, cols, dtype = dims["rows"], dims["cols"], DTYPES[attributes["dtype"]]
     x, w, b = random(rows, cols, dtype=dtype), random(cols, dtype=dtype), random(cols, dtype=dtype)
     norm = lambda x, w, b: F.layer_norm(x, (cols,), w, b, 1e-6)
-    return Case({"x": x, "w": w, "b": b, "y": empty(rows, cols, dtype=dtype)}, ["y"], lambda: [norm(*floats([x, w, b]))],
+    return Case({"x": x, "weight": w, "bias": b, "y": empty(rows, cols, dtype=dtype)}, ["y"], lambda: [norm(*floats([x, w, b]))],
                 {"torch_fused": lambda: norm(x, w, b)}, {"inductor": (norm, (x, w, b))})
 
 
@@ -433,7 +433,7 @@ def rope(dims, attributes):
 def embedding(dims, attributes):
     rows, cols, vocab, dtype = dims["rows"], dims["cols"], dims["vocab"], DTYPES[attributes["dtype"]]
     table = random(vocab, cols, dtype=dtype)
-    ids = torch.randint(0, vocab, (rows,), device="cuda", dtype=torch.int64 if attributes.get("id_dtype") == "int64" else torch.int32)
+    ids = torch.randint(0, vocab, (rows,), device="cuda", dtype=torch.int32 if attributes.get("id_dtype") == "int32" else torch.int64)
     return Case({"ids": ids, "table": table, "y": empty(rows, cols, dtype=dtype)}, ["y"], lambda: [F.embedding(ids, table)],
                 {"torch_fused": lambda: F.embedding(ids, table)})
 
