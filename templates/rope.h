@@ -1,0 +1,83 @@
+// Rotary embedding: pairs (a, b) of a head become (a cos - b sin, b cos + a sin) by the angle of the token's position.
+//
+//   one head (d elements):   neox  │ a0 a1 … │ b0 b1 … │ rest │      gptj  │ a0 b0 a1 b1 …    │ rest │
+//                                  rotary_dim/2 each     copied              rotary_dim
+//   A unit is vec pairs, or vec elements of the rest. A work-item takes one unit of heads_item heads of a token: the
+//   cosines and sines are read once for them, 2*heads_item loads of x are in flight. Consecutive work-items take
+//   consecutive units.
+//
+// y may be x: a work-item reads all it will write, before it writes. Legal: vec divides rotary_dim/2, d and the strides;
+// heads*d < 2^30.
+#pragma once
+#include "columns.h"
+#include "rope_types.h"
+
+namespace kgen {
+
+template <class C, class P>
+KGEN_DEVICE void rope(const P& p) {
+  using T = typename C::dtype;
+  using V = Packed<T, C::vec>;
+  using Table = Packed<typename C::table_dtype, C::vec>;
+  constexpr bool kNeox = C::style == style::neox;
+  const int half = int(p.rotary_dim) / 2, pair_units = half / C::vec;
+  const u32 units = u32(pair_units + int(p.d - p.rotary_dim) / C::vec);
+  const u32 groups = u32((p.heads + C::heads_item - 1) / C::heads_item), token_units = groups * units;
+
+  const i64 first = i64(block_x()) * C::threads;
+  const u32 at = u32(first % token_units) + u32(thread_x());
+  const i64 token = first / token_units + at / token_units;
+  if (token >= p.s) return;
+  const int unit = int(at % token_units % units);
+  const int head = int(at % token_units / units) * C::heads_item;
+  const T* x = p.x + token * p.ldx + head * p.head_stride_x;
+  T* y = p.y + token * p.ldy + head * p.head_stride_y;
+  const int heads = int(p.heads) - head;  // of them, this work-item takes the first heads_item
+
+  if (unit >= pair_units) {
+    const int column = 2 * half + (unit - pair_units) * C::vec;
+    V rest[C::heads_item];
+    KGEN_UNROLL
+    for (int h = 0; h < C::heads_item; ++h) rest[h] = V::load(x + (h < heads ? h : 0) * p.head_stride_x + column);
+    KGEN_UNROLL
+    for (int h = 0; h < C::heads_item; ++h)
+      if (h < heads) rest[h].store(y + h * p.head_stride_y + column);
+    return;
+  }
+
+  const int pair = unit * C::vec;
+  const int low = kNeox ? pair : 2 * pair, high = kNeox ? half + pair : 2 * pair + C::vec;  // the two vectors
+  const i64 position = i64(p.positions[token]);
+  V first_half[C::heads_item], second_half[C::heads_item];
+  KGEN_UNROLL
+  for (int h = 0; h < C::heads_item; ++h) {
+    const T* from = x + (h < heads ? h : 0) * p.head_stride_x;
+    first_half[h] = V::load(from + low);
+    second_half[h] = V::load(from + high);
+  }
+  const Table cosine = Table::load(p.cos + position * half + pair), sine = Table::load(p.sin + position * half + pair);
+  KGEN_UNROLL
+  for (int h = 0; h < C::heads_item; ++h) {
+    if (h >= heads) continue;
+    float in[2 * C::vec], out[2 * C::vec];
+    KGEN_UNROLL
+    for (int e = 0; e < C::vec; ++e) in[e] = first_half[h][e], in[C::vec + e] = second_half[h][e];
+    KGEN_UNROLL
+    for (int e = 0; e < C::vec; ++e) {
+      const int i = kNeox ? e : 2 * e, j = kNeox ? C::vec + e : 2 * e + 1;
+      const float a = in[i], b = in[j], c = cosine[e], s = sine[e];
+      out[i] = fma_f(a, c, -(b * s));
+      out[j] = fma_f(b, c, a * s);
+    }
+    V result[2];
+    KGEN_UNROLL
+    for (int e = 0; e < C::vec; ++e) {
+      result[0].set(e, out[e]);
+      result[1].set(e, out[C::vec + e]);
+    }
+    result[0].store(y + h * p.head_stride_y + low);
+    result[1].store(y + h * p.head_stride_y + high);
+  }
+}
+
+}  // namespace kgen
