@@ -1,11 +1,14 @@
 // The epilogue of every GEMM-like kernel (tile, skinny, split-K reduce): from fp32 sums to stored output.
 //
-//   t = acc*alpha (+ beta*C[m,n]) (+ bias[n]);  D = act(t) + R  or  act(t + R);  D = D * other[m,n];  one rounding
+//   t = acc*alpha (+ beta*C[m,n]) (+ bias[n]);  t = t*scale[n] + shift[n];  D = act(t) + R  or  act(t + R);
+//   D = D * other[m,n];  one rounding
 //
 // Which parts exist, and whether the residual comes before or after the activation, is read from Config::epilogue_*
-// (1-based position in the op's list, 0 = absent), so an absent part costs nothing. Names read from the parameters:
-// alpha, n, d, ldd, batch_stride_d; with add_c: beta, c, ldc, batch_stride_c; with bias: bias; with add_residual:
-// residual, ldr, batch_stride_r; with mul_other: other, ldo, batch_stride_o. C is not read where beta is 0.
+// (1-based position in the op's list, 0 = absent), so an absent part costs nothing; add_c, scale_shift and mul_other may
+// be unknown to the op. Names read from the parameters: alpha, n, d, ldd, batch_stride_d; with add_c: beta, c, ldc,
+// batch_stride_c; with bias: bias; with scale_shift: scale, shift; with add_residual: residual, ldr, batch_stride_r; with
+// mul_other: other, ldo, batch_stride_o. C is not read where beta is 0. Parameters that have a kChannelRows are those of
+// an output whose channels are rows: bias, scale and shift then go by row.
 #pragma once
 #include "columns.h"
 #include "prelude.h"
@@ -29,6 +32,29 @@ template <class C>
 inline constexpr int kActivationPosition = C::epilogue_relu + C::epilogue_gelu_erf + C::epilogue_gelu_tanh +
                                            C::epilogue_silu + C::epilogue_quick_gelu + C::epilogue_sigmoid;
 
+// Positions of what not every op knows.
+template <class C>
+KGEN_HOST_DEVICE constexpr int add_c_position() {
+  if constexpr (requires { C::epilogue_add_c; })
+    return C::epilogue_add_c;
+  else
+    return 0;
+}
+template <class C>
+KGEN_HOST_DEVICE constexpr int scale_shift_position() {
+  if constexpr (requires { C::epilogue_scale_shift; })
+    return C::epilogue_scale_shift;
+  else
+    return 0;
+}
+template <class C>
+KGEN_HOST_DEVICE constexpr int mul_other_position() {
+  if constexpr (requires { C::epilogue_mul_other; })
+    return C::epilogue_mul_other;
+  else
+    return 0;
+}
+
 template <class C>
 KGEN_DEVICE float activate(float t) {
   if constexpr (C::epilogue_relu != 0) return relu(t);
@@ -45,6 +71,18 @@ namespace epilogue_detail {
 using kgen::load_columns;
 using kgen::store_columns;
 
+// values[i] = what channel-wise operand p has for column + i, or for the row where channels are rows.
+template <class P, int N, class T>
+KGEN_DEVICE void load_channels(const T* p, i64 row, i64 column, int valid, float (&values)[N]) {
+  if constexpr (requires { P::kChannelRows; }) {
+    const float value = to_float(p[row]);
+    KGEN_UNROLL
+    for (int i = 0; i < N; ++i) values[i] = value;
+  } else {
+    load_columns<N>(p + column, valid, values);
+  }
+}
+
 }  // namespace epilogue_detail
 
 // Columns column .. column+N-1 of one row (N a power of two): those at or beyond p.n are neither read nor written.
@@ -60,7 +98,7 @@ KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const floa
   float operand[N];
   KGEN_UNROLL
   for (int i = 0; i < N; ++i) t[i] = acc[i] * p.alpha;
-  if constexpr (C::epilogue_add_c != 0) {
+  if constexpr (add_c_position<C>() != 0) {
     if (p.beta != 0.0f) {
       detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, operand);
       KGEN_UNROLL
@@ -68,9 +106,16 @@ KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const floa
     }
   }
   if constexpr (C::epilogue_bias != 0) {
-    detail::load_columns<N>(p.bias + column, valid, operand);
+    detail::load_channels<P>(p.bias, row, column, valid, operand);
     KGEN_UNROLL
     for (int i = 0; i < N; ++i) t[i] += operand[i];
+  }
+  if constexpr (scale_shift_position<C>() != 0) {
+    float scale[N];
+    detail::load_channels<P>(p.scale, row, column, valid, scale);
+    detail::load_channels<P>(p.shift, row, column, valid, operand);
+    KGEN_UNROLL
+    for (int i = 0; i < N; ++i) t[i] = fma_f(t[i], scale[i], operand[i]);
   }
   if constexpr (C::epilogue_add_residual != 0)
     detail::load_columns<N>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid, operand);
@@ -81,7 +126,7 @@ KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const floa
     t[i] = activate<C>(t[i]);
     if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operand[i];
   }
-  if constexpr (C::epilogue_mul_other != 0) {
+  if constexpr (mul_other_position<C>() != 0) {
     detail::load_columns<N>(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid, operand);
     KGEN_UNROLL
     for (int i = 0; i < N; ++i) t[i] *= operand[i];

@@ -9,25 +9,34 @@
 
 namespace kgen {
 
-template <class C, class P>
-KGEN_DEVICE void split_k_reduce(const P& p) {
+// store(batch, row, column, sums): reduce_columns sums of a row of [batches][m][n].
+template <class C, class Store>
+KGEN_DEVICE void reduce_partial(const float* partial, i64 batches, i64 m, i64 n, const Store& store) {
   constexpr int kColumns = C::reduce_columns;
-  const i64 groups = (p.n + kColumns - 1) / kColumns;
+  const i64 groups = (n + kColumns - 1) / kColumns;
   const i64 item = i64(block_x()) * block_size() + thread_x();
-  const i64 rows = p.batch * p.m;
+  const i64 rows = batches * m;
   if (item >= rows * groups) return;
   const i64 row = item / groups, column = item % groups * kColumns;
-  const i64 left = p.n - column;
+  const i64 left = n - column;
   const int valid = left < kColumns ? int(left) : kColumns;
   float sum[kColumns] = {};
-  const float* source = p.partial + row * p.n + column;
-  for (int s = 0; s < C::split_k; ++s, source += rows * p.n) {
+  const float* source = partial + row * n + column;
+  for (int s = 0; s < C::split_k; ++s, source += rows * n) {
     float part[kColumns];
-    epilogue_detail::load_columns<kColumns>(source, valid, part);
+    load_columns<kColumns>(source, valid, part);
     KGEN_UNROLL
     for (int i = 0; i < kColumns; ++i) sum[i] += part[i];
   }
-  epilogue<C, kColumns>(p, row / p.m, row % p.m, column, sum);
+  store(row / m, row % m, column, sum);
+}
+
+template <class C, class P>
+KGEN_DEVICE void split_k_reduce(const P& p) {
+  constexpr int kColumns = C::reduce_columns;
+  reduce_partial<C>(p.partial, p.batch, p.m, p.n, [&](i64 batch, i64 row, i64 column, const float (&sum)[kColumns]) {
+    epilogue<C, kColumns>(p, batch, row, column, sum);
+  });
 }
 
 }  // namespace kgen

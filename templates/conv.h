@@ -1,0 +1,356 @@
+// Convolution as an implicit GEMM: y[pixel, channel] = sum over taps and channels, by the tile loop of every GEMM.
+//
+//   M = output pixels of all images, N = output channels of a group, K = (kernel row, kernel column, channel)
+//   grid x: tiles of pixels x channels (tile_of_block), y: parts of K, z: groups
+//
+//   x nhwc        pixel of a line ──▶ its tap (0, 0) may lie outside the image: top, left < 0
+//   ┌──────────┐
+//   │  t t t   │   the tap of a term moves by (down, right), the same for all lines of a work-item; a piece is a run of
+//   │  t t t   │   channels of one tap, and counts as zero where top + down or left + right is outside
+//   └──────────┘
+//
+// Weights are the "nk" B as stored. Where x is nchw, or its channels are no whole vectors, a first step copies it to
+// nhwc with padded channels (gather packed), and the weights are rewritten once. nchw outputs leave along columns.
+//
+// Legal (checked by the rules of ops/conv2d.yaml): vec_a divides the run of channels and its strides, vec_b a row of
+// weights; offsets within the images of a tile fit 32 bits unless offset_bits says otherwise.
+#pragma once
+#include "conv_types.h"
+#include "epilogue.h"
+#include "prelude.h"
+#include "split_k.h"
+#include "tile.h"
+#include "tile_product.h"
+
+namespace kgen {
+
+// One group's convolution: what the product reads. x and weight are nhwc, at the group's first channel.
+template <class T>
+struct ConvInput {
+  const T* x;
+  const T* weight;
+  i64 images, height, width, channels, pixel_stride;  // of x; channels: of a group, pixel_stride: between pixels
+  i64 out_height, out_width, out_channels;
+  i64 kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
+
+  KGEN_DEVICE i64 pixels() const { return images * out_height * out_width; }
+  KGEN_DEVICE i64 terms() const { return kernel_h * kernel_w * channels; }
+};
+
+// A of the product: lines are output pixels, terms are taps x channels. Offset: int or i64, of elements from the image
+// of the tile's first pixel.
+template <class T_, class Offset>
+struct TapSource {
+  using T = T_;
+  static constexpr bool kKMajor = true;
+  static constexpr bool kGaps = true;
+
+  const T* image;  // of the tile's first pixel
+  i64 image_stride, row_stride, pixel_stride;
+  int height, width, out_width, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
+  int channels, span;                        // span: columns of the kernel times dil_w
+  int image_pixels, first_pixel, last_line;  // first_pixel: of the tile, within its image
+  int first_term;
+  int step_channel, step_right, step_down;  // to the same piece of the next tile
+
+  KGEN_DEVICE TapSource(const ConvInput<T>& v, i64 first_pixel_of_tile, i64 first_term_of_part, int tile, int tile_k)
+      : row_stride(v.width * v.pixel_stride),
+        pixel_stride(v.pixel_stride),
+        height(int(v.height)),
+        width(int(v.width)),
+        out_width(int(v.out_width)),
+        stride_h(int(v.stride_h)),
+        stride_w(int(v.stride_w)),
+        pad_h(int(v.pad_h)),
+        pad_w(int(v.pad_w)),
+        dil_h(int(v.dil_h)),
+        dil_w(int(v.dil_w)),
+        channels(v.channels > 0 ? int(v.channels) : 1),
+        span(int(v.kernel_w * v.dil_w)),
+        image_pixels(int(v.out_height * v.out_width)),
+        first_term(int(first_term_of_part)) {
+    image_stride = v.height * row_stride;
+    const i64 index = first_pixel_of_tile / image_pixels, left = v.pixels() - first_pixel_of_tile;
+    image = v.x + index * image_stride;
+    first_pixel = int(first_pixel_of_tile - index * image_pixels);
+    last_line = (left < tile ? int(left) : tile) - 1;
+    const int taps = tile_k / channels, kernel_w = int(v.kernel_w);
+    step_channel = tile_k - taps * channels;
+    step_down = taps / kernel_w * dil_h;
+    step_right = taps % kernel_w * dil_w;
+  }
+
+  // kLines pixels and kRuns runs of channels.
+  template <int kLines, int kRuns>
+  struct Walk : TapSource {
+    Offset offset[kLines];             // of the pixel's tap (0, 0)
+    int top[kLines], left[kLines];     // its row and column
+    int down[kRuns], right[kRuns], channel[kRuns];
+
+    KGEN_DEVICE Walk(const TapSource& source) : TapSource(source) {}
+
+    KGEN_DEVICE void begin_line(int i, int outer) {
+      const u32 pixel = u32(this->first_pixel + outer), index = pixel / u32(this->image_pixels);
+      const int within = int(pixel - index * u32(this->image_pixels)), row = within / this->out_width;
+      top[i] = row * this->stride_h - this->pad_h;
+      left[i] = (within - row * this->out_width) * this->stride_w - this->pad_w;
+      offset[i] = Offset(i64(index) * this->image_stride + top[i] * this->row_stride + left[i] * this->pixel_stride);
+      if (outer > this->last_line) top[i] = -(1 << 30);  // outside with every tap
+    }
+    KGEN_DEVICE void begin_run(int i, int inner) {
+      const int term = this->first_term + inner, tap = term / this->channels, columns = this->span / this->dil_w;
+      channel[i] = term - tap * this->channels;
+      down[i] = tap / columns * this->dil_h;
+      right[i] = tap % columns * this->dil_w;
+    }
+    KGEN_DEVICE void advance() {
+      KGEN_UNROLL
+      for (int i = 0; i < kRuns; ++i) {
+        channel[i] += this->step_channel;
+        right[i] += this->step_right;
+        down[i] += this->step_down;
+        if (channel[i] >= this->channels) {
+          channel[i] -= this->channels;
+          right[i] += this->dil_w;
+        }
+        if (right[i] >= this->span) {
+          right[i] -= this->span;
+          down[i] += this->dil_h;
+        }
+      }
+    }
+
+    template <bool kMasked>
+    KGEN_DEVICE Place<T> place(int line, int run, int /*outer*/, int /*inner*/, int k, int k_left) const {
+      const int row = top[line] + down[run], column = left[line] + right[run];
+      bool valid = (u32(row) < u32(this->height)) & (u32(column) < u32(this->width));
+      if constexpr (kMasked) valid = valid & (k < k_left);
+      const auto tap = [&] {
+        return Offset(down[run]) * Offset(this->row_stride) + Offset(right[run]) * Offset(this->pixel_stride) + channel[run];
+      };
+      return {this->image + (valid ? offset[line] + tap() : Offset(0)), valid};
+    }
+  };
+};
+
+template <int kBits>
+struct OffsetOf {
+  using Type = int;
+};
+template <>
+struct OffsetOf<64> {
+  using Type = i64;
+};
+
+template <class C, bool kColumns, class SourceA, class SourceB, class Store>
+KGEN_DEVICE void store_product(const SourceA& pixels, const SourceB& weights, int k, const Store& store) {
+  using Product = TileProduct<C, SourceA, SourceB>;
+  const auto wave = Product::multiply(pixels, weights, k);
+  if constexpr (kColumns)
+    Product::template each_column<Product::kRows>(wave, store);
+  else
+    Product::template each_row<Product::kColumns>(wave, store);
+}
+
+// The block's tile of the product. store(pixel, channel, values): consecutive channels of a pixel, or with kColumns
+// consecutive pixels of a channel; channels count from the group's first. Some may lie beyond the edges.
+template <class C, bool kColumns, class Store>
+KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Store& store) {
+  using T = typename C::dtype;
+  if constexpr (C::gather == gather::folded) {
+    v.channels *= v.kernel_w;
+    v.kernel_w = 1;
+  }
+  const i64 terms = v.terms();
+  i64 tile_row, tile_column, k0;
+  tile_of_block<C>(v.pixels(), v.out_channels, tile_row, tile_column);
+  const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
+  const int k = terms_of_part<C>(terms, block_y(), k0);
+  const auto in_tile = [&](int row, int column, const auto& values) { store(m0 + row, n0 + column, values); };
+
+  const MatrixSource<T, true> weights(v.weight + n0 * terms + k0, terms, v.out_channels - n0, C::tile_n, C::tile_k,
+                                      C::vec_b);
+  if constexpr (C::gather == gather::rows) {
+    const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, v.pixels() - m0, C::tile_m,
+                                       C::tile_k, C::vec_a);
+    store_product<C, kColumns>(pixels, weights, k, in_tile);
+  } else {
+    const TapSource<T, typename OffsetOf<C::offset_bits>::Type> pixels(v, m0, k0, C::tile_m, C::tile_k);
+    store_product<C, kColumns>(pixels, weights, k, in_tile);
+  }
+}
+
+// Channels of a group in the copy of x and in the rewritten weights.
+template <class C>
+KGEN_DEVICE i64 packed_channels(i64 channels) {
+  return (channels + C::vec_a - 1) / C::vec_a * C::vec_a;
+}
+
+template <class C, class P>
+KGEN_DEVICE ConvInput<typename C::dtype> conv_input(const P& p, i64 group) {
+  const i64 channels = p.c / p.groups, out_channels = p.k / p.groups;
+  ConvInput<typename C::dtype> v;
+  v.x = p.x + group * channels;
+  v.images = p.n;
+  v.height = p.h;
+  v.width = p.w;
+  v.channels = channels;
+  v.pixel_stride = p.ldx;
+  v.out_height = p.p;
+  v.out_width = p.q;
+  v.out_channels = out_channels;
+  v.kernel_h = p.r;
+  v.kernel_w = p.s;
+  v.stride_h = p.stride_h;
+  v.stride_w = p.stride_w;
+  v.pad_h = p.pad_h;
+  v.pad_w = p.pad_w;
+  v.dil_h = p.dil_h;
+  v.dil_w = p.dil_w;
+  v.weight = p.weight + group * out_channels * v.terms();
+  if constexpr (C::gather == gather::packed) {
+    v.channels = packed_channels<C>(channels);
+    v.pixel_stride = p.groups * v.channels;
+    v.x = p.image + group * v.channels;
+    v.weight = p.packed + group * out_channels * v.terms();
+  }
+  return v;
+}
+
+// The epilogue's names for y and what is added to it. nhwc: rows are the pixels of all images, columns are channels.
+template <class C>
+struct ConvOutput {
+  const typename C::bias_dtype* bias;
+  const float *scale, *shift;
+  const typename C::dtype* residual;
+  typename C::out_dtype* d;
+  i64 n, ldd, ldr;
+  static constexpr float alpha = 1.0f;
+  static constexpr i64 batch_stride_d = 0, batch_stride_r = 0;
+};
+// nchw: rows are channels, columns are the pixels of one image.
+template <class C>
+struct ConvPlanes : ConvOutput<C> {
+  static constexpr bool kChannelRows = true;
+};
+
+// Channels channel .. channel+N-1 of a pixel through the epilogue; those from `end` on do not exist.
+template <class C, int N, class P>
+KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N]) {
+  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+  epilogue<C, N>(y, 0, pixel, channel, values);
+}
+// Pixels pixel .. pixel+N-1 of a channel of an image; those beyond the image do not exist.
+template <class C, int N, class P>
+KGEN_DEVICE void finish_pixels(const P& p, i64 image, i64 channel, i64 pixel, const float (&values)[N]) {
+  const i64 pixels = p.p * p.q;
+  const typename C::dtype* residual = nullptr;
+  if constexpr (C::epilogue_add_residual != 0) residual = p.residual + image * p.ldr;
+  const ConvPlanes<C> y{{p.bias, p.scale, p.shift, residual, p.y + image * p.ldy, pixels, pixels, pixels}};
+  epilogue<C, N>(y, 0, channel, pixel, values);
+}
+
+// N pixels of a channel, counted over all images, to y or, with split_k, to this part's sums, which lie as y does.
+template <class C, int N, class P>
+KGEN_DEVICE void store_pixels(const P& p, i64 pixel, i64 channel, const float (&values)[N]) {
+  const i64 pixels = p.p * p.q, image = pixel / pixels, within = pixel - image * pixels;
+  if (image >= p.n) return;
+  if (N > 1 && within + N > pixels) {  // the run leaves its image
+    KGEN_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const float one[1] = {values[i]};
+      store_pixels<C, 1>(p, pixel + i, channel, one);
+    }
+    return;
+  }
+  if constexpr (C::split_k > 1)
+    store_columns<N>(p.partial + ((block_y() * p.n + image) * p.k + channel) * pixels + within, N, values);
+  else
+    finish_pixels<C, N>(p, image, channel, within, values);
+}
+
+template <class C, class P>
+KGEN_DEVICE void conv_tile(const P& p) {
+  const i64 group = block_z(), out_channels = p.k / p.groups, first = group * out_channels, pixels = p.n * p.p * p.q;
+  const auto input = conv_input<C>(p, group);
+  if constexpr (C::layout == layout::nchw) {
+    conv_product<C, true>(input, [&](i64 pixel, i64 channel, const auto& values) {
+      if (channel < out_channels) store_pixels<C>(p, pixel, first + channel, values);
+    });
+  } else {
+    conv_product<C, false>(input, [&](i64 pixel, i64 channel, const auto& values) {
+      if (pixel >= pixels || channel >= out_channels) return;
+      if constexpr (C::split_k > 1) {
+        constexpr int kN = int(sizeof(values) / sizeof(float));
+        const i64 left = out_channels - channel;
+        store_columns<kN>(p.partial + (block_y() * pixels + pixel) * p.k + first + channel, left < kN ? int(left) : kN,
+                          values);
+      } else {
+        finish_channels<C>(p, pixel, first + channel, first + out_channels, values);
+      }
+    });
+  }
+}
+
+// Second kernel of a split_k plan.
+template <class C, class P>
+KGEN_DEVICE void conv_reduce(const P& p) {
+  if constexpr (C::layout == layout::nchw)
+    reduce_partial<C>(p.partial, p.n, p.k, p.p * p.q, [&](i64 image, i64 channel, i64 pixel, const auto& sums) {
+      finish_pixels<C>(p, image, channel, pixel, sums);
+    });
+  else
+    reduce_partial<C>(p.partial, 1, p.n * p.p * p.q, p.k, [&](i64, i64 pixel, i64 channel, const auto& sums) {
+      finish_channels<C>(p, pixel, channel, p.k, sums);
+    });
+}
+
+// First step of a packed plan: x as [n, h, w, groups, packed channels], zeros in the padding. A work-item writes one
+// vector of vec_a channels; consecutive ones go along what is contiguous in x.
+template <class C, class P>
+KGEN_DEVICE void pack_image(const P& p) {
+  using T = typename C::dtype;
+  constexpr int kWidth = C::vec_a;
+  const i64 channels = p.c / p.groups, packed = packed_channels<C>(channels), plane = p.h * p.w;
+  const i64 vectors = p.groups * packed / kWidth;  // of a pixel
+  const i64 item = i64(block_x()) * block_size() + thread_x();
+  if (item >= p.n * plane * vectors) return;
+  i64 pixel, vector;  // pixel over all images
+  if constexpr (C::layout == layout::nhwc) {
+    pixel = item / vectors;
+    vector = item % vectors;
+  } else {
+    const i64 within = item % plane, rest = item / plane;
+    vector = rest % vectors;
+    pixel = rest / vectors * plane + within;
+  }
+  const i64 group = vector * kWidth / packed, first = vector * kWidth % packed;
+  const T* from = C::layout == layout::nhwc ? p.x + pixel * p.ldx + group * channels + first
+                                            : p.x + pixel / plane * p.ldx + (group * channels + first) * plane + pixel % plane;
+  const i64 step = C::layout == layout::nhwc ? 1 : plane;
+  Vec<T, kWidth> v = {};
+  KGEN_UNROLL
+  for (int i = 0; i < kWidth; ++i)
+    if (first + i < channels) v[i] = from[i * step];
+  store_vec<T, kWidth>(p.image + (pixel * vectors + vector) * kWidth, v);
+}
+
+// Once: the weights as [k, r, s, packed channels].
+template <class C, class P>
+KGEN_DEVICE void pack_weight(const P& p) {
+  using T = typename C::dtype;
+  constexpr int kWidth = C::vec_a;
+  const i64 channels = p.c / p.groups, packed = packed_channels<C>(channels), taps = p.r * p.s;
+  const i64 vectors = taps * packed / kWidth;  // of an output channel
+  const i64 item = i64(block_x()) * block_size() + thread_x();
+  if (item >= p.k * vectors) return;
+  const i64 channel = item / vectors, at = item % vectors * kWidth, tap = at / packed, first = at % packed;
+  const T* from = p.weight + channel * taps * channels;
+  Vec<T, kWidth> v = {};
+  KGEN_UNROLL
+  for (int i = 0; i < kWidth; ++i)
+    if (first + i < channels) v[i] = from[C::layout == layout::nhwc ? tap * channels + first + i : (first + i) * taps + tap];
+  store_vec<T, kWidth>(p.packed + item * kWidth, v);
+}
+
+}  // namespace kgen
