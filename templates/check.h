@@ -141,7 +141,7 @@ KGEN_DEVICE void compare(CheckPartial& partial, i64 element, double got, double 
     partial.error2 += error * error;
     partial.reference2 += reference * reference;
   } else if (!is_nan(got) && !is_finite(got) && (got > 0) == (reference > 0) &&
-             abs_d(reference) + allowed >= overflow) {
+             (!is_finite(reference) || abs_d(reference) + allowed >= overflow)) {
     ratio = 0;  // both infinite, or the reference rounds to infinity
   }
   const bool bad = !(ratio <= 1.0);
