@@ -37,6 +37,9 @@ struct ConvInput {
   KGEN_DEVICE i64 terms() const { return kernel_h * kernel_w * channels; }
 };
 
+template <class Source, class Offset, int kLines, int kRuns>
+struct TapWalk;
+
 // A of the product: lines are output pixels, terms are taps x channels. Offset: int or i64, of elements from the image
 // of the tile's first pixel.
 template <class T_, class Offset>
@@ -80,57 +83,62 @@ struct TapSource {
     step_right = taps % kernel_w * dil_w;
   }
 
-  // kLines pixels and kRuns runs of channels.
   template <int kLines, int kRuns>
-  struct Walk : TapSource {
-    Offset offset[kLines];             // of the pixel's tap (0, 0)
-    int top[kLines], left[kLines];     // its row and column
-    int down[kRuns], right[kRuns], channel[kRuns];
+  using Walk = TapWalk<TapSource, Offset, kLines, kRuns>;
+};
 
-    KGEN_DEVICE Walk(const TapSource& source) : TapSource(source) {}
+// What a work-item keeps of kLines pixels and kRuns runs of channels.
+template <class Source, class Offset, int kLines, int kRuns>
+struct TapWalk : Source {
+  using T = typename Source::T;
+  Offset offset[kLines];          // of the pixel's tap (0, 0)
+  int top[kLines], left[kLines];  // its row and column
+  int down[kRuns], right[kRuns], channel[kRuns];
 
-    KGEN_DEVICE void begin_line(int i, int outer) {
-      const u32 pixel = u32(this->first_pixel + outer), index = pixel / u32(this->image_pixels);
-      const int within = int(pixel - index * u32(this->image_pixels)), row = within / this->out_width;
-      top[i] = row * this->stride_h - this->pad_h;
-      left[i] = (within - row * this->out_width) * this->stride_w - this->pad_w;
-      offset[i] = Offset(i64(index) * this->image_stride + top[i] * this->row_stride + left[i] * this->pixel_stride);
-      if (outer > this->last_line) top[i] = -(1 << 30);  // outside with every tap
-    }
-    KGEN_DEVICE void begin_run(int i, int inner) {
-      const int term = this->first_term + inner, tap = term / this->channels, columns = this->span / this->dil_w;
-      channel[i] = term - tap * this->channels;
-      down[i] = tap / columns * this->dil_h;
-      right[i] = tap % columns * this->dil_w;
-    }
-    KGEN_DEVICE void advance() {
-      KGEN_UNROLL
-      for (int i = 0; i < kRuns; ++i) {
-        channel[i] += this->step_channel;
-        right[i] += this->step_right;
-        down[i] += this->step_down;
-        if (channel[i] >= this->channels) {
-          channel[i] -= this->channels;
-          right[i] += this->dil_w;
-        }
-        if (right[i] >= this->span) {
-          right[i] -= this->span;
-          down[i] += this->dil_h;
-        }
+  KGEN_DEVICE TapWalk(const Source& source) : Source(source) {}
+
+  KGEN_DEVICE void begin_line(int i, int outer) {
+    const u32 pixel = u32(this->first_pixel + outer), index = pixel / u32(this->image_pixels);
+    const int within = int(pixel - index * u32(this->image_pixels)), row = within / this->out_width;
+    top[i] = row * this->stride_h - this->pad_h;
+    left[i] = (within - row * this->out_width) * this->stride_w - this->pad_w;
+    offset[i] = Offset(i64(index) * this->image_stride + top[i] * this->row_stride + left[i] * this->pixel_stride);
+    if (outer > this->last_line) top[i] = -(1 << 30);  // outside with every tap
+  }
+  KGEN_DEVICE void begin_run(int i, int inner) {
+    const int term = this->first_term + inner, tap = term / this->channels, columns = this->span / this->dil_w;
+    channel[i] = term - tap * this->channels;
+    down[i] = tap / columns * this->dil_h;
+    right[i] = tap % columns * this->dil_w;
+  }
+  KGEN_DEVICE void advance() {
+    KGEN_UNROLL
+    for (int i = 0; i < kRuns; ++i) {
+      channel[i] += this->step_channel;
+      right[i] += this->step_right;
+      down[i] += this->step_down;
+      if (channel[i] >= this->channels) {
+        channel[i] -= this->channels;
+        right[i] += this->dil_w;
+      }
+      if (right[i] >= this->span) {
+        right[i] -= this->span;
+        down[i] += this->dil_h;
       }
     }
+  }
 
-    template <bool kMasked>
-    KGEN_DEVICE Place<T> place(int line, int run, int /*outer*/, int /*inner*/, int k, int k_left) const {
-      const int row = top[line] + down[run], column = left[line] + right[run];
-      bool valid = (u32(row) < u32(this->height)) & (u32(column) < u32(this->width));
-      if constexpr (kMasked) valid = valid & (k < k_left);
-      const auto tap = [&] {
-        return Offset(down[run]) * Offset(this->row_stride) + Offset(right[run]) * Offset(this->pixel_stride) + channel[run];
-      };
-      return {this->image + (valid ? offset[line] + tap() : Offset(0)), valid};
-    }
-  };
+  template <bool kMasked>
+  KGEN_DEVICE Place<T> place(int line, int run, int /*outer*/, int /*inner*/, int k, int k_left) const {
+    const int row = top[line] + down[run], column = left[line] + right[run];
+    bool valid = (u32(row) < u32(this->height)) & (u32(column) < u32(this->width));
+    if constexpr (kMasked) valid = valid & (k < k_left);
+    const auto tap = [&] {
+      return Offset(down[run]) * Offset(this->row_stride) + Offset(right[run]) * Offset(this->pixel_stride) +
+             channel[run];
+    };
+    return {this->image + (valid ? offset[line] + tap() : Offset(0)), valid};
+  }
 };
 
 template <int kBits>
@@ -142,18 +150,25 @@ struct OffsetOf<64> {
   using Type = i64;
 };
 
+// Consecutive channels, or with kColumns pixels, of one lane in the epilogue.
+template <class C, bool kColumns>
+inline constexpr int kConvVector =
+    kColumns ? TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>::kRows
+             : TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>::kColumns;
+
 template <class C, bool kColumns, class SourceA, class SourceB, class Store>
 KGEN_DEVICE void store_product(const SourceA& pixels, const SourceB& weights, int k, const Store& store) {
   using Product = TileProduct<C, SourceA, SourceB>;
   const auto wave = Product::multiply(pixels, weights, k);
   if constexpr (kColumns)
-    Product::template each_column<Product::kRows>(wave, store);
+    Product::template each_column<kConvVector<C, kColumns>>(wave, store);
   else
-    Product::template each_row<Product::kColumns>(wave, store);
+    Product::template each_row<kConvVector<C, kColumns>>(wave, store);
 }
 
-// The block's tile of the product. store(pixel, channel, values): consecutive channels of a pixel, or with kColumns
-// consecutive pixels of a channel; channels count from the group's first. Some may lie beyond the edges.
+// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>]):
+// consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels count from the group's
+// first. Some may lie beyond the edges.
 template <class C, bool kColumns, class Store>
 KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Store& store) {
   using T = typename C::dtype;
@@ -166,7 +181,9 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Store& store
   tile_of_block<C>(v.pixels(), v.out_channels, tile_row, tile_column);
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
   const int k = terms_of_part<C>(terms, block_y(), k0);
-  const auto in_tile = [&](int row, int column, const auto& values) { store(m0 + row, n0 + column, values); };
+  const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>]) {
+    store(m0 + row, n0 + column, values);
+  };
 
   const MatrixSource<T, true> weights(v.weight + n0 * terms + k0, terms, v.out_channels - n0, C::tile_n, C::tile_k,
                                       C::vec_b);
@@ -273,15 +290,15 @@ template <class C, class P>
 KGEN_DEVICE void conv_tile(const P& p) {
   const i64 group = block_z(), out_channels = p.k / p.groups, first = group * out_channels, pixels = p.n * p.p * p.q;
   const auto input = conv_input<C>(p, group);
+  constexpr int kN = kConvVector<C, C::layout == layout::nchw>;
   if constexpr (C::layout == layout::nchw) {
-    conv_product<C, true>(input, [&](i64 pixel, i64 channel, const auto& values) {
+    conv_product<C, true>(input, [&](i64 pixel, i64 channel, const float(&values)[kN]) {
       if (channel < out_channels) store_pixels<C>(p, pixel, first + channel, values);
     });
   } else {
-    conv_product<C, false>(input, [&](i64 pixel, i64 channel, const auto& values) {
+    conv_product<C, false>(input, [&](i64 pixel, i64 channel, const float(&values)[kN]) {
       if (pixel >= pixels || channel >= out_channels) return;
       if constexpr (C::split_k > 1) {
-        constexpr int kN = int(sizeof(values) / sizeof(float));
         const i64 left = out_channels - channel;
         store_columns<kN>(p.partial + (block_y() * pixels + pixel) * p.k + first + channel, left < kN ? int(left) : kN,
                           values);
@@ -295,12 +312,13 @@ KGEN_DEVICE void conv_tile(const P& p) {
 // Second kernel of a split_k plan.
 template <class C, class P>
 KGEN_DEVICE void conv_reduce(const P& p) {
+  constexpr int kN = C::reduce_columns;
   if constexpr (C::layout == layout::nchw)
-    reduce_partial<C>(p.partial, p.n, p.k, p.p * p.q, [&](i64 image, i64 channel, i64 pixel, const auto& sums) {
+    reduce_partial<C>(p.partial, p.n, p.k, p.p * p.q, [&](i64 image, i64 channel, i64 pixel, const float(&sums)[kN]) {
       finish_pixels<C>(p, image, channel, pixel, sums);
     });
   else
-    reduce_partial<C>(p.partial, 1, p.n * p.p * p.q, p.k, [&](i64, i64 pixel, i64 channel, const auto& sums) {
+    reduce_partial<C>(p.partial, 1, p.n * p.p * p.q, p.k, [&](i64, i64 pixel, i64 channel, const float(&sums)[kN]) {
       finish_channels<C>(p, pixel, channel, p.k, sums);
     });
 }
@@ -325,8 +343,9 @@ KGEN_DEVICE void pack_image(const P& p) {
     pixel = rest / vectors * plane + within;
   }
   const i64 group = vector * kWidth / packed, first = vector * kWidth % packed;
-  const T* from = C::layout == layout::nhwc ? p.x + pixel * p.ldx + group * channels + first
-                                            : p.x + pixel / plane * p.ldx + (group * channels + first) * plane + pixel % plane;
+  const T* from = C::layout == layout::nhwc
+                      ? p.x + pixel * p.ldx + group * channels + first
+                      : p.x + pixel / plane * p.ldx + (group * channels + first) * plane + pixel % plane;
   const i64 step = C::layout == layout::nhwc ? 1 : plane;
   Vec<T, kWidth> v = {};
   KGEN_UNROLL
@@ -349,7 +368,8 @@ KGEN_DEVICE void pack_weight(const P& p) {
   Vec<T, kWidth> v = {};
   KGEN_UNROLL
   for (int i = 0; i < kWidth; ++i)
-    if (first + i < channels) v[i] = from[C::layout == layout::nhwc ? tap * channels + first + i : (first + i) * taps + tap];
+    if (first + i < channels)
+      v[i] = from[C::layout == layout::nhwc ? tap * channels + first + i : (first + i) * taps + tap];
   store_vec<T, kWidth>(p.packed + item * kWidth, v);
 }
 

@@ -72,8 +72,8 @@ KGEN_DEVICE void reference_y(const P& p, i64 element, double& value, double& mag
       const i64 x = column * p.stride_w - p.pad_w + j * p.dil_w;
       if (x < 0 || x >= p.w) continue;
       const i64 c0 = group * group_channels;
-      const auto* a = kNhwc ? p.x + ((image * p.h + y) * p.w + x) * p.ldx + c0
-                            : p.x + image * p.ldx + (c0 * p.h + y) * p.w + x;
+      const auto* a =
+          kNhwc ? p.x + ((image * p.h + y) * p.w + x) * p.ldx + c0 : p.x + image * p.ldx + (c0 * p.h + y) * p.w + x;
       const auto* b = kNhwc ? p.weight + ((channel * p.r + i) * p.s + j) * group_channels
                             : p.weight + (channel * group_channels * p.r + i) * p.s + j;
       const i64 a_stride = kNhwc ? 1 : p.h * p.w, b_stride = kNhwc ? 1 : p.r * p.s;

@@ -95,7 +95,8 @@ struct TileProduct {
   }
 
  private:
-  // take(sums, item, row, column) for each item of a slab, by one lane; row and column are the slab's place in the tile.
+  // take(sums, item, row, column) for each item of a slab, by one lane; row and column are the slab's place in the
+  // tile.
   template <int kItems, class Take>
   static KGEN_DEVICE void each_slab(const Wave& wave, const Take& take) {
     const int index = wave_index(), my_lane = lane();
