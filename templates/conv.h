@@ -287,8 +287,8 @@ KGEN_DEVICE void store_pixels(const P& p, i64 pixel, i64 channel, const float (&
 }
 
 template <class C, class P>
-KGEN_DEVICE void conv_tile(const P& p) {
-  const i64 group = block_z(), out_channels = p.k / p.groups, first = group * out_channels, pixels = p.n * p.p * p.q;
+KGEN_DEVICE void conv_group(const P& p, i64 group) {
+  const i64 out_channels = p.k / p.groups, first = group * out_channels, pixels = p.n * p.p * p.q;
   const auto input = conv_input<C>(p, group);
   constexpr int kN = kConvVector<C, C::layout == layout::nchw>;
   if constexpr (C::layout == layout::nchw) {
@@ -307,6 +307,11 @@ KGEN_DEVICE void conv_tile(const P& p) {
       }
     });
   }
+}
+
+template <class C, class P>
+KGEN_DEVICE void conv_tile(const P& p) {
+  conv_group<C>(p, block_z());
 }
 
 // Second kernel of a split_k plan.
