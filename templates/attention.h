@@ -1,6 +1,6 @@
 // Attention of some rows of Q that read the same keys: o = softmax(scale * Q.K^T + mask).V, online over tiles of keys,
-// on matrix cores and the plain ALU alike. attention.h's kernel is the prefill; decode_attention.h's gives the heads
-// of a group as rows.
+// on matrix cores and the plain ALU alike. The rows are consecutive queries of a head (attention_prefill.h) or the query
+// heads of a kv head (attention_decode.h).
 //
 //   block: tile_q = waves * wave_q rows of Q; a wave does whole rows, so that nothing but K and V is shared
 //
@@ -96,6 +96,11 @@ struct AttentionTask {
   int part;                  // of `split`
   float *partial, *stats;
 };
+
+template <class P>
+KGEN_DEVICE float attention_scale(const P& p, int d) {
+  return p.scale == 0.0f ? 1.0f / sqrt_f(float(d)) : p.scale;
+}
 
 // Byte offset of piece e of the fragment B for columns `block` and K step `step`.
 template <class Unit, class LdsLayout, bool kNMajor, int kElementBytes>
@@ -357,103 +362,126 @@ struct AttentionWave {
   }
 };
 
+// Tiles of keys of a task as the loaders want them.
+template <class C>
+struct AttentionKeys {
+  using S = AttentionShape<C>;
+  using T = typename S::T;
+  const AttentionTask<T>& task;
+
+  KGEN_DEVICE typename S::SourceK source_k(int t) const {
+    const i64 key = i64(t) * C::tile_kv;
+    return typename S::SourceK(task.k + key * task.ldk, task.ldk, task.keys - key, C::tile_kv, C::d_pad, C::vec_k);
+  }
+  KGEN_DEVICE typename S::SourceV source_v(int t) const {
+    const i64 key = i64(t) * C::tile_kv;
+    return typename S::SourceV(task.v + key * task.ldv, task.ldv, C::dv, C::dv_pad, C::tile_kv, C::vec_v);
+  }
+  KGEN_DEVICE int left(int t) const { return task.keys - t * C::tile_kv; }
+  KGEN_DEVICE int seen(int t) const { return task.first_keys - t * C::tile_kv; }
+};
+
+// Tiles begin .. end-1 by asynchronous copies, `stages` tiles in LDS.
+template <class C>
+KGEN_DEVICE void attend_async(AttentionWave<C>& wave, const AttentionKeys<C>& keys, int begin, int end) {
+  using S = AttentionShape<C>;
+  using LoadK = AsyncTileLoader<typename S::SourceK, typename S::LayoutK, C::tile_kv, C::d_pad, C::vec_k, S::kThreads,
+                                false>;
+  using LoadV = AsyncTileLoader<typename S::SourceV, typename S::LayoutV, C::tile_kv, C::dv_pad, C::vec_v, S::kThreads,
+                                false>;
+  const u32 lds_start = lds_address(lds_base()) + u32(S::kStages);
+  int write_stage = 0, read_stage = 0;
+  const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
+  const auto issue = [&](int t) {
+    if (t < end) {
+      const u32 to = lds_start + u32(write_stage);
+      const LoadK load_k(keys.source_k(t), thread_x());
+      const LoadV load_v(keys.source_v(t), thread_x());
+      load_k.template issue<C::d_pad != C::d>(t, C::d, to);
+      if (keys.left(t) >= C::tile_kv)
+        load_v.template issue<false>(t, 0, to + S::kKeyBytes);
+      else
+        load_v.template issue<true>(t, keys.left(t), to + S::kKeyBytes);
+    }
+    async_commit();  // empty groups keep the count of groups equal to that of tiles
+    write_stage = after(write_stage);
+  };
+  KGEN_UNROLL
+  for (int t = 0; t < C::stages - 1; ++t) issue(begin + t);
+  sync_block();  // Q
+  wave.keep_query();
+  KGEN_NO_UNROLL
+  for (int t = begin; t < end; ++t) {
+    async_wait<C::stages - 2>();
+    sync_block();  // tile t is there for every wave, and every wave is done with tile t-1
+    issue(t + C::stages - 1);
+    wave.tile(S::kStages + read_stage, keys.seen(t));
+    read_stage = after(read_stage);
+  }
+}
+
+// Through registers: the next tile is under way while this one is multiplied.
+template <class C>
+KGEN_DEVICE void attend_direct(AttentionWave<C>& wave, const AttentionKeys<C>& keys, int begin, int end) {
+  using S = AttentionShape<C>;
+  typename S::LoadK::Registers k;
+  typename S::LoadV::Registers v;
+  const auto load = [&](int t) {
+    const typename S::LoadK load_k(keys.source_k(t), thread_x());
+    const typename S::LoadV load_v(keys.source_v(t), thread_x());
+    load_k.template load<C::d_pad != C::d>(k, C::d);
+    if (keys.left(t) >= C::tile_kv)
+      load_v.template load<false>(v, 0);
+    else
+      load_v.template load<true>(v, keys.left(t));
+  };
+  load(begin);
+  sync_lds();  // Q
+  wave.keep_query();
+  KGEN_NO_UNROLL
+  for (int t = begin; t < end; ++t) {
+    typename S::LoadK(keys.source_k(t), thread_x()).store(k, S::kStages);
+    typename S::LoadV(keys.source_v(t), thread_x()).store(v, S::kStages + S::kKeyBytes);
+    sync_lds();
+    if (t + 1 < end) load(t + 1);
+    wave.tile(S::kStages, keys.seen(t));
+    sync_lds();
+  }
+}
+
+// The host: one work-item, nothing in flight.
+template <class C>
+KGEN_DEVICE void attend_plain(AttentionWave<C>& wave, const AttentionKeys<C>& keys, int begin, int end) {
+  using S = AttentionShape<C>;
+  static_assert(S::kThreads == 1);
+  wave.keep_query();
+  for (int t = begin; t < end; ++t) {
+    typename S::LoadK(keys.source_k(t), 0).template copy<C::d_pad != C::d>(C::d, S::kStages);
+    typename S::LoadV(keys.source_v(t), 0).template copy<true>(keys.left(t), S::kStages + S::kKeyBytes);
+    wave.tile(S::kStages, keys.seen(t));
+  }
+}
+
 template <class C>
 KGEN_DEVICE void attend(const AttentionTask<typename C::dtype>& task) {
   using S = AttentionShape<C>;
-  constexpr bool kPaddedD = C::d_pad != C::d;
   const int thread = thread_x();
   AttentionWave<C> wave(uniform(thread / S::kLanes), thread % S::kLanes, task.scale);
-
   // This part's tiles.
-  const int all = (task.keys + C::tile_kv - 1) / C::tile_kv, share = (all + C::split - 1) / C::split;
-  const int begin = task.part * share, end = min_int(begin + share, all);
-
-  const auto source_k = [&](int t) {
-    const i64 key = i64(t) * C::tile_kv;
-    return typename S::SourceK(task.k + key * task.ldk, task.ldk, task.keys - key, C::tile_kv, C::d_pad, C::vec_k);
-  };
-  const auto source_v = [&](int t) {
-    return typename S::SourceV(task.v + i64(t) * C::tile_kv * task.ldv, task.ldv, C::dv, C::dv_pad, C::tile_kv, C::vec_v);
-  };
-  const auto multiply = [&](int t, int stage) { wave.tile(stage, task.first_keys - t * C::tile_kv); };
-
+  const int tiles = (task.keys + C::tile_kv - 1) / C::tile_kv, share = (tiles + C::split - 1) / C::split;
+  const int begin = task.part * share, end = min_int(begin + share, tiles);
   if (begin < end) {
-    const typename S::LoadQ load_q(
-        typename S::SourceK(task.q, task.ldq, task.rows, C::tile_q, C::d_pad, C::vec_k), thread);
-    load_q.template copy<kPaddedD>(C::d, 0);
-    if constexpr (C::async_pipeline) {
-      using LoadK = AsyncTileLoader<typename S::SourceK, typename S::LayoutK, C::tile_kv, C::d_pad, C::vec_k,
-                                    S::kThreads, false>;
-      using LoadV = AsyncTileLoader<typename S::SourceV, typename S::LayoutV, C::tile_kv, C::dv_pad, C::vec_v,
-                                    S::kThreads, false>;
-      const u32 lds_start = lds_address(lds_base()) + u32(S::kStages);
-      int write_stage = 0, read_stage = 0;
-      const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
-      const auto issue = [&](int t) {
-        if (t < end) {
-          const u32 to = lds_start + u32(write_stage);
-          const int left = task.keys - t * C::tile_kv;
-          LoadK(source_k(t), thread).template issue<kPaddedD>(t, C::d, to);
-          const LoadV load_v(source_v(t), thread);
-          if (left >= C::tile_kv)
-            load_v.template issue<false>(t, left, to + S::kKeyBytes);
-          else
-            load_v.template issue<true>(t, left, to + S::kKeyBytes);
-        }
-        async_commit();  // empty groups keep the count of groups equal to that of tiles
-        write_stage = after(write_stage);
-      };
-      KGEN_UNROLL
-      for (int t = 0; t < C::stages - 1; ++t) issue(begin + t);
-      if constexpr (C::q_registers != 0) {
-        sync_block();
-        wave.keep_query();
-      }
-      KGEN_NO_UNROLL
-      for (int t = begin; t < end; ++t) {
-        async_wait<C::stages - 2>();
-        sync_block();  // tile t is there for every wave, and every wave is done with tile t-1
-        issue(t + C::stages - 1);
-        multiply(t, S::kStages + read_stage);
-        read_stage = after(read_stage);
-      }
-    } else if constexpr (C::arch == Arch::host) {
-      wave.keep_query();
-      for (int t = begin; t < end; ++t) {
-        const int left = task.keys - t * C::tile_kv;
-        typename S::LoadK(source_k(t), thread).template copy<kPaddedD>(C::d, S::kStages);
-        typename S::LoadV(source_v(t), thread).template copy<true>(left, S::kStages + S::kKeyBytes);
-        multiply(t, S::kStages);
-      }
-    } else {
-      typename S::LoadK::Registers keys;
-      typename S::LoadV::Registers values;
-      const auto load = [&](int t) {
-        const int left = task.keys - t * C::tile_kv;
-        typename S::LoadK(source_k(t), thread).template load<kPaddedD>(keys, C::d);
-        const typename S::LoadV load_v(source_v(t), thread);
-        if (left >= C::tile_kv)
-          load_v.template load<false>(values, left);
-        else
-          load_v.template load<true>(values, left);
-      };
-      load(begin);
-      if constexpr (C::q_registers != 0) {
-        sync_lds();
-        wave.keep_query();
-      }
-      KGEN_NO_UNROLL
-      for (int t = begin; t < end; ++t) {
-        typename S::LoadK(source_k(t), thread).store(keys, S::kStages);
-        typename S::LoadV(source_v(t), thread).store(values, S::kStages + S::kKeyBytes);
-        sync_lds();
-        if (t + 1 < end) load(t + 1);
-        multiply(t, S::kStages);
-        sync_lds();
-      }
-    }
+    const typename S::SourceK source_q(task.q, task.ldq, task.rows, C::tile_q, C::d_pad, C::vec_k);
+    typename S::LoadQ(source_q, thread).template copy<C::d_pad != C::d>(C::d, 0);
+    const AttentionKeys<C> keys{task};
+    if constexpr (C::async_pipeline)
+      attend_async<C>(wave, keys, begin, end);
+    else if constexpr (C::arch == Arch::host)
+      attend_plain<C>(wave, keys, begin, end);
+    else
+      attend_direct<C>(wave, keys, begin, end);
+    if constexpr (S::kThreads > 1) sync_block();  // LDS becomes the waves' rows of O
   }
-  if constexpr (S::kThreads > 1) sync_block();  // LDS becomes the waves' rows of O
   wave.store(task);
 }
 

@@ -7,11 +7,6 @@
 
 namespace kgen {
 
-template <class P>
-KGEN_DEVICE float attention_scale(const P& p, int d) {
-  return p.scale == 0.0f ? 1.0f / sqrt_f(float(d)) : p.scale;
-}
-
 template <class C, class P>
 KGEN_DEVICE void attention_tile(const P& p) {
   const int tile = C::causal ? grid_x() - 1 - block_x() : block_x();

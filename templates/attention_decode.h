@@ -1,0 +1,46 @@
+// Decode: one query a sequence; the rows of a block are the query heads that share a kv head, so that K and V are read
+// once for all of them.
+//
+//   grid x: tiles of a kv head's query heads (one, as a rule); y: kv heads and parts of the keys; z: sequences
+//
+// Each sequence is divided by its own length, so parts of short ones may have no keys; they count for nothing in the sum.
+#pragma once
+#include "attention.h"
+
+namespace kgen {
+
+template <class C, class P>
+KGEN_DEVICE void decode_tile(const P& p) {
+  const i64 kv_head = block_y() / C::split, batch = block_z(), group = p.hq / p.hkv;
+  const i64 first = i64(block_x()) * C::tile_q, head = kv_head * group + first;
+  const int length = p.lengths[batch];
+  AttentionTask<typename C::dtype> task;
+  task.q = p.q + batch * p.batch_stride_q + head * p.head_stride_q;
+  task.k = p.k_cache + batch * p.batch_stride_k + kv_head * p.head_stride_k;
+  task.v = p.v_cache + batch * p.batch_stride_v + kv_head * p.head_stride_v;
+  task.o = p.o + batch * p.batch_stride_o + head * p.head_stride_o;
+  task.ldq = p.head_stride_q;
+  task.ldk = p.ldk;
+  task.ldv = p.ldv;
+  task.ldo = p.head_stride_o;
+  task.rows = int(group - first < C::tile_q ? group - first : C::tile_q);
+  task.keys = length < p.smax ? length : int(p.smax);
+  task.first_keys = task.keys;
+  task.scale = attention_scale(p, C::d);
+  task.first_row = batch * p.hq + head;
+  task.all_rows = p.b * p.hq;
+  task.part = block_y() % C::split;
+  if constexpr (C::split > 1) {
+    task.partial = p.partial;
+    task.stats = p.stats;
+  }
+  attend<C>(task);
+}
+
+template <class C, class P>
+KGEN_DEVICE void decode_merge(const P& p) {
+  merge_parts<C>(p, p.b * p.hq,
+                 [&](i64 row) { return p.o + row / p.hq * p.batch_stride_o + row % p.hq * p.head_stride_o; });
+}
+
+}  // namespace kgen
