@@ -1,7 +1,7 @@
-// Reference of multi_dilation_conv (OPS.md b.2): one output element in double; branch d of the concatenated channels has
-// dilation dils(d) and is padded so that it keeps the image's size.
+// Reference of multi_dilation_conv (OPS.md b.2): one output element in double; branch d of the concatenated channels
+// has dilation dils(d) and is padded so that it keeps the image's size.
 #pragma once
-#include "conv_reference.h"
+#include "conv_reference_taps.h"
 #include "conv_types.h"
 #include "prelude.h"
 
@@ -24,23 +24,9 @@ KGEN_DEVICE void reference_y(const P& p, i64 element, double& value, double& mag
     image = element / p.w / p.h / outputs;
   }
   const i64 channel = output % p.k, dilation = C::dils(int(output / p.k));
-  double sum = 0, absolute = 0;
-  for (i64 i = 0; i < p.r; ++i) {
-    const i64 y = row + (i - p.r / 2) * dilation;
-    if (y < 0 || y >= p.h) continue;
-    for (i64 j = 0; j < p.s; ++j) {
-      const i64 x = column + (j - p.s / 2) * dilation;
-      if (x < 0 || x >= p.w) continue;
-      for (i64 c = 0; c < p.c; ++c) {
-        const double a = to_float(kNhwc ? p.x[((image * p.h + y) * p.w + x) * p.ldx + c]
-                                        : p.x[image * p.ldx + (c * p.h + y) * p.w + x]);
-        const double b = to_float(kNhwc ? p.weight[((channel * p.r + i) * p.s + j) * p.c + c]
-                                        : p.weight[((channel * p.c + c) * p.r + i) * p.s + j]);
-        sum = fma_d(a, b, sum);
-        absolute = fma_d(abs_d(a), abs_d(b), absolute);
-      }
-    }
-  }
+  double sum, absolute;
+  conv_reference::taps<C>(p, image, row - p.r / 2 * dilation, column - p.s / 2 * dilation, dilation, dilation, 0, p.c,
+                          channel, sum, absolute);
   conv_reference::finish<C>(p, channel, 0.0, sum, absolute);
   value = sum;
   magnitude = absolute;
