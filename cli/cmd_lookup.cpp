@@ -1,6 +1,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <set>
 
@@ -72,7 +73,9 @@ Result<Found> lookup(const std::string& path, const std::string& op, const Words
       return fail(ErrorKind::kBadInput,
                   fmt::format("'{}' is neither a dim nor an attribute of {}{}", name, op, did_you_mean(name, names)));
     if (std::ranges::find(dim_names, name) == dim_names.end()) {
-      attributes += (attributes.empty() ? "" : " ") + name + "=" + text;
+      std::string value = text;  // an expression may be typed with spaces; a signature has none
+      std::erase_if(value, [](unsigned char c) { return std::isspace(c) != 0; });
+      attributes += (attributes.empty() ? "" : " ") + name + "=" + value;
       continue;
     }
     std::int64_t value = 0;

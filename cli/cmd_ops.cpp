@@ -20,6 +20,8 @@ std::string_view kind_name(AttributeDef::Kind kind) {
       return "list";
     case AttributeDef::Kind::kInt:
       return "int";
+    case AttributeDef::Kind::kExpression:
+      return "expression";
     case AttributeDef::Kind::kInts:
       return "ints";
   }

@@ -96,6 +96,43 @@ std::string entry(Arch arch, const std::string& name, const std::vector<Paramete
   return text + fmt::format("KGEN_HOST_ENTRY({}) {{\n  {}(\n    {});\n}}\n", name, name, wrap(values));
 }
 
+// How a reference header's function for an argument is called: an expression's operands go by kind and place.
+std::string function_name(const OpDef& op, const ArgumentDef& argument) {
+  for (std::size_t kind = 0; op.expression && kind < kOperandKinds.size(); ++kind) {
+    const std::vector<std::string>& names = op.expression->operands[kind];
+    const auto at = std::find(names.begin(), names.end(), argument.field);
+    if (at != names.end()) return fmt::format("{}<kgen::Config, {}>", kOperandKinds[kind], at - names.begin());
+  }
+  return argument.field + "<kgen::Config>";
+}
+
+// The functor, the number of operands of each kind, and operand i of each group.
+std::string expression_lines(const OpDef& op, const std::string& attribute) {
+  const Expression& expression = *op.expression;
+  std::string text = fmt::format("  // {}\n", expression.text);
+  for (std::size_t kind = 0; kind < kOperandKinds.size(); ++kind) {
+    text += fmt::format("  static constexpr int {}_{} = {};\n", attribute, kOperandKinds[kind],
+                        expression.operands[kind].size());
+  }
+  text += "  template <class F, class T>\n  static KGEN_DEVICE void " + attribute + "(";
+  for (std::size_t kind = 0; kind < kOperandKinds.size(); ++kind) {
+    text += fmt::format("{}[[maybe_unused]] {}T* {}", kind == 0 ? "" : ",\n      ",
+                        kOperandKinds[kind] == "output" ? "" : "const ", kOperandKinds[kind]);
+  }
+  text += ") {\n";
+  for (const std::string& statement : expression.code) text += fmt::format("    {}\n", statement);
+  text += "  }\n";
+  for (const OperandGroup& group : op.groups) {
+    text += fmt::format("  template <int I, class P>\n  static KGEN_DEVICE auto {}([[maybe_unused]] const P& p) {{\n",
+                        group.name);
+    for (std::size_t i = 0; i < group.members.size(); ++i) {
+      text += fmt::format("    if constexpr (I == {}) return p.{};\n", i, group.members[i]);
+    }
+    text += "  }\n";
+  }
+  return text;
+}
+
 std::string attribute_lines(const OpDef& op, const Problem& problem) {
   std::string text;
   for (const AttributeDef& attribute : op.attributes) {
@@ -109,6 +146,9 @@ std::string attribute_lines(const OpDef& op, const Problem& problem) {
         break;
       case AttributeDef::Kind::kInt:
         text += fmt::format("  static constexpr kgen::i64 {} = {};\n", attribute.name, value);
+        break;
+      case AttributeDef::Kind::kExpression:
+        text += expression_lines(op, attribute.name);
         break;
       case AttributeDef::Kind::kInts: {
         // A function, since not every device compiler can read a constant array.
@@ -451,8 +491,8 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
                            {"kgen::i64", "count", ""},
                            {fmt::format("{}*", cpp_type(dtype)), "data", ""}}),
                      bounds,
-                     loop(fmt::format("kgen::store_double(data + i, kgen::init_{}<kgen::Config>(args, seed, i));",
-                                      argument.field)));
+                     loop(fmt::format("kgen::store_double(data + i, kgen::init_{}(args, seed, i));",
+                                      function_name(op, argument))));
   }
   for (const ReferenceDef::Stage& stage : op.reference.stages) {
     entries += entry(arch, "reference_stage_" + stage.name,
@@ -468,9 +508,8 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
                            {"double*", "value", ""},
                            {"double*", "magnitude", ""}}),
                      bounds,
-                     loop(fmt::format("kgen::reference_{}<kgen::Config>(args, index ? index[i] : i, value[i], "
-                                      "magnitude[i]);",
-                                      argument.field)));
+                     loop(fmt::format("kgen::reference_{}(args, index ? index[i] : i, value[i], magnitude[i]);",
+                                      function_name(op, argument))));
     if (!op.reference.projection || op.reference.projection->output != name) continue;
     entries +=
         entry(arch, "project_vector_" + name,

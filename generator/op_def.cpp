@@ -57,6 +57,13 @@ bool is_identifier(std::string_view word) {
   return std::all_of(word.begin(), word.end(), [](unsigned char c) { return std::isalnum(c) || c == '_'; });
 }
 
+// What expressions may read of an attribute of kind `expression`.
+std::vector<std::string> expression_names(const std::string& attribute) {
+  std::vector<std::string> names = {attribute + "_operations"};
+  for (const std::string_view kind : kOperandKinds) names.push_back(fmt::format("{}_{}", attribute, kind));
+  return names;
+}
+
 // What expressions may read of an attribute of kind `ints`.
 std::vector<std::string> ints_names(const std::string& attribute) {
   std::vector<std::string> names = {attribute + "_count", attribute + "_max"};
@@ -79,6 +86,12 @@ class OpReader {
   OpReader(const Yaml& root, const std::string& file, const std::string& folder) : root_(root) {
     op_.file = file;
     op_.folder = folder;
+  }
+  OpReader& made_by(Expression expression, std::vector<OperandGroup> groups, std::string_view yaml) {
+    op_.expression = std::move(expression);
+    op_.groups = std::move(groups);
+    op_.yaml = yaml;
+    return *this;
   }
 
   Result<OpDef> read() {
@@ -125,6 +138,7 @@ class OpReader {
     if (!(*base)->base.empty()) {
       return extends.fail(fmt::format("'{}' itself extends '{}'; extend that one", (*base)->name, (*base)->base));
     }
+    if ((*base)->expression) return extends.fail(fmt::format("'{}' is made by an expression", (*base)->name));
     std::string file = std::move(op_.file);
     op_ = **base;
     op_.base = (*base)->name;
@@ -349,19 +363,28 @@ class OpReader {
       AttributeDef attribute;
       KGEN_TRY(attribute.name, identifier(key, "attribute"));
       const std::string what = fmt::format("attribute '{}'", attribute.name);
-      KGEN_CHECK_OK(value.expect_keys(what, {"kind", "values", "default", "doc"}));
+      KGEN_CHECK_OK(value.expect_keys(what, {"kind", "values", "default", "example", "columns", "doc"}));
       KGEN_TRY(attribute.doc, optional_text(value, "doc"));
       KGEN_TRY(const Yaml kind_node, value.need(what, "kind"));
       KGEN_TRY(const std::string kind, kind_node.as_text("kind"));
-      static const std::vector<std::string> kinds = {"enum", "dtype", "list", "int", "ints"};
+      static const std::vector<std::string> kinds = {"enum", "dtype", "list", "int", "ints", "expression"};
       const auto found = std::find(kinds.begin(), kinds.end(), kind);
       if (found == kinds.end()) {
         return kind_node.fail(
             fmt::format("unknown kind '{}'{}; kinds: {}", kind, did_you_mean(kind, kinds), join(kinds, ", ")));
       }
       using Kind = AttributeDef::Kind;
-      attribute.kind = std::array{Kind::kEnum, Kind::kDType, Kind::kList, Kind::kInt, Kind::kInts}[found - kinds.begin()];
+      attribute.kind = std::array{Kind::kEnum, Kind::kDType, Kind::kList,
+                                  Kind::kInt,  Kind::kInts,  Kind::kExpression}[found - kinds.begin()];
       KGEN_CHECK_OK(add_value(key, attribute.name, attribute_names_));
+      if (attribute.kind == Kind::kExpression) {
+        KGEN_CHECK_OK(read_expression(key, value, attribute));
+        op_.attributes.push_back(std::move(attribute));
+        continue;
+      }
+      for (const char* word : {"example", "columns"}) {
+        if (const Yaml* given = value.find(word)) return given->fail(fmt::format("{} is for kind expression", word));
+      }
       if (const Yaml* values = value.find("values")) {
         KGEN_CHECK_OK(values->expect_list(what + " values"));
         for (const Yaml& item : values->items()) {
@@ -392,6 +415,22 @@ class OpReader {
     if (op_.attributes.empty() || op_.attributes[0].name != "dtype" ||
         op_.attributes[0].kind != AttributeDef::Kind::kDType) {
       return attributes.fail("the first attribute must be dtype, of kind dtype");
+    }
+    return {};
+  }
+
+  Result<void> read_expression(const Yaml& key, const Yaml& value, AttributeDef& attribute) {
+    for (const char* word : {"default", "values", "axis"}) {
+      if (const Yaml* given = value.find(word)) return given->fail(fmt::format("an expression has no {}", word));
+    }
+    if (!op_.expression || expression_attribute(op_)) {
+      return key.fail("an operator is made by one expression at most, an attribute of the definition itself");
+    }
+    if (const Yaml* columns = value.find("columns")) {
+      KGEN_TRY(attribute.values, columns->as_words("columns"));
+    }
+    for (const std::string& name : expression_names(attribute.name)) {
+      KGEN_CHECK_OK(add_value(key, name, attribute_names_));
     }
     return {};
   }
@@ -530,7 +569,7 @@ class OpReader {
 
   Result<void> read_scalars() {
     const Yaml* scalars = root_.find("scalars");
-    if (!scalars) return {};
+    if (!scalars || scalars->is_null()) return {};  // an expression may leave none
     KGEN_CHECK_OK(scalars->expect_map("scalars"));
     for (const auto& [key, value] : scalars->entries()) {
       Param scalar;
@@ -695,7 +734,8 @@ class OpReader {
       const std::string name = path.substr(at + 2, end - at - 2);
       std::vector<std::string> known(symbolic.begin(), symbolic.end());
       for (const AttributeDef& attribute : op_.attributes) {
-        if (attribute.kind != AttributeDef::Kind::kList) known.push_back(attribute.name);
+        if (attribute.kind != AttributeDef::Kind::kList && attribute.kind != AttributeDef::Kind::kExpression)
+          known.push_back(attribute.name);
       }
       known.insert(known.end(), {"arch", "vendor", "family", "matrix_unit"});
       if (std::find(known.begin(), known.end(), name) == known.end()) {
@@ -951,9 +991,121 @@ Result<std::string> hash_sources(const OpDef& op, std::string_view yaml) {
 
 }  // namespace
 
+namespace {
+
+// The example and the column names of the attribute of kind `expression`, where the definition has one.
+struct ExpressionKeys {
+  std::string example;
+  std::vector<std::string> columns;
+};
+Result<std::optional<ExpressionKeys>> expression_keys(const Yaml& root) {
+  const Yaml* attributes = root.find("attributes");
+  if (!attributes || !attributes->is_map()) return std::nullopt;
+  for (const auto& [key, value] : attributes->entries()) {
+    const Yaml* kind = value.find("kind");
+    if (!kind || kind->text() != "expression") continue;
+    ExpressionKeys keys;
+    const std::string what = fmt::format("attribute '{}'", key.text());
+    KGEN_TRY(const Yaml example, value.need(what, "example"));
+    KGEN_TRY(keys.example, example.as_text("example"));
+    if (const Yaml* columns = value.find("columns")) {
+      KGEN_TRY(keys.columns, columns->as_words("columns"));
+    }
+    return keys;
+  }
+  return std::nullopt;
+}
+
+// The YAML with each line that has "<kind>" repeated for every operand of that kind, and the names that were made.
+std::string put_in(std::string_view yaml, const Expression& expression, std::vector<OperandGroup>& groups) {
+  const auto name_char = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+  std::vector<std::string> lines = split(std::string(yaml), '\n');
+  for (std::size_t kind = 0; kind < kOperandKinds.size(); ++kind) {
+    const std::string mark = fmt::format("<{}>", kOperandKinds[kind]);
+    const std::vector<std::string>& operands = expression.operands[kind];
+    std::vector<std::string> made;
+    for (const std::string& line : lines) {
+      if (line.find(mark) == std::string::npos) {
+        made.push_back(line);
+        continue;
+      }
+      for (std::size_t at = line.find(mark); at != std::string::npos; at = line.find(mark, at + 1)) {
+        std::size_t first = at, last = at + mark.size();
+        while (first > 0 && name_char(line[first - 1])) --first;
+        while (last < line.size() && name_char(line[last])) ++last;
+        const std::string before = line.substr(first, at - first),
+                          after = line.substr(at + mark.size(), last - at - mark.size());
+        OperandGroup group{fmt::format("{}{}{}", before, kOperandKinds[kind], after), {}};
+        for (const std::string& operand : operands) group.members.push_back(before + operand + after);
+        const bool known = std::any_of(groups.begin(), groups.end(), [&](const auto& g) { return g.name == group.name; });
+        if (!known) groups.push_back(std::move(group));
+      }
+      for (const std::string& operand : operands) {
+        std::string copy = line;
+        for (std::size_t at = copy.find(mark); at != std::string::npos; at = copy.find(mark, at + operand.size())) {
+          copy.replace(at, mark.size(), operand);
+        }
+        made.push_back(std::move(copy));
+      }
+    }
+    lines = std::move(made);
+  }
+  return join(lines, "\n");
+}
+
+// An operator made by `text`, or by the example where it is null.
+Result<std::shared_ptr<const OpDef>> make_op(std::string_view yaml, const std::string& file, const std::string& folder,
+                                             const ExpressionKeys& keys, const std::string* text) {
+  KGEN_TRY(Expression expression, Expression::parse(text ? *text : keys.example, keys.columns));
+  std::vector<OperandGroup> groups;
+  const std::string full = put_in(yaml, expression, groups);
+  KGEN_TRY(const Yaml root, Yaml::parse(full, file));
+  KGEN_TRY(OpDef op, OpReader(root, file, folder).made_by(std::move(expression), std::move(groups), yaml).read());
+  // What is no kernel parameter is none for templates either.
+  std::erase_if(op.groups, [&](const OperandGroup& group) {
+    return !std::all_of(group.members.begin(), group.members.end(), [&](const std::string& name) {
+      return std::any_of(op.dims.begin(), op.dims.end(), [&](const DimDef& d) { return d.name == name; }) ||
+             std::any_of(op.scalars.begin(), op.scalars.end(), [&](const Param& p) { return p.name == name; }) ||
+             std::any_of(op.arguments.begin(), op.arguments.end(), [&](const auto& a) { return a.field == name; });
+    });
+  });
+  KGEN_TRY(op.source_hash, hash_sources(op, full + op.expression->text));
+  return std::make_shared<const OpDef>(std::move(op));
+}
+
+}  // namespace
+
+const AttributeDef* expression_attribute(const OpDef& op) {
+  for (const AttributeDef& attribute : op.attributes) {
+    if (attribute.kind == AttributeDef::Kind::kExpression) return &attribute;
+  }
+  return nullptr;
+}
+
+Result<std::shared_ptr<const OpDef>> specialise(std::shared_ptr<const OpDef> op, const std::string& expression) {
+  const AttributeDef* attribute = expression_attribute(*op);
+  if (!attribute) return op;
+  KGEN_TRY(const Expression parsed, Expression::parse(expression, attribute->values));
+  if (parsed.text == op->expression->text) return op;
+  auto made = make_op(op->yaml, op->file, op->folder, {"", attribute->values}, &parsed.text);
+  if (!made) return fail(made.error().kind, fmt::format("'{}': {}", expression, made.error().message));
+  return made;
+}
+
+Result<std::shared_ptr<const OpDef>> specialise(std::shared_ptr<const OpDef> op,
+                                                const std::vector<std::pair<std::string, std::string>>& words) {
+  const AttributeDef* attribute = expression_attribute(*op);
+  for (const auto& [name, value] : words) {
+    if (attribute && name == attribute->name) return specialise(op, value);
+  }
+  return op;
+}
+
 Result<std::shared_ptr<const OpDef>> load_op_text(std::string_view yaml, const std::string& file,
                                                   const std::string& folder) {
   KGEN_TRY(const Yaml root, Yaml::parse(yaml, file));
+  KGEN_TRY(const auto keys, expression_keys(root));
+  if (keys) return make_op(yaml, file, folder, *keys, nullptr);
   KGEN_TRY(OpDef op, OpReader(root, file, folder).read());
   if (op.base.empty()) {
     KGEN_TRY(op.source_hash, hash_sources(op, yaml));

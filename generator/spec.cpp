@@ -58,6 +58,11 @@ Result<std::string> attribute_value(const AttributeDef& attribute, std::string v
     if (hint.empty()) hint = fmt::format("; choose from {}", join(attribute.values, ", "));
     return blame(attribute.name, fmt::format("'{}' is not a value of {}{}", word, attribute.name, hint));
   };
+  if (attribute.kind == AttributeDef::Kind::kExpression) {
+    const auto expression = Expression::parse(value, attribute.values);
+    if (!expression) return blame(attribute.name, fmt::format("{}: {}", attribute.name, expression.error().message));
+    return expression->text;
+  }
   if (attribute.kind == AttributeDef::Kind::kList) {
     std::set<std::string> seen;
     for (const std::string& word : list_words(value)) {
@@ -140,9 +145,20 @@ Result<Problem> build_problem(const OpDef& op, const std::map<std::string, std::
       value = attribute.default_text;
     } else {
       return blame("", fmt::format("op {} needs '{}'; add {}: {}", op.name, attribute.name, attribute.name,
-                                   join(attribute.values, " or ")));
+                                   attribute.kind == AttributeDef::Kind::kExpression ? "\"" + op.expression->text + "\""
+                                                                                     : join(attribute.values, " or ")));
     }
     KGEN_TRY(problem.attributes[attribute.name], attribute_value(attribute, value, blame));
+    if (attribute.kind == AttributeDef::Kind::kExpression &&
+        problem.attributes[attribute.name] != op.expression->text) {
+      return blame(attribute.name, fmt::format("the operator was made by '{}', not by '{}'", op.expression->text,
+                                               problem.attributes[attribute.name]));
+    }
+  }
+  const std::vector<std::string> known = setting_names(op);
+  for (const auto& [name, value] : values) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    return blame(name, fmt::format("unknown dim or attribute '{}' of op {}{}", name, op.name, did_you_mean(name, known)));
   }
   Env env = operator_env(op, problem);
   for (const DimDef& dim : op.dims) {
@@ -333,9 +349,33 @@ class SpecReader {
     return *op;
   }
 
-  Result<void> read_op(const std::shared_ptr<const OpDef>& op, const Yaml& item, const Yaml* defaults) {
+  // For an operator made by an expression: by the one that the last of `maps` with one names, the first of a list.
+  Result<std::shared_ptr<const OpDef>> made_by(std::shared_ptr<const OpDef> op, const std::vector<const Yaml*>& maps) {
+    const AttributeDef* attribute = expression_attribute(*op);
+    if (!attribute) return op;
+    for (auto map = maps.rbegin(); map != maps.rend(); ++map) {
+      const Yaml* node = *map && !(*map)->is_list() ? (*map)->find(attribute->name) : nullptr;
+      if (!node) continue;
+      KGEN_TRY(const std::vector<std::string> words, node->as_words(attribute->name));
+      if (words.empty()) continue;
+      auto made = made_by_text(op, words[0]);
+      if (!made) return node->fail(made.error().message);
+      return made;
+    }
+    return op;
+  }
+  Result<std::shared_ptr<const OpDef>> made_by_text(const std::shared_ptr<const OpDef>& op, const std::string& text) {
+    std::shared_ptr<const OpDef>& known = ops_[op->file + '\n' + text];
+    if (!known) {
+      KGEN_TRY(known, specialise(op, text));
+    }
+    return known;
+  }
+
+  Result<void> read_op(const std::shared_ptr<const OpDef>& base, const Yaml& item, const Yaml* defaults) {
     Settings settings;
     TuneOptions tune;
+    KGEN_TRY(const auto op, made_by(base, {defaults, &item}));
     KGEN_CHECK_OK(apply_defaults(*op, defaults, settings, tune));
     KGEN_CHECK_OK(read_settings(*op, item, {"op", "name", "problems", "tune"}, settings));
     std::string label;
@@ -349,7 +389,8 @@ class SpecReader {
     for (const Yaml& problem : problems->items()) {
       Settings own = settings;
       KGEN_CHECK_OK(problem.expect_map("a problem"));
-      KGEN_CHECK_OK(read_settings(*op, problem, {"name"}, own));
+      KGEN_TRY(const auto own_op, made_by(op, {&problem}));
+      KGEN_CHECK_OK(read_settings(*own_op, problem, {"name"}, own));
       std::string own_label = label;
       if (const Yaml* name = problem.find("name")) {
         KGEN_TRY(own_label, name->as_text("name"));
@@ -359,13 +400,14 @@ class SpecReader {
     return {};
   }
 
-  Result<void> read_entry(const std::shared_ptr<const OpDef>& op, const Yaml& item, const Yaml* defaults) {
+  Result<void> read_entry(const std::shared_ptr<const OpDef>& base, const Yaml& item, const Yaml* defaults) {
     // Keys that tell people where an entry comes from; they change nothing.
     static const std::vector<std::string> informing = {
         "id",    "op",     "dims", "params",   "tune",         "count",          "macs",    "flops", "min_bytes",
         "roles", "source", "note", "grid_thw", "weight_bytes", "reference_path", "comment", "name"};
     Settings settings;
     TuneOptions tune;
+    KGEN_TRY(const auto op, made_by(base, {defaults, &item, item.find("dims"), item.find("params")}));
     KGEN_CHECK_OK(apply_defaults(*op, defaults, settings, tune));
     KGEN_CHECK_OK(read_settings(*op, item, informing, settings));
     for (const char* part : {"dims", "params"}) {
@@ -510,10 +552,16 @@ class SpecReader {
         values[item->first] = alternatives[rest % alternatives.size()];
         rest /= alternatives.size();
       }
-      KGEN_TRY(Problem problem, build_problem(*op, values, blame));
+      std::shared_ptr<const OpDef> made = op;
+      if (const AttributeDef* attribute = expression_attribute(*op); attribute && values.count(attribute->name)) {
+        auto by_text = made_by_text(op, values[attribute->name]);
+        if (!by_text) return blame(attribute->name, by_text.error().message);
+        made = std::move(*by_text);
+      }
+      KGEN_TRY(Problem problem, build_problem(*made, values, blame));
       problem.label = label;
       problem.count = count;
-      specs_.push_back({op, std::move(problem), tune, where.where()});
+      specs_.push_back({made, std::move(problem), tune, where.where()});
     }
     return {};
   }
@@ -563,6 +611,14 @@ Env operator_env(const OpDef& op, const Problem& problem) {
         break;
       case AttributeDef::Kind::kInt:
         if (const auto number = parse_int(value)) env[attribute.name] = *number;
+        break;
+      case AttributeDef::Kind::kExpression:
+        if (!op.expression) break;
+        for (std::size_t kind = 0; kind < kOperandKinds.size(); ++kind) {
+          env[fmt::format("{}_{}", attribute.name, kOperandKinds[kind])] =
+              static_cast<std::int64_t>(op.expression->operands[kind].size());
+        }
+        env[attribute.name + "_operations"] = op.expression->operations;
         break;
       case AttributeDef::Kind::kInts: {
         const std::vector<std::string> words = list_words(value);

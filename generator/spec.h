@@ -12,6 +12,7 @@
 #include "base/arch.h"
 #include "base/plan.h"
 #include "base/result.h"
+#include "generator/expression.h"
 
 namespace kgen {
 
@@ -24,7 +25,7 @@ struct DimDef {
 
 // Part of a problem's identity besides dims: dtype, b_layout, epilogue, causal …
 struct AttributeDef {
-  enum class Kind { kEnum, kDType, kList, kInt, kInts };
+  enum class Kind { kEnum, kDType, kList, kInt, kInts, kExpression };
   std::string name, doc;
   Kind kind = Kind::kEnum;
   std::vector<std::string> values;  // what is allowed; kInt and kInts: any integer when empty
@@ -111,6 +112,13 @@ struct ReferenceDef {
   std::map<std::string, Tolerance> tolerance;
 };
 
+// Kernel parameters that an operator made by an expression has once for each operand of a kind: those of
+// "ld_<matrix>" are the group "ld_matrix".
+struct OperandGroup {
+  std::string name;
+  std::vector<std::string> members;
+};
+
 struct OpDef {
   std::string name, doc;
   std::string base;    // the op that it extends; "" = none
@@ -125,6 +133,10 @@ struct OpDef {
   ReferenceDef reference;
   std::vector<VariantDef> variants;
   std::string source_hash;  // of the YAML and every template it names, prelude included
+  // An operator made by an expression (an attribute of kind kExpression): which one, and the YAML it was put into.
+  std::optional<Expression> expression;
+  std::vector<OperandGroup> groups;
+  std::string yaml;
 };
 
 // One op on one shape with one set of attributes.
@@ -167,6 +179,14 @@ Result<std::shared_ptr<const OpDef>> load_op(const std::string& name_or_path);
 Result<std::shared_ptr<const OpDef>> load_op_text(std::string_view yaml, const std::string& file,
                                                   const std::string& folder);
 std::vector<std::string> builtin_ops();
+// The operator that an expression makes of an operator with an attribute of kind kExpression; load_op() gives it with the
+// example of its definition. Any other operator stays as it is.
+Result<std::shared_ptr<const OpDef>> specialise(std::shared_ptr<const OpDef>, const std::string& expression);
+// The same with the expression among "name=value" pairs, if it is there.
+Result<std::shared_ptr<const OpDef>> specialise(std::shared_ptr<const OpDef>,
+                                                const std::vector<std::pair<std::string, std::string>>& words);
+// Name of the attribute of kind kExpression; null where there is none.
+const AttributeDef* expression_attribute(const OpDef&);
 
 // The files of ops/ and templates/: those inside the binary, or, where the environment names a checkout in KGEN_SOURCES,
 // those of that checkout (for work on operators: no rebuild).

@@ -120,6 +120,10 @@ std::string repeat_line(const OpSpec& spec, const std::string& config, const std
     if (at == spec.problem.attributes.end() || attribute.fixed) continue;
     const bool list = attribute.kind == AttributeDef::Kind::kList;
     if (list && at->second.empty()) continue;
+    if (attribute.kind == AttributeDef::Kind::kExpression) {
+      entry += fmt::format(", {}: \"{}\"", attribute.name, at->second);
+      continue;
+    }
     entry += fmt::format(", {}: {}", attribute.name, list ? "[" + at->second + "]" : at->second);
   }
   std::string dims;

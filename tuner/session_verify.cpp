@@ -92,6 +92,7 @@ Result<OpSpec> spec_of(const WinnerRow& row, const OwnOps& own_ops) {
   for (const std::string& word : split(row.op.signature + " " + row.problem.dims_key, ' '))
     if (const auto equals = word.find('='); equals != std::string::npos)
       words.emplace_back(word.substr(0, equals), word.substr(equals + 1));
+  KGEN_TRY(spec.op, specialise(spec.op, words));
   KGEN_TRY(spec.problem, make_problem(*spec.op, words));
   return spec;
 }
