@@ -45,24 +45,26 @@ struct Piece {
     for (int i = 0; i < F::kWords; ++i) of_unit[i] = words[unit * F::kWords + i];
   }
 
-  static KGEN_DEVICE void floats(const u32 (&words)[kWords], u32 zero, float scale, float (&out)[kK]) {
+  // scale * (q - zero) of the first `valid` terms, which are whole units; the others are 0.
+  static KGEN_DEVICE void floats(const u32 (&words)[kWords], u32 zero, float scale, int valid, float (&out)[kK]) {
     const u32 operand = zero_operand<C>(zero);
     KGEN_UNROLL
     for (int unit = 0; unit < kUnits; ++unit) {
       u32 of_unit[F::kWords];
       unit_words(words, unit, of_unit);
+      const float factor = unit * F::kUnitK < valid ? scale : 0.0f;
       float* to = out + unit * F::kUnitK;
       KGEN_UNROLL
       for (int i = 0; i < F::kPairs; ++i) {
         float low, high;
         differences<C>(F::pair(of_unit, i), operand, low, high);
-        to[F::low(i)] = low * scale;
-        to[F::high(i)] = high * scale;
+        to[F::low(i)] = low * factor;
+        to[F::high(i)] = high * factor;
       }
     }
   }
-  // Terms from `k` on, each with its own group; those from `end` on are left as they are.
-  static KGEN_DEVICE void floats_by_row(const GroupTable<C>& table, const u32 (&words)[kWords], int k, int end,
+  // The same for terms from `k` on, each with its own group.
+  static KGEN_DEVICE void floats_by_row(const GroupTable<C>& table, const u32 (&words)[kWords], int k, int valid,
                                         i64 column, float (&out)[kK]) {
     KGEN_UNROLL
     for (int unit = 0; unit < kUnits; ++unit) {
@@ -75,7 +77,7 @@ struct Piece {
         for (int half = 0; half < 2; ++half) {
           const int at = unit * F::kUnitK + (half ? F::high(i) : F::low(i));
           out[at] = 0.0f;
-          if (k + at >= end) continue;
+          if (at >= valid) continue;
           Group<C, 1> group;
           group.load(table, group_of_row<C>(table, k + at), column);
           const int q = int(half ? pair >> 16 : pair & 0xffffu);
@@ -92,11 +94,13 @@ struct Piece {
   }
 
   // As T, two a word.
-  static KGEN_DEVICE void rounded(const u32 (&words)[kWords], u32 zero, const Packed<T, 1>& scale, u32 (&out)[kK / 2]) {
+  static KGEN_DEVICE void rounded(const u32 (&words)[kWords], u32 zero, const Packed<T, 1>& scale, int valid,
+                                  u32 (&out)[kK / 2]) {
     if constexpr (kSame<T, f16> && F::kHalves) {
-      const u32 operand = zero_operand<C>(zero), scales = scale.words[0] * 0x10001u;
+      const u32 operand = zero_operand<C>(zero);
       KGEN_UNROLL
       for (int unit = 0; unit < kUnits; ++unit) {
+        const u32 scales = unit * F::kUnitK < valid ? scale.words[0] * 0x10001u : 0u;
         u32 of_unit[F::kWords], pairs[F::kPairs];
         unit_words(words, unit, of_unit);
         KGEN_UNROLL
@@ -107,7 +111,7 @@ struct Piece {
       }
     } else {
       float values[kK];
-      floats(words, zero, scale[0], values);
+      floats(words, zero, scale[0], valid, values);
       round(values, out);
     }
   }
@@ -184,65 +188,63 @@ struct TileLoader<gptq::WeightSource<C>, Lds, LdsLayout, kOuter, kInner, kVec, k
     u32 of[Piece::kWords][kVec];
   };
   using Group = gptq::Group<C, kVec>;
+  static constexpr int kGroups = kOneGroup ? 1 : kCount;
   struct Registers {
     Words words[kCount];
-    Group group[kOneGroup ? 1 : kCount];
+    Group group[kGroups];
     int index = -1;  // of group[0] (kOneGroup)
-    int k, left;     // the tile's first term, and terms from there on
+    int k;           // the tile's first term
   };
 
-  template <bool kMasked>
-  KGEN_DEVICE void load_words(int i, int k_left, Words& words) const {
-    const int at = term(i);
+  // Where word w of piece i is read. Units beyond the `left` terms are those of the tile's first term, which always
+  // exists, and count as zero later.
+  KGEN_DEVICE const i32* words_at(int i, int w, int left) const {
+    const int unit = term(i) / Piece::F::kUnitK + w / Piece::F::kWords;
+    const int row = (unit * Piece::F::kUnitK < left ? unit : 0) * Piece::F::kWords + w % Piece::F::kWords;
+    return source.words + row * source.ldw + valid_column(i);
+  }
+  KGEN_DEVICE void load_words(int i, int left, Words& words) const {
     KGEN_UNROLL
     for (int w = 0; w < Piece::kWords; ++w) {
-      const bool exists = !kMasked || at + w / Piece::F::kWords * Piece::F::kUnitK < k_left;
-      Vec<i32, kVec> v = {};
-      if (exists)
-        v = load_vec<i32, kVec>(source.words + (at / Piece::F::kUnitK * Piece::F::kWords + w) * source.ldw +
-                                valid_column(i));
+      const auto v = load_vec<i32, kVec>(words_at(i, w, left));
       KGEN_UNROLL
       for (int c = 0; c < kVec; ++c) words.of[w][c] = u32(v[c]);
     }
   }
   KGEN_DEVICE int group_index(int k) const { return min_int(gptq::group_in_order<C>(k), source.groups - 1); }
 
-  // Unpacks piece i of the tile that begins with term `k`.
-  template <bool kMasked>
+  // Unpacks piece i of the tile that begins with term `k`, of which `left` terms exist.
   KGEN_DEVICE void store_piece(int i, const Words& words, const Group& group, int k, int left, int stage) const {
     const i64 from_column = source.column + valid_column(i);
+    const int valid = left - term(i);
     KGEN_UNROLL
     for (int c = 0; c < kVec; ++c) {
       u32 of_column[Piece::kWords];
       KGEN_UNROLL
       for (int w = 0; w < Piece::kWords; ++w) of_column[w] = words.of[w][c];
-      const u32 zero = C::per_row ? 0u : group.zeros.zero(from_column, c);
       if constexpr (kSame<Lds, float>) {
         float values[kK];
         if constexpr (C::per_row)
-          Piece::floats_by_row(source.table, of_column, k + term(i), source.end, from_column + c, values);
+          Piece::floats_by_row(source.table, of_column, k + term(i), valid, from_column + c, values);
         else
-          Piece::floats(of_column, zero, group.scales[c], values);
-        KGEN_UNROLL
-        for (int e = 0; e < kK; ++e)
-          if (kMasked && term(i) + e >= left) values[e] = 0.0f;
+          Piece::floats(of_column, group.zeros.zero(from_column, c), group.scales[c], valid, values);
         store_floats(i, c, values, stage);
       } else {
         u32 pairs[kK / 2];
         if constexpr (C::per_row) {
           float values[kK];
-          Piece::floats_by_row(source.table, of_column, k + term(i), source.end, from_column + c, values);
+          Piece::floats_by_row(source.table, of_column, k + term(i), valid, from_column + c, values);
           Piece::round(values, pairs);
         } else {
           Packed<typename C::dtype, 1> scale;
           scale.words[0] = group.scales.bits(c);
-          Piece::rounded(of_column, zero, scale, pairs);
+          Piece::rounded(of_column, group.zeros.zero(from_column, c), scale, valid, pairs);
         }
         KGEN_UNROLL
         for (int e = 0; e < kK / 2; e += 4) {
           Vec<u32, 4> chunk;
           KGEN_UNROLL
-          for (int j = 0; j < 4; ++j) chunk[j] = kMasked && term(i) + 2 * (e + j) >= left ? 0u : pairs[e + j];
+          for (int j = 0; j < 4; ++j) chunk[j] = pairs[e + j];
           store_vec<u32, 4>(lds<u32>(stage + LdsLayout::offset(column(i) + c, term(i) + 2 * e)), chunk);
         }
       }
@@ -262,37 +264,35 @@ struct TileLoader<gptq::WeightSource<C>, Lds, LdsLayout, kOuter, kInner, kVec, k
     }
   }
 
+  // One code for whole and partial tiles: unpacking is long, and the mask is cheap.
   template <bool kMasked>
-  KGEN_DEVICE void load(Registers& r, int k_left) const {
+  KGEN_DEVICE void load(Registers& r, int /*k_left*/) const {
+    load(r);
+  }
+  KGEN_DEVICE void load(Registers& r) const {
     r.k = source.k;
-    r.left = kMasked ? k_left : kInner;
     KGEN_UNROLL
     for (int i = 0; i < kCount; ++i)
-      if (exists(i)) load_words<kMasked>(i, k_left, r.words[i]);
-    if constexpr (C::per_row) return;
+      if (exists(i)) load_words(i, source.end - r.k, r.words[i]);
+    if constexpr (!C::per_row) load_groups(r.group, r.index);
+  }
+  // Of the present tile; `index` is that of group[0], which stays where groups are longer than tiles.
+  KGEN_DEVICE void load_groups(Group (&group)[kGroups], int& index) const {
     if constexpr (kOneGroup) {
-      const int index = group_index(source.k);
-      if (index != r.index) r.group[0].load(source.table, index, source.column + valid_column(0));
-      r.index = index;
+      const int next = group_index(source.k);
+      if (next != index) group[0].load(source.table, next, source.column + valid_column(0));
+      index = next;
     } else {
       KGEN_UNROLL
       for (int i = 0; i < kCount; ++i) {
-        if (exists(i))
-          r.group[i].load(source.table, group_index(source.k + term(i)), source.column + valid_column(i));
+        if (exists(i)) group[i].load(source.table, group_index(source.k + term(i)), source.column + valid_column(i));
       }
     }
   }
-  template <bool kMasked>
-  KGEN_DEVICE void store_tile(const Registers& r, int stage) const {
+  KGEN_DEVICE void store(const Registers& r, int stage) const {
     KGEN_UNROLL
     for (int i = 0; i < kCount; ++i)
-      if (exists(i)) store_piece<kMasked>(i, r.words[i], r.group[kOneGroup ? 0 : i], r.k, r.left, stage);
-  }
-  KGEN_DEVICE void store(const Registers& r, int stage) const {
-    if (r.left >= kInner)
-      store_tile<false>(r, stage);
-    else
-      store_tile<true>(r, stage);
+      if (exists(i)) store_piece(i, r.words[i], r.group[kOneGroup ? 0 : i], r.k, source.end - r.k, stage);
   }
   // Piece by piece: for a single work-item with many pieces.
   template <bool kMasked>
@@ -302,38 +302,92 @@ struct TileLoader<gptq::WeightSource<C>, Lds, LdsLayout, kOuter, kInner, kVec, k
       if (!exists(i)) continue;
       Words words;
       Group group = {};
-      load_words<kMasked>(i, k_left, words);
+      load_words(i, k_left, words);
       if constexpr (!C::per_row)
         group.load(source.table, group_index(source.k + term(i)), source.column + valid_column(i));
-      store_piece<kMasked>(i, words, group, source.k, k_left, stage);
+      store_piece(i, words, group, source.k, k_left, stage);
     }
   }
 };
 
-// The same beside asynchronous copies of the other operand: what the ring asks for is unpacked from registers, which are
-// then loaded with the tile after it.
+// The same beside asynchronous copies of the other operand. The packed words come by such copies too, into a ring of as
+// many slots as the stages, where each work-item reads only what it has copied itself and so needs no barrier. They are
+// unpacked when the tile loop asks for their tile, which is one ring after they were asked for:
+//
+//   issue(j):  slot j ──▶ unpack ──▶ stage j     memory ──▶ slot j + stages - 1     (one group of copies each)
 template <class C, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads>
 struct AsyncTileLoader<gptq::WeightSource<C>, LdsLayout, kOuter, kInner, kVec, kThreads, false> {
   using Source = gptq::WeightSource<C>;
   using Plain = TileLoader<Source, typename C::dtype, LdsLayout, kOuter, kInner, kVec, kThreads, false>;
-  Plain plain;
-  typename Plain::Registers registers;
+  using Piece = typename Plain::Piece;
+  static constexpr int kAhead = C::stages - 1;
+  static constexpr int kRing = C::stages * (C::tile_m + C::tile_n) * C::tile_k * 2;  // after the stages in LDS
+  static constexpr int kWordBytes = kVec * 4, kSlotBytes = Plain::kCount * Piece::kWords * kThreads * kWordBytes;
 
-  KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index) : plain(source, thread_index) { load(); }
-  KGEN_DEVICE void load() {
-    const int left = plain.source.end - plain.source.k;
-    if (left >= kInner)
-      plain.template load<false>(registers, 0);
-    else if (left > 0)
-      plain.template load<true>(registers, left);
+  Plain ahead;   // at the tile whose words are copied next
+  Plain plain;   // at the tile that is unpacked next
+  int slot;      // of that tile
+  int to;        // LDS byte of the stage that was asked for last
+  typename Plain::Group group[Plain::kGroups];
+  int index;  // of group[0] (kOneGroup)
+
+  KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index)
+      : ahead(source, thread_index), plain(source, thread_index), slot(0), to(0), index(-1) {
+    KGEN_UNROLL
+    for (int t = 0; t < kAhead; ++t) copy(t);
+    async_commit();
+    if (source.k < source.end) load_groups();
+    async_wait<0>();
   }
+
+  static KGEN_DEVICE int place(int slot, int i, int w, int thread) {
+    return kRing + slot * kSlotBytes + ((i * Piece::kWords + w) * kThreads + thread) * kWordBytes;
+  }
+  // The words of the tile at `ahead`.
+  KGEN_DEVICE void copy(int to_slot) {
+    if (ahead.source.k < ahead.source.end) {
+      const u32 start = lds_address(lds_base());
+      KGEN_UNROLL
+      for (int i = 0; i < Plain::kCount; ++i) {
+        if (!ahead.exists(i)) continue;
+        KGEN_UNROLL
+        for (int w = 0; w < Piece::kWords; ++w)
+          async_copy<kWordBytes>(start + u32(place(to_slot, i, w, ahead.thread)),
+                                 ahead.words_at(i, w, ahead.source.end - ahead.source.k));
+      }
+    }
+    ahead.source.advance();
+  }
+  KGEN_DEVICE void load_groups() {
+    if constexpr (!C::per_row) plain.load_groups(group, index);
+  }
+
   template <bool kMasked>
   KGEN_DEVICE void issue(int /*t*/, int /*k_left*/, u32 stage) {
-    plain.store(registers, int(stage - lds_address(lds_base())));
-    plain.source.advance();
-    load();
+    to = int(stage - lds_address(lds_base()));
   }
-  KGEN_DEVICE void advance() {}
+  // Here and not in issue(), which stands in the code once for whole tiles and once for the last.
+  KGEN_DEVICE void advance() {
+    const int left = plain.source.end - plain.source.k;
+    if (left > 0) {
+      KGEN_UNROLL
+      for (int i = 0; i < Plain::kCount; ++i) {
+        if (!plain.exists(i)) continue;
+        typename Plain::Words words;
+        KGEN_UNROLL
+        for (int w = 0; w < Piece::kWords; ++w) {
+          const auto v = load_vec<i32, kVec>(lds<i32>(place(slot, i, w, plain.thread)));
+          KGEN_UNROLL
+          for (int c = 0; c < kVec; ++c) words.of[w][c] = u32(v[c]);
+        }
+        plain.store_piece(i, words, group[Plain::kOneGroup ? 0 : i], plain.source.k, left, to);
+      }
+      plain.source.advance();
+      if (left > kInner) load_groups();
+    }
+    copy(slot == 0 ? kAhead : slot - 1);  // the slot that was unpacked last time
+    slot = slot == kAhead ? 0 : slot + 1;
+  }
 };
 
 template <class C, class P>
@@ -388,12 +442,12 @@ KGEN_DEVICE void gptq_expand(const P& p) {
   for (int c = 0; c < kVec; ++c) {
     if constexpr (C::per_row) {
       float values[Piece::kK];
-      Piece::floats_by_row(table, words[c], int(k), int(p.k), column + c, values);
+      Piece::floats_by_row(table, words[c], int(k), int(p.k - k), column + c, values);
       Piece::round(values, pairs[c]);
     } else {
       Packed<T, 1> scale;
       scale.words[0] = group.scales.bits(c);
-      Piece::rounded(words[c], group.zeros.zero(column, c), scale, pairs[c]);
+      Piece::rounded(words[c], group.zeros.zero(column, c), scale, int(p.k - k), pairs[c]);
     }
   }
   const i64 stride = gptq::expanded_stride<C>(p);

@@ -549,8 +549,12 @@ KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
     wave.load(0, 0, 0, next_stage);
     KGEN_NO_UNROLL
     for (int t = 0; t < tiles; ++t) {
+      // The first step by itself: NVRTC does not unroll a loop that holds a long issue().
+      wave.load(1, 1, read_stage, next_stage);
+      issue(t + S::kStages - 1);  // into the stage of tile t-1, which the last barrier set free
+      wave.multiply(0);
       KGEN_UNROLL
-      for (int step = 0; step < S::kSteps; ++step) {
+      for (int step = 1; step < S::kSteps; ++step) {
         if (step + 1 < S::kSteps) {
           wave.load((step + 1) % 2, step + 1, read_stage, next_stage);
         } else {
@@ -559,7 +563,6 @@ KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
           next_tile();
           wave.load(0, 0, read_stage, next_stage);
         }
-        if (step == 0) issue(t + S::kStages - 1);  // into the stage of tile t-1, which the last barrier set free
         wave.multiply(step % 2);
       }
     }
