@@ -25,12 +25,6 @@
 namespace kgen {
 namespace mhc {
 
-constexpr int power_of_two(int x) {
-  int p = 1;
-  while (p < x) p *= 2;
-  return p;
-}
-
 template <int N>
 KGEN_DEVICE void load_floats(const float* p, float (&v)[N]) {
   constexpr int kWidth = N < 4 ? N : 4;
@@ -134,8 +128,9 @@ struct Projection {
   static constexpr int kWaves = C::threads / C::lanes;
   static constexpr int kRows = C::rows / C::row_groups;  // of a wave
   static constexpr int kShare = kRows + 1;               // sums of a lane for one token: squares, then its rows
-  static constexpr int kPadded = power_of_two(C::tokens * kShare);
-  static_assert(kWaves % C::row_groups == 0 && C::rows % C::row_groups == 0 && kN % C::streams == 0);
+  static constexpr int kPadded = C::padded;            // tokens*kShare, to a power of two
+  static_assert(kWaves % C::row_groups == 0 && C::rows % C::row_groups == 0 && kN % C::streams == 0 &&
+                kPadded >= C::tokens * kShare);
 };
 
 template <class C, class Source, class P>

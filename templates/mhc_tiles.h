@@ -1,0 +1,224 @@
+// The projection of mhc.h by tiles (tile.h), for the matrix cores or the plain ALU: tokens x fn rows.
+//
+//   block tile_m tokens x all fn rows, part of h            one tile of K: tile_h elements of each of the n streams
+//   ┌─────────────┐                                           k = i*tile_h + h     stream 0 │ stream 1 │ …
+//   │ wave        │ tile_n = rows, padded                   A: the streams, made (mhc_post) or read, → LDS, and on the way
+//   ├─────────────┤  (split: rows high, rows low)              squared: a work-item has vectors of all n streams at one h
+//   │ wave        │                                         B: fn in this order, packed once and padded with zeros
+//   └─────────────┘
+//
+// split: fn = high + low, both bf16, so that products with bf16 streams lose nothing but low's own rounding; the sums
+// of the two halves of a row are added at the end. The totals go to `partial` as project's do.
+//
+// Legality: n*tile_h is a power of two; h is a multiple of vec, and so are the strides of tokens.
+#pragma once
+#include "mhc.h"
+#include "mma/mma.h"
+#include "tile.h"
+
+namespace kgen {
+namespace mhc {
+
+template <class C>
+struct Tiles {
+  using Element = typename ChooseType<C::split, bf16, float>::Type;
+  using Unit = Mma<C::arch, Element, float, C::mma_m, C::tile_k>;
+  using Shape =
+      TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, Unit::kBInN, false, false>;
+  using Lds = typename Shape::Lds;
+  static constexpr int kThreads = Shape::kThreads;
+  static constexpr int kPitch = C::tile_n + 4;  // of the sums in LDS; puts 8 rows at one column into all banks
+  static_assert(C::tile_k == int(C::n) * C::tile_h && kThreads == C::threads);
+};
+
+// fn in the order of the tiles: [tile of h][tile_n][stream][tile_h].
+template <class C, class P>
+KGEN_DEVICE void pack_fn(const P& p) {
+  constexpr int kN = int(C::n);
+  const i64 tiles = (p.h + C::tile_h - 1) / C::tile_h, count = tiles * C::tile_n * C::tile_k;
+  const i64 at = i64(block_x()) * block_size() + thread_x();
+  if (at >= count) return;
+  const i64 tile = at / (C::tile_n * C::tile_k);
+  const int rest = int(at - tile * (C::tile_n * C::tile_k)), row = rest / C::tile_k, k = rest % C::tile_k;
+  const i64 h = tile * C::tile_h + k % C::tile_h;
+  float value = 0;
+  if (h < p.h && row < (C::split ? 2 : 1) * C::rows)
+    value = p.fn[(i64(row % C::rows) * kN + k / C::tile_h) * p.h + h];
+  if constexpr (C::split) {
+    const float high = to_float(from_float<bf16>(value));
+    p.packed[at] = from_float<bf16>(row < C::rows ? high : value - high);
+  } else {
+    p.packed[at] = value;
+  }
+}
+
+// Tiles of the streams, as TileLoader moves them: memory → registers → LDS.
+template <class C, bool kSpreads, class P>
+struct StreamsLoader {
+  using T = typename C::dtype;
+  using G = Tiles<C>;
+  using Lds = typename G::Lds;
+  using Layout = typename G::Shape::LayoutA;
+  static constexpr int kN = int(C::n), kMixes = kN + kN * kN;
+  static constexpr int kPerToken = C::tile_h / C::vec, kPieces = C::tile_m * kPerToken;
+  static constexpr int kCount = (kPieces + G::kThreads - 1) / G::kThreads;
+  static constexpr int kRun = C::vec * int(sizeof(Lds)) <= 16 ? C::vec : 16 / int(sizeof(Lds));
+
+  struct Source {
+    i64 h;
+    KGEN_DEVICE void advance() { h += C::tile_h; }
+  };
+  struct Registers {
+    Packed<T, C::vec> x[kSpreads ? kCount : 1], stream[kCount][kN];
+    i64 h;
+  };
+
+  const P& p;
+  i64 token0;
+  const float* mixes;  // LDS [tile_m][kMixes]
+  Source source;
+  float squares[kCount];
+
+  KGEN_DEVICE StreamsLoader(const P& params, i64 first_token, i64 h, const float* lds_mixes)
+      : p(params), token0(first_token), mixes(lds_mixes), source{h}, squares{} {}
+
+  static KGEN_DEVICE int piece(int i) { return i * G::kThreads + thread_x(); }
+  static KGEN_DEVICE bool exists(int i) { return kPieces % G::kThreads == 0 || piece(i) < kPieces; }
+  static KGEN_DEVICE int slot(int i) { return piece(i) / kPerToken; }
+  static KGEN_DEVICE int column(int i) { return piece(i) % kPerToken * C::vec; }
+
+  // Places beyond the tokens or h repeat the last ones; store() zeroes the latter.
+  template <bool>
+  KGEN_DEVICE void load(Registers& r, int) const {
+    r.h = source.h;
+    KGEN_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if (!exists(i)) continue;
+      const i64 token = token0 + slot(i) < p.t ? token0 + slot(i) : p.t - 1;
+      const i64 h = source.h + column(i) < p.h ? source.h + column(i) : p.h - C::vec;
+      if constexpr (kSpreads) r.x[i] = Packed<T, C::vec>::load(p.x + token * p.ldx + h);
+      KGEN_UNROLL
+      for (int s = 0; s < kN; ++s) r.stream[i][s] = Packed<T, C::vec>::load(p.residual + token * p.ldr + s * p.h + h);
+    }
+  }
+  KGEN_DEVICE void store(const Registers& r, int stage) {
+    KGEN_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if (!exists(i)) continue;
+      const i64 token = token0 + slot(i), h = r.h + column(i);
+      KGEN_UNROLL
+      for (int s = 0; s < kN; ++s) {
+        Packed<T, C::vec> value = r.stream[i][s];
+        if constexpr (kSpreads) {
+          const float* post = mixes + slot(i) * kMixes;
+          value = {};
+          KGEN_UNROLL
+          for (int e = 0; e < C::vec; ++e) {
+            float sources[kN];
+            KGEN_UNROLL
+            for (int j = 0; j < kN; ++j) sources[j] = r.stream[i][j][e];
+            value.set(e, spread<kN>(post, post + kN, s, r.x[i][e], sources));
+          }
+          if (token < p.t && h < p.h) value.store(p.residual_out + (token * kN + s) * p.h + h);
+        }
+        value.zero_unless(h < p.h);
+        KGEN_UNROLL
+        for (int e = 0; e < C::vec; ++e) squares[i] = fma_f(value[e], value[e], squares[i]);
+        KGEN_UNROLL
+        for (int part = 0; part < C::vec; part += kRun) {
+          Packed<Lds, kRun> run = {};
+          KGEN_UNROLL
+          for (int e = 0; e < kRun; ++e) run.set(e, value[part + e]);
+          run.store(lds<Lds>(stage + Layout::offset(slot(i), s * C::tile_h + column(i) + part)));
+        }
+      }
+    }
+  }
+  template <bool>
+  KGEN_DEVICE void copy(int, int stage) {
+    Registers r;
+    load<false>(r, 0);
+    store(r, stage);
+  }
+};
+
+template <class C, bool kSpreads, class P>
+KGEN_DEVICE void project_tiles(const P& p) {
+  using G = Tiles<C>;
+  using S = typename G::Shape;
+  using Unit = typename G::Unit;
+  using Source = MatrixSource<typename G::Element, true>;
+  using LoadA = StreamsLoader<C, kSpreads, P>;
+  constexpr int kVecB = 16 / int(sizeof(typename G::Element));
+  const int thread = thread_x(), wave_index = uniform(thread / Unit::kLanes), lane = thread % Unit::kLanes;
+  const int part = block_x() % C::parts;
+  const i64 token0 = i64(block_x() / C::parts) * C::tile_m;
+  const int tiles = int((p.h + C::tile_h - 1) / C::tile_h), share = (tiles + C::parts - 1) / C::parts;
+  const int first = min_int(part * share, tiles), count = min_int(share, tiles - first);
+
+  float* mixes = lds<float>(C::mixes_at);
+  if constexpr (kSpreads) {
+    for (int i = thread; i < C::tile_m * LoadA::kMixes; i += G::kThreads) {
+      const i64 token = token0 + i / LoadA::kMixes < p.t ? token0 + i / LoadA::kMixes : p.t - 1;
+      const int mix = i % LoadA::kMixes;
+      mixes[i] =
+          mix < LoadA::kN ? p.post_mix[token * LoadA::kN + mix] : p.comb_mix[token * LoadA::kN * LoadA::kN + mix - LoadA::kN];
+    }
+    sync_lds();
+  }
+  LoadA load_a(p, token0, i64(first) * C::tile_h, mixes);
+  Source source_b(p.packed + i64(first) * (C::tile_n * C::tile_k), C::tile_k, C::tile_n, C::tile_n, C::tile_k, kVecB);
+  source_b.step = C::tile_n * C::tile_k;
+  TileLoader<Source, typename G::Lds, typename S::LayoutB, C::tile_n, C::tile_k, kVecB, G::kThreads, S::kBInN> load_b(
+      source_b, thread);
+  WaveTile<S> wave(wave_index, lane, source_b, source_b);
+  if constexpr (C::arch == Arch::host)
+    tile_loop_plain<S>(wave, load_a, load_b, count * C::tile_k);
+  else
+    tile_loop_direct<S>(wave, load_a, load_b, count * C::tile_k);
+  sync_lds();
+
+  // LDS: sums [tile_m][kPitch], then the squares [tile_m][kPerToken].
+  float* sums = lds<float>(0);
+  float* squares = sums + C::tile_m * G::kPitch;
+  const int row = wave_index / C::waves_n * S::kWaveM, column = wave_index % C::waves_n * S::kWaveN;
+  KGEN_UNROLL
+  for (int i = 0; i < S::kRm; ++i) {
+    KGEN_UNROLL
+    for (int j = 0; j < S::kRn; ++j)
+      Unit::store(wave.acc[i][j], sums + (row + i * Unit::kM) * G::kPitch + column + j * Unit::kN, G::kPitch, lane);
+  }
+  KGEN_UNROLL
+  for (int i = 0; i < LoadA::kCount; ++i)
+    if (LoadA::exists(i)) squares[LoadA::piece(i)] = load_a.squares[i];
+  sync_lds();
+  for (int i = thread; i < C::tile_m * (C::rows + 1); i += G::kThreads) {
+    const int slot = i / (C::rows + 1), total_column = i % (C::rows + 1);
+    if (token0 + slot >= p.t) continue;
+    float total = 0;
+    if (total_column == 0) {
+      for (int e = 0; e < LoadA::kPerToken; ++e) total += squares[slot * LoadA::kPerToken + e];
+    } else {
+      total = sums[slot * G::kPitch + total_column - 1];
+      if constexpr (C::split) total += sums[slot * G::kPitch + C::rows + total_column - 1];
+    }
+    p.partial[(part * p.t + token0 + slot) * (C::rows + 1) + total_column] = total;
+  }
+}
+
+}  // namespace mhc
+
+template <class C, class P>
+KGEN_DEVICE void mhc_pack_fn(const P& p) {
+  mhc::pack_fn<C>(p);
+}
+template <class C, class P>
+KGEN_DEVICE void mhc_project_tiles(const P& p) {
+  mhc::project_tiles<C, false>(p);
+}
+template <class C, class P>
+KGEN_DEVICE void mhc_post_project_tiles(const P& p) {
+  mhc::project_tiles<C, true>(p);
+}
+
+}  // namespace kgen
