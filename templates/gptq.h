@@ -296,16 +296,17 @@ struct TileLoader<gptq::WeightSource<C>, Lds, LdsLayout, kOuter, kInner, kVec, k
   }
   // Piece by piece: for a single work-item with many pieces.
   template <bool kMasked>
-  KGEN_DEVICE void copy(int k_left, int stage) const {
+  KGEN_DEVICE void copy(int /*k_left*/, int stage) const {
+    const int left = source.end - source.k;
     KGEN_NO_UNROLL
     for (int i = 0; i < kCount; ++i) {
       if (!exists(i)) continue;
       Words words;
       Group group = {};
-      load_words(i, k_left, words);
+      load_words(i, left, words);
       if constexpr (!C::per_row)
         group.load(source.table, group_index(source.k + term(i)), source.column + valid_column(i));
-      store_piece(i, words, group, source.k, k_left, stage);
+      store_piece(i, words, group, source.k, left, stage);
     }
   }
 };
