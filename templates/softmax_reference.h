@@ -17,13 +17,13 @@ KGEN_DEVICE double init_x(const P& p, u64 seed, i64 element) {
     case 0:
       return random_bits(seed + 2, u64(element)) % 8 == 0 && column != planted
                  ? -infinity
-                 : random_value(seed, u64(element), 0, 20.0, 40.0);
+                 : random_value(seed, u64(element), 0, 150.0, 3.0);
     case 1:
       return random_value(seed, u64(element), 0, 0.0, 1.0);
     case 2:
       return -infinity;
     case 3:
-      return random_value(seed, u64(element), 0, -200.0, 2.0);
+      return random_value(seed, u64(element), 0, -200.0, 40.0);
     case 4:
       return column == planted ? nan : random_value(seed, u64(element), 0, 0.0, 1.0);
     case 5:
