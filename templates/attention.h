@@ -175,10 +175,23 @@ struct AttentionWave {
     }
   }
 
+  // step(i) for i < kSteps; a loop where the compiler would otherwise load the fragments of all steps first and run out of
+  // registers.
+  template <int kSteps, bool kLoop, class Step>
+  static KGEN_DEVICE void for_steps(const Step& step) {
+    if constexpr (kLoop) {
+      KGEN_NO_UNROLL
+      for (int i = 0; i < kSteps; ++i) step(i);
+    } else {
+      KGEN_UNROLL
+      for (int i = 0; i < kSteps; ++i) step(i);
+    }
+  }
+  static constexpr bool kLoops = kWaveSize == 32 && !UnitO::kSumsToA;
+
   // S = Q.K^T with the tile at LDS byte `stage`.
   KGEN_DEVICE void scores(typename UnitS::C (&s)[S::kRm][S::kKeyBlocks], int stage) {
-    KGEN_UNROLL
-    for (int step = 0; step < S::kStepsD; ++step) {
+    for_steps<S::kStepsD, kLoops && C::q_registers == 0>([&](int step) {
       typename UnitS::A fresh[S::kRm];
       if constexpr (C::q_registers == 0) load_query(fresh, step);
       KGEN_UNROLL
@@ -195,7 +208,7 @@ struct AttentionWave {
             UnitS::multiply(s[i][j], fresh[i], b);
         }
       }
-    }
+    });
   }
 
   // From scores to P; the statistics and O follow the new maxima. Row r of the block sees keys below
@@ -273,8 +286,7 @@ struct AttentionWave {
       store_weights(s);
       if constexpr (S::kLanes > 1) sync_wave();
     }
-    KGEN_UNROLL
-    for (int step = 0; step < S::kStepsKv; ++step) {
+    for_steps<S::kStepsKv, kLoops>([&](int step) {
       typename UnitO::A a[S::kRm];
       if constexpr (UnitO::kSumsToA) {
         KGEN_UNROLL
@@ -292,7 +304,7 @@ struct AttentionWave {
         KGEN_UNROLL
         for (int i = 0; i < S::kRm; ++i) UnitO::multiply(out[i][j], a[i], b);
       }
-    }
+    });
     if constexpr (!UnitO::kSumsToA && S::kLanes > 1) sync_wave();  // the slab is free again
   }
 
