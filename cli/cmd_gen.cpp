@@ -21,7 +21,7 @@ namespace {
 struct Request {
   Words files;
   std::string archs, folder = "out", op_glob = "*";
-  std::int64_t limit = 0, jobs = 0;
+  std::int64_t limit = 0, per_variant = 0, jobs = 0;
   bool compile = false, json = false;
 };
 
@@ -96,6 +96,23 @@ const char* object_extension(Arch arch) {
       return ".so";
   }
   return "";
+}
+
+// The default of every variant, and up to `limit` candidates of each spread evenly over what is worth trying.
+Result<std::vector<Candidate>> sample_variants(const OpSpec& spec, Arch arch, std::size_t limit) {
+  KGEN_TRY(std::vector<Candidate> picked, variant_defaults(spec, arch));
+  if (limit < 2) return picked;
+  KGEN_TRY(const Space space, enumerate(spec, arch));
+  for (const VariantDef& variant : spec.op->variants) {
+    std::vector<const Candidate*> own;
+    for (const Candidate& candidate : space.candidates)
+      if (candidate.variant == variant.name) own.push_back(&candidate);
+    for (std::size_t i = 1; i < limit && !own.empty(); ++i) {
+      const Candidate& candidate = *own[i * own.size() / limit];
+      if (std::find(picked.begin(), picked.end(), candidate) == picked.end()) picked.push_back(candidate);
+    }
+  }
+  return picked;
 }
 
 class Generator {
@@ -189,7 +206,9 @@ class Generator {
   };
 
   Result<void> emit_problem(const OpSpec& spec, Arch arch) {
-    KGEN_TRY(const std::vector<Candidate> candidates, sample(spec, arch, static_cast<std::size_t>(request_.limit)));
+    KGEN_TRY(const std::vector<Candidate> candidates,
+             request_.per_variant > 0 ? sample_variants(spec, arch, static_cast<std::size_t>(request_.per_variant))
+                                      : sample(spec, arch, static_cast<std::size_t>(request_.limit)));
     for (const Candidate& candidate : candidates) {
       KGEN_TRY(KernelSource kernel, emit(spec, arch, candidate));
       KGEN_TRY(BoundPlan bound, kgen::bind(kernel.plan, spec.problem.dims));
@@ -313,6 +332,8 @@ int cmd_gen(const Context& context, const Words& args) {
   options.text("-o,--output", request.folder, "folder to write (out)");
   options.text("--op", request.op_glob, "only operators whose name matches");
   options.number("--limit", request.limit, 0, "candidates of each problem, spread evenly; 0: all");
+  options.number("--per-variant", request.per_variant, 0,
+                 "instead: candidates of each variant, its default and others spread evenly");
   options.flag("--compile", request.compile, "compile them too");
   options.number("--jobs", request.jobs, 0, "compilations at once; 0: all cores");
   options.flag("--json", request.json,

@@ -370,7 +370,8 @@ Result<int> small_constant(const OpDef& op, const std::string& what, const Expr&
 
 }  // namespace
 
-Result<KernelSource> emit(const OpSpec& spec, Arch arch, const Candidate& candidate) {
+Result<KernelSource> emit(const OpSpec& asked, Arch arch, const Candidate& candidate) {
+  const OpSpec spec = settled(asked, candidate.key());
   const OpDef& op = *spec.op;
   const auto found = std::find_if(op.variants.begin(), op.variants.end(),
                                   [&](const VariantDef& item) { return item.name == candidate.variant; });
@@ -448,7 +449,8 @@ Result<KernelSource> emit(const OpSpec& spec, Arch arch, const Candidate& candid
   return source;
 }
 
-Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
+Result<KernelSource> emit_reference(const OpSpec& asked, Arch arch) {
+  const OpSpec spec = settled(asked);
   const OpDef& op = *spec.op;
   Env env = problem_env(spec, arch);
   for (const DimDef& dim : op.dims) env.erase(dim.name);
@@ -486,13 +488,12 @@ Result<KernelSource> emit_reference(const OpSpec& spec, Arch arch) {
   for (const ArgumentDef& argument : op.arguments) {
     if (argument.init.distribution != "kernel") continue;
     KGEN_TRY(const DType dtype, resolve_dtype(spec, argument.dtype_text));
-    entries += entry(arch, "init_" + argument.param.name,
-                     with({{"kgen::u64", "seed", ""},
-                           {"kgen::i64", "count", ""},
-                           {fmt::format("{}*", cpp_type(dtype)), "data", ""}}),
-                     bounds,
-                     loop(fmt::format("kgen::store_double(data + i, kgen::init_{}(args, seed, i));",
-                                      function_name(op, argument))));
+    entries += entry(
+        arch, "init_" + argument.param.name,
+        with(
+            {{"kgen::u64", "seed", ""}, {"kgen::i64", "count", ""}, {fmt::format("{}*", cpp_type(dtype)), "data", ""}}),
+        bounds,
+        loop(fmt::format("kgen::store_double(data + i, kgen::init_{}(args, seed, i));", function_name(op, argument))));
   }
   for (const ReferenceDef::Stage& stage : op.reference.stages) {
     entries += entry(arch, "reference_stage_" + stage.name,

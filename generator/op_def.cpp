@@ -218,6 +218,7 @@ class OpReader {
       }
       attribute->default_text = join(words, ",");
       attribute->fixed = true;
+      attribute->axis = false;
     }
     return {};
   }
@@ -363,7 +364,7 @@ class OpReader {
       AttributeDef attribute;
       KGEN_TRY(attribute.name, identifier(key, "attribute"));
       const std::string what = fmt::format("attribute '{}'", attribute.name);
-      KGEN_CHECK_OK(value.expect_keys(what, {"kind", "values", "default", "example", "columns", "doc"}));
+      KGEN_CHECK_OK(value.expect_keys(what, {"kind", "values", "default", "axis", "example", "columns", "doc"}));
       KGEN_TRY(attribute.doc, optional_text(value, "doc"));
       KGEN_TRY(const Yaml kind_node, value.need(what, "kind"));
       KGEN_TRY(const std::string kind, kind_node.as_text("kind"));
@@ -410,6 +411,13 @@ class OpReader {
         return value.fail(what + " lacks values; list them");
       if (attribute.kind == Kind::kDType) KGEN_CHECK_OK(add_value(key, attribute.name + "_bytes", attribute_names_));
       KGEN_CHECK_OK(read_attribute_default(value, attribute));
+      if (const Yaml* axis = value.find("axis")) {
+        KGEN_TRY(const std::string word, axis->as_text("axis"));
+        if (word != "true" && word != "false") return axis->fail("axis is true or false");
+        attribute.axis = word == "true";
+        if (attribute.axis && (attribute.name == "dtype" || (attribute.kind != Kind::kEnum && attribute.kind != Kind::kDType)))
+          return axis->fail("only an attribute of kind enum or dtype, and not dtype itself, can be an axis of the search");
+      }
       op_.attributes.push_back(std::move(attribute));
     }
     if (op_.attributes.empty() || op_.attributes[0].name != "dtype" ||
@@ -539,6 +547,10 @@ class OpReader {
         return role.fail(fmt::format("{}: role must be in, out or inout, not '{}'", what, role.text()));
       }
       KGEN_TRY(argument.dtype_text, dtype_of(value, what));
+      for (const AttributeDef& attribute : op_.attributes) {
+        if (attribute.axis && attribute.name == argument.dtype_text)
+          return value.fail(fmt::format("{}: its dtype cannot be '{}', an axis of the search", what, attribute.name));
+      }
       KGEN_CHECK_OK(value.need(what, "shape"));
       KGEN_CHECK_OK(read_layout(value, what, argument));
       KGEN_TRY(argument.param.present, present(value, what, problem_names_));

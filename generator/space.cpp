@@ -300,9 +300,7 @@ Result<std::optional<Candidate>> legal_defaults(const OpSpec& spec, const Env& e
   return std::nullopt;
 }
 
-}  // namespace
-
-Result<Space> enumerate(const OpSpec& spec, Arch arch, std::size_t limit) {
+Result<Space> enumerate_settled(const OpSpec& spec, Arch arch, std::size_t limit) {
   const Env env = problem_env(spec, arch);
   KGEN_TRY(const std::optional<Candidate> first, legal_defaults(spec, env));
   std::string last_cut;
@@ -334,14 +332,14 @@ Result<Space> enumerate(const OpSpec& spec, Arch arch, std::size_t limit) {
                   problem_text(spec, arch), last_cut.empty() ? "no tunable has a value" : last_cut));
 }
 
-Result<Candidate> default_candidate(const OpSpec& spec, Arch arch) {
+Result<Candidate> default_of_settled(const OpSpec& spec, Arch arch) {
   KGEN_TRY(const std::optional<Candidate> found, legal_defaults(spec, problem_env(spec, arch)));
   if (found) return *found;
-  KGEN_TRY(const Space space, enumerate(spec, arch, 1));
+  KGEN_TRY(const Space space, enumerate_settled(spec, arch, 1));
   return space.candidates[0];
 }
 
-Result<Candidate> parse_candidate(const OpSpec& spec, Arch arch, std::string_view text) {
+Result<Candidate> parse_settled(const OpSpec& spec, Arch arch, std::string_view text) {
   std::string wanted;  // variant; "" = any
   std::vector<std::pair<std::string, std::string>> given;
   std::string words(text);
@@ -406,6 +404,135 @@ Result<Candidate> parse_candidate(const OpSpec& spec, Arch arch, std::string_vie
     if (why.empty()) why = "not legal: removed " + part.last_cut();
   }
   return fail(ErrorKind::kBadInput, fmt::format("config '{}' for {}: {}", text, problem_text(spec, arch), why));
+}
+
+// One way to settle the attributes that the problem leaves to the search.
+struct Choice {
+  OpSpec spec;
+  std::vector<std::pair<std::string, std::string>> params;
+
+  Candidate name(Candidate candidate) const {
+    candidate.params.insert(candidate.params.begin(), params.begin(), params.end());
+    return candidate;
+  }
+};
+
+std::vector<Choice> choices(const OpSpec& spec) {
+  std::vector<Choice> all = {{spec, {}}};
+  for (const AttributeDef& attribute : spec.op->attributes) {
+    const auto given = spec.problem.attributes.find(attribute.name);
+    if (!attribute.axis || given == spec.problem.attributes.end()) continue;
+    const std::vector<std::string> words = allowed_values(attribute, given->second);
+    if (words.size() < 2) continue;
+    std::vector<Choice> more;
+    for (const Choice& choice : all) {
+      for (const std::string& word : words) {
+        Choice& next = more.emplace_back(choice);
+        next.spec.problem.attributes[attribute.name] = word;
+        next.params.emplace_back(attribute.name, word);
+      }
+    }
+    all = std::move(more);
+  }
+  return all;
+}
+
+}  // namespace
+
+OpSpec settled(const OpSpec& spec, std::string_view config) {
+  const std::vector<Choice> all = choices(spec);
+  const std::vector<std::string> words = split(std::string(config), ' ');
+  for (const Choice& choice : all) {
+    const bool named = std::all_of(choice.params.begin(), choice.params.end(), [&](const auto& param) {
+      return std::find(words.begin(), words.end(), param.first + "=" + param.second) != words.end();
+    });
+    if (named) return choice.spec;
+  }
+  return all.front().spec;
+}
+
+Result<Space> enumerate(const OpSpec& spec, Arch arch, std::size_t limit) {
+  Space space;
+  std::optional<Error> error;
+  for (const Choice& choice : choices(spec)) {
+    Result<Space> part = enumerate_settled(choice.spec, arch, limit - space.candidates.size());
+    if (!part) {  // a compute type that this architecture lacks leaves the others
+      if (!error) error = std::move(part.error());
+      continue;
+    }
+    space.raw_points += part->raw_points;
+    for (Candidate& candidate : part->candidates) space.candidates.push_back(choice.name(std::move(candidate)));
+    space.removed.insert(space.removed.end(), part->removed.begin(), part->removed.end());
+  }
+  if (space.candidates.empty() && error) return tl::unexpected(std::move(*error));
+  return space;
+}
+
+Result<Candidate> default_candidate(const OpSpec& spec, Arch arch) {
+  std::optional<Error> error;
+  for (const Choice& choice : choices(spec)) {
+    Result<Candidate> found = default_of_settled(choice.spec, arch);
+    if (found) return choice.name(std::move(*found));
+    if (!error) error = std::move(found.error());
+  }
+  return tl::unexpected(std::move(*error));
+}
+
+Result<std::vector<Candidate>> variant_defaults(const OpSpec& spec, Arch arch) {
+  std::vector<Candidate> found;
+  for (const Choice& choice : choices(spec)) {
+    const Env env = problem_env(choice.spec, arch);
+    for (const VariantDef& variant : spec.op->variants) {
+      KGEN_TRY(VariantSpace part, VariantSpace::make(choice.spec, env, variant, Scope::kAsked));
+      if (part.raw_points() == 0) continue;
+      KGEN_TRY(const bool offered, part.offered());
+      if (!offered) continue;
+      KGEN_TRY(const std::vector<std::size_t> at, part.defaults(env));
+      KGEN_TRY(const bool legal, part.legal(at));
+      if (legal) {
+        found.push_back(choice.name(part.candidate(at)));
+      } else if (!spec.tune.params.empty()) {  // values that were asked for are not to be left out
+        std::vector<Candidate> first;
+        KGEN_CHECK_OK(part.walk(first, 1));
+        if (!first.empty()) found.push_back(choice.name(std::move(first[0])));
+      }
+    }
+  }
+  if (!found.empty()) return found;
+  KGEN_TRY(found.emplace_back(), default_candidate(spec, arch));
+  return found;
+}
+
+Result<Candidate> parse_candidate(const OpSpec& spec, Arch arch, std::string_view text) {
+  std::string words(text);
+  std::replace(words.begin(), words.end(), ',', ' ');
+  std::string rest;  // what is not about an attribute
+  std::vector<std::string> given;
+  const std::vector<Choice> all = choices(spec);
+  for (const std::string& word : split(words, ' ')) {
+    const std::string name = word.substr(0, word.find('='));
+    const auto& axes = all.front().params;
+    const bool axis = std::any_of(axes.begin(), axes.end(), [&](const auto& param) { return param.first == name; });
+    if (axis && word != name) {
+      given.push_back(word);
+    } else {
+      rest += (rest.empty() ? "" : " ") + word;
+    }
+  }
+  std::optional<Error> error;
+  for (const Choice& choice : all) {
+    const bool asked = std::all_of(given.begin(), given.end(), [&](const std::string& word) {
+      return std::any_of(choice.params.begin(), choice.params.end(),
+                         [&](const auto& param) { return param.first + "=" + param.second == word; });
+    });
+    if (!asked) continue;
+    Result<Candidate> found = parse_settled(choice.spec, arch, rest);
+    if (found) return choice.name(std::move(*found));
+    if (!error) error = std::move(found.error());
+  }
+  if (error) return tl::unexpected(std::move(*error));
+  return fail(ErrorKind::kBadInput,
+              fmt::format("config '{}': the problem does not allow {}", text, join(given, " and ")));
 }
 
 }  // namespace kgen

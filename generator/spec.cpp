@@ -58,6 +58,14 @@ Result<std::string> attribute_value(const AttributeDef& attribute, std::string v
     if (hint.empty()) hint = fmt::format("; choose from {}", join(attribute.values, ", "));
     return blame(attribute.name, fmt::format("'{}' is not a value of {}{}", word, attribute.name, hint));
   };
+  if (attribute.axis && value.find(',') != std::string::npos) {
+    std::set<std::string> sorted;
+    for (const std::string& word : list_words(value)) {
+      KGEN_CHECK_OK(allow(word));
+      sorted.insert(word);
+    }
+    return join(std::vector<std::string>(sorted.begin(), sorted.end()), ",");
+  }
   if (attribute.kind == AttributeDef::Kind::kExpression) {
     const auto expression = Expression::parse(value, attribute.values);
     if (!expression) return blame(attribute.name, fmt::format("{}: {}", attribute.name, expression.error().message));
@@ -134,6 +142,26 @@ Result<void> check_sizes(const OpDef& op, const Env& env, const Blame& blame) {
 
 Result<Problem> build_problem(const OpDef& op, const std::map<std::string, std::string>& values, const Blame& blame) {
   Problem problem;
+  for (const AttributeDef& attribute : op.attributes) {
+    const auto given = values.find(attribute.name);
+    if (!attribute.axis || given == values.end()) continue;
+    KGEN_TRY(const std::string value, attribute_value(attribute, given->second, blame));
+    const std::vector<std::string> allowed = allowed_values(attribute, value);
+    if (allowed.size() < 2) continue;
+    // Every value must make a problem, and the same one.
+    for (const std::string& word : allowed) {
+      std::map<std::string, std::string> settled = values;
+      settled[attribute.name] = word;
+      KGEN_TRY(Problem part, build_problem(op, settled, blame));
+      part.attributes[attribute.name] = value;
+      if (word != allowed.front() && (part.dims != problem.dims || part.attributes != problem.attributes)) {
+        return blame(attribute.name,
+                     fmt::format("{} cannot take several values here: dims or attributes depend on it", attribute.name));
+      }
+      problem = std::move(part);
+    }
+    return problem;
+  }
   for (const AttributeDef& attribute : op.attributes) {
     std::string value;
     if (const auto given = values.find(attribute.name); given != values.end()) {
@@ -227,7 +255,8 @@ Result<Setting> read_setting(const OpDef& op, const std::string& name, const Yam
   Setting setting{{}, value};
   const AttributeDef* attribute = find_attribute(op, name);
   if (attribute &&
-      (attribute->kind == AttributeDef::Kind::kList || attribute->kind == AttributeDef::Kind::kInts)) {
+      (attribute->kind == AttributeDef::Kind::kList || attribute->kind == AttributeDef::Kind::kInts ||
+       (attribute->axis && value.is_list()))) {
     const bool of_lists = value.is_list() && !value.items().empty() && value.items()[0].is_list();
     const std::vector<Yaml> lists = of_lists ? value.items() : std::vector<Yaml>{value};
     for (const Yaml& list : lists) {
@@ -601,7 +630,7 @@ Env operator_env(const OpDef& op, const Problem& problem) {
     }
     const auto given = problem.attributes.find(attribute.name);
     if (given == problem.attributes.end()) continue;
-    const std::string& value = given->second;
+    const std::string value = attribute.axis ? allowed_values(attribute, given->second).front() : given->second;
     switch (attribute.kind) {
       case AttributeDef::Kind::kDType:
         if (const auto dtype = find_dtype(value)) env[attribute.name + "_bytes"] = dtype_bytes(*dtype);
@@ -661,6 +690,17 @@ void add_arch_facts(Env& env, Arch arch) {
   env["bf16_matrix"] = arch->bf16_matrix;
   env["fp16_matrix"] = arch->fp16_matrix;
   env["fp32_matrix"] = arch->fp32_matrix;
+}
+
+std::vector<std::string> allowed_values(const AttributeDef& attribute, const std::string& value) {
+  if (!attribute.axis) return {value};
+  std::vector<std::string> words = list_words(value);
+  const auto place = [&](const std::string& word) {
+    if (word == attribute.default_text) return std::ptrdiff_t{-1};
+    return std::find(attribute.values.begin(), attribute.values.end(), word) - attribute.values.begin();
+  };
+  std::sort(words.begin(), words.end(), [&](const auto& a, const auto& b) { return place(a) < place(b); });
+  return words;
 }
 
 std::string signature(const OpDef& op, const Problem& problem) {

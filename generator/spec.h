@@ -31,6 +31,7 @@ struct AttributeDef {
   std::vector<std::string> values;  // what is allowed; kInt and kInts: any integer when empty
   std::string default_text;  // lists: comma-joined; "" = required unless kList. May name an earlier attribute.
   bool fixed = false;               // only the default is accepted (bound by an op that extends another)
+  bool axis = false;                // a problem may allow several values, of which each candidate takes one
 };
 
 // Test data for an argument: how verification fills it (OPS.md: inputs that can expose faults).
@@ -142,11 +143,15 @@ struct OpDef {
 // One op on one shape with one set of attributes.
 struct Problem {
   Env dims;                                       // every dim of the op, defaults resolved
-  std::map<std::string, std::string> attributes;  // every attribute, lists comma-joined in order
+  std::map<std::string, std::string> attributes;  // every attribute, lists comma-joined in order, axes' values sorted
   std::map<std::string, double> scalars;          // those that the spec gives; not part of the identity
   std::string label;                              // "name:" or "id:" of the spec, for people
   int count = 1;                                  // weight in totals; 0 = alternative
 };
+
+// The values that a problem allows for an attribute, in the order in which they are tried: for an axis the default
+// first, then as declared; one for any other attribute.
+std::vector<std::string> allowed_values(const AttributeDef&, const std::string& value);
 
 // Signature: op and attributes, canonical: "gemm accumulate=fp32 b_layout=nk dtype=bf16 epilogue=bias,silu".
 std::string signature(const OpDef&, const Problem&);

@@ -145,7 +145,8 @@ std::string_view object_extension(Kind kind, Arch arch) {
   return kind == Kind::kClang ? "ptx" : "cubin";
 }
 
-// Options without program, source and output.
+// Options without program, source and output. With KGEN_PLAIN_KERNELS a program that is built with sanitizers compiles
+// kernels without them, for tests of many kernels' values.
 std::vector<std::string> options_for(Kind kind, Arch arch) {
   const std::string name(arch->name);
   switch (kind) {
@@ -156,6 +157,8 @@ std::vector<std::string> options_for(Kind kind, Arch arch) {
                                           "-fno-math-errno", "-fno-trapping-math", "-Wl,--as-needed"};
       if (kSanitize.empty()) {
         options.insert(options.begin(), "-O3");
+      } else if (!environment("KGEN_PLAIN_KERNELS").empty()) {
+        options.insert(options.begin(), "-O1");
       } else {
         for (const char* option : {"-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"})
           options.emplace_back(option);

@@ -80,6 +80,13 @@ Result<CheckCase> reference_case(const OpSpec& spec, Arch arch, const KernelSour
   return make_check_case(spec, arch, reference, path, 0);
 }
 
+Result<std::vector<CheckCase::Output>> candidate_limits(const OpSpec& spec, Arch arch, const std::string& config,
+                                                        const BoundPlan& bound) {
+  const OpSpec own = settled(spec, config);
+  if (own.problem.attributes == spec.problem.attributes) return std::vector<CheckCase::Output>();
+  return output_limits(own, arch, bound.params);
+}
+
 PlanUsage plan_usage(const DeviceInfo& device, const BoundPlan& bound, const CodeObject& code) {
   PlanUsage usage;
   const auto most = [](int& into, int value) { into = std::max(into, value); };
@@ -124,7 +131,8 @@ std::string repeat_line(const OpSpec& spec, const std::string& config, const std
       entry += fmt::format(", {}: \"{}\"", attribute.name, at->second);
       continue;
     }
-    entry += fmt::format(", {}: {}", attribute.name, list ? "[" + at->second + "]" : at->second);
+    entry += fmt::format(", {}: {}", attribute.name,
+                         list || at->second.find(',') != std::string::npos ? "[" + at->second + "]" : at->second);
   }
   std::string dims;
   for (const std::string& word : split(dims_key(*spec.op, spec.problem), ' ')) {

@@ -22,6 +22,10 @@ bool writes_nothing(const BoundPlan&);
 // set. kCheckFailed with the compiler's first error when the reference does not compile.
 Result<CheckCase> reference_case(const OpSpec&, Arch, const KernelSource& reference, const CompileResult&);
 
+// The tolerances of a candidate that chose its compute type; none where the problem left no choice.
+Result<std::vector<CheckCase::Output>> candidate_limits(const OpSpec&, Arch, const std::string& config,
+                                                        const BoundPlan&);
+
 // What the kernels of a plan need, worst step first; -1: unknown.
 struct PlanUsage {
   int registers = -1, spills = -1, lds_bytes = -1, occupancy_waves = -1;

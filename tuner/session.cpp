@@ -303,9 +303,12 @@ Result<void> Session::send_ready(Problem& problem) {
     problem.ready.pop_front();
     const Item& item = problem.items.at(ticket);
     KGEN_TRY(const std::string path, code_file(item.compiled.code));
+    KGEN_TRY(std::vector<CheckCase::Output> limits,
+             candidate_limits(problem.spec, device_.arch, item.candidate.key(), item.bound));
     supervisor_.submit({.ticket = ticket,
                         .code_path = path,
                         .bound = item.bound,
+                        .limits = std::move(limits),
                         .twice = false,
                         .measure = true,
                         .best_us = problem.best_us});
@@ -421,9 +424,10 @@ Result<Item> Session::rebuild(Problem& problem, const std::string& config) {
   return item;
 }
 
-Result<TryResult> Session::examine(Problem&, const Item& item, TryRequest request) {
+Result<TryResult> Session::examine(Problem& problem, const Item& item, TryRequest request) {
   request.ticket = next_ticket_++;
   request.bound = item.bound;
+  KGEN_TRY(request.limits, candidate_limits(problem.spec, device_.arch, item.candidate.key(), item.bound));
   KGEN_TRY(request.code_path, code_file(item.compiled.code));
   const std::int64_t ticket = request.ticket;
   supervisor_.submit(std::move(request));
@@ -538,7 +542,9 @@ Result<void> Session::conclude(Problem& problem) {
       for (const std::string& config : finalists) {
         KGEN_TRY(Item item, rebuild(problem, config));
         KGEN_TRY(const std::string path, code_file(item.compiled.code));
-        race.candidates.push_back({.ticket = 0, .code_path = path, .bound = item.bound});
+        TryRequest entry{.ticket = 0, .code_path = path, .bound = item.bound};
+        KGEN_TRY(entry.limits, candidate_limits(problem.spec, device_.arch, config, item.bound));
+        race.candidates.push_back(std::move(entry));
         items.push_back(std::move(item));
         round_us += *problem.known.at(config).trial.time_us;
       }

@@ -52,6 +52,7 @@ class Verifier {
     supervisor_.use(std::move(*check), TimingMode::kCold);
     TryRequest request{.ticket = ++ticket_, .twice = true, .measure = false};
     request.bound = bound;
+    KGEN_TRY(request.limits, candidate_limits(spec, device_.arch, config, bound));
     KGEN_TRY(request.code_path, code_file(code));
     supervisor_.submit(std::move(request));
     for (;;) {
@@ -99,16 +100,10 @@ Result<OpSpec> spec_of(const WinnerRow& row, const OwnOps& own_ops) {
 
 // The default candidate, the one that `config` names, or ("*") the default of every variant that is legal.
 Result<std::vector<Candidate>> wanted_candidates(const OpSpec& spec, Arch arch, const std::string& config) {
+  if (config == "*") return variant_defaults(spec, arch);
   std::vector<Candidate> candidates;
-  if (config == "*") {
-    for (const VariantDef& variant : spec.op->variants) {
-      if (auto candidate = parse_candidate(spec, arch, variant.name)) candidates.push_back(std::move(*candidate));
-    }
-  }
-  if (candidates.empty()) {
-    KGEN_TRY(candidates.emplace_back(), config.empty() || config == "*" ? default_candidate(spec, arch)
-                                                                         : parse_candidate(spec, arch, config));
-  }
+  KGEN_TRY(candidates.emplace_back(),
+           config.empty() ? default_candidate(spec, arch) : parse_candidate(spec, arch, config));
   return candidates;
 }
 

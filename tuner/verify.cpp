@@ -145,8 +145,44 @@ std::vector<std::int64_t> sample_elements(const std::vector<std::int64_t>& shape
   return {elements.begin(), elements.end()};
 }
 
-Result<CheckCase> make_check_case(const OpSpec& spec, Arch arch, const KernelSource& reference,
+Result<std::vector<CheckCase::Output>> output_limits(const OpSpec& settled, Arch arch,
+                                                     const std::vector<BoundParam>& params) {
+  DType accumulate = DType::kFp32;
+  if (const auto at = settled.problem.attributes.find("accumulate"); at != settled.problem.attributes.end()) {
+    KGEN_TRY(accumulate, find_dtype(at->second));
+  }
+  const ReferenceDef& reference = settled.op->reference;
+  const Env env = problem_env(settled, arch);
+  std::vector<CheckCase::Output> outputs;
+  for (const BoundParam& param : params) {
+    if (!is_written(param.role) || !param.present) continue;
+    double terms = 1;
+    if (const auto at = reference.terms_text.find(param.name); at != reference.terms_text.end()) {
+      KGEN_TRY(const Expr expr, Expr::parse(at->second));
+      KGEN_TRY(const std::int64_t value, expr.eval(env));
+      terms = static_cast<double>(std::max<std::int64_t>(value, 1));
+    }
+    CheckCase::Output output{.name = param.name};
+    output.u_out = unit_roundoff(param.dtype);
+    output.factor = output.u_out == 0 ? 0 : 4 * std::sqrt(terms) * unit_roundoff(accumulate);
+    output.tiny = smallest_step(param.dtype);
+    output.l2_limit = relative_l2_limit(param.dtype, accumulate, terms);
+    if (const auto at = reference.tolerance.find(param.name); at != reference.tolerance.end()) {
+      const ReferenceDef::Tolerance& given = at->second;
+      output.u_out = output.u_out * given.roundings + given.rtol;
+      output.tiny += given.atol;
+      const auto limit = given.l2_limit.find(std::string(dtype_name(param.dtype)));
+      if (limit != given.l2_limit.end()) output.l2_limit = limit->second;
+      if (given.exact) output.factor = output.u_out = 0, output.tiny = 0x1p-1074;
+    }
+    outputs.push_back(output);
+  }
+  return outputs;
+}
+
+Result<CheckCase> make_check_case(const OpSpec& asked, Arch arch, const KernelSource& reference,
                                   const std::string& reference_path, std::uint64_t seed) {
+  const OpSpec spec = settled(asked);
   CheckCase check;
   check.reference_path = reference_path;
   check.seed = seed;
@@ -156,10 +192,6 @@ Result<CheckCase> make_check_case(const OpSpec& spec, Arch arch, const KernelSou
     KGEN_TRY(const Expr expr, Expr::parse(text));
     return expr.eval(env);
   };
-  DType accumulate = DType::kFp32;
-  if (const auto at = spec.problem.attributes.find("accumulate"); at != spec.problem.attributes.end()) {
-    KGEN_TRY(accumulate, find_dtype(at->second));
-  }
   std::map<std::string, InitDef> inits;
   for (const ArgumentDef& argument : spec.op->arguments) inits[argument.param.name] = argument.init;
   for (const BoundParam& param : check.problem.params) {
@@ -169,27 +201,8 @@ Result<CheckCase> make_check_case(const OpSpec& spec, Arch arch, const KernelSou
     fill.a = fill.distribution == 0 || fill.distribution == 3 ? init.mean : init.lo;
     fill.b = fill.distribution == 0 || fill.distribution == 3 ? init.scale : init.hi;
     check.fills.push_back(fill);
-    if (!is_written(param.role) || !param.present) continue;
-    double terms = 1;
-    if (const auto at = spec.op->reference.terms_text.find(param.name); at != spec.op->reference.terms_text.end()) {
-      KGEN_TRY(const std::int64_t value, evaluate(at->second));
-      terms = static_cast<double>(std::max<std::int64_t>(value, 1));
-    }
-    CheckCase::Output output{.name = param.name};
-    output.u_out = unit_roundoff(param.dtype);
-    output.factor = output.u_out == 0 ? 0 : 4 * std::sqrt(terms) * unit_roundoff(accumulate);
-    output.tiny = smallest_step(param.dtype);
-    output.l2_limit = relative_l2_limit(param.dtype, accumulate, terms);
-    if (const auto at = spec.op->reference.tolerance.find(param.name); at != spec.op->reference.tolerance.end()) {
-      const ReferenceDef::Tolerance& given = at->second;
-      output.u_out = output.u_out * given.roundings + given.rtol;
-      output.tiny += given.atol;
-      const auto limit = given.l2_limit.find(std::string(dtype_name(param.dtype)));
-      if (limit != given.l2_limit.end()) output.l2_limit = limit->second;
-      if (given.exact) output.factor = output.u_out = 0, output.tiny = 0x1p-1074;
-    }
-    check.outputs.push_back(output);
   }
+  KGEN_TRY(check.outputs, output_limits(spec, arch, check.problem.params));
   for (const ReferenceDef::Stage& stage : spec.op->reference.stages) {
     KGEN_TRY(const std::int64_t items, evaluate(stage.items_text));
     KGEN_TRY(const std::int64_t width, evaluate(stage.width_text));
@@ -330,7 +343,8 @@ struct Bench::Impl {
   Result<void> copy_sets();
   Result<void> poison(const LoadedCandidate&);
   Result<void> enqueue(const LoadedCandidate&, int set, Phase, Stream);
-  Result<void> enqueue_checks(std::vector<Pending>&);
+  const CheckCase::Output& limits_of(const LoadedCandidate&, const Expected&) const;
+  Result<void> enqueue_checks(const LoadedCandidate&, std::vector<Pending>&);
   Result<Verdict> collect(const LoadedCandidate&, const std::vector<Pending>&);
   Result<void> restore();
   Result<bool> repeats_bits(const LoadedCandidate&);
@@ -593,7 +607,13 @@ Result<void> Bench::Impl::enqueue(const LoadedCandidate& candidate, int set, Pha
   return launch_plan(device, candidate.plan, candidate.code, candidate.bound, args, phase, stream);
 }
 
-Result<void> Bench::Impl::enqueue_checks(std::vector<Pending>& pending) {
+const CheckCase::Output& Bench::Impl::limits_of(const LoadedCandidate& candidate, const Expected& output) const {
+  for (const CheckCase::Output& own : candidate.limits)
+    if (own.name == output.limits.name) return own;
+  return output.limits;
+}
+
+Result<void> Bench::Impl::enqueue_checks(const LoadedCandidate& candidate, std::vector<Pending>& pending) {
   const auto slot = [&](Pending::Kind kind, std::size_t tensor, const Expected* output, std::int64_t count) {
     pending.push_back({kind, tensor, output, static_cast<std::int64_t>(pending.size()), grid_for(count)});
     return results.at(pending.back().slot * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)));
@@ -604,11 +624,13 @@ Result<void> Bench::Impl::enqueue_checks(std::vector<Pending>& pending) {
     const Tensor& tensor = tensors[output.tensor];
     char* const data = arenas[0].at(tensor.offset);
     char* const layout = layouts.at(tensor.layout * 8);
+    const CheckCase::Output& limits = limits_of(candidate, output);
     char* const partials = slot(Kind::kElements, output.tensor, &output, output.count);
     KGEN_CHECK_OK(run(tensor.check, grid_for(output.count), data, layout, output.index ? output.index.at(0) : none,
-                      output.count, output.value.at(0), output.magnitude.at(0), output.limits.factor,
-                      output.limits.u_out, output.limits.tiny, partials));
-    if (output.rows > 0) {
+                      output.count, output.value.at(0), output.magnitude.at(0), limits.factor, limits.u_out,
+                      limits.tiny, partials));
+    // The projection's bound is that of the compute type which the reference was compiled for.
+    if (output.rows > 0 && limits.factor == output.limits.factor) {
       // A block takes a whole row, so there may be as many blocks as rows.
       char* const rows = slot(Kind::kProjection, output.tensor, &output, output.rows * kBlock);
       KGEN_CHECK_OK(run(tensor.projection, grid_for(output.rows * kBlock), data, layout, check.seed, output.rows,
@@ -697,9 +719,10 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
       note(fmt::format("{} = {:.6g}, expected {:.6g}, allowed error {:.3g}; {} of {} {} wrong, relative L2 {:.3g}",
                        where, sum.worst_got, sum.worst_reference, sum.worst_allowed, sum.bad, compared,
                        rows ? "rows" : "elements", l2));
-    } else if (compared >= kFewElements && !(l2 <= item.expected->limits.l2_limit)) {
+    } else if (const double l2_limit = limits_of(candidate, *item.expected).l2_limit;
+               compared >= kFewElements && !(l2 <= l2_limit)) {
       note(fmt::format("{}: relative L2 error {:.3g} is above {:.3g}; worst element {} = {:.6g}, expected {:.6g}", name,
-                       l2, item.expected->limits.l2_limit, sum.worst_element, sum.worst_got, sum.worst_reference));
+                       l2, l2_limit, sum.worst_element, sum.worst_got, sum.worst_reference));
     }
   }
   std::vector<std::int64_t> bad(names.size());
@@ -812,7 +835,7 @@ Result<Verdict> Bench::verify(const LoadedCandidate& candidate, bool twice) {
   KGEN_CHECK_OK(impl.enqueue(candidate, 0, Phase::kRun, nullptr));
   KGEN_CHECK_OK(impl.device.record(impl.to, nullptr));
   std::vector<Impl::Pending> pending;
-  KGEN_CHECK_OK(impl.enqueue_checks(pending));
+  KGEN_CHECK_OK(impl.enqueue_checks(candidate, pending));
   KGEN_TRY(Verdict verdict, impl.collect(candidate, pending));
   KGEN_TRY(verdict.launch_us, impl.device.elapsed_us(impl.from, impl.to));
   if (!verdict.passed) {
@@ -831,5 +854,28 @@ bool Bench::healthy() { return impl_->probe().has_value(); }
 int Bench::sets() const { return static_cast<int>(impl_->arenas.size()); }
 Measurer& Bench::measurer() { return impl_->measurer; }
 const std::string& Bench::method() const { return impl_->method; }
+
+Result<CaseData> Bench::data() const {
+  const Impl& impl = *impl_;
+  CaseData data;
+  const auto read = [&](auto& into, std::int64_t count, const char* from) -> Result<void> {
+    into.resize(static_cast<std::size_t>(count));
+    if (into.empty()) return {};
+    return impl.device.copy(into.data(), from, into.size() * sizeof into[0]);
+  };
+  for (const Impl::Tensor& tensor : impl.tensors) {
+    CaseData::Tensor& copy = data.tensors.emplace_back();
+    copy.name = tensor.param->name;
+    KGEN_CHECK_OK(read(copy.bytes, tensor.param->bytes, impl.pristine.at(tensor.offset)));
+  }
+  for (const Impl::Expected& expected : impl.expected) {
+    CaseData::Output& copy = data.outputs.emplace_back();
+    copy.name = expected.limits.name;
+    if (expected.index) KGEN_CHECK_OK(read(copy.index, expected.count, expected.index.at(0)));
+    KGEN_CHECK_OK(read(copy.value, expected.count, expected.value.at(0)));
+    KGEN_CHECK_OK(read(copy.magnitude, expected.count, expected.magnitude.at(0)));
+  }
+  return data;
+}
 
 }  // namespace kgen

@@ -47,6 +47,10 @@ struct CheckCase {
 Result<CheckCase> make_check_case(const OpSpec&, Arch, const KernelSource& reference, const std::string& reference_path,
                                   std::uint64_t seed);
 
+// What each output of the op may differ from its reference by. `settled` has one value for each attribute
+// (generator/space.h), so that a candidate is held to the tolerance of the compute type that it uses.
+Result<std::vector<CheckCase::Output>> output_limits(const OpSpec& settled, Arch, const std::vector<BoundParam>&);
+
 // Limit of the relative L2 error (OPS 0.1) for an output type, accumulation type and number of terms.
 double relative_l2_limit(DType output, DType accumulate, double terms);
 
@@ -87,10 +91,26 @@ class DeviceBuffer {
   DevicePtr data_ = nullptr;
 };
 
+// The inputs and expected values of a problem in the host's memory, for those who run kernels elsewhere.
+struct CaseData {
+  struct Tensor {
+    std::string name;
+    std::vector<std::byte> bytes;  // gaps between rows included; outputs and their gaps are poisoned
+  };
+  struct Output {
+    std::string name;
+    std::vector<std::int64_t> index;  // elements that are compared; empty: the first ones, all in a small problem
+    std::vector<double> value, magnitude;
+  };
+  std::vector<Tensor> tensors;  // those that are present
+  std::vector<Output> outputs;
+};
+
 // A candidate on the device: its code, and its workspace and prepared buffers between guard zones.
 struct LoadedCandidate {
   Plan plan;  // steps and kinds of parameters only; the shapes are in `bound`
   BoundPlan bound;
+  std::vector<CheckCase::Output> limits;  // instead of the case's, where the candidate chose its compute type
   LoadedPlan code;
   DeviceBuffer scratch;
 };
@@ -117,6 +137,7 @@ class Bench {
   Measurer& measurer();
   // "whole reference in 0.12 s", "projection and 4913 of 1e+08 elements".
   const std::string& method() const;
+  Result<CaseData> data() const;
 
  private:
   struct Impl;

@@ -35,9 +35,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundPlan, params, steps, workspace_bytes, pr
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Fill, distribution, a, b)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny, l2_limit)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected, projection_length,
-                                   seed, rotate)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, twice, measure, best_us)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
+                                   projection_length, seed, rotate)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, twice, measure, best_us)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early)
 
@@ -111,7 +111,9 @@ class WorkerLoop {
 
   Result<LoadedCandidate> load(const TryRequest& request) {
     KGEN_TRY(const std::string code, read_file(request.code_path));
-    return bench_->load(request.bound, std::as_bytes(std::span(code)));
+    KGEN_TRY(LoadedCandidate candidate, bench_->load(request.bound, std::as_bytes(std::span(code))));
+    candidate.limits = request.limits;
+    return candidate;
   }
 
   // Verifies and times; an error is a refusal or a fault of the device.

@@ -25,7 +25,8 @@ struct TryRequest {
   std::int64_t ticket = 0;
   std::string code_path{};
   BoundPlan bound{};
-  bool twice = false;  // check repeated runs for equal bits
+  std::vector<CheckCase::Output> limits{};  // of the candidate's compute type; none: the case's
+  bool twice = false;                       // check repeated runs for equal bits
   bool measure = true;
   double best_us = 0;  // of the problem so far; 0 = none
 };
