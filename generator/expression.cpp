@@ -28,9 +28,9 @@ const std::map<std::string, std::pair<std::size_t, std::size_t>, std::less<>>& f
 
 // Names that the emitted text gives its own parameters and variables.
 const std::set<std::string, std::less<>>& taken_names() {
-  static const std::set<std::string, std::less<>> names = {"row",  "col",    "args",     "index", "count", "value",
-                                                           "magnitude", "seed", "data", "step", "i", "vector",
-                                                           "expected", "bound", "width"};
+  static const std::set<std::string, std::less<>> names = {"row",   "col",       "args",     "index", "count",
+                                                           "value", "magnitude", "seed",     "data",  "step",
+                                                           "i",     "vector",    "expected", "bound", "width"};
   return names;
 }
 

@@ -375,8 +375,8 @@ class OpReader {
             fmt::format("unknown kind '{}'{}; kinds: {}", kind, did_you_mean(kind, kinds), join(kinds, ", ")));
       }
       using Kind = AttributeDef::Kind;
-      attribute.kind = std::array{Kind::kEnum, Kind::kDType, Kind::kList,
-                                  Kind::kInt,  Kind::kInts,  Kind::kExpression}[found - kinds.begin()];
+      attribute.kind = std::array{
+          Kind::kEnum, Kind::kDType, Kind::kList, Kind::kInt, Kind::kInts, Kind::kExpression}[found - kinds.begin()];
       KGEN_CHECK_OK(add_value(key, attribute.name, attribute_names_));
       if (attribute.kind == Kind::kExpression) {
         KGEN_CHECK_OK(read_expression(key, value, attribute));
@@ -405,7 +405,8 @@ class OpReader {
         }
       }
       if (attribute.kind == Kind::kInts) {
-        for (const std::string& name : ints_names(attribute.name)) KGEN_CHECK_OK(add_value(key, name, attribute_names_));
+        for (const std::string& name : ints_names(attribute.name))
+          KGEN_CHECK_OK(add_value(key, name, attribute_names_));
       }
       if (attribute.values.empty() && attribute.kind != Kind::kInt && attribute.kind != Kind::kInts)
         return value.fail(what + " lacks values; list them");
@@ -415,8 +416,10 @@ class OpReader {
         KGEN_TRY(const std::string word, axis->as_text("axis"));
         if (word != "true" && word != "false") return axis->fail("axis is true or false");
         attribute.axis = word == "true";
-        if (attribute.axis && (attribute.name == "dtype" || (attribute.kind != Kind::kEnum && attribute.kind != Kind::kDType)))
-          return axis->fail("only an attribute of kind enum or dtype, and not dtype itself, can be an axis of the search");
+        if (attribute.axis &&
+            (attribute.name == "dtype" || (attribute.kind != Kind::kEnum && attribute.kind != Kind::kDType)))
+          return axis->fail(
+              "only an attribute of kind enum or dtype, and not dtype itself, can be an axis of the search");
       }
       op_.attributes.push_back(std::move(attribute));
     }
@@ -447,8 +450,7 @@ class OpReader {
     const Yaml* given = value.find("default");
     if (!given) return {};
     KGEN_TRY(const std::vector<std::string> words, given->as_words("default"));
-    const bool is_list =
-        attribute.kind == AttributeDef::Kind::kList || attribute.kind == AttributeDef::Kind::kInts;
+    const bool is_list = attribute.kind == AttributeDef::Kind::kList || attribute.kind == AttributeDef::Kind::kInts;
     if (!is_list && words.size() != 1) return given->fail("default must be a single value");
     for (const std::string& word : words) {
       const bool allowed =
@@ -511,8 +513,8 @@ class OpReader {
       static const std::vector<std::string> kinds = {"normal", "uniform", "int", "constant", "kernel"};
       KGEN_TRY(init.distribution, kind->as_text("distribution"));
       if (std::find(kinds.begin(), kinds.end(), init.distribution) == kinds.end()) {
-        return kind->fail(fmt::format("unknown distribution '{}'{}; known: {}",
-                                      init.distribution, did_you_mean(init.distribution, kinds), join(kinds, ", ")));
+        return kind->fail(fmt::format("unknown distribution '{}'{}; known: {}", init.distribution,
+                                      did_you_mean(init.distribution, kinds), join(kinds, ", ")));
       }
     }
     for (const auto& [key, slot] : {std::pair{"mean", &init.mean},
@@ -642,8 +644,7 @@ class OpReader {
   Result<void> read_reference() {
     ReferenceDef& reference = op_.reference;
     KGEN_TRY(const Yaml node, root_.need("an operator definition", "reference"));
-    KGEN_CHECK_OK(
-        node.expect_keys("reference", {"header", "terms", "cost", "projection", "stages", "tolerance"}));
+    KGEN_CHECK_OK(node.expect_keys("reference", {"header", "terms", "cost", "projection", "stages", "tolerance"}));
     KGEN_TRY(const Yaml header, node.need("reference", "header"));
     KGEN_TRY(reference.header, header.as_text("header"));
     KGEN_TRY(const Yaml terms, node.need("reference", "terms"));
@@ -1049,7 +1050,8 @@ std::string put_in(std::string_view yaml, const Expression& expression, std::vec
                           after = line.substr(at + mark.size(), last - at - mark.size());
         OperandGroup group{fmt::format("{}{}{}", before, kOperandKinds[kind], after), {}};
         for (const std::string& operand : operands) group.members.push_back(before + operand + after);
-        const bool known = std::any_of(groups.begin(), groups.end(), [&](const auto& g) { return g.name == group.name; });
+        const bool known =
+            std::any_of(groups.begin(), groups.end(), [&](const auto& g) { return g.name == group.name; });
         if (!known) groups.push_back(std::move(group));
       }
       for (const std::string& operand : operands) {

@@ -155,8 +155,8 @@ Result<Problem> build_problem(const OpDef& op, const std::map<std::string, std::
       KGEN_TRY(Problem part, build_problem(op, settled, blame));
       part.attributes[attribute.name] = value;
       if (word != allowed.front() && (part.dims != problem.dims || part.attributes != problem.attributes)) {
-        return blame(attribute.name,
-                     fmt::format("{} cannot take several values here: dims or attributes depend on it", attribute.name));
+        return blame(attribute.name, fmt::format("{} cannot take several values here: dims or attributes depend on it",
+                                                 attribute.name));
       }
       problem = std::move(part);
     }
@@ -186,7 +186,8 @@ Result<Problem> build_problem(const OpDef& op, const std::map<std::string, std::
   const std::vector<std::string> known = setting_names(op);
   for (const auto& [name, value] : values) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
-    return blame(name, fmt::format("unknown dim or attribute '{}' of op {}{}", name, op.name, did_you_mean(name, known)));
+    return blame(name,
+                 fmt::format("unknown dim or attribute '{}' of op {}{}", name, op.name, did_you_mean(name, known)));
   }
   Env env = operator_env(op, problem);
   for (const DimDef& dim : op.dims) {
@@ -254,9 +255,8 @@ class Settings {
 Result<Setting> read_setting(const OpDef& op, const std::string& name, const Yaml& value) {
   Setting setting{{}, value};
   const AttributeDef* attribute = find_attribute(op, name);
-  if (attribute &&
-      (attribute->kind == AttributeDef::Kind::kList || attribute->kind == AttributeDef::Kind::kInts ||
-       (attribute->axis && value.is_list()))) {
+  if (attribute && (attribute->kind == AttributeDef::Kind::kList || attribute->kind == AttributeDef::Kind::kInts ||
+                    (attribute->axis && value.is_list()))) {
     const bool of_lists = value.is_list() && !value.items().empty() && value.items()[0].is_list();
     const std::vector<Yaml> lists = of_lists ? value.items() : std::vector<Yaml>{value};
     for (const Yaml& list : lists) {

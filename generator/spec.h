@@ -29,7 +29,7 @@ struct AttributeDef {
   std::string name, doc;
   Kind kind = Kind::kEnum;
   std::vector<std::string> values;  // what is allowed; kInt and kInts: any integer when empty
-  std::string default_text;  // lists: comma-joined; "" = required unless kList. May name an earlier attribute.
+  std::string default_text;         // lists: comma-joined; "" = required unless kList. May name an earlier attribute.
   bool fixed = false;               // only the default is accepted (bound by an op that extends another)
   bool axis = false;                // a problem may allow several values, of which each candidate takes one
 };
@@ -184,8 +184,8 @@ Result<std::shared_ptr<const OpDef>> load_op(const std::string& name_or_path);
 Result<std::shared_ptr<const OpDef>> load_op_text(std::string_view yaml, const std::string& file,
                                                   const std::string& folder);
 std::vector<std::string> builtin_ops();
-// The operator that an expression makes of an operator with an attribute of kind kExpression; load_op() gives it with the
-// example of its definition. Any other operator stays as it is.
+// The operator that an expression makes of an operator with an attribute of kind kExpression; load_op() gives it with
+// the example of its definition. Any other operator stays as it is.
 Result<std::shared_ptr<const OpDef>> specialise(std::shared_ptr<const OpDef>, const std::string& expression);
 // The same with the expression among "name=value" pairs, if it is there.
 Result<std::shared_ptr<const OpDef>> specialise(std::shared_ptr<const OpDef>,
@@ -193,8 +193,8 @@ Result<std::shared_ptr<const OpDef>> specialise(std::shared_ptr<const OpDef>,
 // Name of the attribute of kind kExpression; null where there is none.
 const AttributeDef* expression_attribute(const OpDef&);
 
-// The files of ops/ and templates/: those inside the binary, or, where the environment names a checkout in KGEN_SOURCES,
-// those of that checkout (for work on operators: no rebuild).
+// The files of ops/ and templates/: those inside the binary, or, where the environment names a checkout in
+// KGEN_SOURCES, those of that checkout (for work on operators: no rebuild).
 struct EmbeddedFile;
 const std::vector<EmbeddedFile>& source_files();
 // One of them by its path from the repository root ("ops/gemm.yaml", "templates/prelude.h"); nullopt when absent.
