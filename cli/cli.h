@@ -26,6 +26,7 @@ struct Context {
 };
 
 int cmd_tune(const Context&, const Words& args);
+int cmd_fold(const Context&, const Words& args);
 int cmd_gen(const Context&, const Words& args);
 int cmd_compile(const Context&, const Words& args);
 int cmd_inspect(const Context&, const Words& args);

@@ -21,6 +21,7 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"tune", "tune the problems of spec files on a device into a database", cmd_tune},
+    {"fold", "fold a batch norm into the weight and bias before it", cmd_fold},
     {"gen", "write kernel sources (and code objects) without a GPU", cmd_gen},
     {"compile", "compile one source to one code object", cmd_compile},
     {"inspect", "registers, LDS, spills, occupancy, matrix instructions of code objects", cmd_inspect},

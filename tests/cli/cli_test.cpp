@@ -61,7 +61,7 @@ TEST_F(Cli, VersionAndHelpAreExit0) {
   const Ran help = run_kgen({"--help"});
   EXPECT_EQ(help.code, 0);
   for (const char* command :
-       {"tune", "gen", "compile", "inspect", "verify", "show", "lookup", "devices", "ops", "db"}) {
+       {"tune", "gen", "compile", "inspect", "verify", "show", "lookup", "devices", "fold", "ops", "db"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command));
     const Ran own = run_kgen({command, "--help"});
     EXPECT_EQ(own.code, 0) << command;
