@@ -33,7 +33,7 @@ struct FloatFunctions {
 namespace elementwise_detail {
 
 // An array of at least one element, for operands that may be none.
-constexpr int some(int count) { return count > 0 ? count : 1; }
+KGEN_HOST_DEVICE constexpr int some(int count) { return count > 0 ? count : 1; }
 
 template <class C, int I = 0, class P>
 KGEN_DEVICE void load_matrices(const P& p, i64 row, i64 column, int valid, Vec<typename C::dtype, C::vec>* values) {
