@@ -61,7 +61,7 @@ TEST(Expression, ReadsOutputsThatStandBefore) {
 }
 
 TEST(Expression, ErrorsNameTheColumn) {
-  EXPECT_THAT(error("relx(x)"), HasSubstr("column 1 of 'relx(x)': unknown function 'relx', did you mean 'relu'"));
+  EXPECT_THAT(error("relx(x)"), HasSubstr("column 1 of 'relx(x)': unknown function 'relx'; did you mean 'relu'"));
   EXPECT_THAT(error("x + "), HasSubstr("column 5"));
   EXPECT_THAT(error("x + (y"), HasSubstr("')' is missing at the end"));
   EXPECT_THAT(error("x $ y"), HasSubstr("column 3 of 'x $ y': unexpected character '$'"));
