@@ -1,5 +1,5 @@
 // Reference of rmsnorm, add_rmsnorm and layernorm (OPS.md f) in double, and test data that shows their faults: rows with
-// |mean| far above the deviation, rows of deviation sqrt(eps), constant rows; NaN between the rows.
+// |mean| far above the deviation, rows of deviation sqrt(eps), constant rows, a NaN, an infinity; NaN between the rows.
 #pragma once
 #include "check.h"
 #include "prelude.h"
@@ -15,7 +15,8 @@ KGEN_DEVICE double row_value(const P& p, u64 seed, i64 element, i64 ld, double f
   const i64 row = element / ld, column = element % ld;
   if (column >= p.cols) return not_a_number();
   const double small = sqrt_d(p.eps > 1e-8f ? double(p.eps) : 1e-8);
-  switch (int(row % 5)) {
+  const i64 planted = i64(random_bits(seed + 1, u64(row)) % u64(p.cols));
+  switch (int(row % 7)) {
     case 0:
       return random_value(seed, u64(element), 0, far_mean, 1.0);
     case 1:
@@ -24,8 +25,12 @@ KGEN_DEVICE double row_value(const P& p, u64 seed, i64 element, i64 ld, double f
       return random_value(seed, u64(row), 0, 1.0, 3.0);
     case 3:
       return random_value(seed, u64(element), 0, 0.0, 1.0);
-    default:
+    case 4:
       return random_value(seed, u64(element), 0, 0.5, 40.0);
+    case 5:
+      return column == planted ? not_a_number() : random_value(seed, u64(element), 0, 0.0, 1.0);
+    default:
+      return column == planted ? infinity_d() : random_value(seed, u64(element), 0, 0.0, 1.0);
   }
 }
 
