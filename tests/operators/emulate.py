@@ -50,7 +50,7 @@ def compare(argument, got, expected, config, arrays):
         right = np.where(finite, (error == 0) | (error <= allowed), False)
         right |= np.isnan(want) & np.isnan(have)
         right |= np.isinf(have) & ~np.isnan(want) & ((have > 0) == (want > 0)) & (
-            abs(want) + allowed >= OVERFLOW.get(dtype, math.inf))
+            np.isinf(want) | (abs(want) + allowed >= OVERFLOW.get(dtype, math.inf)))
     if not right.all():
         at = int(np.argmin(right))
         where = [int(i) for i in np.unravel_index(int(index[at]), shape)]
