@@ -99,7 +99,10 @@ TEST_P(Operators, CompileWithoutSpills) {
   std::vector<Named> sources;
   for (const std::string& file : problem_files()) {
     const auto specs = parse_spec(file);
-    ASSERT_TRUE(specs) << specs.error().message;
+    if (!specs) {
+      ADD_FAILURE() << specs.error().message;
+      continue;
+    }
     std::set<std::string> seen;
     for (std::size_t i = 0; i < specs->size(); ++i)
       add_candidates((*specs)[(turn + i) % specs->size()], *arch, &seen, sources);
