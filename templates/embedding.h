@@ -1,7 +1,7 @@
 // y[row] = table[ids[row]]: rows are copied as they are.
 //
-//   block: rows_block rows, lanes work-items each, lanes*vec*items columns of them (block_y() says which); all loads of a
-//   work-item are in flight at once (row_tile.h). An id outside the table is the caller's error.
+//   block: rows_block rows, lanes work-items each, lanes*vec*items columns of them (block_y() says which); all loads of
+// a work-item are in flight at once (row_tile.h). An id outside the table is the caller's error.
 #pragma once
 #include "row_tile.h"
 

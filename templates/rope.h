@@ -6,8 +6,8 @@
 //   cosines and sines are read once for them, 2*heads_item loads of x are in flight. Consecutive work-items take
 //   consecutive units.
 //
-// y may be x: a work-item reads all it will write, before it writes. Legal: vec divides rotary_dim/2, d and the strides;
-// heads*d < 2^30.
+// y may be x: a work-item reads all it will write, before it writes. Legal: vec divides rotary_dim/2, d and the
+// strides; heads*d < 2^30.
 #pragma once
 #include "columns.h"
 #include "rope_types.h"

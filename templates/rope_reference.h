@@ -1,5 +1,5 @@
-// rope in double from the table given, and that table: cos and sin of position * base^(-2i/rotary_dim) in double, rounded
-// once.
+// rope in double from the table given, and that table: cos and sin of position * base^(-2i/rotary_dim) in double,
+// rounded once.
 #pragma once
 #include "check.h"
 #include "prelude.h"

@@ -1,5 +1,6 @@
-// Reference of rmsnorm, add_rmsnorm and layernorm (OPS.md f) in double, and test data that shows their faults: rows with
-// |mean| far above the deviation, rows of deviation sqrt(eps), constant rows, a NaN, an infinity; NaN between the rows.
+// Reference of rmsnorm, add_rmsnorm and layernorm (OPS.md f) in double, and test data that shows their faults: rows
+// with |mean| far above the deviation, rows of deviation sqrt(eps), constant rows, a NaN, an infinity; NaN between the
+// rows.
 #pragma once
 #include "check.h"
 #include "prelude.h"

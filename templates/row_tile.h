@@ -7,8 +7,8 @@
 //   streaming: a block of C::lanes work-items takes part block_y() of C::parts of one row and walks over it,
 //       lanes*vec*items columns at a time; results of parts meet in a workspace [row][part], added up in order.
 //
-// Legal: vec divides cols and the row strides, and rows are aligned as Vec<T, vec>; lanes a power of two; rows_block == 1
-// where lanes > wave; cols < 2^30.
+// Legal: vec divides cols and the row strides, and rows are aligned as Vec<T, vec>; lanes a power of two; rows_block ==
+// 1 where lanes > wave; cols < 2^30.
 #pragma once
 #include "columns.h"
 #include "reduce.h"

@@ -1,7 +1,7 @@
 // softmax over rows: y = exp(x - max) / sum(exp(x - max)); -inf gives 0, also where the whole row is -inf.
 //
-// Tiles, waves and lanes: row_tile.h. softmax_rows holds its rows in registers; softmax_stream finds (max, sum) of a row
-// in one pass, with the sum rescaled where the maximum grows, and writes in a second one; softmax_partial and
+// Tiles, waves and lanes: row_tile.h. softmax_rows holds its rows in registers; softmax_stream finds (max, sum) of a
+// row in one pass, with the sum rescaled where the maximum grows, and writes in a second one; softmax_partial and
 // softmax_apply are these passes of several blocks a row.
 #pragma once
 #include "row_tile.h"
