@@ -135,15 +135,17 @@ struct AttentionWave {
   PlacesB<UnitS, typename S::LayoutK, S::kKeysInN, kElement> places_k;
   PlacesB<UnitO, typename S::LayoutV, S::kValuesInN, kElement> places_v;
   int first, lane, slab;  // first row of the wave within the block; its P in LDS
+  bool idle;              // the wave has no rows and only helps to load
   float scale;            // to powers of 2
 
-  KGEN_DEVICE AttentionWave(int wave, int lane_index, float scale_e)
+  KGEN_DEVICE AttentionWave(int wave, int lane_index, int rows, float scale_e)
       : out{},
         places_k(lane_index),
         places_v(lane_index),
         first(wave * C::wave_q),
         lane(lane_index),
         slab(S::kSlabs + wave * S::kSlabBytes),
+        idle(wave * C::wave_q >= rows),
         scale(scale_e * 1.44269504f) {
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
@@ -310,7 +312,7 @@ struct AttentionWave {
 
   // One tile of keys, of which row r of the block sees those below first_keys + r * C::causal.
   KGEN_DEVICE void tile(int stage, int first_keys) {
-    if (C::causal && first_keys + first + C::wave_q - 1 <= 0) return;  // no row of the wave sees one
+    if (idle || (C::causal && first_keys + first + C::wave_q - 1 <= 0)) return;  // no row of the wave sees one
     typename UnitS::C s[S::kRm][S::kKeyBlocks] = {};
     scores(s, stage);
     if (first_keys + (C::causal ? first : 0) < C::tile_kv)
@@ -478,7 +480,7 @@ template <class C>
 KGEN_DEVICE void attend(const AttentionTask<typename C::dtype>& task) {
   using S = AttentionShape<C>;
   const int thread = thread_x();
-  AttentionWave<C> wave(uniform(thread / S::kLanes), thread % S::kLanes, task.scale);
+  AttentionWave<C> wave(uniform(thread / S::kLanes), thread % S::kLanes, task.rows, task.scale);
   // This part's tiles.
   const int tiles = (task.keys + C::tile_kv - 1) / C::tile_kv, share = (tiles + C::split - 1) / C::split;
   const int begin = task.part * share, end = min_int(begin + share, tiles);
