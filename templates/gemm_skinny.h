@@ -24,6 +24,7 @@
 #include "gemm_types.h"
 #include "pack_b.h"
 #include "prelude.h"
+#include "reduce.h"
 #include "split_k.h"
 
 namespace kgen {
@@ -41,30 +42,6 @@ struct Shape {
   static constexpr int kValues = kLaneColumns * C::rows_m;  // sums of a lane: [column][row of A]
   static constexpr int kSumsBytes = (C::waves_k * C::rows_m * kColumns * int(sizeof(float)) + 15) / 16 * 16;
 };
-
-// Sums v[0 .. kCount-1] over the lanes that differ in the bits kMask … kLow of their number. Each step gives half of
-// the values away, so the sums end up spread over the lanes: this lane's are v[0 …], from index `first` on. Where there
-// are fewer values than lanes, `writer` is left true in one lane of each value.
-template <int kCount, int kMask, int kLow>
-KGEN_DEVICE void reduce_lanes(float* v, int lane, int& first, bool& writer) {
-  if constexpr (kMask >= kLow) {
-    const bool upper = (lane & kMask) != 0;
-    if constexpr (kCount > 1) {
-      constexpr int kHalf = kCount / 2;
-      KGEN_UNROLL
-      for (int i = 0; i < kHalf; ++i) {
-        const float low = v[i], high = v[i + kHalf];
-        v[i] = (upper ? high : low) + shuffle_xor(upper ? low : high, kMask);
-      }
-      if (upper) first += kHalf;
-      reduce_lanes<kHalf, kMask / 2, kLow>(v, lane, first, writer);
-    } else {
-      v[0] += shuffle_xor(v[0], kMask);
-      if (upper) writer = false;
-      reduce_lanes<1, kMask / 2, kLow>(v, lane, first, writer);
-    }
-  }
-}
 
 // The A rows of one split, in memory or staged in LDS. Rows beyond m repeat the last one; their sums are not stored.
 template <class C, class T>

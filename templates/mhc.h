@@ -128,7 +128,7 @@ struct Projection {
   static constexpr int kWaves = C::threads / C::lanes;
   static constexpr int kRows = C::rows / C::row_groups;  // of a wave
   static constexpr int kShare = kRows + 1;               // sums of a lane for one token: squares, then its rows
-  static constexpr int kPadded = C::padded;            // tokens*kShare, to a power of two
+  static constexpr int kPadded = C::padded;              // tokens*kShare, to a power of two
   static_assert(kWaves % C::row_groups == 0 && C::rows % C::row_groups == 0 && kN % C::streams == 0 &&
                 kPadded >= C::tokens * kShare);
 };
@@ -202,8 +202,7 @@ KGEN_DEVICE void project(const P& p, i64 token0, i64 h_begin, i64 h_end, float* 
     const int slot = i / S::kColumns, column = i % S::kColumns;
     const int row = column == 0 ? 0 : (column - 1) % S::kRows + 1, group = column == 0 ? 0 : (column - 1) / S::kRows;
     float total = 0;
-    for (int w = group; w < S::kWaves; w += C::row_groups)
-      total += sums[w * S::kPadded + slot * S::kShare + row];
+    for (int w = group; w < S::kWaves; w += C::row_groups) total += sums[w * S::kPadded + slot * S::kShare + row];
     store(slot, column, total);
   }
 }
@@ -338,7 +337,7 @@ KGEN_DEVICE void collapse(const P& p, const T* streams, const float* gates, i64 
   float weight[kN];
   KGEN_UNROLL
   for (int i = 0; i < kN; ++i) weight[i] = gates[i];
-  const auto sums = [&](i64 h, float (&u)[C::vec_h]) {
+  const auto sums = [&](i64 h, float(&u)[C::vec_h]) {
     Packed<T, C::vec_h> stream[kN];
     KGEN_UNROLL
     for (int i = 0; i < kN; ++i) stream[i] = Packed<T, C::vec_h>::load(streams + i * p.h + h);
@@ -494,8 +493,8 @@ KGEN_DEVICE void mhc_pre_one_pass(const P& p) {
 
 template <class C, class P>
 KGEN_DEVICE void hc_head_finish(const P& p) {
-  mhc::finish<C, norm::none>(p, p.residual, p.ldr, static_cast<float*>(nullptr), static_cast<float*>(nullptr), p.collapsed,
-                             p.ldc);
+  mhc::finish<C, norm::none>(p, p.residual, p.ldr, static_cast<float*>(nullptr), static_cast<float*>(nullptr),
+                             p.collapsed, p.ldc);
 }
 template <class C, class P>
 KGEN_DEVICE void hc_head_one_pass(const P& p) {

@@ -228,8 +228,7 @@ KGEN_DEVICE void layer_input(const P& p, const double* mixes, const double* squa
 
 // Post or comb (from `first` on, `count` a token).
 template <class C>
-KGEN_DEVICE void coefficient(const double* mixes, i64 element, int first, int count, double& value,
-                             double& magnitude) {
+KGEN_DEVICE void coefficient(const double* mixes, i64 element, int first, int count, double& value, double& magnitude) {
   constexpr int kCount = int(2 * C::n + C::n * C::n);
   const double* mine = mixes + element / count * 2 * kCount + first + element % count;
   value = mine[0];
@@ -353,8 +352,7 @@ template <class C, class P>
 KGEN_DEVICE void reference_gates(const P& p, i64 token, double* out) {
   double slack;
   for (int i = 0; i < int(C::n); ++i)
-    out[i] = mhc_reference::sigmoid_d(
-                 mhc_reference::logit<C>(p, p.gate_totals + token * 2 * (1 + C::n), 0, i, slack)) +
+    out[i] = mhc_reference::sigmoid_d(mhc_reference::logit<C>(p, p.gate_totals + token * 2 * (1 + C::n), 0, i, slack)) +
              p.pre_eps;
 }
 template <class C, class P>

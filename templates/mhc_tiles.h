@@ -2,10 +2,10 @@
 //
 //   block tile_m tokens x all fn rows, part of h            one tile of K: tile_h elements of each of the n streams
 //   ┌─────────────┐                                           k = i*tile_h + h     stream 0 │ stream 1 │ …
-//   │ wave        │ tile_n = rows, padded                   A: the streams, made (mhc_post) or read, → LDS, and on the way
-//   ├─────────────┤  (split: rows high, rows low)              squared: a work-item has vectors of all n streams at one h
-//   │ wave        │                                         B: fn in this order, packed once and padded with zeros
-//   └─────────────┘
+//   │ wave        │ tile_n = rows, padded                   A: the streams, made (mhc_post) or read, → LDS, and on the
+//   way ├─────────────┤  (split: rows high, rows low)              squared: a work-item has vectors of all n streams at
+//   one h │ wave        │                                         B: fn in this order, packed once and padded with
+//   zeros └─────────────┘
 //
 // split: fn = high + low, both bf16, so that products with bf16 streams lose nothing but low's own rounding; the sums
 // of the two halves of a row are added at the end. The totals go to `partial` as project's do.
@@ -42,8 +42,7 @@ KGEN_DEVICE void pack_fn(const P& p) {
   const int rest = int(at - tile * (C::tile_n * C::tile_k)), row = rest / C::tile_k, k = rest % C::tile_k;
   const i64 h = tile * C::tile_h + k % C::tile_h;
   float value = 0;
-  if (h < p.h && row < (C::split ? 2 : 1) * C::rows)
-    value = p.fn[(i64(row % C::rows) * kN + k / C::tile_h) * p.h + h];
+  if (h < p.h && row < (C::split ? 2 : 1) * C::rows) value = p.fn[(i64(row % C::rows) * kN + k / C::tile_h) * p.h + h];
   if constexpr (C::split) {
     const float high = to_float(from_float<bf16>(value));
     p.packed[at] = from_float<bf16>(row < C::rows ? high : value - high);
@@ -161,8 +160,8 @@ KGEN_DEVICE void project_tiles(const P& p) {
     for (int i = thread; i < C::tile_m * LoadA::kMixes; i += G::kThreads) {
       const i64 token = token0 + i / LoadA::kMixes < p.t ? token0 + i / LoadA::kMixes : p.t - 1;
       const int mix = i % LoadA::kMixes;
-      mixes[i] =
-          mix < LoadA::kN ? p.post_mix[token * LoadA::kN + mix] : p.comb_mix[token * LoadA::kN * LoadA::kN + mix - LoadA::kN];
+      mixes[i] = mix < LoadA::kN ? p.post_mix[token * LoadA::kN + mix]
+                                 : p.comb_mix[token * LoadA::kN * LoadA::kN + mix - LoadA::kN];
     }
     sync_lds();
   }
