@@ -69,6 +69,10 @@ struct Named {
 // Adds the default candidates of a spec that bring a variant or a type that `seen` lacks; all of them without `seen`.
 void add_candidates(const OpSpec& spec, Arch arch, std::set<std::string>* seen, std::vector<Named>& sources) {
   const std::string problem = signature(*spec.op, spec.problem), dtype = spec.problem.attributes.at("dtype");
+  if (seen != nullptr && seen->count(spec.op->name + " " + dtype) != 0 &&
+      std::all_of(spec.op->variants.begin(), spec.op->variants.end(),
+                  [&](const VariantDef& variant) { return seen->count(spec.op->name + " variant " + variant.name); }))
+    return;
   const auto candidates = variant_defaults(spec, arch);
   ASSERT_TRUE(candidates) << problem << ": " << candidates.error().message;
   for (const Candidate& candidate : *candidates) {
