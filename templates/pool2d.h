@@ -53,7 +53,12 @@ struct ChannelsImage {
       x = clamp_index(x, width);
     else if (x < 0 || x >= width)
       return;
-    const Vec<T, C::vec> v = load_valid<C::vec>(image + (i64(y) * width + x) * ldx, valid);
+    const T* pixel = image + (i64(y) * width + x) * ldx;
+    Vec<T, C::vec> v;
+    if constexpr (C::window > 0)
+      v = load_vec<T, C::vec>(pixel);  // channels are whole vectors
+    else
+      v = load_valid<C::vec>(pixel, valid);
     KGEN_UNROLL
     for (int e = 0; e < C::vec; ++e) best[e] = pool_max(best[e], to_float(v[e]));
   }
