@@ -148,15 +148,17 @@ TEST_P(Operators, CompileWithoutSpills) {
   };
   std::map<std::pair<std::string, std::string>, Count> counts;  // by operator and type
   for (std::size_t i = 0; i < sources.size(); ++i) {
-    const bool compiled = results[i] && results[i]->status == CompileStatus::kCompiled;
-    if (!sources[i].dtype.empty()) {
-      Count& count = counts[{sources[i].op, sources[i].dtype}];
-      ++(compiled ? count.compiled : count.failed);
+    bool fine = results[i] && results[i]->status == CompileStatus::kCompiled;
+    if (results[i]) {
+      EXPECT_TRUE(fine) << sources[i].name << "\n" << first_error(results[i]->log) << "\n" << results[i]->command;
     }
-    if (!results[i]) continue;
-    EXPECT_TRUE(compiled) << sources[i].name << "\n" << first_error(results[i]->log) << "\n" << results[i]->command;
-    for (const KernelUsage& usage : results[i]->code.kernels)
+    if (sources[i].dtype.empty()) continue;  // a reference: it may spill
+    for (const KernelUsage& usage : fine ? results[i]->code.kernels : std::vector<KernelUsage>()) {
       EXPECT_LE(usage.spills, 0) << sources[i].name << " " << usage.kernel;
+      fine = fine && usage.spills <= 0;
+    }
+    Count& count = counts[{sources[i].op, sources[i].dtype}];
+    ++(fine ? count.compiled : count.failed);
   }
   std::string lines;
   for (const auto& [key, count] : counts)
