@@ -1,8 +1,8 @@
 // Direct convolution for few channels a group (depthwise, the G2L mix), where a product would be mostly padding. One
 // pass over memory, fp32 sums in registers; the weights of a block's channels lie in LDS as floats.
 //
-//   block: lanes_c x lanes_q x lanes_p work-items, channels fastest; grid x: channel slices, tiles of q, tiles of p,
-//   images
+//   grid x: channel slices, tiles of q, tiles of p, images
+//   block: lanes_c x lanes_q x lanes_p work-items, channels fastest
 //
 //   work-item: `vec` channels x `rows` x `pixels` outputs          input columns are read once for all their outputs:
 //
@@ -12,8 +12,7 @@
 //             │    │    │    │    │                                                        [ y2  ]
 //             └────┴────┴────┴────┘                                                           [ y3  ]
 //
-//   nhwc: lanes along channels, so that an access is vec*group_channels consecutive elements; nchw: vec = 1, lanes
-//   along w.
+//   nhwc: lanes along channels, an access is vec consecutive elements; nchw: vec = 1, lanes along w
 //
 // group_channels: input channels of a group where each has one output channel (k == groups) and they are neighbours in
 // memory, known when compiled; 0: any groups, one output channel a work-item, a loop over the group's channels. window,

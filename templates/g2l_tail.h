@@ -10,12 +10,12 @@
 //   branch d makes output channels [d*c/3, (d+1)*c/3) from its own c columns alone.
 //
 //   grid x: tiles of pixels x columns, columns fastest (neighbours share the pixels in the L2), z: branch
-//   block tile tile_m pixels x tile_n columns of v = tile_n/3 output channels; a tile starts at a multiple of 48
-//   columns wave: sums through LDS, kM pixels at a time; a lane takes 3*out_vec columns of one pixel and stores out_vec
-//   channels
+//   block tile: tile_m pixels x tile_n columns of v, which are tile_n/3 output channels; tiles start at multiples of 48
+//   wave tile: sums through LDS, kM pixels at a time
+//   lane: 3*out_vec columns of one pixel, stored as out_vec channels
 //
-// v, g and the mix stay in fp32; the one rounding is y's. Legal: c a multiple of 3, tile_n of 48 a wave, vec_a divides
-// c and ldz, vec_b c and ldp.
+// v, g and the mix stay in fp32; the one rounding is y's. Legal: c a multiple of 3, a wave's columns of 48, vec_a
+// divides c and ldz, vec_b c and ldp.
 #pragma once
 #include "columns.h"
 #include "epilogue.h"
