@@ -1,4 +1,4 @@
-// gptq_gemm by tiles: Y = X . W + bias with the gemm family's tile loop, where the loader of the second operand unpacks.
+// gptq_gemm by tiles: Y = X . W + bias with the gemm family's tile loop; the loader of the second operand unpacks.
 //
 //   qweight ── words into registers, a tile ahead ──▶ scale * (q - zero), rounded once ──▶ LDS [n][k] ──▶ tile.h, Mma
 //
@@ -7,11 +7,11 @@
 //   │ w │ w │     a word holds 8 terms (4 bits)          n1  ████████
 //   └───┴───┴─…
 //
-// gptq_tile unpacks as it goes (the packed weight is read once for each row of tiles). gptq_expand writes the weight out
-// for gptq_expanded_tile, which is a plain gemm. Both round a weight to the type of X once.
+// gptq_tile unpacks as it goes (the packed weight is read once for each row of tiles). gptq_expand writes the weight
+// out for gptq_expanded_tile, which is a plain gemm. Both round a weight to the type of X once.
 //
-// Legal: tile_k holds whole pieces; vec_b divides the row strides of qweight and scales; a piece lies in one group unless
-// per_row, where scale and zero are looked up for each term.
+// Legal: tile_k holds whole pieces; vec_b divides the row strides of qweight and scales; a piece lies in one group
+// unless per_row, where scale and zero are looked up for each term.
 #pragma once
 #include "gemm.h"
 #include "gptq_format.h"

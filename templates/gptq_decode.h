@@ -1,8 +1,8 @@
 // gptq_gemm for few rows of X: streams the packed weight once, sums in fp32.
 //
 //   block: waves_k waves, lanes_n lanes side by side along N, 4 columns a lane; the other lanes and waves are `slots`
-//   that deal out the steps of step_k terms. A step is step_k*bits/32 loads of 16 bytes a lane and lies in one group, so
-//   scales and zeros are read, and applied, once a step.
+//   that deal out the steps of step_k terms. A step is step_k*bits/32 loads of 16 bytes a lane and lies in one group,
+//   so scales and zeros are read, and applied, once a step.
 //
 //        n →   lane 0    lane 1  …  lanes_n-1
 //   k  slot 0  ████      ████       ████        ┐
@@ -13,8 +13,8 @@
 // Slots of a wave are added by shuffles, waves through LDS, parts by the second kernel: the same bits on every run.
 // per_row (act-order): scale and zero are looked up for every term.
 //
-// Legal: m <= rows_m; `vec` divides the row strides of qweight and scales; groups are whole steps unless per_row. k need
-// be no multiple of step_k: one slot takes the last step with what is missing masked.
+// Legal: m <= rows_m; `vec` divides the row strides of qweight and scales; groups are whole steps unless per_row. k
+// need be no multiple of step_k: one slot takes the last step with what is missing masked.
 #pragma once
 #include "gemm_skinny.h"
 #include "gptq_format.h"

@@ -1,5 +1,5 @@
-// Reference of gptq_gemm (OPS.md d): Wd[k, n] = scale[g, n] * (q[k, n] - zero[g, n]), g = g_idx[k], exact in double, and
-// the sum of X[m, k] * Wd[k, n] (+ bias). Shares nothing with the templates under test but prelude.h.
+// Reference of gptq_gemm (OPS.md d): Wd[k, n] = scale[g, n] * (q[k, n] - zero[g, n]), g = g_idx[k], exact in double,
+// and the sum of X[m, k] * Wd[k, n] (+ bias). Shares nothing with the templates under test but prelude.h.
 #pragma once
 #include "check.h"
 #include "prelude.h"
