@@ -157,11 +157,13 @@ KGEN_DEVICE void accumulate(const P& p, const Source& source, i64 token0, i64 h_
       float x[C::tokens][C::vec];
       KGEN_UNROLL
       for (int k = 0; k < C::tokens; ++k) {
+        float squares = 0;  // of a vector first: a small square would vanish beside the sum
         KGEN_UNROLL
         for (int e = 0; e < C::vec; ++e) {
           x[k][e] = value[k][s][e];
-          sum[k * S::kShare] = fma_f(x[k][e], x[k][e], sum[k * S::kShare]);
+          squares = fma_f(x[k][e], x[k][e], squares);
         }
+        sum[k * S::kShare] += squares;
       }
       const float* fn = p.fn + (i64(row0) * S::kN + stream + s) * p.h + h;
       KGEN_UNROLL

@@ -451,9 +451,9 @@ struct WaveTile {
   }
 };
 
-// acc += the products over `k` terms, through registers.
-template <class S, class LoaderA, class LoaderB>
-KGEN_DEVICE void tile_loop_direct(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
+// acc += the products over `k` terms, through registers. Wave: a WaveTile<S>, or what has its multiply_tile().
+template <class S, class Wave, class LoaderA, class LoaderB>
+KGEN_DEVICE void tile_loop_direct(Wave& wave, LoaderA& load_a, LoaderB& load_b, int k) {
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
   if (tiles == 0) return;
   typename LoaderA::Registers a;
@@ -492,8 +492,8 @@ KGEN_DEVICE void tile_loop_direct(WaveTile<S>& wave, LoaderA& load_a, LoaderB& l
 }
 
 // acc += the products over `k` terms, one stage, nothing in flight.
-template <class S, class LoaderA, class LoaderB>
-KGEN_DEVICE void tile_loop_plain(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
+template <class S, class Wave, class LoaderA, class LoaderB>
+KGEN_DEVICE void tile_loop_plain(Wave& wave, LoaderA& load_a, LoaderB& load_b, int k) {
   for (int k_left = k; k_left > 0; k_left -= S::kTileK) {
     if (k_left >= S::kTileK) {
       load_a.template copy<false>(0, 0);
