@@ -415,11 +415,9 @@ KGEN_DEVICE i64 expanded_stride(const P& p) {
   return ((C::b_layout == b_layout::kn ? p.n : p.k) + 7) / 8 * 8;
 }
 
-}  // namespace gptq
-
 // The weight as T, [k][n] or [n][k]; a work-item unpacks vec columns of a piece.
 template <class C, class P>
-KGEN_DEVICE void gptq_expand(const P& p) {
+KGEN_DEVICE void expand(const P& p, typename C::dtype* expanded) {
   using T = typename C::dtype;
   using Piece = gptq::Piece<C>;
   constexpr int kVec = C::vec;
@@ -459,7 +457,7 @@ KGEN_DEVICE void gptq_expand(const P& p) {
       Packed<T, kVec> row = {};
       KGEN_UNROLL
       for (int c = 0; c < kVec; ++c) row.set_bits(c, e % 2 ? pairs[c][e / 2] >> 16 : pairs[c][e / 2] & 0xffffu);
-      row.store(p.expanded + (k + e) * stride + column);
+      row.store(expanded + (k + e) * stride + column);
     }
   } else {  // the last piece fills the padding of the row
     KGEN_UNROLL
@@ -470,16 +468,27 @@ KGEN_DEVICE void gptq_expand(const P& p) {
         Vec<u32, 4> chunk;
         KGEN_UNROLL
         for (int j = 0; j < 4; ++j) chunk[j] = pairs[c][e + j];
-        store_vec<u32, 4>(reinterpret_cast<u32*>(p.expanded + (column + c) * stride + k + 2 * e), chunk);
+        store_vec<u32, 4>(reinterpret_cast<u32*>(expanded + (column + c) * stride + k + 2 * e), chunk);
       }
     }
   }
 }
 
+}  // namespace gptq
+
+template <class C, class P>
+KGEN_DEVICE void gptq_expand(const P& p) {
+  gptq::expand<C>(p, p.expanded);
+}
+template <class C, class P>
+KGEN_DEVICE void gptq_expand_once(const P& p) {
+  gptq::expand<C>(p, p.kept);
+}
+
 template <class C, class P>
 KGEN_DEVICE void gptq_expanded_tile(const P& p) {
   gptq::GemmView<C, P> view(p);
-  view.b = p.expanded;
+  view.b = C::expanded_once ? p.kept : p.expanded;
   view.ldb = gptq::expanded_stride<C>(p);
   gemm_tile<gptq::GemmConfig<C>>(view);
 }
