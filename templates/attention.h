@@ -2,22 +2,24 @@
 // on matrix cores and the plain ALU alike. The rows are consecutive queries of a head (attention_prefill.h) or the query
 // heads of a kv head (attention_decode.h).
 //
-//   block: tile_q = waves * wave_q rows of Q; a wave does whole rows, so that nothing but K and V is shared
+//   block: tile_q = waves * wave_q rows of Q; waves_kv waves share rows, each with tile_kv of a tile's tile_keys keys
 //
 //     Q  [tile_q][d]   LDS, once ─────────────┐            for each tile of keys:
-//     K  [tile_kv][d]  LDS, `stages` tiles ───┴▶ S = Q.K^T   registers: wave_q x tile_kv
+//     K  [tile_keys][d]  LDS, `stages` tiles ─┴▶ S = Q.K^T   registers: wave_q x tile_kv
 //                                                 │          x = scale*log2(e)*S, masked to -inf
 //     row statistics   registers  ◀──────────────┤          max' = max(max, row of x); sum, O *= 2^(max - max')
 //                                                 ▼          P = 2^(x - max'), sum += row of P
-//     V  [tile_kv][dv] LDS, `stages` tiles ───▶ O += P.V     P rounded to the dtype, O in registers: wave_q x dv
+//     V  [tile_keys][dv] LDS, `stages` tiles ─▶ O += P.V     P rounded to the dtype, O in registers: wave_q x dv
 //
 //   P becomes the fragment A of the second product in registers (mma_sync) or through the wave's own slab of LDS.
-//   split > 1: a part of the keys a block; unnormalised O, max and sum go to a workspace, attention_merge adds them up.
+//   Waves that share rows add up what they have in LDS: o = sum_w 2^(max_w - max) O_w / sum_w 2^(max_w - max) sum_w.
+//   split > 1: a part of the keys a block; unnormalised O, max and sum go to a workspace, a second kernel adds them up.
 //
 // Tiles of keys: those that no row of the block sees are skipped, a wave skips those that none of its rows sees. Keys
 // beyond the end are read as the last key (their scores are replaced), values beyond it as 0, so nothing from there
-// reaches a product. Within a tile a key that only some rows see has the factor 0 in the others: an infinite or NaN
-// element of V in such a key makes these rows NaN.
+// reaches a product. In the tiles of a causal mask's edge P is 0 where a row does not see a key, which an infinite or NaN
+// element of V there makes a NaN: who finds a value that is not finite in its rows looks for such a key and does the row
+// again without matrix cores (repair), so that all other rows pay nothing for it.
 //
 // Pipelines as in tile.h: a ring of asynchronous copies, or the next tile in registers under the products of this one.
 //
@@ -48,11 +50,12 @@ struct AttentionShape {
   using UnitO = Mma<C::arch, T, float, C::mma_m, C::fragment_kv>;  // P.V
   using Lds = typename UnitS::Lds;
   static constexpr int kM = UnitS::kM, kN = UnitS::kN, kLanes = UnitS::kLanes;
-  static constexpr int kThreads = C::waves * kLanes;
+  static constexpr int kWaves = C::waves * C::waves_kv, kThreads = kWaves * kLanes;
   static constexpr int kRm = C::wave_q / kM, kKeyBlocks = C::tile_kv / kN, kValueBlocks = C::dv_pad / kN;
   static constexpr int kStepsD = C::d_pad / UnitS::kK, kStepsKv = C::tile_kv / UnitO::kK;
   static constexpr int kRowsC = UnitS::kRowsC, kElementsC = UnitS::kRowElementsC;
   static_assert(C::wave_q % kM == 0 && C::tile_kv % kN == 0 && C::dv_pad % kN == 0, "a wave's part is whole blocks");
+  static_assert(!C::causal || C::waves_kv == 1, "repair() works on the rows of one wave");
   static_assert(C::d_pad % UnitS::kK == 0 && C::tile_kv % UnitO::kK == 0, "products are whole fragments");
 
   static constexpr bool kKeysInN = UnitS::kBInN;                       // K lies [d][key] in LDS
@@ -60,26 +63,27 @@ struct AttentionShape {
   static constexpr bool kPad = UnitS::kSwizzle;
   using RowsD = PaddedLayout<Lds, C::d_pad, kPad>;
   using RowsDv = PaddedLayout<Lds, C::dv_pad, kPad>;
-  using RowsKv = PaddedLayout<Lds, C::tile_kv, kPad>;
+  using RowsKv = PaddedLayout<Lds, C::tile_keys, kPad>;
+  using RowsP = PaddedLayout<Lds, C::tile_kv, kPad>;
   using LayoutK = typename ChooseType<kKeysInN, RowsKv, RowsD>::Type;
   using LayoutV = typename ChooseType<kValuesInN, RowsDv, RowsKv>::Type;
 
   static constexpr int kQueryBytes = C::tile_q * RowsD::kRowBytes;
-  static constexpr int kKeyBytes = (kKeysInN ? C::d_pad : C::tile_kv) * LayoutK::kRowBytes;
-  static constexpr int kValueBytes = (kValuesInN ? C::tile_kv : C::dv_pad) * LayoutV::kRowBytes;
+  static constexpr int kKeyBytes = (kKeysInN ? C::d_pad : C::tile_keys) * LayoutK::kRowBytes;
+  static constexpr int kValueBytes = (kValuesInN ? C::tile_keys : C::dv_pad) * LayoutV::kRowBytes;
   static constexpr int kStageBytes = kKeyBytes + kValueBytes;
-  static constexpr int kSlabBytes = UnitO::kSumsToA ? 0 : C::wave_q * RowsKv::kRowBytes;  // P of a wave
+  static constexpr int kSlabBytes = UnitO::kSumsToA ? 0 : C::wave_q * RowsP::kRowBytes;  // P of a wave
   // LDS: Q, P of each wave, stages; at the end the rows of O of each wave.
-  static constexpr int kSlabs = kQueryBytes, kStages = kSlabs + C::waves * kSlabBytes;
-  static constexpr int kPitch = C::dv_pad + 4;
+  static constexpr int kSlabs = kQueryBytes, kStages = kSlabs + kWaves * kSlabBytes;
+  static constexpr int kPitch = C::dv_pad + 4, kMaxAt = C::dv_pad, kSumAt = C::dv_pad + 1;  // behind a row of O
   static constexpr int kOutBytes = kM * kPitch * int(sizeof(float));
-  static_assert(kStages + C::stages * kStageBytes <= C::block_lds && C::waves * kOutBytes <= C::block_lds);
+  static_assert(kStages + C::stages * kStageBytes <= C::block_lds && kWaves * kOutBytes <= C::block_lds);
 
   using SourceK = MatrixSource<T, true>;
   using SourceV = MatrixSource<T, false>;
   using LoadQ = TileLoader<SourceK, Lds, RowsD, C::tile_q, C::d_pad, C::vec_k, kThreads, false>;
-  using LoadK = TileLoader<SourceK, Lds, LayoutK, C::tile_kv, C::d_pad, C::vec_k, kThreads, kKeysInN>;
-  using LoadV = TileLoader<SourceV, Lds, LayoutV, C::tile_kv, C::dv_pad, C::vec_v, kThreads, !kValuesInN>;
+  using LoadK = TileLoader<SourceK, Lds, LayoutK, C::tile_keys, C::d_pad, C::vec_k, kThreads, kKeysInN>;
+  using LoadV = TileLoader<SourceV, Lds, LayoutV, C::tile_keys, C::dv_pad, C::vec_v, kThreads, !kValuesInN>;
 };
 
 // What a block works on. Pointers stand at its first row of Q and O, and at the first key of its head.
@@ -96,6 +100,8 @@ struct AttentionTask {
   int part;                  // of `split`
   float *partial, *stats;
 };
+
+KGEN_DEVICE bool is_finite(float x) { return x - x == 0.0f; }
 
 template <class P>
 KGEN_DEVICE float attention_scale(const P& p, int d) {
@@ -134,7 +140,7 @@ struct AttentionWave {
   typename UnitS::A query[C::q_registers ? S::kStepsD : 1][S::kRm];
   PlacesB<UnitS, typename S::LayoutK, S::kKeysInN, kElement> places_k;
   PlacesB<UnitO, typename S::LayoutV, S::kValuesInN, kElement> places_v;
-  int first, lane, slab;  // first row of the wave within the block; its P in LDS
+  int first, part, lane, slab;  // first row of the wave within the block; which part of a tile's keys; its P in LDS
   bool idle;              // the wave has no rows and only helps to load
   float scale;            // to powers of 2
 
@@ -142,10 +148,11 @@ struct AttentionWave {
       : out{},
         places_k(lane_index),
         places_v(lane_index),
-        first(wave * C::wave_q),
+        first(wave / C::waves_kv * C::wave_q),
+        part(wave % C::waves_kv),
         lane(lane_index),
         slab(S::kSlabs + wave * S::kSlabBytes),
-        idle(wave * C::wave_q >= rows),
+        idle(wave / C::waves_kv * C::wave_q >= rows),
         scale(scale_e * 1.44269504f) {
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
@@ -273,8 +280,8 @@ struct AttentionWave {
             Vec<Lds, kRun> run;
             KGEN_UNROLL
             for (int n = 0; n < kRun; ++n) run[n] = from_float<Lds>(UnitS::get_c(s[i][j], r, e + n));
-            store_vec<Lds, kRun>(lds<Lds>(slab + S::RowsKv::offset(i * S::kM + UnitS::c_row(lane, r),
-                                                                   j * S::kN + UnitS::c_column(lane, e))),
+            store_vec<Lds, kRun>(lds<Lds>(slab + S::RowsP::offset(i * S::kM + UnitS::c_row(lane, r),
+                                                                  j * S::kN + UnitS::c_column(lane, e))),
                                  run);
           }
         }
@@ -294,7 +301,7 @@ struct AttentionWave {
         KGEN_UNROLL
         for (int i = 0; i < S::kRm; ++i) a[i] = UnitO::to_a(s[i][step]);
       } else {
-        load_a<UnitO, typename S::RowsKv>(a, slab, step);
+        load_a<UnitO, typename S::RowsP>(a, slab, step);
       }
       KGEN_UNROLL
       for (int j = 0; j < S::kValueBlocks; ++j) {
@@ -302,7 +309,7 @@ struct AttentionWave {
         KGEN_UNROLL
         for (int e = 0; e < UnitO::kChunksB; ++e)
           UnitO::template load_b<S::kValuesInN, S::LayoutV::kRowBytes>(b, e,
-                                                                       stage + S::kKeyBytes + places_v.at(j, step, e));
+                                                                       stage + places_v.at(j, step, e));
         KGEN_UNROLL
         for (int i = 0; i < S::kRm; ++i) UnitO::multiply(out[i][j], a[i], b);
       }
@@ -310,68 +317,154 @@ struct AttentionWave {
     if constexpr (!UnitO::kSumsToA && S::kLanes > 1) sync_wave();  // the slab is free again
   }
 
-  // One tile of keys, of which row r of the block sees those below first_keys + r * C::causal.
-  KGEN_DEVICE void tile(int stage, int first_keys) {
-    if (idle || (C::causal && first_keys + first + C::wave_q - 1 <= 0)) return;  // no row of the wave sees one
+  // The wave's part of a tile of keys, of which row r of the block sees those below seen + r * C::causal.
+  KGEN_DEVICE void tile(int stage, int seen) {
+    const int start = part * C::tile_kv, first_keys = seen - start;
+    if (idle || first_keys + (C::causal ? first + C::wave_q - 1 : 0) <= 0) return;  // no row of the wave sees one
     typename UnitS::C s[S::kRm][S::kKeyBlocks] = {};
-    scores(s, stage);
+    scores(s, stage + (S::kKeysInN ? S::LayoutK::offset(0, start) : S::LayoutK::offset(start, 0)));
     if (first_keys + (C::causal ? first : 0) < C::tile_kv)
       softmax<true>(s, first_keys);
     else
       softmax<false>(s, first_keys);
-    add_values(s, stage);
+    add_values(s, stage + S::kKeyBytes +
+                      (S::kValuesInN ? S::LayoutV::offset(start, 0) : S::LayoutV::offset(0, start)));
   }
 
-  // Rows of O, or of the workspace. The stages are free: kOutBytes of LDS for each wave.
-  KGEN_DEVICE void store(const AttentionTask<T>& task) {
+  // Whether an element of the wave's rows of block i is infinite or NaN.
+  KGEN_DEVICE bool finite(int i) const {
+    float zero = 0.0f;
+    KGEN_UNROLL
+    for (int j = 0; j < S::kValueBlocks; ++j) {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRowsC; ++r) {
+        KGEN_UNROLL
+        for (int e = 0; e < S::kElementsC; ++e) zero = fma_f(UnitO::get_c(out[i][j], r, e), 0.0f, zero);
+      }
+    }
+    return zero == 0.0f;
+  }
+  // Of the wave's lanes.
+  static KGEN_DEVICE bool any(bool value) {
+    u32 bits = value;
+    KGEN_UNROLL
+    for (int mask = 1; mask < S::kLanes; mask *= 2) bits |= shuffle_xor(bits, mask);
+    return bits != 0;
+  }
+
+  // Row `row` of the block, which lies at `o` in LDS, again, if a key of tiles begin .. end-1 that the row does not see
+  // has a value that is not finite in a column where the row is not. A lane has columns lane, lane + kLanes …
+  KGEN_DEVICE void repair(const AttentionTask<T>& task, int row, float* o, int begin, int end) const {
+    const int last = min_int(end * C::tile_keys, task.keys);
+    const int seen = task.first_keys + row < 0 ? 0 : min_int(task.first_keys + row, last);
+    const int first_key = begin * C::tile_keys;
+    bool found = false;
+    KGEN_NO_UNROLL
+    for (int c = lane; c < C::dv; c += S::kLanes) {
+      if (is_finite(o[c])) continue;
+      KGEN_NO_UNROLL
+      for (int key = seen < first_key ? first_key : seen; key < last; ++key)
+        found |= !is_finite(to_float(task.v[key * task.ldv + c]));
+    }
+    if (!any(found)) return;
+    KGEN_NO_UNROLL
+    for (int c = lane; c < C::dv; c += S::kLanes) o[c] = 0.0f;
+    const float shift = softmax_shift(o[S::kMaxAt]);
+    KGEN_NO_UNROLL
+    for (int key = first_key; key < seen; ++key) {
+      float score = 0.0f;
+      KGEN_NO_UNROLL
+      for (int c = lane; c < C::d; c += S::kLanes)
+        score = fma_f(to_float(task.q[row * task.ldq + c]), to_float(task.k[key * task.ldk + c]), score);
+      KGEN_UNROLL
+      for (int mask = 1; mask < S::kLanes; mask *= 2) score += shuffle_xor(score, mask);
+      const float weight = exp2_raw(score * scale - shift);
+      KGEN_NO_UNROLL
+      for (int c = lane; c < C::dv; c += S::kLanes) o[c] = fma_f(weight, to_float(task.v[key * task.ldv + c]), o[c]);
+    }
+  }
+
+  // Rows of O, or of the workspace, from tiles begin .. end-1. The stages are free: kOutBytes of LDS for each wave, the
+  // waves of the same rows side by side.
+  KGEN_DEVICE void store(const AttentionTask<T>& task, int begin, int end) {
+    constexpr int kColumns = C::split > 1 ? 4 : 16 / int(sizeof(T));
+    constexpr int kPerRow = C::dv_pad / kColumns, kItems = S::kM * kPerRow;
+    constexpr int kPart = S::kOutBytes / int(sizeof(float));
+    float* all = lds<float>(first / C::wave_q * C::waves_kv * S::kOutBytes);
+    float* rows = all + part * kPart;
+    const auto sync = [] {
+      if constexpr (C::waves_kv > 1)
+        sync_block();
+      else if constexpr (S::kLanes > 1)
+        sync_wave();
+    };
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int j = 0; j < S::kValueBlocks; ++j) UnitO::store(out[i][j], rows + j * S::kN, S::kPitch, lane);
       KGEN_UNROLL
       for (int r = 0; r < S::kRowsC; ++r) {
         float total = sum[i][r];
         KGEN_UNROLL
         for (int mask = 1; mask < S::kLanes; mask *= 2)
           if (UnitS::kRowLanes & mask) total += shuffle_xor(total, mask);
-        if constexpr (C::split > 1) {
-          const int row = first + i * S::kM + UnitS::c_row(lane, r);
-          if ((lane & UnitS::kRowLanes) == 0 && row < task.rows) {
-            float* to = task.stats + 2 * (task.part * task.all_rows + task.first_row + row);
-            to[0] = max[i][r];
-            to[1] = total;
-          }
-        } else {
-          const float inverse = total == 0.0f ? 0.0f : 1.0f / total;  // a row that sees no key is 0
-          KGEN_UNROLL
-          for (int j = 0; j < S::kValueBlocks; ++j) {
-            KGEN_UNROLL
-            for (int e = 0; e < S::kElementsC; ++e)
-              UnitO::set_c(out[i][j], r, e, UnitO::get_c(out[i][j], r, e) * inverse);
-          }
+        if ((lane & UnitS::kRowLanes) == 0) {
+          float* row = rows + UnitS::c_row(lane, r) * S::kPitch;
+          row[S::kMaxAt] = max[i][r];
+          row[S::kSumAt] = total;
         }
       }
-    }
-    constexpr int kColumns = C::split > 1 ? 4 : 16 / int(sizeof(T));
-    constexpr int kPerRow = C::dv_pad / kColumns, kItems = S::kM * kPerRow;
-    float* rows = lds<float>(first / C::wave_q * S::kOutBytes);
-    KGEN_UNROLL
-    for (int i = 0; i < S::kRm; ++i) {
-      KGEN_UNROLL
-      for (int j = 0; j < S::kValueBlocks; ++j) UnitO::store(out[i][j], rows + j * S::kN, S::kPitch, lane);
-      if constexpr (S::kLanes > 1) sync_wave();
+      sync();
+      if constexpr (C::causal != 0) {
+        if (any(!finite(i))) {
+          const int start = first + i * S::kM;
+          KGEN_NO_UNROLL
+          for (int r = 0; r < min_int(S::kM, task.rows - start); ++r)
+            repair(task, start + r, rows + r * S::kPitch, begin, end);
+          sync();
+        }
+      }
       KGEN_NO_UNROLL
-      for (int item = lane; item < kItems; item += S::kLanes) {
+      for (int item = part * S::kLanes + lane; item < kItems; item += C::waves_kv * S::kLanes) {
         const int column = item % kPerRow * kColumns, row = first + i * S::kM + item / kPerRow;
         const int left = C::dv - column, valid = left < kColumns ? left : kColumns;
         if (row >= task.rows || valid <= 0) continue;
-        float values[kColumns];
-        load_columns<kColumns>(rows + item / kPerRow * S::kPitch + column, kColumns, values);
-        if constexpr (C::split > 1)
-          store_columns<kColumns>(task.partial + (task.part * task.all_rows + task.first_row + row) * C::dv + column,
-                                  valid, values);
-        else
+        const float* from = all + item / kPerRow * S::kPitch;
+        float top = from[S::kMaxAt], total = from[S::kSumAt], values[kColumns];
+        load_columns<kColumns>(from + column, kColumns, values);
+        if constexpr (C::waves_kv > 1) {
+          KGEN_UNROLL
+          for (int w = 1; w < C::waves_kv; ++w) top = Maximum()(top, from[w * kPart + S::kMaxAt]);
+          const float shift = softmax_shift(top), own = exp2_raw(from[S::kMaxAt] - shift);
+          total *= own;
+          KGEN_UNROLL
+          for (int c = 0; c < kColumns; ++c) values[c] *= own;
+          KGEN_UNROLL
+          for (int w = 1; w < C::waves_kv; ++w) {
+            const float* next = from + w * kPart;
+            const float weight = exp2_raw(next[S::kMaxAt] - shift);
+            float more[kColumns];
+            load_columns<kColumns>(next + column, kColumns, more);
+            total = fma_f(weight, next[S::kSumAt], total);
+            KGEN_UNROLL
+            for (int c = 0; c < kColumns; ++c) values[c] = fma_f(weight, more[c], values[c]);
+          }
+        }
+        if constexpr (C::split > 1) {
+          const i64 at = task.part * task.all_rows + task.first_row + row;
+          if (column == 0) {
+            task.stats[2 * at] = top;
+            task.stats[2 * at + 1] = total;
+          }
+          store_columns<kColumns>(task.partial + at * C::dv + column, valid, values);
+        } else {
+          const float inverse = total == 0.0f ? 0.0f : 1.0f / total;  // a row that sees no key is 0
+          KGEN_UNROLL
+          for (int c = 0; c < kColumns; ++c) values[c] *= inverse;
           store_columns<kColumns>(task.o + row * task.ldo + column, valid, values);
+        }
       }
-      if constexpr (S::kLanes > 1) sync_wave();
+      if (i + 1 < S::kRm) sync();
     }
   }
 };
@@ -384,24 +477,24 @@ struct AttentionKeys {
   const AttentionTask<T>& task;
 
   KGEN_DEVICE typename S::SourceK source_k(int t) const {
-    const i64 key = i64(t) * C::tile_kv;
-    return typename S::SourceK(task.k + key * task.ldk, task.ldk, task.keys - key, C::tile_kv, C::d_pad, C::vec_k);
+    const i64 key = i64(t) * C::tile_keys;
+    return typename S::SourceK(task.k + key * task.ldk, task.ldk, task.keys - key, C::tile_keys, C::d_pad, C::vec_k);
   }
   KGEN_DEVICE typename S::SourceV source_v(int t) const {
-    const i64 key = i64(t) * C::tile_kv;
-    return typename S::SourceV(task.v + key * task.ldv, task.ldv, C::dv, C::dv_pad, C::tile_kv, C::vec_v);
+    const i64 key = i64(t) * C::tile_keys;
+    return typename S::SourceV(task.v + key * task.ldv, task.ldv, C::dv, C::dv_pad, C::tile_keys, C::vec_v);
   }
-  KGEN_DEVICE int left(int t) const { return task.keys - t * C::tile_kv; }
-  KGEN_DEVICE int seen(int t) const { return task.first_keys - t * C::tile_kv; }
+  KGEN_DEVICE int left(int t) const { return task.keys - t * C::tile_keys; }
+  KGEN_DEVICE int seen(int t) const { return task.first_keys - t * C::tile_keys; }
 };
 
 // Tiles begin .. end-1 by asynchronous copies, `stages` tiles in LDS.
 template <class C>
 KGEN_DEVICE void attend_async(AttentionWave<C>& wave, const AttentionKeys<C>& keys, int begin, int end) {
   using S = AttentionShape<C>;
-  using LoadK = AsyncTileLoader<typename S::SourceK, typename S::LayoutK, C::tile_kv, C::d_pad, C::vec_k, S::kThreads,
+  using LoadK = AsyncTileLoader<typename S::SourceK, typename S::LayoutK, C::tile_keys, C::d_pad, C::vec_k, S::kThreads,
                                 false>;
-  using LoadV = AsyncTileLoader<typename S::SourceV, typename S::LayoutV, C::tile_kv, C::dv_pad, C::vec_v, S::kThreads,
+  using LoadV = AsyncTileLoader<typename S::SourceV, typename S::LayoutV, C::tile_keys, C::dv_pad, C::vec_v, S::kThreads,
                                 false>;
   const u32 lds_start = lds_address(lds_base()) + u32(S::kStages);
   int write_stage = 0, read_stage = 0;
@@ -412,7 +505,7 @@ KGEN_DEVICE void attend_async(AttentionWave<C>& wave, const AttentionKeys<C>& ke
       const LoadK load_k(keys.source_k(t), thread_x());
       const LoadV load_v(keys.source_v(t), thread_x());
       load_k.template issue<C::d_pad != C::d>(t, C::d, to);
-      if (keys.left(t) >= C::tile_kv)
+      if (keys.left(t) >= C::tile_keys)
         load_v.template issue<false>(t, 0, to + S::kKeyBytes);
       else
         load_v.template issue<true>(t, keys.left(t), to + S::kKeyBytes);
@@ -444,7 +537,7 @@ KGEN_DEVICE void attend_direct(AttentionWave<C>& wave, const AttentionKeys<C>& k
     const typename S::LoadK load_k(keys.source_k(t), thread_x());
     const typename S::LoadV load_v(keys.source_v(t), thread_x());
     load_k.template load<C::d_pad != C::d>(k, C::d);
-    if (keys.left(t) >= C::tile_kv)
+    if (keys.left(t) >= C::tile_keys)
       load_v.template load<false>(v, 0);
     else
       load_v.template load<true>(v, keys.left(t));
@@ -463,16 +556,22 @@ KGEN_DEVICE void attend_direct(AttentionWave<C>& wave, const AttentionKeys<C>& k
   }
 }
 
-// The host: one work-item, nothing in flight.
+// The host: nothing in flight.
 template <class C>
 KGEN_DEVICE void attend_plain(AttentionWave<C>& wave, const AttentionKeys<C>& keys, int begin, int end) {
   using S = AttentionShape<C>;
-  static_assert(S::kThreads == 1);
+  const auto sync = [] {
+    if constexpr (S::kThreads > 1) sync_block();
+  };
+  const int thread = thread_x();
+  sync();  // Q
   wave.keep_query();
   for (int t = begin; t < end; ++t) {
-    typename S::LoadK(keys.source_k(t), 0).template copy<C::d_pad != C::d>(C::d, S::kStages);
-    typename S::LoadV(keys.source_v(t), 0).template copy<true>(keys.left(t), S::kStages + S::kKeyBytes);
+    typename S::LoadK(keys.source_k(t), thread).template copy<C::d_pad != C::d>(C::d, S::kStages);
+    typename S::LoadV(keys.source_v(t), thread).template copy<true>(keys.left(t), S::kStages + S::kKeyBytes);
+    sync();
     wave.tile(S::kStages, keys.seen(t));
+    sync();
   }
 }
 
@@ -482,7 +581,7 @@ KGEN_DEVICE void attend(const AttentionTask<typename C::dtype>& task) {
   const int thread = thread_x();
   AttentionWave<C> wave(uniform(thread / S::kLanes), thread % S::kLanes, task.rows, task.scale);
   // This part's tiles.
-  const int tiles = (task.keys + C::tile_kv - 1) / C::tile_kv, share = (tiles + C::split - 1) / C::split;
+  const int tiles = (task.keys + C::tile_keys - 1) / C::tile_keys, share = (tiles + C::split - 1) / C::split;
   const int begin = task.part * share, end = min_int(begin + share, tiles);
   if (begin < end) {
     const typename S::SourceK source_q(task.q, task.ldq, task.rows, C::tile_q, C::d_pad, C::vec_k);
@@ -496,30 +595,45 @@ KGEN_DEVICE void attend(const AttentionTask<typename C::dtype>& task) {
       attend_direct<C>(wave, keys, begin, end);
     if constexpr (S::kThreads > 1) sync_block();  // LDS becomes the waves' rows of O
   }
-  wave.store(task);
+  wave.store(task, begin, end);
 }
 
-// Adds the parts of a row in their order: o = sum_s w_s O_s / sum_s w_s sum_s with w_s = 2^(max_s - max).
+// Adds the parts of a row in their order, kAtOnce in flight: o = sum_s w_s O_s / sum_s w_s sum_s, w_s = 2^(max_s - max).
 // A work-item makes 4 columns; `row_of(row)` is where a row of O starts.
 template <class C, class P, class RowOf>
 KGEN_DEVICE void merge_parts(const P& p, i64 rows, const RowOf& row_of) {
-  constexpr int kColumns = 4, kPerRow = (C::dv + kColumns - 1) / kColumns;
+  constexpr int kColumns = 4, kPerRow = (C::dv + kColumns - 1) / kColumns, kAtOnce = C::split < 16 ? C::split : 16;
+  static_assert(C::split % kAtOnce == 0);
   const i64 item = i64(block_x()) * block_size() + thread_x();
   if (item >= rows * kPerRow) return;
   const i64 row = item / kPerRow;
   const int column = int(item % kPerRow) * kColumns, valid = min_int(C::dv - column, kColumns);
-  float max = negative_infinity();
-  for (int s = 0; s < C::split; ++s) max = Maximum()(max, p.stats[2 * (s * rows + row)]);
-  const float shift = softmax_shift(max);
-  float sum = 0.0f, total[kColumns] = {};
-  for (int s = 0; s < C::split; ++s) {
-    const i64 at = s * rows + row;
-    const float weight = exp2_raw(p.stats[2 * at] - shift);
-    sum = fma_f(weight, p.stats[2 * at + 1], sum);
-    float part[kColumns];
-    load_columns<kColumns>(p.partial + at * C::dv + column, valid, part);
+  float max = negative_infinity(), sum = 0.0f, total[kColumns] = {};
+  KGEN_NO_UNROLL
+  for (int s = 0; s < C::split; s += kAtOnce) {
+    float part[kAtOnce][kColumns], part_max[kAtOnce], part_sum[kAtOnce];
     KGEN_UNROLL
-    for (int c = 0; c < kColumns; ++c) total[c] = fma_f(weight, part[c], total[c]);
+    for (int i = 0; i < kAtOnce; ++i) {
+      const i64 at = (s + i) * rows + row;
+      part_max[i] = p.stats[2 * at];
+      part_sum[i] = p.stats[2 * at + 1];
+      load_columns<kColumns>(p.partial + at * C::dv + column, valid, part[i]);
+    }
+    float top = max;
+    KGEN_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) top = Maximum()(top, part_max[i]);
+    const float shift = softmax_shift(top), rescale = exp2_raw(max - shift);
+    max = top;
+    sum *= rescale;
+    KGEN_UNROLL
+    for (int c = 0; c < kColumns; ++c) total[c] *= rescale;
+    KGEN_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      const float weight = exp2_raw(part_max[i] - shift);
+      sum = fma_f(weight, part_sum[i], sum);
+      KGEN_UNROLL
+      for (int c = 0; c < kColumns; ++c) total[c] = fma_f(weight, part[i][c], total[c]);
+    }
   }
   const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
   KGEN_UNROLL
