@@ -17,14 +17,14 @@ namespace kgen {
 
 // Activations in fp32. Each is finite for |t| up to 1e4 and gives NaN for NaN; where exp overflows, the quotient is 0.
 KGEN_DEVICE float relu(float t) { return t < 0.0f ? 0.0f : t; }  // a NaN compares false and stays
-KGEN_DEVICE float sigmoid(float t) { return 1.0f / (1.0f + exp_f(-t)); }
-KGEN_DEVICE float silu(float t) { return t / (1.0f + exp_f(-t)); }
-KGEN_DEVICE float quick_gelu(float t) { return t / (1.0f + exp_f(-1.702f * t)); }
+KGEN_DEVICE float sigmoid(float t) { return rcp_f(1.0f + exp_f(-t)); }
+KGEN_DEVICE float silu(float t) { return divide_f(t, 1.0f + exp_f(-t)); }
+KGEN_DEVICE float quick_gelu(float t) { return divide_f(t, 1.0f + exp_f(-1.702f * t)); }
 KGEN_DEVICE float gelu_erf(float t) { return 0.5f * t * (1.0f + erf_f(t * 0.70710678118654752f)); }
 // t/2*(1+tanh(z)) written as t*sigmoid(2z): one exp and one division, no cancellation for negative t.
 KGEN_DEVICE float gelu_tanh(float t) {
   const float two_z = 1.5957691216057308f * t * fma_f(0.044715f * t, t, 1.0f);
-  return t / (1.0f + exp_f(-two_z));
+  return divide_f(t, 1.0f + exp_f(-two_z));
 }
 
 // 1-based position of the activation in the op's list, 0 where it has none.

@@ -248,7 +248,7 @@ struct Matrix {
         x[k][j] = exp_f(x[k][j] - max);
         sum += x[k][j];
       }
-      scale_row(k, 1.0f / sum);
+      scale_row(k, rcp_f(sum));
     }
   }
   KGEN_DEVICE void add(float eps, int lane) {
@@ -264,7 +264,7 @@ struct Matrix {
       float sum = 0;
       KGEN_UNROLL
       for (int j = 0; j < kN; ++j) sum += x[k][j];
-      scale_row(k, row(lane, k) < kN ? 1.0f / (sum + eps) : 0.0f);
+      scale_row(k, row(lane, k) < kN ? rcp_f(sum + eps) : 0.0f);
     }
   }
   KGEN_DEVICE void divide_columns(float eps) {
@@ -277,7 +277,7 @@ struct Matrix {
     }
     KGEN_UNROLL
     for (int j = 0; j < kN; ++j) {
-      const float scale = 1.0f / (sum[j] + eps);
+      const float scale = rcp_f(sum[j] + eps);
       KGEN_UNROLL
       for (int k = 0; k < kRows; ++k) x[k][j] *= scale;
     }

@@ -161,6 +161,7 @@ KGEN_DEVICE float exp2_raw(float x) {
 KGEN_DEVICE float sqrt_f(float x) { return __builtin_sqrtf(x); }
 KGEN_DEVICE double sqrt_d(double x) { return __builtin_sqrt(x); }
 KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
+KGEN_DEVICE float rcp_f(float x) { return __builtin_amdgcn_rcpf(x); }
 
 }  // namespace kgen
 
@@ -269,6 +270,11 @@ KGEN_DEVICE double sqrt_d(double x) {
   return result;
 }
 KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / sqrt_f(x); }
+KGEN_DEVICE float rcp_f(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 
 // Address within the block's shared memory, as PTX instructions take it.
 KGEN_DEVICE u32 lds_address(const void* p) {
@@ -483,6 +489,10 @@ KGEN_DEVICE T shuffle_down(T value, int delta, int width = kWaveSize) {
 KGEN_DEVICE float abs_f(float x) { return x < 0.0f ? -x : x; }
 KGEN_DEVICE double abs_d(double x) { return x < 0.0 ? -x : x; }
 
+// a / b within 2 ulp, without the long sequence of an exact division; 0 for |b| above 2^126, where rcp_f(b) is subnormal
+// and may be flushed. rcp_f() is within 1 ulp of 1 / b.
+KGEN_DEVICE float divide_f(float a, float b) { return a * rcp_f(b); }
+
 // Within 3 ulp; infinity above 88.73, 0 below -87.4 (subnormal results are flushed), NaN for NaN.
 KGEN_DEVICE float exp_f(float x) {
   const float t = x < -150.0f ? -150.0f : x > 130.0f ? 130.0f : x;
@@ -522,7 +532,7 @@ KGEN_DEVICE float tanh_f(float x) {
     r = fma_f(s, r, -3.33327681e-1f);
     return fma_f(r * s, x, x);
   }
-  const float r = 1.0f - 2.0f / (1.0f + exp_f(2.0f * t));
+  const float r = 1.0f - divide_f(2.0f, 1.0f + exp_f(2.0f * t));
   return x < 0.0f ? -r : r;
 }
 
