@@ -6,7 +6,8 @@ order, on the inputs and against the reference values that `kgen verify` would u
                [--seconds S] [--shard I/N] [--only TEXT] [--results FILE]
 
 Checked beside the values: every access inside its buffer, races on LDS, inputs unchanged, nothing written between the
-rows of an output. A line for each candidate that is wrong or was not run, then a table operator × architecture;
+rows of an output. Code that the emulator is known to compute wrongly (trap()) is not run; another candidate of the same
+variant stands in for it where one has none of it. A line for each candidate that is wrong, then a table operator × architecture;
 --results gets one JSON line a candidate. Exit 1 when any is wrong, 77 where the emulator is missing: KGEN_AMD_EMU is
 the folder of run_co.py, TINYGRAD_DIR what it needs. Problems must be small: some 100,000 instructions a second.
 """
@@ -15,6 +16,7 @@ import collections
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,9 @@ import report
 
 KINDS = {"fp64": "f8", "fp32": "f4", "fp16": "f2", "bf16": "u2", "int8": "i1", "int32": "i4", "int64": "i8"}
 OVERFLOW = {"fp16": 65520.0, "bf16": float.fromhex("0x1.ffp127"), "fp32": float.fromhex("0x1.ffffffp127")}
+HALF_WORD = re.compile(r"v_(?!pk_|mfma_)\w*?[fbui]16(?!\w*_e64)")  # 16-bit operands in the short encodings of CDNA
+VECTOR_REGISTER = re.compile(r"\bv(?:(\d+)\b|\[\d+:(\d+)\])")
+STAND_INS = 4  # candidates of a variant from which one is taken where its default cannot be emulated
 FEW_ELEMENTS = 64  # below it the relative L2 error is that of single roundings (tuner/verify.cpp)
 
 
@@ -113,6 +118,42 @@ def key_of(signature, dims, scalars):
     return signature, tuple(sorted(dims.items())), tuple(sorted(scalars.items()))
 
 
+def trap(item):
+    """Why the emulator would not compute this code as a CDNA GPU does, or ""; and its highest vector register."""
+    if item["status"] != "compiled" or not item["arch"].startswith("gfx9"):
+        return "", 0
+    code = run_co.CodeObject(item["object"]).disasm().values()
+    highest, reason = 0, ""
+    for text, _ in code:
+        mnemonic, _, operands = text.partition(" ")
+        here = max((int(one or last) for one, last in VECTOR_REGISTER.findall(operands)), default=0)
+        highest = max(highest, here)
+        if "accvgpr" in mnemonic or re.search(r"\ba(\d|\[)", operands):
+            reason = "AGPRs, which the emulator computes wrongly"
+        elif not reason and here > 127 and HALF_WORD.match(mnemonic):
+            reason = "16-bit operands above v127, which the emulator takes for high halves"
+    return reason, highest
+
+
+def place_of(item):
+    return key_of(item["signature"], item["dims"], {}), item["config"].split(" ")[0]
+
+
+def without_traps(items, generate):
+    """(items to run, [(item, reason)] of those that cannot be)."""
+    traps = {id(item): trap(item)[0] for item in items}
+    fit = [item for item in items if not traps[id(item)]]
+    rest = [item for item in items if traps[id(item)]]
+    wanted = {place_of(item) for item in rest} - {place_of(item) for item in fit}
+    stand_ins = {}
+    for item in generate(STAND_INS) if wanted else []:
+        if place_of(item) in wanted and item["status"] == "compiled":
+            reason, registers = trap(item)
+            if not reason:
+                stand_ins.setdefault(place_of(item), []).append((registers, item["config"], item))
+    return fit + [min(found)[2] for found in stand_ins.values()], [(item, traps[id(item)]) for item in rest]
+
+
 def pick(items, limit, shard):
     """At most `limit` candidates: first one of every variant and type, then one of every problem, then the rest; of each
     those with little work first."""
@@ -165,21 +206,29 @@ def main():
                 cases_folder + "/cases.bin") else np.zeros(0, np.uint8)
             arrays = lambda kind, offset, count: data[offset:offset + count * np.dtype(kind).itemsize].view(kind)
             for arch in options.arch.split(","):
-                done = subprocess.run([options.kgen, "gen", spec, "--op", options.op, "--arch", arch, "--per-variant",
-                                       str(options.per_variant), "--compile", "--jobs", "1", "--json", "--output",
-                                       cases_folder], stdout=subprocess.PIPE)
-                if done.returncode > 1:
-                    print(f"WRONG {arch} {spec}: kgen gen exits with {done.returncode}")
+                def generate(per_variant):
+                    done = subprocess.run([options.kgen, "gen", spec, "--op", options.op, "--arch", arch, "--per-variant",
+                                           str(per_variant), "--compile", "--jobs", "1", "--json", "--output",
+                                           cases_folder], stdout=subprocess.PIPE)
+                    return json.loads(done.stdout)["files"] if done.returncode <= 1 else None
+
+                files = generate(options.per_variant)
+                if files is None:
+                    print(f"WRONG {arch} {spec}: kgen gen fails")
                     table[os.path.basename(spec), arch]["WRONG"] += 1
                     continue
+                fit, unfit = without_traps(files, generate)
                 by_op = collections.defaultdict(list)
-                for item in json.loads(done.stdout)["files"]:
+                for item in fit:
                     by_op[item["op"]].append(item)
-                for op, items in by_op.items():
+                trapped = collections.defaultdict(list)
+                for item, reason in unfit:
+                    trapped[item["op"]].append((item, reason))
+                for op in dict.fromkeys([*by_op, *trapped]):
                     start = time.process_time()
-                    chosen = pick(items, options.candidates, options.shard)
-                    table[op, arch]["offered"] += len(items)
-                    for item in chosen:
+                    chosen = [(item, "") for item in pick(by_op[op], options.candidates, options.shard)]
+                    table[op, arch]["offered"] += len(by_op[op]) + len(trapped[op])
+                    for item, unfit_for in chosen + trapped[op]:
                         dims = " ".join(f"{name}={value}" for name, value in item["dims"].items())
                         line = f"{arch} {item['signature']} {dims}: {item['config']}"
                         if options.only not in line:
@@ -192,6 +241,8 @@ def main():
                             verdict, reason = "WRONG", f"not compiled: {item.get('error')}"
                         elif case["nothing_to_launch"]:
                             verdict, reason = "NOT RUN", "nothing to launch"
+                        elif unfit_for:
+                            verdict, reason = "NOT RUN", unfit_for
                         elif left <= 0:
                             verdict, reason = "NOT RUN", "time limit"
                         else:
