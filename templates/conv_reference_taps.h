@@ -1,27 +1,15 @@
 // What the references of convolutions share: the sum over taps of one output element in double, and the epilogue.
 // Shares nothing with the templates under test but prelude.h and the enumerators.
 #pragma once
+#include "activation_reference.h"
 #include "conv_types.h"
 #include "prelude.h"
 
 namespace kgen {
 namespace conv_reference {
 
-template <class C>
-KGEN_DEVICE double activate(double t) {
-  if constexpr (C::epilogue_relu != 0) return t < 0 ? 0.0 : t;
-  if constexpr (C::epilogue_gelu_erf != 0) return t / 2 * (1 + erf_d(t * 0.70710678118654752440));
-  if constexpr (C::epilogue_gelu_tanh != 0)
-    return t / 2 * (1 + tanh_d(0.79788456080286535588 * (t + 0.044715 * t * t * t)));
-  if constexpr (C::epilogue_silu != 0) return t / (1 + exp_d(-t));
-  if constexpr (C::epilogue_quick_gelu != 0) return t / (1 + exp_d(-1.702 * t));
-  if constexpr (C::epilogue_sigmoid != 0) return 1 / (1 + exp_d(-t));
-  return t;
-}
-
-template <class C>
-inline constexpr int kActivation = C::epilogue_relu + C::epilogue_gelu_erf + C::epilogue_gelu_tanh + C::epilogue_silu +
-                                   C::epilogue_quick_gelu + C::epilogue_sigmoid;
+using activation_reference::activate;
+using activation_reference::kActivation;
 
 // What the epilogue makes of the sum `t`, whose absolute terms add up to `magnitude`.
 template <class C, class P>

@@ -5,6 +5,7 @@
 // and "nk" B is read by 16-byte vectors along k where the rows are aligned. 100 GMAC take about 0.1 s of double
 // arithmetic on an H100.
 #pragma once
+#include "activation_reference.h"
 #include "check.h"
 #include "gemm_types.h"
 #include "prelude.h"
@@ -35,22 +36,6 @@ KGEN_DEVICE void dot(const T* a, const T* b, i64 b_stride, i64 count, double& su
   }
   for (; i < count; ++i) accumulate(to_float(a[i]), to_float(b[i * b_stride]), sum, magnitude);
 }
-
-template <class C>
-KGEN_DEVICE double activate(double t) {
-  if constexpr (C::epilogue_relu != 0) return t < 0 ? 0.0 : t;
-  if constexpr (C::epilogue_gelu_erf != 0) return t / 2 * (1 + erf_d(t * 0.70710678118654752440));
-  if constexpr (C::epilogue_gelu_tanh != 0)
-    return t / 2 * (1 + tanh_d(0.79788456080286535588 * (t + 0.044715 * t * t * t)));
-  if constexpr (C::epilogue_silu != 0) return t / (1 + exp_d(-t));
-  if constexpr (C::epilogue_quick_gelu != 0) return t / (1 + exp_d(-1.702 * t));
-  if constexpr (C::epilogue_sigmoid != 0) return 1 / (1 + exp_d(-t));
-  return t;
-}
-
-template <class C>
-inline constexpr int kActivation = C::epilogue_relu + C::epilogue_gelu_erf + C::epilogue_gelu_tanh + C::epilogue_silu +
-                                   C::epilogue_quick_gelu + C::epilogue_sigmoid;
 
 // What is added to alpha*(A.B) in column n of a row, apart from the residual.
 template <class C, class P>
@@ -100,10 +85,11 @@ KGEN_DEVICE void reference_d(const P& p, i64 element, double& value, double& mag
   s *= abs_d(double(p.alpha));
   t += r::addend<C>(p, batch, row, column, s);
   const double residual = r::residual<C>(p, batch, row, column, s);
-  constexpr bool kResidualFirst = C::epilogue_add_residual != 0 && C::epilogue_add_residual < r::kActivation<C>;
+  constexpr bool kResidualFirst =
+      C::epilogue_add_residual != 0 && C::epilogue_add_residual < activation_reference::kActivation<C>;
   if constexpr (kResidualFirst) t += residual;
-  if constexpr (r::kActivation<C> != 0) {
-    t = r::activate<C>(t);
+  if constexpr (activation_reference::kActivation<C> != 0) {
+    t = activation_reference::activate<C>(t);
     s += abs_d(t);
   }
   if constexpr (!kResidualFirst) t += residual;
