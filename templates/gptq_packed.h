@@ -12,7 +12,7 @@
 //   places all the time. A of the same fragment is 8 (16) consecutive terms of a row of X a lane: 16-byte loads from
 //   memory. The order of the terms within a fragment is the same in A and B, and so is free.
 //
-//   block: waves_k waves share the terms, step by step; a wave: loads_n blocks of columns, all rows of X
+//   block: waves_n x waves_k waves; waves_k share the terms, step by step; a wave: loads_n blocks of columns, all rows of X
 //   grid x: columns, y: parts of K (split_k), added by gptq_reduce in order
 //
 // The terms are reordered into `slots`: with act-order stably sorted by group, and the slots of a group are filled up to
@@ -407,19 +407,21 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   using Unit = typename L::Unit;
   using Stream = gptq::PackedStream<C>;
   const int lane = lane_id(), wave = uniform(thread_x() / kWaveSize);
-  const i64 block = i64(block_x()) * C::loads_n, block_column = block * L::kColumns;
+  const int wave_n = wave % C::waves_n, wave_k = wave / C::waves_n;
+  constexpr int kColumns = C::waves_n * C::loads_n * L::kColumns;  // of the block
+  const i64 block_column = i64(block_x()) * kColumns;
   const int all = L::steps(p), share = (all + C::split_k - 1) / C::split_k;
   const int begin = block_y() * share, end = begin + share < all ? begin + share : all;
 
-  Stream stream(p, lane, block);
+  Stream stream(p, lane, i64(block_x()) * (C::waves_n * C::loads_n) + wave_n * C::loads_n);
   typename Stream::Step steps[C::depth];
   KGEN_UNROLL
   for (int d = 0; d < C::depth; ++d) {
-    const int step = begin + wave + d * C::waves_k;
+    const int step = begin + wave_k + d * C::waves_k;
     if (step < end) stream.load(p, steps[d], step);
   }
   KGEN_NO_UNROLL
-  for (int first = begin + wave; first < end; first += C::depth * C::waves_k) {
+  for (int first = begin + wave_k; first < end; first += C::depth * C::waves_k) {
     KGEN_UNROLL
     for (int d = 0; d < C::depth; ++d) {
       const int step = first + d * C::waves_k, next = step + C::depth * C::waves_k;
@@ -428,14 +430,15 @@ KGEN_DEVICE void gptq_packed(const P& p) {
     }
   }
 
-  // LDS: sums [wave][row][column of the block], the rows of one fragment at a time.
-  constexpr int kPitch = C::loads_n * L::kColumns + 4, kSlab = Unit::kRows * kPitch, kPerRow = C::loads_n * L::kColumns / 4;
+  // LDS: sums [wave_k][row][column of the block], the rows of one fragment at a time.
+  constexpr int kPitch = kColumns + 4, kSlab = Unit::kRows * kPitch, kPerRow = kColumns / 4;
   const gptq::GemmView<C, P> view(p);
   float* slab = lds<float>(0);
+  float* mine = slab + wave_k * kSlab + wave_n * (C::loads_n * L::kColumns);
   KGEN_UNROLL
   for (int i = 0; i < Stream::kRm; ++i) {
     KGEN_UNROLL
-    for (int j = 0; j < Stream::kRn; ++j) Unit::store(stream.sums[i][j], slab + wave * kSlab + j * 16, kPitch, lane);
+    for (int j = 0; j < Stream::kRn; ++j) Unit::store(stream.sums[i][j], mine + j * 16, kPitch, lane);
     sync_lds();
     KGEN_NO_UNROLL
     for (int item = thread_x(); item < Unit::kRows * kPerRow; item += C::threads) {
