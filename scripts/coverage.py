@@ -11,7 +11,7 @@ operators and kinds that it finds:
     {"op": "gemm", "dtype": "bf16", "arch": "gfx90a", "what": "compiled", "count": 3, "failed": 0, "not_run": 0, "date": "2026-01-31"}
 
 `what` is compiled (operators_compile_test), emulated (emulate.py), host (host_verify.py, with sanitizers if the build has
-them) or mutants (mutants.py; no dtype and arch, "survivors" by name). Results of hardware are added by hand as
+them) or mutants (mutants.py; a line a file, "survivors" by name, from full runs only; they make docs/results/mutants.md). Results of hardware are added by hand as
 docs/results/coverage/hardware*.jsonl, lines of the same form with "what" verified or tuned and "device" the card's name;
 rows of bench/side_by_side.py in docs/results/*.jsonl count as tuned where all of kgen's results were right.
 """
@@ -35,15 +35,15 @@ def read_lines(path):
 def collect(folder):
     """Sums of a build folder's result files, by kind and key."""
     sums = collections.defaultdict(lambda: collections.defaultdict(dict))
-    today = datetime.date.today().isoformat()
     for path in sorted(pathlib.Path(folder).glob("*.jsonl")):
         date = datetime.date.fromtimestamp(path.stat().st_mtime).isoformat()
         for line in read_lines(path):
             what = line["what"]
             if what == "mutants":
-                sums[what][line["op"],] = {"op": line["op"], "what": what, "planted": line["planted"],
-                                           "rejected": line["rejected"], "survivors": line["survivors"],
-                                           "errors": len(line["errors"]), "date": date or today}
+                if line["planted"] == line["of"]:  # not the few of a quick run
+                    sums[what][line["file"],] = {"op": line["op"], "file": line["file"], "what": what,
+                                                 "planted": line["planted"], "rejected": line["rejected"],
+                                                 "survivors": line["survivors"], "errors": len(line["errors"]), "date": date}
                 continue
             key = line["op"], line["dtype"], line["arch"]
             entry = sums[what][key]
@@ -65,7 +65,8 @@ def collect(folder):
             found = {(key[0], key[2]) for key in entries}
             kept = [line for line in read_lines(path) if (line["op"], line["arch"]) not in found] if path.exists() else []
         else:
-            kept = [line for line in read_lines(path) if line["op"] not in found] if path.exists() else []
+            name = "file" if what == "mutants" else "op"
+            kept = [line for line in read_lines(path) if line.get(name) not in found] if path.exists() else []
         lines = sorted(kept + list(entries.values()), key=lambda line: json.dumps(line))
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -92,7 +93,7 @@ def render():
         if line.get("device"):
             devices.add(line["device"])
         if line["what"] == "mutants":
-            mutants[line["op"]] = line
+            mutants[line["file"]] = line
             continue
         cell = cells[line["op"], line["dtype"], line["arch"]][line["what"]]
         cell.update(count=line["count"], failed=line["failed"], not_run=line.get("not_run", 0))
@@ -116,18 +117,29 @@ def render():
     out += ["| op | type | " + " | ".join(ARCHS) + " |", "|---|---|" + "---|" * len(ARCHS)]
     for op, dtype in rows:
         out.append(f"| {op} | {dtype} | " + " | ".join(text(op, dtype, arch) for arch in ARCHS) + " |")
-    out += ["", "## Planted faults", "", "| op | planted | rejected | survivors |", "|---|---|---|---|"]
-    for op in sorted(ops | set(mutants)):
-        line = mutants.get(op)
-        out.append(f"| {op} | " + (f"{line['planted']} | {line['rejected']} | {', '.join(line['survivors'])} |" if line else " | | |"))
-    if mutants:
-        planted, rejected = (sum(line[key] for line in mutants.values()) for key in ("planted", "rejected"))
-        out.append(f"| all | {planted} | {rejected} | {planted - rejected} |")
     out += ["", "## From when", ""]
     out += [f"- {what}: {', '.join(sorted(found))}" for what, found in sorted(dates.items())]
     out += [f"- hardware: {', '.join(sorted(devices))}"] if devices else []
     out += ["- hardware rows of docs/results/h100.jsonl: docs/results/h100.md says when and on what"]
+    out += ["", "Faults planted in the operators and what became of them: [results/mutants.md](results/mutants.md)"]
     (ROOT / "docs/coverage.md").write_text("\n".join(out) + "\n")
+    if mutants:
+        (RESULTS / "mutants.md").write_text("\n".join(mutant_page(mutants)) + "\n")
+
+
+def mutant_page(mutants):
+    yield from ["# Planted faults", "",
+                "Faults of tests/operators/mutants, planted one at a time; verification on the host device has to reject each. Made by",
+                "`scripts/coverage.py` from the last full run of", "",
+                "```", "KGEN_ALL_MUTANTS=1 ctest --test-dir out/build/dev -R operators_mutants", "```", "",
+                "| file | op | planted | rejected | survivors | date |", "|---|---|---|---|---|---|"]
+    for name, line in sorted(mutants.items()):
+        yield (f"| {name} | {line['op']} | {line['planted']} | {line['rejected']} | {', '.join(line['survivors'])} | "
+               f"{line['date']} |")
+    planted, rejected, errors = (sum(line[key] for line in mutants.values()) for key in ("planted", "rejected", "errors"))
+    yield f"| all | | {planted} | {rejected} | {planted - rejected - errors} | |"
+    if errors:
+        yield f"\n{errors} could not be planted or gave no verdict."
 
 
 def main():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants faults in operators and wants verification to reject every one (OPS.md 0.1, "Make tests able to fail").
 
-    mutants.py --kgen KGEN MUTANTS.yaml… [--only TEXT] [--results FILE]
+    mutants.py --kgen KGEN MUTANTS.yaml… [--only TEXT] [--first N] [--results FILE]
 
 A file names an operator, small problems and text substitutions in its YAML or templates:
 
@@ -16,7 +16,7 @@ A file names an operator, small problems and text substitutions in its YAML or t
 
 The operator as it is must pass all problems. A mutant is rejected if a result of one problem is wrong; a crash or a
 source that does not compile is an error of the file. Survivors and errors make the exit status 1. Runs on the host
-device; --results gets a JSON line an operator.
+device; --results gets a JSON line a file. ctest plants the first faults of each file, with KGEN_ALL_MUTANTS set all.
 """
 import argparse
 import json
@@ -55,11 +55,11 @@ class Verifier:
         return ""
 
 
-def check_file(path, kgen, only):
-    """(op, planted, rejected, survivors, errors) of a file."""
+def check_file(path, kgen, only, first):
+    """What --results says of a file."""
     data = yaml.safe_load(open(path))
     op, survivors, errors, rejected = data["op"], [], [], 0
-    problems, mutants = data["problems"], [m for m in data["mutants"] if only in m["name"]]
+    problems, mutants = data["problems"], [m for m in data["mutants"] if only in m["name"]][:first or None]
     with tempfile.TemporaryDirectory(prefix="kgen-mutants-") as folder:
         for part in ("ops", "templates"):
             shutil.copytree(ROOT / part, pathlib.Path(folder, part))
@@ -98,8 +98,8 @@ def check_file(path, kgen, only):
             else:
                 survivors.append(name)
                 print(f"  SURVIVED  {name}  {seconds}", flush=True)
-    return {"what": "mutants", "op": op, "planted": len(mutants), "rejected": rejected, "survivors": survivors,
-            "errors": errors}
+    return {"what": "mutants", "op": op, "file": pathlib.Path(path).stem, "planted": len(mutants), "rejected": rejected,
+            "of": len(data["mutants"]), "survivors": survivors, "errors": errors}
 
 
 def main():
@@ -107,14 +107,16 @@ def main():
     parser.add_argument("files", nargs="+")
     parser.add_argument("--kgen", required=True)
     parser.add_argument("--only", default="", help="mutants whose name holds this text")
-    parser.add_argument("--results", default="", help="file that gets a JSON line for each operator")
+    parser.add_argument("--first", type=int, default=0, help="mutants of each file, unless KGEN_ALL_MUTANTS is set; 0: all")
+    parser.add_argument("--results", default="", help="file that gets a JSON line for each file")
     options = parser.parse_args()
+    first = 0 if os.environ.get("KGEN_ALL_MUTANTS") else options.first
     scores = []
     for path in options.files:
         print(path, flush=True)
-        scores.append(check_file(path, options.kgen, options.only))
+        scores.append(check_file(path, options.kgen, options.only, first))
     for score in scores:
-        print(f"{score['op']}: {score['planted']} planted, {score['rejected']} rejected" +
+        print(f"{score['file']}: {score['planted']} of {score['of']} planted, {score['rejected']} rejected" +
               (f", SURVIVORS: {', '.join(score['survivors'])}" if score["survivors"] else ""))
         for error in score["errors"]:
             print(f"  ERROR {error}")
@@ -123,7 +125,7 @@ def main():
             file.writelines(json.dumps(score) + "\n" for score in scores)
     for score in scores:
         problem = "; ".join([f"{name} survived" for name in score["survivors"]] + score["errors"])
-        report.write_xml(f"mutants_{score['op']}", [(score["op"], problem, "")])
+        report.write_xml(f"mutants_{score['file']}", [(score["file"], problem, "")])
     return 1 if any(score["survivors"] or score["errors"] for score in scores) else 0
 
 
