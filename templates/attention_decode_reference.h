@@ -23,15 +23,9 @@ KGEN_DEVICE Row<typename C::dtype> row_of(const P& p, i64 index) {
 // Cache content in the order of memory: NaN at and beyond the sequence's length and between rows.
 template <class C, class P>
 KGEN_DEVICE double cache(const P& p, u64 seed, i64 element, i64 batch_stride, i64 head_stride, i64 row_stride) {
-  const i64 batch = batch_stride == 0 ? 0 : element / batch_stride;
-  const i64 rest = batch_stride == 0 ? element : element % batch_stride;
-  const bool heads_outside = head_stride >= row_stride;  // [b, hkv, smax, d], else [b, smax, hkv, d]
-  const i64 within = heads_outside ? rest % head_stride : rest;
-  const i64 row = within / row_stride;
-  const i64 column = heads_outside ? within % row_stride : within % row_stride % head_stride;
-  const bool exists = column < C::d && (batch_stride == 0 || (batch < p.b && row < p.lengths[batch]));
-  return exists ? random_value(seed, u64(element), int(Distribution::normal), 0, 1)
-                : bit_cast<double>(u64(0x7ff8) << 48);
+  const Place at = place_of(element, batch_stride, head_stride, row_stride);
+  const bool exists = at.column < C::d && (batch_stride == 0 || (at.batch < p.b && at.row < p.lengths[at.batch]));
+  return exists ? random_value(seed, u64(element), int(Distribution::normal), 0, 1) : nan_d();
 }
 
 }  // namespace attention_reference

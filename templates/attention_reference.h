@@ -61,6 +61,28 @@ KGEN_DEVICE void probabilities(const Row<T>& row, i64 width, double* out) {
   out[width] = most;
 }
 
+// Test data comes in the order of memory: where element `element` stands. Heads lie outside of rows ([b, h, s, d]) or
+// inside ([b, s, h, d]).
+struct Place {
+  i64 batch, head, row, column;
+};
+KGEN_DEVICE Place place_of(i64 element, i64 batch_stride, i64 head_stride, i64 row_stride) {
+  Place at;
+  at.batch = batch_stride == 0 ? 0 : element / batch_stride;
+  const i64 rest = batch_stride == 0 ? element : element % batch_stride;
+  if (head_stride >= row_stride) {
+    at.head = rest / head_stride;
+    at.row = rest % head_stride / row_stride;
+    at.column = rest % head_stride % row_stride;
+  } else {
+    at.head = rest % row_stride / head_stride;
+    at.row = rest / row_stride;
+    at.column = rest % row_stride % head_stride;
+  }
+  return at;
+}
+KGEN_DEVICE double nan_d() { return bit_cast<double>(u64(0x7ff8) << 48); }
+
 // The magnitude that makes OPS.md 0.1's bound, with K = keys + d terms, that of rounding P as well:
 //   4 sqrt(K) u_acc magnitude = 4 sqrt(K) u_acc S + 4 R
 // S: sum p|v| for the second product, times 1 + 2 max_j scale*sum|q||k_j| because an error of a score, which has that
