@@ -4,7 +4,10 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string>
 
 #include "base/text.h"
 #include "tests/cli/run_kgen.h"
@@ -138,6 +141,14 @@ TEST_F(Cli, VerifyChecksWinnersAndSingleCandidates) {
       run_json({"verify", *folder_ / "spec.yaml", "--config", "threads=64,vec=1,items=1", "--device", "host"});
   EXPECT_EQ(one["passed"], 1);
   EXPECT_THAT(one["rows"][0]["config"].get<std::string>(), HasSubstr("threads=64"));
+  const json each = run_json({"verify", *folder_ / "gemm.yaml", "--config", "*", "--device", "host"});
+  std::set<std::string> variants;  // one row each, whatever order
+  for (const json& row : each["rows"]) {
+    const std::string config = row["config"];
+    EXPECT_TRUE(variants.insert(config.substr(0, config.find(' '))).second) << config;
+  }
+  EXPECT_GE(variants.size(), 2u);
+  EXPECT_EQ(each["passed"], variants.size());
   const Ran bad = run_kgen({"verify", *folder_ / "spec.yaml", "--config", "thraeds=64", "--device", "host"});
   EXPECT_EQ(bad.code, 2);
   EXPECT_THAT(bad.err, HasSubstr("threads"));
@@ -160,6 +171,14 @@ TEST_F(Cli, GenTellsAllThatALaunchNeeds) {
   EXPECT_EQ(run_json({"gen", *folder_ / "spec.yaml", "--arch", "host", "-o", *folder_ / "few", "--limit", "2"})["files"]
                 .size(),
             2u);
+  std::map<std::string, int> of_variant;
+  for (const json& file : run_json({"gen", *folder_ / "gemm.yaml", "--arch", "gfx90a", "-o", *folder_ / "each",
+                                    "--per-variant", "2"})["files"]) {
+    const std::string config = file["config"];
+    ++of_variant[config.substr(0, config.find(' '))];
+  }
+  EXPECT_GE(of_variant.size(), 2u);
+  for (const auto& [variant, count] : of_variant) EXPECT_THAT(count, AllOf(testing::Ge(1), testing::Le(2))) << variant;
 }
 
 TEST_F(Cli, GeneratedSourcesCompileAndInspect) {
