@@ -331,7 +331,7 @@ struct AttentionWave {
                       (S::kValuesInN ? S::LayoutV::offset(start, 0) : S::LayoutV::offset(0, start)));
   }
 
-  // Whether an element of the wave's rows of block i is infinite or NaN.
+  // Whether this lane's part of the wave's rows of block i has neither infinities nor NaN.
   KGEN_DEVICE bool finite(int i) const {
     float zero = 0.0f;
     KGEN_UNROLL
