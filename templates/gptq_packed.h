@@ -12,12 +12,12 @@
 //   places all the time. A of the same fragment is 8 (16) consecutive terms of a row of X a lane: 16-byte loads from
 //   memory. The order of the terms within a fragment is the same in A and B, and so is free.
 //
-//   block: waves_n x waves_k waves; waves_k share the terms, step by step; a wave: loads_n blocks of columns, all rows of X
+//   block: waves_n x waves_k waves; waves_k share the terms, step by step; a wave: loads_n blocks of columns, all rows
 //   grid x: columns, y: parts of K (split_k), added by gptq_reduce in order
 //
-// The terms are reordered into `slots`: with act-order stably sorted by group, and the slots of a group are filled up to
-// whole steps, so that a step of `chunks` chunks has one scale and zero for each column. Where a slot is not the term of
-// its number (`copy_x`), X is copied into the order of the slots first, with zeros where there is no term.
+// The terms are reordered into `slots`: with act-order stably sorted by group, and the slots of a group are filled up
+// to whole steps, so that a step of `chunks` chunks has one scale and zero for each column. Where a slot is not the
+// term of its number (`copy_x`), X is copied into the order of the slots first, with zeros where there is no term.
 //
 // Sums of the waves are added through LDS in order, parts by the second kernel: the same bits on every run.
 //
@@ -124,7 +124,7 @@ struct PackedLayout {
   static constexpr int kStep = C::chunks * Unit::kChunk;  // slots of a step
   static_assert(kStep == C::step_k, "the definition knows the unit's chunks");
   // Slots of a whole group; 0: all terms are one group.
-  static constexpr i64 kGroupSlots = C::group_size > 0 ? (C::group_size + kStep - 1) / kStep * kStep : 0;
+  static constexpr i64 kGroupSlots = C::group_size > 0 ? (C::group_size + kStep - 1) / kStep* kStep : 0;
 
   // Column of the block that factor f of a lane is for.
   static KGEN_DEVICE int column(int line, int f) {
@@ -139,8 +139,10 @@ struct PackedLayout {
   template <class P>
   static KGEN_DEVICE i64 most_steps(const P& p) {
     if constexpr (C::desc_act) return (p.k + kStep - 1) / kStep + p.groups;
-    if constexpr (kGroupSlots == 0) return (p.k + kStep - 1) / kStep;
-    else return p.k / C::group_size * (kGroupSlots / kStep) + (p.k % C::group_size + kStep - 1) / kStep;
+    if constexpr (kGroupSlots > 0)
+      return p.k / C::group_size * (kGroupSlots / kStep) + (p.k % C::group_size + kStep - 1) / kStep;
+    else
+      return (p.k + kStep - 1) / kStep;
   }
   // With act-order `order` holds the number of steps, the group of each and the term of each slot (-1: none).
   template <class P>
@@ -311,7 +313,8 @@ struct PackedStream {
     for (int l = 0; l < C::loads_n; ++l) {
       const i64 at = block + l < last ? block + l : last;
       weight[l] = reinterpret_cast<const u32*>(p.packed) + (at * chunks * Unit::kLanes + lane % Unit::kLanes) * 4;
-      factor[l] = reinterpret_cast<const u32*>(p.factors) + (at * p.groups * (16 / Unit::kLines) + Unit::line(lane)) * L::kFactors;
+      const i64 line = at * p.groups * (16 / Unit::kLines) + Unit::line(lane);
+      factor[l] = reinterpret_cast<const u32*>(p.factors) + line * L::kFactors;
     }
     x = (C::copy_x ? p.copied : p.x) + Unit::place(lane);
     const int stride = C::copy_x ? int(chunks) * Unit::kChunk : int(p.ldx);
