@@ -12,7 +12,7 @@ median of the samples, `mad_us` their median absolute deviation; `graph_us` is t
 for callables whose host cost exceeds the flush. A ratio compares the smaller of the two of either side.
 
 Each provider's result is compared with a float32 (mHC: float64) computation, TF32 off; `rel_l2` is ||got - ref|| / ||ref||, the
-worst of the outputs. A kernel that fails the limit (bf16 3e-3, fp16 4e-4, fp32 1e-5; attention 4e-3, 6e-4) is reported as
+worst of the outputs (of fp16, without the half step of the subnormals). A kernel that fails the limit (bf16 3e-3, fp16 4e-4, fp32 1e-5; attention 4e-3, 6e-4) is reported as
 wrong and takes no part in the comparison.
 
 Needs PyTorch with CUDA. Problems that bench/torch_cases.py cannot express in PyTorch are listed, not dropped.
@@ -153,7 +153,10 @@ def relative_l2(got, reference):
     worst = 0.0
     for mine, right in zip(got, reference, strict=True):
         right = right.to(torch.float64 if right.numel() < 1 << 27 else torch.float32)
-        error = ((mine.reshape(right.shape).to(right.dtype) - right).norm() / right.norm().clamp_min(1e-30)).item()
+        error = mine.reshape(right.shape).to(right.dtype) - right
+        if mine.dtype == torch.float16:  # half a step of the subnormals is no error of the kernel (softmax over a vocabulary)
+            error = (error.abs() - 2.0**-25).clamp_min(0).where(~error.isnan(), error)
+        error = (error.norm() / right.norm().clamp_min(1e-30)).item()
         worst = max(worst, error if error == error else float("inf"))
     return worst
 

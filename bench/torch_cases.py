@@ -300,17 +300,18 @@ def mhc(op):
         fn, base = random(rows, n * h, scale=(n * h) ** -0.5), random(rows)
         scale = torch.tensor([0.7] if op == "hc_head" else [0.7, 1.1, 1.3], device="cuda")
         post, comb = torch.rand(t, n, device="cuda") * 2, torch.softmax(random(t, n, n), -2)
-        made = {"post_mix": lambda: empty(t, n, dtype=torch.float32), "comb_mix": lambda: empty(t, n, n, dtype=torch.float32),
-                "layer_input": lambda: empty(t, h, dtype=bf16), "out": lambda: empty(t, n, h, dtype=bf16)}
+        mixes = {"post": lambda: empty(t, n, dtype=torch.float32), "comb": lambda: empty(t, n, n, dtype=torch.float32)}
+        streams, vector = (lambda: empty(t, n, h, dtype=bf16)), (lambda: empty(t, h, dtype=bf16))
+        made = {"post_mix": mixes["post"], "comb_mix": mixes["comb"], "post_mix_out": mixes["post"], "comb_mix_out": mixes["comb"],
+                "layer_input": vector, "collapsed": vector, "streams": streams, "residual_out": streams}
         inputs = {"residual": residual, "fn": fn, "scale": scale, "base": base, "x": x, "post_mix": post, "comb_mix": comb}
         expression, arguments, outputs = {
             "mhc_pre": (mhc_pre_expression, ("residual", "fn", "scale", "base"), ("post_mix", "comb_mix", "layer_input")),
-            "mhc_post": (mhc_post_expression, ("x", "residual", "post_mix", "comb_mix"), ("out",)),
-            "hc_head": (hc_head_expression, ("residual", "fn", "scale", "base"), ("head",)),
+            "mhc_post": (mhc_post_expression, ("x", "residual", "post_mix", "comb_mix"), ("streams",)),
+            "hc_head": (hc_head_expression, ("residual", "fn", "scale", "base"), ("collapsed",)),
             "mhc_fused_post_pre": (mhc_fused_expression, ("x", "residual", "post_mix", "comb_mix", "fn", "scale", "base"),
-                                   ("out", "next_post_mix", "next_comb_mix", "layer_input")),
+                                   ("residual_out", "post_mix_out", "comb_mix_out", "layer_input")),
         }[op]
-        made.update(head=lambda: empty(t, h, dtype=bf16), next_post_mix=made["post_mix"], next_comb_mix=made["comb_mix"])
         values = tuple(inputs[name] for name in arguments)
         operands = dict(zip(arguments, values)) | {name: made[name]() for name in outputs}
 
@@ -484,7 +485,8 @@ def sdpa(query, key, value, causal, scale=None):
 
 
 def attention(dims, attributes):
-    b, hq, hkv, sq, skv = (dims[name] for name in ("b", "hq", "hkv", "sq", "skv"))
+    b, hq, sq = dims["b"], dims["hq"], dims["sq"]
+    hkv, skv = dims.get("hkv", hq), dims.get("skv", sq)
     d = int(attributes.get("d", dims.get("d", 0)))
     dv = int(attributes.get("dv", dims.get("dv", 0))) or d
     dtype, causal = DTYPES[attributes["dtype"]], bool(int(attributes.get("causal", 0)))
@@ -513,7 +515,8 @@ def attention(dims, attributes):
 
 
 def decode_attention(dims, attributes):
-    b, hq, hkv, smax, seq = (dims[name] for name in ("b", "hq", "hkv", "smax", "seq"))
+    b, hq, smax = dims["b"], dims["hq"], dims["smax"]
+    hkv, seq = dims.get("hkv", hq), dims.get("seq", smax)
     d, dtype = int(attributes.get("d", dims.get("d", 0))), DTYPES[attributes["dtype"]]
     q = random(b, hq, d, dtype=dtype)
     k, v = random(b, hkv, smax, d, dtype=dtype), random(b, hkv, smax, d, dtype=dtype)
@@ -528,7 +531,7 @@ def decode_attention(dims, attributes):
     if group > 1:  # the group's heads as query rows of one head: the same values, one read of the cache
         rows = sdpa(q.view(b, hkv, group, d), key, value, False)
         vendors |= {name + "_rows": (lambda call: lambda: call().reshape(b, hq, d))(call) for name, call in rows.items()}
-    return Case({"q": q, "k": k, "v": v, "lengths": lengths, "o": empty(b, hq, d, dtype=dtype)}, ["o"], reference, vendors)
+    return Case({"q": q, "k_cache": k, "v_cache": v, "lengths": lengths, "o": empty(b, hq, d, dtype=dtype)}, ["o"], reference, vendors)
 
 
 CASES = {

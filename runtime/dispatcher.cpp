@@ -181,8 +181,19 @@ class Group {
     return {};
   }
 
-  // docs/op-format.md, "Expressions": an attribute's value, `X_bytes`, the position of a list attribute's member, or an
-  // enumerator.
+  // The members as numbers; empty where one of them is none.
+  static std::vector<std::int64_t> integers(const std::vector<std::string>& members) {
+    std::vector<std::int64_t> numbers;
+    for (const std::string& member : members) {
+      const auto number = to_integer(member);
+      if (!number) return {};
+      numbers.push_back(*number);
+    }
+    return numbers;
+  }
+
+  // docs/op-format.md, "Expressions": an attribute's value, `X_bytes`, what `ints` have, the position of a list
+  // attribute's member, or an enumerator.
   static std::int64_t symbol(const std::string& name, const Attributes& attributes,
                              const std::vector<std::string>& known) {
     const auto value_of = [&](const std::string& attribute) {
@@ -202,6 +213,15 @@ class Group {
         return dtype ? dtype_bytes(*dtype) : 0;
       }
       const auto members = split(value, ',');
+      // `ints`: how many, the greatest, and one by its place from 1.
+      if (const auto numbers = integers(members); !numbers.empty()) {
+        if (rest == "count") return static_cast<std::int64_t>(numbers.size());
+        if (rest == "max") return *std::max_element(numbers.begin(), numbers.end());
+        if (const auto place = to_integer(rest))
+          return *place >= 1 && *place <= static_cast<std::int64_t>(numbers.size())
+                     ? numbers[static_cast<std::size_t>(*place - 1)]
+                     : 0;
+      }
       const auto at = std::find(members.begin(), members.end(), rest);
       return at == members.end() ? 0 : at - members.begin() + 1;
     }

@@ -31,6 +31,7 @@ struct Tuned {
   std::string arch = "sm_90";
   std::string signature = kSignature;
   std::string dim_defaults = "1\n\n\n\nb_layout == nk ? k : n\nm*k*dtype_bytes*(1 + epilogue_bias)";
+  std::string attributes = "dtype= b_layout=nk out_dtype=dtype epilogue=";
 };
 
 class DispatcherTest : public ::testing::Test {
@@ -45,7 +46,7 @@ class DispatcherTest : public ::testing::Test {
                       .op = "gemm",
                       .dims = "batch,m,n,k,ldb,stride",
                       .dim_defaults = tuned.dim_defaults,
-                      .attributes = "dtype= b_layout=nk out_dtype=dtype epilogue="};
+                      .attributes = tuned.attributes};
     const auto problem = db_.intern_problem(op, {.dims_key = tuned.dims_key, .dims_json = "{}", .label = ""}).value();
     TrialRecord trial = sample_trial(problem, device_id);
     trial.config = tuned.config;
@@ -105,6 +106,18 @@ TEST_F(DispatcherTest, DefaultsMayReadAttributes) {
   const Match other = dispatcher.find(signature, {{"m", 16}, {"n", 128}, {"k", 4096}, {"ldb", 4096}});
   EXPECT_EQ(other.kind, MatchKind::kNear) << "4096 would be the default of nk";
   EXPECT_THAT(other.reason, HasSubstr("far")) << "32 times the tuned ldb";
+}
+
+TEST_F(DispatcherTest, DefaultsMayReadTheIntegersOfAnAttribute) {
+  const std::string signature = "gemm b_layout=nk dils=1,3,5 dtype=fp32 epilogue=";
+  add({.dims_key = "k=4096 m=16 n=128",
+       .config = "a",
+       .signature = signature,
+       .dim_defaults = "1\n\n\n\ndils_count*k\n1000*dils_max + 10*dils_2 + dils_4",
+       .attributes = "dtype= b_layout=nk dils= epilogue="});
+  const Dispatcher& dispatcher = load();
+  const Env given{{"m", 16}, {"n", 128}, {"k", 4096}, {"ldb", 3 * 4096}, {"stride", 5030}};
+  EXPECT_EQ(dispatcher.find(signature, given).kind, MatchKind::kExact);
 }
 
 TEST_F(DispatcherTest, TheOrderOfWordsInAStoredKeyDoesNotMatter) {
