@@ -172,8 +172,8 @@ TEST_F(Cli, GenTellsAllThatALaunchNeeds) {
                 .size(),
             2u);
   std::map<std::string, int> of_variant;
-  const json each = run_json(
-      {"gen", *folder_ / "gemm.yaml", "--arch", "gfx90a", "-o", *folder_ / "each", "--per-variant", "2"});
+  const json each =
+      run_json({"gen", *folder_ / "gemm.yaml", "--arch", "gfx90a", "-o", *folder_ / "each", "--per-variant", "2"});
   for (const json& file : each["files"]) {
     const std::string config = file["config"];
     ++of_variant[config.substr(0, config.find(' '))];
