@@ -38,5 +38,5 @@ if [ "$compare_seconds" -gt 0 ]; then
   rm -f "$out"/precompile.*.log
   echo "compiled the vendor's side in $(($(date +%s) - begin)) s"
   python3 "$here/side_by_side.py" "$out/tuned.db" --kgen "$kgen" --lib "$lib" --jsonl "$out/side_by_side.jsonl" \
-    --markdown "$out/side_by_side.md" --seconds $((compare_seconds - $(date +%s) + begin)) --budget-ms 60 --repeats 40
+    --markdown "$out/side_by_side.md" --seconds $((compare_seconds - $(date +%s) + begin)) --budget-ms 45 --repeats 30
 fi

@@ -442,8 +442,9 @@ def embedding(dims, attributes):
 def maxpool2d(dims, attributes):
     if attributes.get("layout", "nhwc") != "nhwc":
         return None
-    n, c, h, w, r, stride, pad = (dims.get(name, 0) for name in ("n", "c", "h", "w", "r", "stride", "pad"))
-    dtype, stride = DTYPES[attributes["dtype"]], stride or 1
+    n, c, h, w, pad = dims.get("n", 1), dims["c"], dims["h"], dims["w"], dims.get("pad", 0)
+    r = dims.get("r", 3)
+    dtype, stride = DTYPES[attributes["dtype"]], dims.get("stride", 1)
     x, view = nhwc(n, h, w, c, dtype=dtype)
     planar = view.contiguous()
     pool = lambda x: F.max_pool2d(x, r, stride, pad)
@@ -457,7 +458,7 @@ def maxpool2d(dims, attributes):
 def avgpool2d_global(dims, attributes):
     if attributes.get("layout", "nhwc") != "nhwc":
         return None
-    n, c, h, w, dtype = dims["n"], dims["c"], dims["h"], dims["w"], DTYPES[attributes["dtype"]]
+    n, c, h, w, dtype = dims.get("n", 1), dims["c"], dims["h"], dims["w"], DTYPES[attributes["dtype"]]
     x, view = nhwc(n, h, w, c, dtype=dtype)
     planar = view.contiguous()
     pool = lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1)

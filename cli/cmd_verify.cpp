@@ -43,7 +43,8 @@ int cmd_verify(const Context& context, const Words& args) {
                   "Check winners, or one candidate, against the reference on the present device.");
   options.argument("FILE", input, "a tuned database, or a spec file");
   options.text("--op", op_glob, "only operators whose name matches");
-  options.text("--config", config, "candidate: 'variant k=v …' or 'k=v,…'; what is left out takes its default; '*': the default of every "
+  options.text("--config", config,
+               "candidate: 'variant k=v …' or 'k=v,…'; what is left out takes its default; '*': the default of every "
                "variant that is legal");
   options.list("--own-op", own_ops,
                "definition of an operator in the database that is not built in; may be given again");

@@ -1,6 +1,6 @@
 // Attention of some rows of Q that read the same keys: o = softmax(scale * Q.K^T + mask).V, online over tiles of keys,
-// on matrix cores and the plain ALU alike. The rows are consecutive queries of a head (attention_prefill.h) or the query
-// heads of a kv head (attention_decode.h).
+// on matrix cores and the plain ALU alike. The rows are consecutive queries of a head (attention_prefill.h) or the
+// query heads of a kv head (attention_decode.h).
 //
 //   block: tile_q = waves * wave_q rows of Q; waves_kv waves share rows, each with tile_kv of a tile's tile_keys keys
 //
@@ -17,9 +17,9 @@
 //
 // Tiles of keys: those that no row of the block sees are skipped, a wave skips those that none of its rows sees. Keys
 // beyond the end are read as the last key (their scores are replaced), values beyond it as 0, so nothing from there
-// reaches a product. In the tiles of a causal mask's edge P is 0 where a row does not see a key, which an infinite or NaN
-// element of V there makes a NaN: who finds a value that is not finite in its rows looks for such a key and does the row
-// again without matrix cores (repair), so that all other rows pay nothing for it.
+// reaches a product. In the tiles of a causal mask's edge P is 0 where a row does not see a key, which an infinite or
+// NaN element of V there makes a NaN: who finds a value that is not finite in its rows looks for such a key and does
+// the row again without matrix cores (repair), so that all other rows pay nothing for it.
 //
 // Pipelines as in tile.h: a ring of asynchronous copies, or the next tile in registers under the products of this one.
 //
@@ -58,8 +58,8 @@ struct AttentionShape {
   static_assert(!C::causal || C::waves_kv == 1, "repair() works on the rows of one wave");
   static_assert(C::d_pad % UnitS::kK == 0 && C::tile_kv % UnitO::kK == 0, "products are whole fragments");
 
-  static constexpr bool kKeysInN = UnitS::kBInN;                       // K lies [d][key] in LDS
-  static constexpr bool kValuesInN = UnitO::kBInN || UnitO::kReadsN;   // V lies [key][dv] in LDS, else [dv][key]
+  static constexpr bool kKeysInN = UnitS::kBInN;                      // K lies [d][key] in LDS
+  static constexpr bool kValuesInN = UnitO::kBInN || UnitO::kReadsN;  // V lies [key][dv] in LDS, else [dv][key]
   static constexpr bool kPad = UnitS::kSwizzle;
   using RowsD = PaddedLayout<Lds, C::d_pad, kPad>;
   using RowsDv = PaddedLayout<Lds, C::dv_pad, kPad>;
@@ -92,12 +92,12 @@ struct AttentionTask {
   const T *q, *k, *v;
   T* o;
   i64 ldq, ldk, ldv, ldo;
-  int rows;                  // valid rows of Q
-  int keys;                  // that any of them sees
-  int first_keys;            // that row 0 sees; with a causal mask row r sees r more, else all see the same
+  int rows;        // valid rows of Q
+  int keys;        // that any of them sees
+  int first_keys;  // that row 0 sees; with a causal mask row r sees r more, else all see the same
   float scale;
-  i64 first_row, all_rows;   // of O over all heads, for the workspace
-  int part;                  // of `split`
+  i64 first_row, all_rows;  // of O over all heads, for the workspace
+  int part;                 // of `split`
   float *partial, *stats;
 };
 
@@ -141,8 +141,8 @@ struct AttentionWave {
   PlacesB<UnitS, typename S::LayoutK, S::kKeysInN, kElement> places_k;
   PlacesB<UnitO, typename S::LayoutV, S::kValuesInN, kElement> places_v;
   int first, part, lane, slab;  // first row of the wave within the block; which part of a tile's keys; its P in LDS
-  bool idle;              // the wave has no rows and only helps to load
-  float scale;            // to powers of 2
+  bool idle;                    // the wave has no rows and only helps to load
+  float scale;                  // to powers of 2
 
   KGEN_DEVICE AttentionWave(int wave, int lane_index, int rows, float scale_e)
       : out{},
@@ -170,8 +170,9 @@ struct AttentionWave {
     for (int i = 0; i < S::kRm; ++i) {
       KGEN_UNROLL
       for (int e = 0; e < Unit::kChunksA; ++e)
-        Unit::load_a(a[i], e, start + LdsLayout::offset(i * Unit::kM + Unit::a_row(lane, e),
-                                                        step * Unit::kK + Unit::a_k(lane, e)));
+        Unit::load_a(
+            a[i], e,
+            start + LdsLayout::offset(i * Unit::kM + Unit::a_row(lane, e), step * Unit::kK + Unit::a_k(lane, e)));
     }
   }
   KGEN_DEVICE void load_query(typename UnitS::A (&a)[S::kRm], int step) const {
@@ -184,8 +185,8 @@ struct AttentionWave {
     }
   }
 
-  // step(i) for i < kSteps; a loop where the compiler would otherwise load the fragments of all steps first and run out of
-  // registers.
+  // step(i) for i < kSteps; a loop where the compiler would otherwise load the fragments of all steps first and run out
+  // of registers.
   template <int kSteps, bool kLoop, class Step>
   static KGEN_DEVICE void for_steps(const Step& step) {
     if constexpr (kLoop) {
@@ -308,8 +309,7 @@ struct AttentionWave {
         typename UnitO::B b;
         KGEN_UNROLL
         for (int e = 0; e < UnitO::kChunksB; ++e)
-          UnitO::template load_b<S::kValuesInN, S::LayoutV::kRowBytes>(b, e,
-                                                                       stage + places_v.at(j, step, e));
+          UnitO::template load_b<S::kValuesInN, S::LayoutV::kRowBytes>(b, e, stage + places_v.at(j, step, e));
         KGEN_UNROLL
         for (int i = 0; i < S::kRm; ++i) UnitO::multiply(out[i][j], a[i], b);
       }
@@ -327,8 +327,7 @@ struct AttentionWave {
       softmax<true>(s, first_keys);
     else
       softmax<false>(s, first_keys);
-    add_values(s, stage + S::kKeyBytes +
-                      (S::kValuesInN ? S::LayoutV::offset(start, 0) : S::LayoutV::offset(0, start)));
+    add_values(s, stage + S::kKeyBytes + (S::kValuesInN ? S::LayoutV::offset(start, 0) : S::LayoutV::offset(0, start)));
   }
 
   // Whether this lane's part of the wave's rows of block i has neither infinities nor NaN.
@@ -492,10 +491,10 @@ struct AttentionKeys {
 template <class C>
 KGEN_DEVICE void attend_async(AttentionWave<C>& wave, const AttentionKeys<C>& keys, int begin, int end) {
   using S = AttentionShape<C>;
-  using LoadK = AsyncTileLoader<typename S::SourceK, typename S::LayoutK, C::tile_keys, C::d_pad, C::vec_k, S::kThreads,
-                                false>;
-  using LoadV = AsyncTileLoader<typename S::SourceV, typename S::LayoutV, C::tile_keys, C::dv_pad, C::vec_v, S::kThreads,
-                                false>;
+  using LoadK =
+      AsyncTileLoader<typename S::SourceK, typename S::LayoutK, C::tile_keys, C::d_pad, C::vec_k, S::kThreads, false>;
+  using LoadV =
+      AsyncTileLoader<typename S::SourceV, typename S::LayoutV, C::tile_keys, C::dv_pad, C::vec_v, S::kThreads, false>;
   const u32 lds_start = lds_address(lds_base()) + u32(S::kStages);
   int write_stage = 0, read_stage = 0;
   const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
@@ -598,8 +597,8 @@ KGEN_DEVICE void attend(const AttentionTask<typename C::dtype>& task) {
   wave.store(task, begin, end);
 }
 
-// Adds the parts of a row in their order, kAtOnce in flight: o = sum_s w_s O_s / sum_s w_s sum_s, w_s = 2^(max_s - max).
-// A work-item makes 4 columns; `row_of(row)` is where a row of O starts.
+// Adds the parts of a row in their order, kAtOnce in flight: o = sum_s w_s O_s / sum_s w_s sum_s, w_s = 2^(max_s -
+// max). A work-item makes 4 columns; `row_of(row)` is where a row of O starts.
 template <class C, class P, class RowOf>
 KGEN_DEVICE void merge_parts(const P& p, i64 rows, const RowOf& row_of) {
   constexpr int kColumns = 4, kPerRow = (C::dv + kColumns - 1) / kColumns, kAtOnce = C::split < 16 ? C::split : 16;

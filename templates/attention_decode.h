@@ -3,7 +3,8 @@
 //
 //   grid x: tiles of a kv head's query heads (one, as a rule); y: kv heads and parts of the keys; z: sequences
 //
-// Each sequence is divided by its own length, so parts of short ones may have no keys; they count for nothing in the sum.
+// Each sequence is divided by its own length, so parts of short ones may have no keys; they count for nothing in the
+// sum.
 #pragma once
 #include "attention.h"
 

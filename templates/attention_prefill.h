@@ -1,7 +1,7 @@
 // Prefill: the rows of a block are consecutive queries of one head.
 //
-//   grid x: tiles of queries, with a causal mask the ones that see most keys first; y: query heads and parts of the keys;
-//   z: batch
+//   grid x: tiles of queries, with a causal mask the ones that see most keys first; y: query heads and parts of the
+//   keys; z: batch
 #pragma once
 #include "attention.h"
 

@@ -33,8 +33,8 @@ KGEN_DEVICE double normal_or_damaged(u64 seed, i64 element, bool damaged, i64 tu
 
 }  // namespace attention_reference
 
-// With `damaged` keys the middle query of each head has a NaN, and the keys by turns one element of v and one of k that is
-// not finite: not both in one key, for where its weight is 0 it is a matter of taste whether 0 * NaN counts.
+// With `damaged` keys the middle query of each head has a NaN, and the keys by turns one element of v and one of k that
+// is not finite: not both in one key, for where its weight is 0 it is a matter of taste whether 0 * NaN counts.
 template <class C, class P>
 KGEN_DEVICE double init_q(const P& p, u64 seed, i64 element) {
   namespace r = attention_reference;

@@ -290,7 +290,7 @@ template <class C, class P>
 KGEN_DEVICE void conv_group(const P& p, i64 group) {
   const i64 out_channels = p.k / p.groups, first = group * out_channels, pixels = p.n * p.p * p.q;
   const auto input = conv_input<C>(p, group);
-  constexpr int kN = kConvVector<C, C::layout == layout::nchw>;
+  constexpr int kN = kConvVector < C, C::layout == layout::nchw > ;
   if constexpr (C::layout == layout::nchw) {
     conv_product<C, true>(input, [&](i64 pixel, i64 channel, const float(&values)[kN]) {
       if (channel < out_channels) store_pixels<C>(p, pixel, first + channel, values);

@@ -1,6 +1,7 @@
 // Operators that only move data: concat and upsample_nearest2x. Bits are copied, never converted.
 //
-// concat               y row | x0 row | x1 row | …; tile of rows x columns of y (matrix_tile.h), lane: vec columns of row_steps
+// concat               y row | x0 row | x1 row | …; tile of rows x columns of y (matrix_tile.h), lane: vec columns of
+// row_steps
 //                      rows, all of one operand, since every operand is a whole number of vectors
 // upsample_nearest2x   NHWC: tile of input pixels x channels, a lane's vector is written to four pixels
 //                      NCHW: tile of input lines x columns, a lane's vec columns become 2*vec columns of two lines

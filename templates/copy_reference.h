@@ -1,4 +1,5 @@
-// References of the operators that only move data. They share nothing with the kernels but prelude.h and names of layouts.
+// References of the operators that only move data. They share nothing with the kernels but prelude.h and names of
+// layouts.
 #pragma once
 #include "prelude.h"
 

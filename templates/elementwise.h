@@ -6,8 +6,8 @@
 // rounds each output once. With C::flat the matrices have no gaps and are one long row.
 #pragma once
 #include "epilogue.h"
-#include "prelude.h"
 #include "matrix_tile.h"
+#include "prelude.h"
 
 namespace kgen {
 

@@ -1,6 +1,6 @@
 // Reference of operators made by an expression: one element in double from the stored operands. Every value carries a
-// magnitude, the sum of the absolute terms that went into it, through each operation. Shares nothing with the kernels but
-// prelude.h and the expression itself.
+// magnitude, the sum of the absolute terms that went into it, through each operation. Shares nothing with the kernels
+// but prelude.h and the expression itself.
 #pragma once
 #include "prelude.h"
 
@@ -31,9 +31,7 @@ KGEN_DEVICE bool operator==(Tracked a, Tracked b) { return a.value == b.value; }
 KGEN_DEVICE bool operator!=(Tracked a, Tracked b) { return a.value != b.value; }
 
 // f(x) with its slope there: an error of x arrives times the slope.
-KGEN_DEVICE Tracked with_slope(Tracked x, double y, double slope) {
-  return {y, abs_d(y) + abs_d(slope) * x.magnitude};
-}
+KGEN_DEVICE Tracked with_slope(Tracked x, double y, double slope) { return {y, abs_d(y) + abs_d(slope) * x.magnitude}; }
 
 struct Functions {
   KGEN_DEVICE static Tracked relu(Tracked x) { return {x.value < 0 ? 0.0 : x.value, x.magnitude}; }

@@ -4,11 +4,11 @@
 //   D = D * other[m,n];  one rounding
 //
 // Which parts exist, and whether the residual comes before or after the activation, is read from Config::epilogue_*
-// (1-based position in the op's list, 0 = absent), so an absent part costs nothing; add_c, scale_shift and mul_other may
-// be unknown to the op. Names read from the parameters: alpha, n, d, ldd, batch_stride_d; with add_c: beta, c, ldc,
-// batch_stride_c; with bias: bias; with scale_shift: scale, shift; with add_residual: residual, ldr, batch_stride_r; with
-// mul_other: other, ldo, batch_stride_o. C is not read where beta is 0. Parameters that have a kChannelRows are those of
-// an output whose channels are rows: bias, scale and shift then go by row.
+// (1-based position in the op's list, 0 = absent), so an absent part costs nothing; add_c, scale_shift and mul_other
+// may be unknown to the op. Names read from the parameters: alpha, n, d, ldd, batch_stride_d; with add_c: beta, c, ldc,
+// batch_stride_c; with bias: bias; with scale_shift: scale, shift; with add_residual: residual, ldr, batch_stride_r;
+// with mul_other: other, ldo, batch_stride_o. C is not read where beta is 0. Parameters that have a kChannelRows are
+// those of an output whose channels are rows: bias, scale and shift then go by row.
 #pragma once
 #include "columns.h"
 #include "prelude.h"

@@ -25,7 +25,7 @@ namespace kgen {
 template <class C, class Product, class P>
 KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const typename Product::Wave& wave) {
   constexpr int kColumns = Product::kColumns;
-  Product::template each_row<kColumns>(wave, [&](int row, int column, const float (&values)[kColumns]) {
+  Product::template each_row<kColumns>(wave, [&](int row, int column, const float(&values)[kColumns]) {
     const i64 to_row = m0 + row, to_column = n0 + column;
     if (to_row >= p.m || to_column >= p.n) return;
     if constexpr (C::split_k > 1) {

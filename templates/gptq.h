@@ -325,10 +325,10 @@ struct AsyncTileLoader<gptq::WeightSource<C>, LdsLayout, kOuter, kInner, kVec, k
   static constexpr int kRing = C::stages * (C::tile_m + C::tile_n) * C::tile_k * 2;  // after the stages in LDS
   static constexpr int kWordBytes = kVec * 4, kSlotBytes = Plain::kCount * Piece::kWords * kThreads * kWordBytes;
 
-  Plain ahead;   // at the tile whose words are copied next
-  Plain plain;   // at the tile that is unpacked next
-  int slot;      // of that tile
-  int to;        // LDS byte of the stage that was asked for last
+  Plain ahead;  // at the tile whose words are copied next
+  Plain plain;  // at the tile that is unpacked next
+  int slot;     // of that tile
+  int to;       // LDS byte of the stage that was asked for last
   typename Plain::Group group[Plain::kGroups];
   int index;  // of group[0] (kOneGroup)
 

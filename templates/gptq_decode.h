@@ -217,7 +217,7 @@ KGEN_DEVICE void gptq_decode(const P& p) {
   }
   using G = gptq::GemmConfig<C>;
   skinny::finish<G, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(gptq::GemmView<C, P>(p), 0, wave, local,
-                                                                          block_column, sum);
+                                                                           block_column, sum);
 }
 
 }  // namespace kgen

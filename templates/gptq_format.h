@@ -40,15 +40,24 @@ struct GemmView {
   i64 m, n, k, lda, ldb, ldd;
 
   KGEN_DEVICE explicit GemmView(const P& p)
-      : a(p.x), b(nullptr), bias(p.bias), d(p.y), partial(p.partial), m(p.m), n(p.n), k(p.k), lda(p.ldx), ldb(0),
+      : a(p.x),
+        b(nullptr),
+        bias(p.bias),
+        d(p.y),
+        partial(p.partial),
+        m(p.m),
+        n(p.n),
+        k(p.k),
+        lda(p.ldx),
+        ldb(0),
         ldd(p.ldy) {}
 };
 
 template <class C>
 struct Packing {
   static constexpr int kBits = int(C::bits);
-  static constexpr int kWords = kBits == 3 ? 3 : 1;      // of a unit
-  static constexpr int kUnitK = kWords * 32 / kBits;     // values of a unit
+  static constexpr int kWords = kBits == 3 ? 3 : 1;   // of a unit
+  static constexpr int kUnitK = kWords * 32 / kBits;  // values of a unit
   static constexpr int kPairs = kUnitK / 2;
   static constexpr u32 kMask = (1u << kBits) - 1;
   static constexpr bool kInOrder = kBits == 3;  // pair i is values 2i, 2i+1; else i, i + kPairs

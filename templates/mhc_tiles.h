@@ -13,14 +13,17 @@
 //
 // Errors of a mix of standard deviation 1 (t = 96, h = 7168, n = 4, N(0,1)-like data of OPS.md e.6; emulated in numpy,
 // standard deviation / largest; not measured on a device):
-//   fn in two terms            2.6e-6 / 7e-6     rounding of middle: (0.43 * 2^-8)^2, a random walk over n*h terms whose
+//   fn in two terms            2.6e-6 / 7e-6     rounding of middle: (0.43 * 2^-8)^2, a random walk over n*h terms
+//   whose
 //                                                squares sum to 1. Over 65536 tokens 4.6 sigma are met, 1.2e-5; a gate
 //                                                moves by 0.7/4 of it, and four gates on four streams of 4 sigma each
 //                                                come to the 1e-5 that layer_input may be off. So gates have three.
 //   fn in three terms          0                 24 bits are all of fp32 (but what lies below bf16's range)
-//   sums of 16 k, truncated    4e-5 / 1.3e-4     tensor cores cut what they add to a sum: n*h/16 = 1792 additions lose up
+//   sums of 16 k, truncated    4e-5 / 1.3e-4     tensor cores cut what they add to a sum: n*h/16 = 1792 additions lose
+//   up
 //     (8 k: 7e-5 / 2.4e-4)                       to 2^-23 of it each, always towards zero, and do not average out
-//   ... restarted every tile   3e-7 / 1.2e-6     8 additions to sums of sqrt(128/(n*h)) = 0.07, of either sign; then one
+//   ... restarted every tile   3e-7 / 1.2e-6     8 additions to sums of sqrt(128/(n*h)) = 0.07, of either sign; then
+//   one
 //                                                rounding a tile in fp32 (TilewiseSums). 1e-6 in layer_input
 //   squares, one chain         4e-6 (relative, of the root) small squares vanish beside a sum of thousands
 //   squares, by tile           2e-7

@@ -1,8 +1,10 @@
 // maxpool2d and avgpool2d_global (OPS.md f).
 //
-// maxpool2d, NHWC   output [n*p*q pixels, c]: tile of pixels x channels (matrix_tile.h) → lane: vec channels of row_steps
+// maxpool2d, NHWC   output [n*p*q pixels, c]: tile of pixels x channels (matrix_tile.h) → lane: vec channels of
+// row_steps
 //                   pixels; r*s loads of whole vectors each
-//            NCHW   output [n*c*p rows, q]: tile of rows x columns → lane: vec adjacent columns, whose windows overlap, so
+//            NCHW   output [n*c*p rows, q]: tile of rows x columns → lane: vec adjacent columns, whose windows overlap,
+//            so
 //                   that what one lane reads another finds in the cache
 //
 // Padding is -inf, so a tap outside the image is left out. With C::window (the kernel's size when compiled) such a tap

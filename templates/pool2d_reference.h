@@ -1,5 +1,5 @@
-// Reference of the pooling operators: one output element in double. Shares nothing with the kernels but prelude.h and the
-// layouts' names.
+// Reference of the pooling operators: one output element in double. Shares nothing with the kernels but prelude.h and
+// the layouts' names.
 #pragma once
 #include "conv_types.h"
 #include "prelude.h"

@@ -489,8 +489,8 @@ KGEN_DEVICE T shuffle_down(T value, int delta, int width = kWaveSize) {
 KGEN_DEVICE float abs_f(float x) { return x < 0.0f ? -x : x; }
 KGEN_DEVICE double abs_d(double x) { return x < 0.0 ? -x : x; }
 
-// a / b within 2 ulp, without the long sequence of an exact division; 0 for |b| above 2^126, where rcp_f(b) is subnormal
-// and may be flushed. rcp_f() is within 1 ulp of 1 / b.
+// a / b within 2 ulp, without the long sequence of an exact division; 0 for |b| above 2^126, where rcp_f(b) is
+// subnormal and may be flushed. rcp_f() is within 1 ulp of 1 / b.
 KGEN_DEVICE float divide_f(float a, float b) { return a * rcp_f(b); }
 
 // Within 3 ulp; infinity above 88.73, 0 below -87.4 (subnormal results are flushed), NaN for NaN.

@@ -63,8 +63,8 @@ KGEN_DEVICE T reduce_wave(T value, Op op) {
 
 // Sums v[0 .. kCount-1] (a power of two) over the lanes that differ in the bits kMask … kLow of their number. Each step
 // gives half of the values away, so the sums end up spread over the lanes: this lane's are v[0 …], from index `first`
-// on (0 at the start). Where there are fewer values than lanes, `writer` (true at the start) is left true in one lane of
-// each value.
+// on (0 at the start). Where there are fewer values than lanes, `writer` (true at the start) is left true in one lane
+// of each value.
 template <int kCount, int kMask, int kLow>
 KGEN_DEVICE void reduce_lanes(float* v, int lane, int& first, bool& writer) {
   if constexpr (kMask >= kLow) {
@@ -88,10 +88,9 @@ KGEN_DEVICE void reduce_lanes(float* v, int lane, int& first, bool& writer) {
 
 // Bytes of LDS that reduce_block() wants for a block of kBlock work-items.
 template <class T, int kBlock>
-inline constexpr int kReduceLds =
-    kBlock <= kWaveSize && (kBlock & (kBlock - 1)) == 0
-        ? 0
-        : (kBlock % kWaveSize == 0 ? kBlock / kWaveSize : kBlock) * int(sizeof(T));
+inline constexpr int kReduceLds = kBlock <= kWaveSize && (kBlock & (kBlock - 1)) == 0
+                                      ? 0
+                                      : (kBlock % kWaveSize == 0 ? kBlock / kWaveSize : kBlock) * int(sizeof(T));
 
 // Over all work-items of a block of any size. `scratch`: kReduceLds<T, kBlock> bytes of LDS that no work-item has used
 // since the last barrier; give a second reduction other bytes or a barrier before it.

@@ -142,8 +142,8 @@ KGEN_DEVICE void norm_rows(const P& p) {
   store_normalised<C>(p, at.row, 0, cols, at.lane, row_statistics<C>(p, shift, mean, squares), v, weight, bias);
 }
 
-// Sum of squares of a part of a row, by tiles and groups of 64 tiles: one fp32 chain over 152064 equal terms (the host's single
-// lane) is wrong by 4e-4. (Carrying what each addition loses would turn an infinity into NaN.)
+// Sum of squares of a part of a row, by tiles and groups of 64 tiles: one fp32 chain over 152064 equal terms (the
+// host's single lane) is wrong by 4e-4. (Carrying what each addition loses would turn an infinity into NaN.)
 template <class C, class P>
 KGEN_DEVICE float part_squares(const P& p, i64 row, const RowPart& part, int lane) {
   using T = typename C::dtype;

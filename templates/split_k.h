@@ -34,7 +34,7 @@ KGEN_DEVICE void reduce_partial(const float* partial, i64 batches, i64 m, i64 n,
 template <class C, class P>
 KGEN_DEVICE void split_k_reduce(const P& p) {
   constexpr int kColumns = C::reduce_columns;
-  reduce_partial<C>(p.partial, p.batch, p.m, p.n, [&](i64 batch, i64 row, i64 column, const float (&sum)[kColumns]) {
+  reduce_partial<C>(p.partial, p.batch, p.m, p.n, [&](i64 batch, i64 row, i64 column, const float(&sum)[kColumns]) {
     epilogue<C, kColumns>(p, batch, row, column, sum);
   });
 }

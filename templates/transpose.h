@@ -1,13 +1,13 @@
 // y[b, j, i] = x[b, i, j]: a tile of x goes through registers and LDS so that both sides move whole vectors.
 //
-//   x tile  tile_rows x tile_cols in squares of vec x vec      lane: loads the vec rows of a square, turns it in registers,
-//   ┌──┬──┬──┐                                                 writes its vec columns to LDS, 16 bytes each at most
-//   │sq│sq│…  neighbours along a row of x
-//   └──┴──┘                                                    then takes vectors of rows of y from LDS
+//   x tile  tile_rows x tile_cols in squares of vec x vec      lane: loads the vec rows of a square, turns it in
+//   registers, ┌──┬──┬──┐                                                 writes its vec columns to LDS, 16 bytes each
+//   at most │sq│sq│…  neighbours along a row of x └──┴──┘                                                    then takes
+//   vectors of rows of y from LDS
 //
-// LDS holds tile_cols rows of y of kChunks = tile_rows/vec vectors each. Lanes that write together hold the same vector of
-// different rows, vec rows apart, and would all meet one bank; so vector j of row c lies at j ^ (c/vec): then neither the
-// writes nor the reads (one row, consecutive vectors) meet.
+// LDS holds tile_cols rows of y of kChunks = tile_rows/vec vectors each. Lanes that write together hold the same vector
+// of different rows, vec rows apart, and would all meet one bank; so vector j of row c lies at j ^ (c/vec): then
+// neither the writes nor the reads (one row, consecutive vectors) meet.
 #pragma once
 #include "matrix_tile.h"
 #include "prelude.h"

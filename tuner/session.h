@@ -68,7 +68,8 @@ struct VerifyRow {
   std::string detail;  // worst element, error ratio, relative L2, or why it did not run
   double max_error_ratio = 0, relative_l2 = 0;
 };
-// The candidate that `config` names ("": the default, "*": the default of every legal variant) of each spec on a device. `repeat_line` of a failure is in detail.
+// The candidate that `config` names ("": the default, "*": the default of every legal variant) of each spec on a
+// device. `repeat_line` of a failure is in detail.
 Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>&, const std::string& config,
                                             const std::string& device, Compiler&, const std::string& self);
 // Winners of a DB for the present device, loaded from their stored objects. `own_op_paths`: definitions of operators in

@@ -124,9 +124,7 @@ struct MmaSync {
   static KGEN_DEVICE int c_row(int lane, int r) { return lane / 4 + 8 * r; }
   static KGEN_DEVICE int c_column(int lane, int e) { return e / 2 * 8 + lane % 4 * 2 + e % 2; }
   static KGEN_DEVICE float get_c(const C& c, int r, int e) { return bit_cast<float>(c.r[e / 2][2 * r + e % 2]); }
-  static KGEN_DEVICE void set_c(C& c, int r, int e, float value) {
-    c.r[e / 2][2 * r + e % 2] = bit_cast<u32>(value);
-  }
+  static KGEN_DEVICE void set_c(C& c, int r, int e, float value) { c.r[e / 2][2 * r + e % 2] = bit_cast<u32>(value); }
   // A lane holds the same places of a 16x16 block of sums and of a fragment A.
   static KGEN_DEVICE A to_a(const C& c) {
     A a;

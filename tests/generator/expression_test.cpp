@@ -38,7 +38,8 @@ TEST(Expression, FindsOperandsByKindInOrderOfAppearance) {
 }
 
 TEST(Expression, CanonicalTextParsesToTheSame) {
-  for (const char* text : {"x + y", "x - -y", " a = x ; b = a*a ;", "x<y&&!(x==0)?1:2e-3", "min(x, y, .5)", "bias[row]"}) {
+  for (const char* text :
+       {"x + y", "x - -y", " a = x ; b = a*a ;", "x<y&&!(x==0)?1:2e-3", "min(x, y, .5)", "bias[row]"}) {
     const Expression once = parsed(text), twice = parsed(once.text);
     EXPECT_EQ(once.text, twice.text);
     EXPECT_EQ(once.code, twice.code);
@@ -50,8 +51,9 @@ TEST(Expression, WritesCodeWithItsPrecedenceMadePlain) {
   EXPECT_THAT(parsed("x + y*2").code, ElementsAre("output[0] = (matrix[0] + (matrix[1] * T(2.0)));"));
   EXPECT_THAT(parsed("x - y - 1.5").code, ElementsAre("output[0] = ((matrix[0] - matrix[1]) - T(1.5));"));
   EXPECT_THAT(parsed("max(x, y, 0)").code, ElementsAre("output[0] = F::max(F::max(matrix[0], matrix[1]), T(0.0));"));
-  EXPECT_THAT(parsed("x > 0 || x < -1 ? x : -x").code,
-              ElementsAre("output[0] = (((matrix[0] > T(0.0)) || (matrix[0] < (-T(1.0)))) ? matrix[0] : (-matrix[0]));"));
+  EXPECT_THAT(
+      parsed("x > 0 || x < -1 ? x : -x").code,
+      ElementsAre("output[0] = (((matrix[0] > T(0.0)) || (matrix[0] < (-T(1.0)))) ? matrix[0] : (-matrix[0]));"));
 }
 
 TEST(Expression, ReadsOutputsThatStandBefore) {
@@ -133,7 +135,8 @@ TEST(ExpressionOp, ComesBackFromItsSignature) {
 
 TEST(ExpressionOp, RefusesWhatItCannotMake) {
   const auto message = [](const std::string& problem) {
-    const auto specs = parse_spec_text("kgen: 1\nops: [{op: elementwise, dtype: bf16, problems: [{" + problem + "}]}]", "s");
+    const auto specs =
+        parse_spec_text("kgen: 1\nops: [{op: elementwise, dtype: bf16, problems: [{" + problem + "}]}]", "s");
     EXPECT_FALSE(specs) << problem;
     return specs ? "" : specs.error().message;
   };

@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
+#include <iostream>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -66,6 +67,7 @@ std::vector<std::string> problem_files() {
 struct Named {
   std::string op, dtype, name;  // name: for people
   KernelSource source;
+  bool may_spill = false;
 };
 
 // Adds the default candidates of a spec that bring a variant or a type that `seen` lacks; all of them without `seen`.
@@ -85,7 +87,7 @@ void add_candidates(const OpSpec& spec, Arch arch, std::set<std::string>* seen, 
     }
     auto source = emit(spec, arch, candidate);
     ASSERT_TRUE(source) << problem << " " << candidate.key() << ": " << source.error().message;
-    sources.push_back({spec.op->name, dtype, problem + " " + candidate.key(), std::move(*source)});
+    sources.push_back({spec.op->name, dtype, problem + " " + candidate.key(), std::move(*source), seen != nullptr});
   }
 }
 
@@ -93,7 +95,7 @@ void add_reference(const OpSpec& spec, Arch arch, std::vector<Named>& sources) {
   const std::string problem = signature(*spec.op, spec.problem);
   auto reference = emit_reference(spec, arch);
   ASSERT_TRUE(reference) << problem << ": " << reference.error().message;
-  sources.push_back({spec.op->name, "", problem + " reference", std::move(*reference)});
+  sources.push_back({spec.op->name, "", problem + " reference", std::move(*reference), true});
 }
 
 // Without KGEN_ALL_ARCHS these share the operators out: each is compiled for one of AMD's and one of NVIDIA's.
@@ -102,6 +104,8 @@ constexpr std::size_t kShares = 3;
 
 class Operators : public ::testing::TestWithParam<std::string> {};
 
+// A default that spills for some problem is pruned when it is tuned; it is told here, and counted as no tick in
+// docs/coverage.md. For the shapes of models none may, and no operator may have nothing else.
 TEST_P(Operators, CompileWithoutSpills) {
   const auto arch = find_arch(GetParam());
   ASSERT_TRUE(arch);
@@ -166,13 +170,21 @@ TEST_P(Operators, CompileWithoutSpills) {
     }
     if (sources[i].dtype.empty()) continue;  // a reference: it may spill
     for (const KernelUsage& usage : fine ? results[i]->code.kernels : std::vector<KernelUsage>()) {
-      EXPECT_LE(usage.spills, 0) << sources[i].name << " " << usage.kernel;
-      fine = fine && usage.spills <= 0;
+      if (usage.spills <= 0) continue;
+      fine = false;
+      if (sources[i].may_spill)
+        std::cout << "spills " << usage.spills << " registers: " << GetParam() << " " << sources[i].name << " "
+                  << usage.kernel << "\n";
+      else
+        ADD_FAILURE() << sources[i].name << " " << usage.kernel << " spills " << usage.spills << " registers";
     }
     Count& count = counts[{sources[i].op, sources[i].dtype}];
     ++(fine ? count.compiled : count.failed);
   }
   std::string lines;
+  std::map<std::string, int> usable;
+  for (const auto& [key, count] : counts) usable[key.first] += count.compiled;
+  for (const auto& [op, count] : usable) EXPECT_GT(count, 0) << op << ": every default spills";
   for (const auto& [key, count] : counts)
     lines += fmt::format(
         "{{\"what\": \"compiled\", \"op\": \"{}\", \"dtype\": \"{}\", \"arch\": \"{}\", "
