@@ -59,9 +59,9 @@ struct Config {
 
 // Every kernel parameter by name; absent operands are null.
 struct Args {
-  const kgen::bf16* __restrict__ x;
-  const float* __restrict__ bias;
-  float* __restrict__ y;
+  const kgen::bf16* x;
+  const float* bias;
+  float* y;
   float factor;
   kgen::i64 rows;
   kgen::i64 cols;
@@ -71,9 +71,8 @@ struct Args {
 }  // namespace kgen
 
 KGEN_KERNEL(256, 1) reference_y(
-    const kgen::bf16* __restrict__ x, const float* __restrict__ bias, float* __restrict__ y, float factor,
-    kgen::i64 rows, kgen::i64 cols, kgen::i64 ld, const kgen::i64* index, kgen::i64 count, double* value,
-    double* magnitude) {
+    const kgen::bf16* x, const float* bias, float* y, float factor, kgen::i64 rows, kgen::i64 cols,
+    kgen::i64 ld, const kgen::i64* index, kgen::i64 count, double* value, double* magnitude) {
   const kgen::Args args{
     x, bias, y, factor, rows, cols, ld};
   const kgen::i64 step = kgen::i64(kgen::grid_x()) * 256;
@@ -92,8 +91,8 @@ KGEN_HOST_ENTRY(reference_y) {
 }
 
 KGEN_KERNEL(256, 1) project_vector_y(
-    const kgen::bf16* __restrict__ x, const float* __restrict__ bias, float* __restrict__ y, float factor,
-    kgen::i64 rows, kgen::i64 cols, kgen::i64 ld, kgen::u64 seed, kgen::i64 count, double* vector) {
+    const kgen::bf16* x, const float* bias, float* y, float factor, kgen::i64 rows, kgen::i64 cols,
+    kgen::i64 ld, kgen::u64 seed, kgen::i64 count, double* vector) {
   const kgen::Args args{
     x, bias, y, factor, rows, cols, ld};
   const kgen::i64 step = kgen::i64(kgen::grid_x()) * 256;
@@ -111,9 +110,8 @@ KGEN_HOST_ENTRY(project_vector_y) {
 }
 
 KGEN_KERNEL(256, 1) project_y(
-    const kgen::bf16* __restrict__ x, const float* __restrict__ bias, float* __restrict__ y, float factor,
-    kgen::i64 rows, kgen::i64 cols, kgen::i64 ld, kgen::u64 seed, const double* vector, kgen::i64 count,
-    double* expected, double* bound) {
+    const kgen::bf16* x, const float* bias, float* y, float factor, kgen::i64 rows, kgen::i64 cols,
+    kgen::i64 ld, kgen::u64 seed, const double* vector, kgen::i64 count, double* expected, double* bound) {
   const kgen::Args args{
     x, bias, y, factor, rows, cols, ld};
   const kgen::i64 step = kgen::i64(kgen::grid_x()) * 256;
