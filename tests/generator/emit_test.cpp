@@ -1,5 +1,7 @@
 #include "generator/emit.h"
 
+#include <fmt/format.h>
+
 #include <cstdlib>
 
 #include "base/text.h"
@@ -215,21 +217,10 @@ TEST(Emit, UsersOpFromAnyFolderNeedsNoCode) {
 
 TEST(Emit, EveryBuiltInOpEmitsForEveryArchitecture) {
   for (const std::string& name : builtin_ops()) {
-    const auto op = load_op(name);
-    ASSERT_TRUE(op) << message(op);
-    OpSpec spec{*op, {}, {}, ""};
-    std::vector<std::pair<std::string, std::string>> words;
-    for (const DimDef& dim : spec.op->dims) {
-      if (dim.default_text.empty()) words.emplace_back(dim.name, "64");
-    }
-    for (const AttributeDef& attribute : spec.op->attributes) {
-      if (attribute.default_text.empty() && attribute.kind != AttributeDef::Kind::kList) {
-        words.emplace_back(attribute.name, attribute.values.back());
-      }
-    }
-    const auto problem = make_problem(*spec.op, words);
-    ASSERT_TRUE(problem) << message(problem);
-    spec.problem = *problem;
+    const auto specs = parse_spec(fmt::format("{}/tests/operators/problems/{}.yaml", KGEN_SOURCE_DIR, name));
+    ASSERT_TRUE(specs) << message(specs);
+    ASSERT_FALSE(specs->empty()) << name;
+    const OpSpec& spec = specs->front();
     for (const ArchInfo& info : all_archs()) {
       const auto candidate = default_candidate(spec, &info);
       ASSERT_TRUE(candidate) << name << " " << info.name << ": " << message(candidate);
