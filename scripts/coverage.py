@@ -72,11 +72,15 @@ def collect(folder):
 
 
 def tuned_rows():
-    """bench/side_by_side.py's rows: one count for each problem whose result was right."""
+    """bench/side_by_side.py's rows: one count for each problem whose result was right, however many files have it."""
+    seen = set()
     for path in sorted(RESULTS.glob("*.jsonl")):
         for line in read_lines(path):
             mine = line.get("providers", {}).get("kgen")
-            if mine:
+            given = {key: value for key, value in line["attributes"].items() if value}
+            key = json.dumps([path.name[:4], line["op"], line["dims"], given], sort_keys=True)
+            if mine and key not in seen:
+                seen.add(key)
                 yield {"op": line["op"], "dtype": line["attributes"]["dtype"], "arch": "sm_90" if "h100" in path.name else
                        line.get("arch", ""), "what": "tuned", "count": 1, "failed": int(bool(mine.get("wrong")))}
 
