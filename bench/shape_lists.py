@@ -25,17 +25,20 @@ def matches(patterns, text):
 
 
 class ShapeLists:
-    """Every timing entry (count > 0) of a folder of shape lists. Problems are lists of entries with one identity."""
+    """Every timing entry (count > 0) of a folder of shape lists, and of the lists that the groups name besides. Entries with one
+    identity are one problem."""
 
     def __init__(self, folder, groups=GROUPS):
+        with open(groups) as file:
+            self.rules = yaml.load(file, LOADER)
+        more = [os.path.join(os.path.dirname(groups), path) for path in self.rules.get("more_lists", [])]
         self.entries = []
-        for path in sorted(glob.glob(os.path.join(folder, "*.yaml"))):
+        for path in sorted(glob.glob(os.path.join(folder, "*.yaml"))) + [path for path in more if os.path.exists(path)]:
             with open(path) as file:
                 found = yaml.load(file, LOADER)["entries"]
             self.entries += [entry | {"file": os.path.basename(path)[:-5]} for entry in found if entry.get("count", 0) > 0]
-        with open(groups) as file:
-            self.rules = yaml.load(file, LOADER)
-        self.groups = self.rules["groups"]
+        files = {entry["file"] for entry in self.entries}
+        self.groups = [group for group in self.rules["groups"] if group.get("needs", "") in files | {""}]
         self.problem_of = {entry["id"]: identity(entry) for entry in self.entries}
         self.ids = {}  # identity -> ids
         for entry in self.entries:

@@ -367,7 +367,11 @@ def main():
     timer, kgen = Timer(options.repeats, options.budget_ms), Kgen(options.lib, options.db)
     run_name = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     wrong = []
-    out = open(options.jsonl, "a") if options.jsonl else sys.stdout
+    out = open(options.jsonl, "a+") if options.jsonl else sys.stdout
+    if options.jsonl and out.tell() > 0:  # the run before may have been ended within a line
+        out.seek(out.tell() - 1)
+        if out.read(1) != "\n":
+            out.write("\n")
 
     def write(line):
         out.write(json.dumps(line) + "\n")
