@@ -32,6 +32,15 @@ struct FloatFunctions {
 
 namespace elementwise_detail {
 
+// How many of a lane's elements from `column` on exist. With C::whole it is all or none, and no code for a part.
+template <class C>
+KGEN_DEVICE int valid_columns(i64 column, i64 cols) {
+  if constexpr (C::whole)
+    return column < cols ? C::vec : 0;
+  else
+    return valid_of(column, cols, C::vec);
+}
+
 // An array of at least one element, for operands that may be none.
 KGEN_HOST_DEVICE constexpr int some(int count) { return count > 0 ? count : 1; }
 
@@ -93,7 +102,7 @@ KGEN_DEVICE void elementwise(const P& p) {
   KGEN_UNROLL
   for (int c = 0; c < kCols; ++c) {
     const i64 column = tile.column(c);
-    const int valid = valid_of(column, cols, kVec);
+    const int valid = detail::valid_columns<C>(column, cols);
     if (valid == 0) continue;
     detail::load_cols<C>(p, column, valid, col_values[c]);
     KGEN_UNROLL
@@ -104,7 +113,7 @@ KGEN_DEVICE void elementwise(const P& p) {
   KGEN_UNROLL
   for (int c = 0; c < kCols; ++c) {
     const i64 column = tile.column(c);
-    const int valid = valid_of(column, cols, kVec);
+    const int valid = detail::valid_columns<C>(column, cols);
     if (valid == 0) continue;
     KGEN_UNROLL
     for (int r = 0; r < kRows; ++r) {
