@@ -29,9 +29,8 @@ struct MatrixTile {
   KGEN_DEVICE explicit MatrixTile(i64 cols) {
     constexpr int kColumns = C::lanes_x * C::vec * C::col_steps;
     const u32 across = u32((cols + kColumns - 1) / kColumns), block = u32(block_x());
-    const u32 down = one_row<C>() ? 0 : block / across;
-    const int lane = thread_x();
-    first_row = i64(down) * (kLanesY * C::row_steps) + lane / C::lanes_x;
+    const u32 down = one_row<C>() ? 0 : block / across, lane = u32(thread_x());
+    first_row = one_row<C>() ? 0 : i64(down) * (kLanesY * C::row_steps) + lane / C::lanes_x;
     first_column = i64(block - down * across) * kColumns + lane % C::lanes_x * C::vec;
   }
   KGEN_DEVICE i64 row(int step) const { return first_row + step * kLanesY; }

@@ -10,6 +10,7 @@
 // strides; heads*d < 2^30.
 #pragma once
 #include "columns.h"
+#include "matrix_tile.h"
 #include "rope_types.h"
 
 namespace kgen {
@@ -24,12 +25,14 @@ KGEN_DEVICE void rope(const P& p) {
   const u32 units = u32(pair_units + int(p.d - p.rotary_dim) / C::vec);
   const u32 groups = u32((p.heads + C::heads_item - 1) / C::heads_item), token_units = groups * units;
 
-  const i64 first = i64(block_x()) * C::threads;
-  const u32 at = u32(first % token_units) + u32(thread_x());
-  const i64 token = first / token_units + at / token_units;
+  const i64 first = i64(block_x()) * C::threads, first_token = quotient(first, token_units);
+  u32 at = u32(first - first_token * token_units) + u32(thread_x());
+  const u32 tokens_on = at / token_units;  // a block may begin in one token and end in another
+  const i64 token = first_token + tokens_on;
   if (token >= p.s) return;
-  const int unit = int(at % token_units % units);
-  const int head = int(at % token_units / units) * C::heads_item;
+  at -= tokens_on * token_units;
+  const u32 group = at / units;
+  const int unit = int(at - group * units), head = int(group) * C::heads_item;
   const T* x = p.x + token * p.ldx + head * p.head_stride_x;
   T* y = p.y + token * p.ldy + head * p.head_stride_y;
   const int heads = int(p.heads) - head;  // of them, this work-item takes the first heads_item
