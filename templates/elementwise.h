@@ -11,14 +11,15 @@
 
 namespace kgen {
 
-// What an expression may call, in fp32.
+// What an expression may call, in fp32, of which the result is rounded to Out.
+template <class Out>
 struct FloatFunctions {
   KGEN_DEVICE static float relu(float x) { return kgen::relu(x); }
-  KGEN_DEVICE static float gelu_erf(float x) { return kgen::gelu_erf(x); }
-  KGEN_DEVICE static float gelu_tanh(float x) { return kgen::gelu_tanh(x); }
-  KGEN_DEVICE static float silu(float x) { return kgen::silu(x); }
-  KGEN_DEVICE static float quick_gelu(float x) { return kgen::quick_gelu(x); }
-  KGEN_DEVICE static float sigmoid(float x) { return kgen::sigmoid(x); }
+  KGEN_DEVICE static float gelu_erf(float x) { return kgen::gelu_erf<Out>(x); }
+  KGEN_DEVICE static float gelu_tanh(float x) { return kgen::gelu_tanh<Out>(x); }
+  KGEN_DEVICE static float silu(float x) { return kgen::silu<Out>(x); }
+  KGEN_DEVICE static float quick_gelu(float x) { return kgen::quick_gelu<Out>(x); }
+  KGEN_DEVICE static float sigmoid(float x) { return kgen::sigmoid<Out>(x); }
   KGEN_DEVICE static float exp(float x) { return exp_f(x); }
   KGEN_DEVICE static float sqrt(float x) { return sqrt_f(x); }
   KGEN_DEVICE static float rsqrt(float x) { return rsqrt_f(x); }
@@ -126,7 +127,7 @@ KGEN_DEVICE void elementwise(const P& p) {
         for (int m = 0; m < C::expr_matrix; ++m) matrix[m] = to_float(values[c][r][m][i]);
         KGEN_UNROLL
         for (int m = 0; m < C::expr_col; ++m) col[m] = to_float(col_values[c][m][i]);
-        C::template expr<FloatFunctions>(matrix, col, row_values[r], scalars, output);
+        C::template expr<FloatFunctions<typename C::out_dtype>>(matrix, col, row_values[r], scalars, output);
         KGEN_UNROLL
         for (int o = 0; o < C::expr_output; ++o) made[o][i] = from_float<typename C::out_dtype>(output[o]);
       }

@@ -37,7 +37,7 @@ KGEN_DEVICE void silu_and_mul(const P& p) {
     if (!exists[i]) continue;
     V y;
     KGEN_UNROLL
-    for (int e = 0; e < C::vec; ++e) y.set(e, silu(gate[i][e]) * up[i][e]);
+    for (int e = 0; e < C::vec; ++e) y.set(e, silu<T>(gate[i][e]) * up[i][e]);
     y.store(to[i]);
   }
 }
