@@ -271,7 +271,11 @@ KGEN_DEVICE double sqrt_d(double x) {
   asm("sqrt.rn.f64 %0, %1;" : "=d"(result) : "d"(x));
   return result;
 }
-KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / sqrt_f(x); }
+KGEN_DEVICE float rsqrt_f(float x) {
+  float result;
+  asm("rsqrt.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 KGEN_DEVICE float rcp_f(float x) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));

@@ -2,7 +2,7 @@
 //
 //   one head (d elements):   neox  │ a0 a1 … │ b0 b1 … │ rest │      gptj  │ a0 b0 a1 b1 …    │ rest │
 //                                  rotary_dim/2 each     copied              rotary_dim
-//   A unit is vec pairs, or vec elements of the rest. A work-item takes one unit of heads_item heads of a token: the
+//   A unit is vec pairs (two vectors, or with C::joined one that has both halves of gptj's pairs), or vec elements of the rest. A work-item takes one unit of heads_item heads of a token: the
 //   cosines and sines are read once for them, 2*heads_item loads of x are in flight. Consecutive work-items take
 //   consecutive units.
 //
@@ -51,12 +51,14 @@ KGEN_DEVICE void rope(const P& p) {
   const int pair = unit * C::vec;
   const int low = kNeox ? pair : 2 * pair, high = kNeox ? half + pair : 2 * pair + C::vec;  // the two vectors
   const i64 position = i64(p.positions[token]);
-  V first_half[C::heads_item], second_half[C::heads_item];
+  constexpr int kParts = C::joined ? 1 : 2, kWidth = 2 * C::vec / kParts;
+  using Part = Packed<T, kWidth>;
+  Part parts[C::heads_item][kParts];
   KGEN_UNROLL
   for (int h = 0; h < C::heads_item; ++h) {
     const T* from = x + (h < heads ? h : 0) * p.head_stride_x;
-    first_half[h] = V::load(from + low);
-    second_half[h] = V::load(from + high);
+    KGEN_UNROLL
+    for (int k = 0; k < kParts; ++k) parts[h][k] = Part::load(from + (k == 0 ? low : high));
   }
   const Table cosine = Table::load(p.cos + position * half + pair), sine = Table::load(p.sin + position * half + pair);
   KGEN_UNROLL
@@ -64,7 +66,7 @@ KGEN_DEVICE void rope(const P& p) {
     if (h >= heads) continue;
     float in[2 * C::vec], out[2 * C::vec];
     KGEN_UNROLL
-    for (int e = 0; e < C::vec; ++e) in[e] = first_half[h][e], in[C::vec + e] = second_half[h][e];
+    for (int e = 0; e < 2 * C::vec; ++e) in[e] = parts[h][e / kWidth][e % kWidth];
     KGEN_UNROLL
     for (int e = 0; e < C::vec; ++e) {
       const int i = kNeox ? e : 2 * e, j = kNeox ? C::vec + e : 2 * e + 1;
@@ -72,14 +74,11 @@ KGEN_DEVICE void rope(const P& p) {
       out[i] = fma_f(a, c, -(b * s));
       out[j] = fma_f(b, c, a * s);
     }
-    V result[2];
+    Part result[kParts];
     KGEN_UNROLL
-    for (int e = 0; e < C::vec; ++e) {
-      result[0].set(e, out[e]);
-      result[1].set(e, out[C::vec + e]);
-    }
-    result[0].store(y + h * p.head_stride_y + low);
-    result[1].store(y + h * p.head_stride_y + high);
+    for (int e = 0; e < 2 * C::vec; ++e) result[e / kWidth].set(e % kWidth, out[e]);
+    KGEN_UNROLL
+    for (int k = 0; k < kParts; ++k) result[k].store(y + h * p.head_stride_y + (k == 0 ? low : high));
   }
 }
 
