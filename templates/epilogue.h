@@ -46,7 +46,8 @@ KGEN_DEVICE float silu(float t) {
 }
 template <class Out>
 KGEN_DEVICE float quick_gelu(float t) {
-  return divide_f(t, 1.0f + exp_for<Out>(-1.702f * t));
+  if constexpr (sizeof(Out) != 2) return quick_gelu(t);
+  return divide_f(t, 1.0f + exp2_raw(-2.45546696f * t));  // -1.702 * log2(e)
 }
 template <class Out>
 KGEN_DEVICE float gelu_tanh(float t) {
