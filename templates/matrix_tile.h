@@ -6,8 +6,8 @@
 //           | lanes_x …                            |  lanes_y rows of lanes, row_steps times  adjacent columns
 //
 // One axis of the grid: ceil_div(cols, lanes_x*vec*col_steps)*ceil_div(rows, lanes_y*row_steps) blocks. Read from the
-// config: threads (= lanes_x*lanes_y), lanes_x, vec, row_steps, col_steps; flat, where there is such a choice: all is one row, and no
-// block divides to find its place.
+// config: threads (= lanes_x*lanes_y), lanes_x, vec, row_steps, col_steps; flat, where there is such a choice: all is
+// one row, and no block divides to find its place.
 #pragma once
 #include "prelude.h"
 

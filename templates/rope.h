@@ -2,9 +2,9 @@
 //
 //   one head (d elements):   neox  │ a0 a1 … │ b0 b1 … │ rest │      gptj  │ a0 b0 a1 b1 …    │ rest │
 //                                  rotary_dim/2 each     copied              rotary_dim
-//   A unit is vec pairs (two vectors, or with C::joined one that has both halves of gptj's pairs), or vec elements of the rest. A work-item takes one unit of heads_item heads of a token: the
-//   cosines and sines are read once for them, 2*heads_item loads of x are in flight. Consecutive work-items take
-//   consecutive units.
+//   A unit is vec pairs (two vectors, or with C::joined one that has both of each gptj pair), or vec elements of the
+//   rest. A work-item takes one unit of heads_item heads of a token: the cosines and sines are read once for them, and
+//   all loads of x are in flight. Consecutive work-items take consecutive units.
 //
 // y may be x: a work-item reads all it will write, before it writes. Legal: vec divides rotary_dim/2, d and the
 // strides; heads*d < 2^30.
