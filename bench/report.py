@@ -154,9 +154,9 @@ def group_lines(results):
         mine, mine_mad, lacking = total(results, run, counts, own)
         theirs, theirs_mad, untimed = total(results, run, vendor_counts, vendors)
         cells = [group["name"], str(launches), f"{group['recorded_ms']:g}" if "recorded_ms" in group else ""]
-        cells += ["incomplete", ""] if untimed else [f"{theirs:.3f}", f"{theirs_mad:.3f}"]
+        cells += ["incomplete", ""] if untimed or not vendor_counts else [f"{theirs:.3f}", f"{theirs_mad:.3f}"]
         cells += [f"{group['limit_ms']:g}" if "limit_ms" in group else "", f"{group['reach_ms']:g}"]
-        if lacking:
+        if lacking or not counts:
             cells += ["**incomplete**", "", "", "no"]
             names = ", ".join(lists.ids[problem][0] + why_not(results, run, problem) for problem in lacking[:6])
             notes.append(f"**{group['name']}**: {len(lacking)} of {len(counts)} problems without a verified time of kgen: {names}"

@@ -464,7 +464,7 @@ def maxpool2d(dims, attributes):
     shape = back(pool(view)).shape
     return Case({"x": x, "y": empty(*shape, dtype=dtype)}, ["y"], lambda: [back(pool(view.float()))],
                 {"torch_nhwc": lambda: back(pool(view)), "torch_nchw": lambda: back(pool(planar))},
-                {"inductor_nhwc": (pool, (view,)), "inductor_nchw": (pool, (planar,))})
+                {"inductor_nhwc": (lambda x: back(pool(x)), (view,)), "inductor_nchw": (lambda x: back(pool(x)), (planar,))})
 
 
 def avgpool2d_global(dims, attributes):
