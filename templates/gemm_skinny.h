@@ -194,8 +194,9 @@ struct StreamKn {
 };
 
 // Adds all steps of one wave to `sum`: iterations of `unroll` steps, dealt out over the waves_k waves of a column.
-template <class C, class Stream>
-KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[Shape<C>::kValues]) {
+// then(): called once the first loads are on their way.
+template <class C, class Stream, class Then>
+KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[Shape<C>::kValues], const Then& then) {
   constexpr int kStride = C::waves_k * C::unroll;
   const int steps = stream.steps();
   const bool edge = stream.edge() && steps / C::unroll % C::waves_k == wave_k;
@@ -204,6 +205,7 @@ KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[
   KGEN_UNROLL
   for (int u = 0; u < C::unroll; ++u)
     if (wave_k * C::unroll + u < steps) stream.template load<false>(stage[u], wave_k * C::unroll + u);
+  then();
   if constexpr (C::a_lds) stream.a.stage(count);
   if (edge) stream.template add<true>(last, steps, sum);
   KGEN_NO_UNROLL
@@ -217,12 +219,22 @@ KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[
   if (wave_k == 0) stream.add_tail(count, sum);
 }
 
+// What the epilogue reads for the first output that this work-item writes in finish().
+template <class C, int kColumns, class P>
+KGEN_DEVICE EpilogueOperands<C, 1> operands_ahead(const P& p, i64 batch, i64 block_column) {
+  EpilogueOperands<C, 1> operands;
+  const int row = thread_x() / kColumns;
+  const i64 column = block_column + thread_x() % kColumns;
+  if (C::split_k == 1 && row < C::rows_m && row < p.m && column < p.n) operands.load(p, batch, row, column);
+  return operands;
+}
+
 // The end of a kernel whose lanes hold sums [column][row of A]: those of the lanes that share a column are added by
 // shuffles, those of the waves through LDS in order; then the epilogue, or a part's sums to `partial`. `local`: this
-// lane's first column of the block's kColumns; lanes_n lanes lie side by side.
+// lane's first column of the block's kColumns; lanes_n lanes lie side by side. `ahead`: operands_ahead().
 template <class C, int kLanesN, int kLaneColumns, int kColumns, int kThreads, class P>
 KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_column,
-                        float (&sum)[kLaneColumns * C::rows_m]) {
+                        float (&sum)[kLaneColumns * C::rows_m], EpilogueOperands<C, 1> ahead) {
   constexpr int kValues = kLaneColumns * C::rows_m;
   // LDS: sums [wave_k][row of A][column of the block]
   float* sums = lds<float>(0);
@@ -244,11 +256,20 @@ KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_
     if (row >= p.m || column >= p.n) continue;
     float total = 0;
     for (int w = 0; w < C::waves_k; ++w) total += sums[w * C::rows_m * kColumns + i];
-    if constexpr (C::split_k > 1)
+    if constexpr (C::split_k > 1) {
       p.partial[((block_y() * p.batch + batch) * p.m + row) * p.n + column] = total;
-    else
-      epilogue<C>(p, batch, row, column, total);
+    } else {
+      if (i >= kThreads) ahead.load(p, batch, row, column);
+      const float one[1] = {total};
+      epilogue(p, batch, row, column, one, ahead);
+    }
   }
+}
+template <class C, int kLanesN, int kLaneColumns, int kColumns, int kThreads, class P>
+KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_column,
+                        float (&sum)[kLaneColumns * C::rows_m]) {
+  finish<C, kLanesN, kLaneColumns, kColumns, kThreads>(p, batch, wave_k, local, block_column, sum,
+                                                       operands_ahead<C, kColumns>(p, batch, block_column));
 }
 
 }  // namespace skinny
@@ -268,14 +289,17 @@ KGEN_DEVICE void gemm_skinny(const P& p) {
   const i64 block_column = i64(block_x()) * S::kColumns;
 
   float sum[S::kValues] = {};
+  EpilogueOperands<C, 1> ahead;
+  const auto read_ahead = [&] { ahead = skinny::operands_ahead<C, S::kColumns>(p, batch, block_column); };
   if constexpr (S::kNk) {
     skinny::StreamNk<C, T> stream(p, batch, k_begin, block_column + local, count);
-    skinny::accumulate<C>(stream, wave_k, count, sum);
+    skinny::accumulate<C>(stream, wave_k, count, sum, read_ahead);
   } else {
     skinny::StreamKn<C, T> stream(p, batch, k_begin, block_column + local, count);
-    skinny::accumulate<C>(stream, wave_k, count, sum);
+    skinny::accumulate<C>(stream, wave_k, count, sum, read_ahead);
   }
-  skinny::finish<C, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(p, batch, wave_k, local, block_column, sum);
+  skinny::finish<C, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(p, batch, wave_k, local, block_column, sum,
+                                                                           ahead);
 }
 
 }  // namespace kgen
