@@ -15,6 +15,10 @@
 //
 // With pack_b the kernel reads the nk copy of B that pack_b made once.
 //
+// With rmsnorm (nk alone) the rows of A are normalised on the way: A.B with the norm's weight as a factor of each term,
+// squares of A summed by the same lanes, and 1 / sqrt(mean + eps) as a factor of the finished sum. Nothing waits for
+// the norm.
+//
 // Legality: rows of B (and of A, for nk) start at multiples of vec_b elements; k < 2^31; waves_n, waves_k, rows_m,
 // rows_per_wave, vec_b, lanes_n powers of two; for kn, n is a multiple of vec_b. k need be no multiple of anything: a
 // step that not all lanes have is masked, the last k % vec_b elements are added one a lane.
@@ -42,6 +46,12 @@ struct Shape {
   static constexpr int kValues = kLaneColumns * C::rows_m;  // sums of a lane: [column][row of A]
   static constexpr int kSumsBytes = (C::waves_k * C::rows_m * kColumns * int(sizeof(float)) + 15) / 16 * 16;
 };
+
+// Whether the rows of A are normalised first (rmsnorm_gemm).
+template <class C>
+KGEN_HOST_DEVICE constexpr bool has_rmsnorm() {
+  return requires { C::rmsnorm; };
+}
 
 // The A rows of one split, in memory or staged in LDS. Rows beyond m repeat the last one; their sums are not stored.
 template <class C, class T>
@@ -78,13 +88,17 @@ template <class C, class T>
 struct StreamNk {
   using S = Shape<C>;
   static constexpr bool kAhead = !C::a_lds && C::rows_m * C::unroll <= 8;  // A is loaded with B, an iteration ahead
+  static constexpr bool kNorm = has_rmsnorm<C>();
   struct Stage {
     Packed<T, C::vec_b> weight[C::rows_per_wave];
     Packed<T, C::vec_b> input[kAhead ? C::rows_m : 1];
+    Packed<T, C::vec_b> norm;  // kNorm
   };
   const T* row[C::rows_per_wave];
   Rows<C, T> a;
-  int lane, whole;  // whole: k that come in whole vectors
+  const T* norm = nullptr;                    // the norm's weight
+  float squares[kNorm ? C::rows_m : 1] = {};  // of A, this lane's terms
+  int lane, whole;                            // whole: k that come in whole vectors
 
   template <class P>
   KGEN_DEVICE StreamNk(const P& p, i64 batch, i64 k_begin, i64 column, int count)
@@ -97,6 +111,7 @@ struct StreamNk {
     }
     KGEN_UNROLL
     for (int r = 0; r < C::rows_per_wave; ++r) row[r] = b + (column + r < p.n ? column + r : p.n - 1) * ldb + k_begin;
+    if constexpr (kNorm) norm = p.norm + k_begin;
   }
   KGEN_DEVICE int steps() const { return whole / S::kStep; }
   KGEN_DEVICE bool edge() const { return whole % S::kStep != 0; }
@@ -112,9 +127,10 @@ struct StreamNk {
       KGEN_UNROLL
       for (int m = 0; m < C::rows_m; ++m) stage.input[m] = load_or_zero<C::vec_b>(a.row[m] + k, !kEdge || k < whole);
     }
+    if constexpr (kNorm) stage.norm = load_or_zero<C::vec_b>(norm + k, !kEdge || k < whole);
   }
   template <bool kEdge>
-  KGEN_DEVICE void add(const Stage& stage, int step, float (&sum)[S::kValues]) const {
+  KGEN_DEVICE void add(const Stage& stage, int step, float (&sum)[S::kValues]) {
     const int k = step * S::kStep + lane * C::vec_b;
     KGEN_UNROLL
     for (int m = 0; m < C::rows_m; ++m) {
@@ -125,7 +141,11 @@ struct StreamNk {
         x = load_or_zero<C::vec_b>(a.row[m] + k, !kEdge || k < whole);
       KGEN_UNROLL
       for (int e = 0; e < C::vec_b; ++e) {
-        const float value = x[e];
+        float value = x[e];
+        if constexpr (kNorm) {
+          squares[m] = fma_f(value, value, squares[m]);
+          value *= stage.norm[e];
+        }
         KGEN_UNROLL
         for (int r = 0; r < C::rows_per_wave; ++r) {
           float& s = sum[r * C::rows_m + m];
@@ -135,12 +155,16 @@ struct StreamNk {
     }
   }
   // The last k % vec_b, one a lane.
-  KGEN_DEVICE void add_tail(int count, float (&sum)[S::kValues]) const {
+  KGEN_DEVICE void add_tail(int count, float (&sum)[S::kValues]) {
     const int k = whole + lane;
     if (k >= count) return;
     KGEN_UNROLL
     for (int m = 0; m < C::rows_m; ++m) {
-      const float value = to_float(a.row[m][k]);
+      float value = to_float(a.row[m][k]);
+      if constexpr (kNorm) {
+        squares[m] = fma_f(value, value, squares[m]);
+        value *= to_float(norm[k]);
+      }
       KGEN_UNROLL
       for (int r = 0; r < C::rows_per_wave; ++r) {
         float& s = sum[r * C::rows_m + m];
@@ -219,6 +243,30 @@ KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[
   if (wave_k == 0) stream.add_tail(count, sum);
 }
 
+// Sums of squares of the waves that share the terms, behind the sums in LDS: written before finish(), whose barrier
+// they need, and read by it as the factor of a row.
+template <class C, class P>
+struct RmsScale {
+  const P& p;
+
+  KGEN_DEVICE static float* squares() { return lds<float>(Shape<C>::kSumsBytes); }  // [wave_k][row of A]
+  KGEN_DEVICE static void write(int wave_n, int wave_k, const float (&sums)[C::rows_m]) {
+    KGEN_UNROLL
+    for (int m = 0; m < C::rows_m; ++m) {
+      const float sum = reduce_wave<kWaveSize>(sums[m], Add());
+      if (wave_n == 0 && lane_id() == 0) squares()[wave_k * C::rows_m + m] = sum;
+    }
+  }
+  KGEN_DEVICE float operator()(int row) const {
+    float sum = 0;
+    for (int w = 0; w < C::waves_k; ++w) sum += squares()[w * C::rows_m + row];
+    return rsqrt_f(sum / float(p.k) + p.eps);
+  }
+};
+struct NoScale {
+  KGEN_DEVICE float operator()(int) const { return 1.0f; }
+};
+
 // What the epilogue reads for the first output that this work-item writes in finish().
 template <class C, int kColumns, class P>
 KGEN_DEVICE EpilogueOperands<C, 1> operands_ahead(const P& p, i64 batch, i64 block_column) {
@@ -231,10 +279,11 @@ KGEN_DEVICE EpilogueOperands<C, 1> operands_ahead(const P& p, i64 batch, i64 blo
 
 // The end of a kernel whose lanes hold sums [column][row of A]: those of the lanes that share a column are added by
 // shuffles, those of the waves through LDS in order; then the epilogue, or a part's sums to `partial`. `local`: this
-// lane's first column of the block's kColumns; lanes_n lanes lie side by side. `ahead`: operands_ahead().
-template <class C, int kLanesN, int kLaneColumns, int kColumns, int kThreads, class P>
+// lane's first column of the block's kColumns; lanes_n lanes lie side by side. `ahead`: operands_ahead(). `scale`: a
+// factor of each row of A.
+template <class C, int kLanesN, int kLaneColumns, int kColumns, int kThreads, class P, class Scale>
 KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_column,
-                        float (&sum)[kLaneColumns * C::rows_m], EpilogueOperands<C, 1> ahead) {
+                        float (&sum)[kLaneColumns * C::rows_m], EpilogueOperands<C, 1> ahead, const Scale& scale) {
   constexpr int kValues = kLaneColumns * C::rows_m;
   // LDS: sums [wave_k][row of A][column of the block]
   float* sums = lds<float>(0);
@@ -260,7 +309,7 @@ KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_
       p.partial[((block_y() * p.batch + batch) * p.m + row) * p.n + column] = total;
     } else {
       if (i >= kThreads) ahead.load(p, batch, row, column);
-      const float one[1] = {total};
+      const float one[1] = {total * scale(row)};
       epilogue(p, batch, row, column, one, ahead);
     }
   }
@@ -269,7 +318,7 @@ template <class C, int kLanesN, int kLaneColumns, int kColumns, int kThreads, cl
 KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_column,
                         float (&sum)[kLaneColumns * C::rows_m]) {
   finish<C, kLanesN, kLaneColumns, kColumns, kThreads>(p, batch, wave_k, local, block_column, sum,
-                                                       operands_ahead<C, kColumns>(p, batch, block_column));
+                                                       operands_ahead<C, kColumns>(p, batch, block_column), NoScale());
 }
 
 }  // namespace skinny
@@ -291,15 +340,25 @@ KGEN_DEVICE void gemm_skinny(const P& p) {
   float sum[S::kValues] = {};
   EpilogueOperands<C, 1> ahead;
   const auto read_ahead = [&] { ahead = skinny::operands_ahead<C, S::kColumns>(p, batch, block_column); };
+  const auto finish = [&](const auto& scale) {
+    skinny::finish<C, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(p, batch, wave_k, local, block_column, sum,
+                                                                             ahead, scale);
+  };
   if constexpr (S::kNk) {
     skinny::StreamNk<C, T> stream(p, batch, k_begin, block_column + local, count);
     skinny::accumulate<C>(stream, wave_k, count, sum, read_ahead);
+    if constexpr (skinny::has_rmsnorm<C>()) {
+      const skinny::RmsScale<C, P> scale{p};
+      scale.write(wave_n, wave_k, stream.squares);
+      finish(scale);
+    } else {
+      finish(skinny::NoScale());
+    }
   } else {
     skinny::StreamKn<C, T> stream(p, batch, k_begin, block_column + local, count);
     skinny::accumulate<C>(stream, wave_k, count, sum, read_ahead);
+    finish(skinny::NoScale());
   }
-  skinny::finish<C, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(p, batch, wave_k, local, block_column, sum,
-                                                                           ahead);
 }
 
 }  // namespace kgen
