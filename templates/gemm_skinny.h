@@ -321,12 +321,9 @@ KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_
                                                        operands_ahead<C, kColumns>(p, batch, block_column), NoScale());
 }
 
-}  // namespace skinny
-
-template <class C, class P>
-KGEN_DEVICE void gemm_skinny(const P& p) {
-  using T = typename C::dtype;
-  using S = skinny::Shape<C>;
+template <class C, class Stream, class P>
+KGEN_DEVICE void stream_columns(const P& p) {
+  using S = Shape<C>;
   const int wave = uniform(thread_x() / kWaveSize), lane = lane_id();
   const int wave_n = wave % C::waves_n, wave_k = wave / C::waves_n;
   const i64 batch = block_z();
@@ -339,26 +336,28 @@ KGEN_DEVICE void gemm_skinny(const P& p) {
 
   float sum[S::kValues] = {};
   EpilogueOperands<C, 1> ahead;
-  const auto read_ahead = [&] { ahead = skinny::operands_ahead<C, S::kColumns>(p, batch, block_column); };
-  const auto finish = [&](const auto& scale) {
-    skinny::finish<C, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(p, batch, wave_k, local, block_column, sum,
-                                                                             ahead, scale);
-  };
-  if constexpr (S::kNk) {
-    skinny::StreamNk<C, T> stream(p, batch, k_begin, block_column + local, count);
-    skinny::accumulate<C>(stream, wave_k, count, sum, read_ahead);
-    if constexpr (skinny::has_rmsnorm<C>()) {
-      const skinny::RmsScale<C, P> scale{p};
-      scale.write(wave_n, wave_k, stream.squares);
-      finish(scale);
-    } else {
-      finish(skinny::NoScale());
-    }
+  Stream stream(p, batch, k_begin, block_column + local, count);
+  accumulate<C>(stream, wave_k, count, sum, [&] { ahead = operands_ahead<C, S::kColumns>(p, batch, block_column); });
+  if constexpr (has_rmsnorm<C>()) {
+    const RmsScale<C, P> scale{p};
+    scale.write(wave_n, wave_k, stream.squares);
+    finish<C, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(p, batch, wave_k, local, block_column, sum, ahead,
+                                                                     scale);
   } else {
-    skinny::StreamKn<C, T> stream(p, batch, k_begin, block_column + local, count);
-    skinny::accumulate<C>(stream, wave_k, count, sum, read_ahead);
-    finish(skinny::NoScale());
+    finish<C, S::kLanesN, S::kLaneColumns, S::kColumns, S::kThreads>(p, batch, wave_k, local, block_column, sum, ahead,
+                                                                     NoScale());
   }
+}
+
+}  // namespace skinny
+
+template <class C, class P>
+KGEN_DEVICE void gemm_skinny(const P& p) {
+  using T = typename C::dtype;
+  if constexpr (skinny::Shape<C>::kNk)
+    skinny::stream_columns<C, skinny::StreamNk<C, T>>(p);
+  else
+    skinny::stream_columns<C, skinny::StreamKn<C, T>>(p);
 }
 
 }  // namespace kgen
