@@ -99,8 +99,11 @@ struct EpilogueOperands {
     const i64 left = p.n - column;
     const int valid = left < N ? int(left) : N;
     if (valid <= 0) return;
-    if constexpr (add_c_position<C>() != 0)
-      if (p.beta != 0.0f) detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, c);
+    if constexpr (add_c_position<C>() != 0) {
+      if (p.beta != 0.0f) {
+        detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, c);
+      }
+    }
     if constexpr (C::epilogue_bias != 0) {
       detail::load_channels<P>(p.bias, row, column, valid, bias);
     }
@@ -127,8 +130,7 @@ KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const floa
   KGEN_UNROLL
   for (int i = 0; i < N; ++i) {
     t[i] = acc[i] * p.alpha;
-    if constexpr (add_c_position<C>() != 0)
-      if (p.beta != 0.0f) t[i] = fma_f(p.beta, operands.c[i], t[i]);
+    if constexpr (add_c_position<C>() != 0) t[i] = fma_f(p.beta, operands.c[i], t[i]);
     if constexpr (C::epilogue_bias != 0) t[i] += operands.bias[i];
     if constexpr (scale_shift_position<C>() != 0) t[i] = fma_f(t[i], operands.scale[i], operands.shift[i]);
     if constexpr (kResidualFirst) t[i] += operands.residual[i];

@@ -259,7 +259,7 @@ struct RmsScale {
   }
   KGEN_DEVICE float operator()(int row) const {
     float sum = 0;
-    for (int w = 0; w < C::waves_k; ++w) sum += squares()[w * C::rows_m + row];
+    for (int part = 0; part < C::waves_k; ++part) sum += squares()[part * C::rows_m + row];
     return rsqrt_f(sum / float(p.k) + p.eps);
   }
 };
