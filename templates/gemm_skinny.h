@@ -19,9 +19,10 @@
 // squares of A summed by the same lanes, and 1 / sqrt(mean + eps) as a factor of the finished sum. Nothing waits for
 // the norm.
 //
-// Legality: rows of B (and of A, for nk) start at multiples of vec_b elements; k < 2^31; waves_n, waves_k, rows_m,
+// Legality: rows of B (and of A, for nk) start at multiples of vec_b elements; k < 2^31; n < 2^31; waves_n, rows_m,
 // rows_per_wave, vec_b, lanes_n powers of two; for kn, n is a multiple of vec_b. k need be no multiple of anything: a
-// step that not all lanes have is masked, the last k % vec_b elements are added one a lane.
+// step that not all lanes have is masked, the last k % vec_b elements are added one a lane. k_fit >= 1: k is whole
+// steps, and there is one part; 2: and at most one iteration of each wave; 3: and exactly one.
 #pragma once
 #include "columns.h"
 #include "epilogue.h"
@@ -60,9 +61,9 @@ struct Rows {
 
   template <class P>
   KGEN_DEVICE Rows(const P& p, i64 batch, i64 k_begin) {
+    row[0] = p.a + batch * p.batch_stride_a + k_begin;
     KGEN_UNROLL
-    for (int m = 0; m < C::rows_m; ++m)
-      row[m] = p.a + batch * p.batch_stride_a + (m < p.m ? m : p.m - 1) * p.lda + k_begin;
+    for (int m = 1; m < C::rows_m; ++m) row[m] = row[0] + (m < p.m ? m : p.m - 1) * p.lda;
   }
 
   // Copies `count` elements of each row behind the block's sums in LDS and reads from there afterwards.
@@ -101,7 +102,7 @@ struct StreamNk {
   int lane, whole;                            // whole: k that come in whole vectors
 
   template <class P>
-  KGEN_DEVICE StreamNk(const P& p, i64 batch, i64 k_begin, i64 column, int count)
+  KGEN_DEVICE StreamNk(const P& p, i64 batch, i64 k_begin, int column, int count)
       : a(p, batch, k_begin), lane(lane_id()), whole(count / C::vec_b * C::vec_b) {
     const T* b = p.b + batch * p.batch_stride_b;
     i64 ldb = p.ldb;
@@ -110,7 +111,10 @@ struct StreamNk {
       b = p.packed + batch * packed_rows<C>(p) * ldb;
     }
     KGEN_UNROLL
-    for (int r = 0; r < C::rows_per_wave; ++r) row[r] = b + (column + r < p.n ? column + r : p.n - 1) * ldb + k_begin;
+    for (int r = 0; r < C::rows_per_wave; ++r) {
+      const int last = int(p.n) - 1;
+      row[r] = b + i64(u32(column + r < last ? column + r : last)) * ldb + k_begin;
+    }
     if constexpr (kNorm) norm = p.norm + k_begin;
   }
   KGEN_DEVICE int steps() const { return whole / S::kStep; }
@@ -122,7 +126,10 @@ struct StreamNk {
     const int k = step * S::kStep + lane * C::vec_b;
     KGEN_UNROLL
     for (int r = 0; r < C::rows_per_wave; ++r)
-      stage.weight[r] = load_or_zero<C::vec_b>(row[r] + k, !kEdge || k < whole);
+      if constexpr (C::once != 0)
+        stage.weight[r] = !kEdge || k < whole ? Packed<T, C::vec_b>::load_once(row[r] + k) : Packed<T, C::vec_b>{};
+      else
+        stage.weight[r] = load_or_zero<C::vec_b>(row[r] + k, !kEdge || k < whole);
     if constexpr (kAhead) {
       KGEN_UNROLL
       for (int m = 0; m < C::rows_m; ++m) stage.input[m] = load_or_zero<C::vec_b>(a.row[m] + k, !kEdge || k < whole);
@@ -187,7 +194,7 @@ struct StreamKn {
   int lane_k, count;
 
   template <class P>
-  KGEN_DEVICE StreamKn(const P& p, i64 batch, i64 k_begin, i64 column, int elements)
+  KGEN_DEVICE StreamKn(const P& p, i64 batch, i64 k_begin, int column, int elements)
       : b(p.b + batch * p.batch_stride_b + k_begin * p.ldb + (column < p.n ? column : p.n - C::vec_b)),
         ldb(p.ldb),
         a(p, batch, k_begin),
@@ -218,29 +225,42 @@ struct StreamKn {
 };
 
 // Adds all steps of one wave to `sum`: iterations of `unroll` steps, dealt out over the waves_k waves of a column.
-// then(): called once the first loads are on their way.
+// then(): called once the first loads are on their way. What k_fit knows of k is left out of the code: a cold start
+// reads every instruction from memory, and the first load waits for those before it.
 template <class C, class Stream, class Then>
 KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[Shape<C>::kValues], const Then& then) {
   constexpr int kStride = C::waves_k * C::unroll;
-  const int steps = stream.steps();
-  const bool edge = stream.edge() && steps / C::unroll % C::waves_k == wave_k;
-  typename Stream::Stage stage[C::unroll] = {}, last = {};
-  if (edge) stream.template load<true>(last, steps);
+  constexpr bool kEdge = C::k_fit == 0, kLoop = C::k_fit <= 1, kAll = C::k_fit == 3;
+  const int steps = stream.steps(), begin = wave_k * C::unroll;
+  typename Stream::Stage stage[C::unroll] = {};
   KGEN_UNROLL
   for (int u = 0; u < C::unroll; ++u)
-    if (wave_k * C::unroll + u < steps) stream.template load<false>(stage[u], wave_k * C::unroll + u);
+    if (kAll || begin + u < steps) stream.template load<false>(stage[u], begin + u);
   then();
   if constexpr (C::a_lds) stream.a.stage(count);
-  if (edge) stream.template add<true>(last, steps, sum);
-  KGEN_NO_UNROLL
-  for (int step = wave_k * C::unroll; step < steps; step += kStride) {
-    KGEN_UNROLL
-    for (int u = 0; u < C::unroll; ++u) {
-      if (step + u < steps) stream.template add<false>(stage[u], step + u, sum);
-      if (step + u + kStride < steps) stream.template load<false>(stage[u], step + u + kStride);
+  if constexpr (kEdge) {
+    if (stream.edge() && steps / C::unroll % C::waves_k == wave_k) {
+      typename Stream::Stage last;
+      stream.template load<true>(last, steps);
+      stream.template add<true>(last, steps, sum);
     }
   }
-  if (wave_k == 0) stream.add_tail(count, sum);
+  if constexpr (kLoop) {
+    KGEN_NO_UNROLL
+    for (int step = begin; step < steps; step += kStride) {
+      KGEN_UNROLL
+      for (int u = 0; u < C::unroll; ++u) {
+        if (step + u < steps) stream.template add<false>(stage[u], step + u, sum);
+        if (step + u + kStride < steps) stream.template load<false>(stage[u], step + u + kStride);
+      }
+    }
+  } else {
+    KGEN_UNROLL
+    for (int u = 0; u < C::unroll; ++u)
+      if (kAll || begin + u < steps) stream.template add<false>(stage[u], begin + u, sum);
+  }
+  if constexpr (kEdge)
+    if (wave_k == 0) stream.add_tail(count, sum);
 }
 
 // Sums of squares of the waves that share the terms, behind the sums in LDS: written before finish(), whose barrier
@@ -271,9 +291,10 @@ struct NoScale {
 template <class C, int kColumns, class P>
 KGEN_DEVICE EpilogueOperands<C, 1> operands_ahead(const P& p, i64 batch, i64 block_column) {
   EpilogueOperands<C, 1> operands;
-  const int row = thread_x() / kColumns;
-  const i64 column = block_column + thread_x() % kColumns;
-  if (C::split_k == 1 && row < C::rows_m && row < p.m && column < p.n) operands.load(p, batch, row, column);
+  const int row = C::rows_m == 1 ? 0 : thread_x() / kColumns;
+  const i64 column = block_column + (C::rows_m == 1 ? thread_x() : thread_x() % kColumns);
+  if (C::split_k == 1 && thread_x() < C::rows_m * kColumns && row < p.m && column < p.n)
+    operands.load(p, batch, row, column);
   return operands;
 }
 
@@ -299,16 +320,18 @@ KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_
     }
   }
   sync_lds();
-  for (int i = thread_x(); i < C::rows_m * kColumns; i += kThreads) {
-    const int row = i / kColumns;
-    const i64 column = block_column + i % kColumns;
-    if (row >= p.m || column >= p.n) continue;
+  constexpr int kOutputs = C::rows_m * kColumns;
+  for (int round = 0; round < (kOutputs + kThreads - 1) / kThreads; ++round) {
+    const int i = thread_x() + round * kThreads;
+    const int row = C::rows_m == 1 ? 0 : i / kColumns;
+    const i64 column = block_column + (C::rows_m == 1 ? i : i % kColumns);
+    if (i >= kOutputs || (C::rows_m > 1 && row >= p.m) || column >= p.n) continue;
     float total = 0;
     for (int w = 0; w < C::waves_k; ++w) total += sums[w * C::rows_m * kColumns + i];
     if constexpr (C::split_k > 1) {
       p.partial[((block_y() * p.batch + batch) * p.m + row) * p.n + column] = total;
     } else {
-      if (i >= kThreads) ahead.load(p, batch, row, column);
+      if (round > 0) ahead.load(p, batch, row, column);
       const float one[1] = {total * scale(row)};
       epilogue(p, batch, row, column, one, ahead);
     }
@@ -327,12 +350,16 @@ KGEN_DEVICE void stream_columns(const P& p) {
   const int wave = uniform(thread_x() / kWaveSize), lane = lane_id();
   const int wave_n = wave % C::waves_n, wave_k = wave / C::waves_n;
   const i64 batch = block_z();
-  const i64 chunk = ((p.k + C::split_k - 1) / C::split_k + S::kStep - 1) / S::kStep * S::kStep;
-  const i64 k_begin = block_y() * chunk < p.k ? block_y() * chunk : p.k;
-  const int count = int(p.k - k_begin < chunk ? p.k - k_begin : chunk);
+  i64 k_begin = 0;
+  int count = int(p.k);
+  if constexpr (C::split_k > 1) {
+    const i64 chunk = ((p.k + C::split_k - 1) / C::split_k + S::kStep - 1) / S::kStep * S::kStep;
+    k_begin = block_y() * chunk < p.k ? block_y() * chunk : p.k;
+    count = int(p.k - k_begin < chunk ? p.k - k_begin : chunk);
+  }
   const int local =
       (wave_n * S::kLanesN + lane % S::kLanesN) * S::kLaneColumns;  // this lane's first column of the block's
-  const i64 block_column = i64(block_x()) * S::kColumns;
+  const int block_column = block_x() * S::kColumns;
 
   float sum[S::kValues] = {};
   EpilogueOperands<C, 1> ahead;
