@@ -54,6 +54,18 @@ KGEN_HOST_DEVICE constexpr bool has_rmsnorm() {
   return requires { C::rmsnorm; };
 }
 
+// Whether D = act(A.B) * (A.B') with B' in the n rows behind B (rmsnorm_gemm). The rows of a wave alternate then: even
+// ones of B, odd ones of B', and a block has half as many columns of D as rows of both.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool is_gated() {
+  if constexpr (requires { C::gated; })
+    return C::gated != 0;
+  else
+    return false;
+}
+template <class C>
+inline constexpr int kRowsOfColumn = is_gated<C>() ? 2 : 1;
+
 // The A rows of one split, in memory or staged in LDS. Rows beyond m repeat the last one; their sums are not stored.
 template <class C, class T>
 struct Rows {
@@ -112,8 +124,10 @@ struct StreamNk {
     }
     KGEN_UNROLL
     for (int r = 0; r < C::rows_per_wave; ++r) {
-      const int last = int(p.n) - 1;
-      row[r] = b + i64(u32(column + r < last ? column + r : last)) * ldb + k_begin;
+      const int wanted = column / kRowsOfColumn<C> + r / kRowsOfColumn<C>, last = int(p.n) - 1;
+      i64 at = u32(wanted < last ? wanted : last);
+      if (is_gated<C>() && r % 2 != 0) at += p.n;
+      row[r] = b + at * ldb + k_begin;
     }
     if constexpr (kNorm) norm = p.norm + k_begin;
   }
@@ -320,16 +334,22 @@ KGEN_DEVICE void finish(const P& p, i64 batch, int wave_k, int local, i64 block_
     }
   }
   sync_lds();
-  constexpr int kOutputs = C::rows_m * kColumns;
+  constexpr int kEach = kRowsOfColumn<C>, kOutColumns = kColumns / kEach, kOutputs = C::rows_m * kOutColumns;
   for (int round = 0; round < (kOutputs + kThreads - 1) / kThreads; ++round) {
-    const int i = thread_x() + round * kThreads;
-    const int row = C::rows_m == 1 ? 0 : i / kColumns;
-    const i64 column = block_column + (C::rows_m == 1 ? i : i % kColumns);
-    if (i >= kOutputs || (C::rows_m > 1 && row >= p.m) || column >= p.n) continue;
+    const int output = thread_x() + round * kThreads;
+    const int row = C::rows_m == 1 ? 0 : output / kOutColumns, i = output * kEach;
+    const i64 column = block_column / kEach + (C::rows_m == 1 ? output : output % kOutColumns);
+    if (output >= kOutputs || (C::rows_m > 1 && row >= p.m) || column >= p.n) continue;
     float total = 0;
     for (int w = 0; w < C::waves_k; ++w) total += sums[w * C::rows_m * kColumns + i];
     if constexpr (C::split_k > 1) {
       p.partial[((block_y() * p.batch + batch) * p.m + row) * p.n + column] = total;
+    } else if constexpr (is_gated<C>()) {
+      float gated = 0;
+      for (int part = 0; part < C::waves_k; ++part) gated += sums[part * C::rows_m * kColumns + i + 1];
+      const float factor = p.alpha * scale(row);
+      const float value[1] = {activate<C>(total * factor) * (gated * factor)};
+      store_columns<1>(p.d + batch * p.batch_stride_d + row * p.ldd + column, 1, value);
     } else {
       if (round > 0) ahead.load(p, batch, row, column);
       const float one[1] = {total * scale(row)};

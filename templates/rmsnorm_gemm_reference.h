@@ -1,4 +1,5 @@
-// rmsnorm_gemm in double: every row of A divided by its root and weighed, then the sum of products and gemm's epilogue.
+// rmsnorm_gemm in double: every row of A divided by its root and weighed, then the sum of products and gemm's epilogue,
+// or the activation times a second product.
 #pragma once
 #include "gemm_reference_epilogue.h"
 
@@ -40,12 +41,19 @@ KGEN_DEVICE void reference_d(const P& p, i64 element, double& value, double& mag
   const i64 column = element % p.n, row = element / p.n % p.m, batch = element / p.n / p.m;
   const auto* a = p.a + batch * p.batch_stride_a + row * p.lda;
   const auto* b = p.b + batch * p.batch_stride_b + column * p.ldb;
-  const double root = p.row_root[batch * p.m + row];
+  const double root = p.row_root[batch * p.m + row], alpha = double(p.alpha);
   double t = 0, s = 0;
   for (i64 k = 0; k < p.k; ++k) r::accumulate(to_float(a[k]) / root * to_float(p.norm[k]), to_float(b[k]), t, s);
-  t *= double(p.alpha);
-  s *= abs_d(double(p.alpha));
+  t *= alpha;
+  s *= abs_d(alpha);
   r::finish<C>(p, batch, row, column, t, s);
+  if constexpr (C::gated != 0) {
+    const auto* up = b + p.n * p.ldb;
+    double u = 0, su = 0;
+    for (i64 k = 0; k < p.k; ++k) r::accumulate(to_float(a[k]) / root * to_float(p.norm[k]), to_float(up[k]), u, su);
+    s = s * abs_d(alpha * u) + abs_d(t) * su * abs_d(alpha);
+    t *= alpha * u;
+  }
   value = t;
   magnitude = s;
 }
