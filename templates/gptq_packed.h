@@ -30,6 +30,9 @@ namespace kgen {
 
 enum class unit { fma, mfma, wmma11, wmma12, mma_sync };
 
+template <Arch kArch>
+struct MmaSyncInstructions;  // of mma/mma_sync.h, which is there for that unit alone
+
 namespace gptq {
 
 // How the lanes of a wave share a chunk: `kLines` columns (of A: rows) of kWords pairs of consecutive terms, beginning
@@ -41,36 +44,55 @@ struct ChunkUnit {
   using Sums = typename Mma::C;
   static constexpr bool kFloats = false;
   static constexpr int kRows = 16, kLanes = kUnit == unit::wmma11 ? 16 : kWaveSize;  // kLanes: that differ
-  static constexpr int kLines = kUnit == unit::mma_sync ? 2 : 1, kRowLines = kLines;
+  static constexpr int kLines = 1, kRowLines = 1;
   static constexpr int kWords = kUnit == unit::wmma11 ? 8 : 4;
-  static constexpr int kChunk = kUnit == unit::mma_sync || kUnit == unit::mfma ? 32 : 16;
+  static constexpr int kChunk = kUnit == unit::mfma ? 32 : 16;
   struct Line {
     u32 words[kWords];
   };
   using Weights = Line;
 
-  static KGEN_DEVICE int line(int lane) { return kUnit == unit::mma_sync ? lane / 4 : lane % 16; }
-  static KGEN_DEVICE int place(int lane) {
-    if constexpr (kUnit == unit::mma_sync) return lane % 4 * 8;
-    return kUnit == unit::wmma11 ? 0 : lane / 16 * 8;
-  }
-  static KGEN_DEVICE int row(int lane, int i) { return line(lane) + i * 8; }
+  static KGEN_DEVICE int line(int lane) { return lane % 16; }
+  static KGEN_DEVICE int place(int lane) { return kUnit == unit::wmma11 ? 0 : lane / 16 * 8; }
+  static KGEN_DEVICE int row(int lane, int) { return line(lane); }
 
-  static KGEN_DEVICE void multiply(Sums& sums, const Line (&a)[kLines], const Line (&b)[kLines]) {
-    if constexpr (kUnit == unit::mma_sync) {
-      KGEN_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const typename Mma::A x = {
-            {a[0].words[2 * i], a[1].words[2 * i], a[0].words[2 * i + 1], a[1].words[2 * i + 1]}};
-        const typename Mma::B w = {
-            {b[0].words[2 * i], b[0].words[2 * i + 1], b[1].words[2 * i], b[1].words[2 * i + 1]}};
-        Mma::multiply(sums, x, w);
-      }
-    } else {
-      Mma::multiply(sums, bit_cast<typename Mma::A>(a[0]), bit_cast<typename Mma::B>(b[0]));
-    }
+  static KGEN_DEVICE void multiply(Sums& sums, const Line (&a)[1], const Line (&b)[1]) {
+    Mma::multiply(sums, bit_cast<typename Mma::A>(a[0]), bit_cast<typename Mma::B>(b[0]));
   }
   static KGEN_DEVICE void store(Sums& sums, float* rows, int pitch, int lane) { Mma::store(sums, rows, pitch, lane); }
+};
+
+// mma.sync: its first operand, of 16 rows, is the weight, so that rows of X count in steps of 8 and not of 16.
+template <class C>
+struct ChunkUnit<C, unit::mma_sync> {
+  using T = typename C::dtype;
+  static constexpr bool kFloats = false;
+  static constexpr int kRows = 8, kLanes = kWaveSize;
+  static constexpr int kLines = 2, kRowLines = 1, kWords = 4, kChunk = 32;
+  struct Line {
+    u32 words[kWords];
+  };
+  using Weights = Line;
+  struct Sums {
+    u32 r[4];  // columns lane/4 and lane/4 + 8, each of rows lane%4*2 and the next
+  };
+
+  static KGEN_DEVICE int line(int lane) { return lane / 4; }
+  static KGEN_DEVICE int place(int lane) { return lane % 4 * 8; }
+  static KGEN_DEVICE int row(int lane, int) { return lane / 4; }
+
+  static KGEN_DEVICE void multiply(Sums& sums, const Line (&a)[1], const Line (&b)[2]) {
+    KGEN_UNROLL
+    for (int i = 0; i < 4; i += 2) {
+      const u32 w[4] = {b[0].words[i], b[1].words[i], b[0].words[i + 1], b[1].words[i + 1]};
+      MmaSyncInstructions<C::arch>::template multiply<T>(sums.r, w, a[0].words[i], a[0].words[i + 1]);
+    }
+  }
+  static KGEN_DEVICE void store(const Sums& sums, float* rows, int pitch, int lane) {
+    float* at = rows + lane % 4 * 2 * pitch + lane / 4;
+    KGEN_UNROLL
+    for (int e = 0; e < 4; ++e) at[e % 2 * pitch + e / 2 * 8] = bit_cast<float>(sums.r[e]);
+  }
 };
 
 // The plain ALU: a lane has a column, and 8 terms of every row; weights stay fp32.
@@ -301,43 +323,95 @@ struct PackedStream {
   };
 
   const u32* weight[C::loads_n];  // of this lane
-  const u32* factor[C::loads_n];
+  const u32* factor[C::loads_n];  // of the columns' first group
   const T* x;
+  int stride;                     // of x
   int row[kRm][Unit::kRowLines];  // where they start
   typename Unit::Sums sums[kRm][kRn];
 
   template <class P>
   KGEN_DEVICE PackedStream(const P& p, int lane, i64 block) : sums{} {
-    const i64 last = (p.n + L::kColumns - 1) / L::kColumns - 1, chunks = L::most_steps(p) * C::chunks;
+    const i64 last_block = (p.n + L::kColumns - 1) / L::kColumns - 1, chunks = L::most_steps(p) * C::chunks;
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
-      const i64 at = block + l < last ? block + l : last;
+      const i64 at = block + l < last_block ? block + l : last_block;
       weight[l] = reinterpret_cast<const u32*>(p.packed) + (at * chunks * Unit::kLanes + lane % Unit::kLanes) * 4;
-      const i64 line = at * p.groups * (16 / Unit::kLines) + Unit::line(lane);
-      factor[l] = reinterpret_cast<const u32*>(p.factors) + line * L::kFactors;
+      factor[l] = reinterpret_cast<const u32*>(p.factors) + at * p.groups * L::kColumns;
     }
-    x = (C::copy_x ? p.copied : p.x) + Unit::place(lane);
-    const int stride = C::copy_x ? int(chunks) * Unit::kChunk : int(p.ldx);
+    x = C::copy_x ? p.copied : p.x;
+    stride = C::copy_x ? int(chunks) * Unit::kChunk : int(p.ldx);
     KGEN_UNROLL
     for (int i = 0; i < kRm; ++i) {
       KGEN_UNROLL
       for (int e = 0; e < Unit::kRowLines; ++e) {
         const int at = i * Unit::kRows + Unit::row(lane, e);
-        row[i][e] = (at < p.m ? at : int(p.m) - 1) * stride;
+        // LDS may be read where no row was copied; few rows are read by several lanes at once instead.
+        const int last = C::ring && kRm > 2 ? C::rows_m - 1 : int(p.m) - 1;
+        row[i][e] = (at < last ? at : last) * (C::ring ? Unit::kChunk : stride) + Unit::place(lane);
       }
     }
   }
 
   template <class P>
-  KGEN_DEVICE void load(const P& p, Step& step, int index) const {
+  KGEN_DEVICE void load(const P& p, Step& step, int index, int lane) const {
     const int group = L::group(p, index);
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
       KGEN_UNROLL
       for (int s = 0; s < C::chunks; ++s)
         step.words[l][s] = load_vec<u32, 4>(weight[l] + (i64(index) * C::chunks + s) * (Unit::kLanes * 4));
-      step.factors[l] = load_vec<u32, L::kFactors>(factor[l] + i64(group) * L::kColumns);
+      const u32* of_group = factor[l] + i64(group) * L::kColumns;
+      step.factors[l] = load_vec<u32, L::kFactors>(of_group + Unit::line(lane) * L::kFactors);
     }
+  }
+  KGEN_DEVICE void add(const Step& step, int index) { multiply(step, x + i64(index) * L::kStep, Unit::kChunk); }
+
+  // The ring: LDS of `depth` slots, [slot][wave_k][X: chunk, row, terms | wave_n: words, factors]. A lane reads the
+  // words that it copied itself; factors are its wave's, X that of all waves side by side.
+  static constexpr int kXBytes = C::rows_m * L::kStep * 2, kWordBytes = C::loads_n * C::chunks * Unit::kLanes * 16;
+  static constexpr int kFactorBytes = C::loads_n * L::kColumns * 4, kWaveBytes = kWordBytes + kFactorBytes;
+  static constexpr int kShareBytes = kXBytes + C::waves_n * kWaveBytes;
+
+  static KGEN_DEVICE int share(int slot, int wave_k) { return (slot * C::waves_k + wave_k) * kShareBytes; }
+
+  template <class P>
+  KGEN_DEVICE void copy(const P& p, int index, int slot, int lane, int wave_n, int wave_k) const {
+    const u32 to = lds_address(lds_base()) + u32(share(slot, wave_k)), words = to + kXBytes + wave_n * kWaveBytes;
+    KGEN_UNROLL
+    for (int l = 0; l < C::loads_n; ++l) {
+      KGEN_UNROLL
+      for (int s = 0; s < C::chunks; ++s)
+        async_copy<16>(words + ((l * C::chunks + s) * Unit::kLanes + lane) * 16,
+                       weight[l] + (i64(index) * C::chunks + s) * (Unit::kLanes * 4));
+    }
+    const i64 of_group = i64(L::group(p, index)) * L::kColumns;
+    KGEN_UNROLL
+    for (int l = 0; l < C::loads_n; ++l) {
+      if (lane < L::kColumns / 4)
+        async_copy<16>(words + kWordBytes + l * (L::kColumns * 4) + lane * 16, factor[l] + of_group + lane * 4);
+    }
+    constexpr int kPieces = Unit::kChunk / 8, kAll = C::chunks * C::rows_m * kPieces, kLanes = C::waves_n * kWaveSize;
+    const T* from = x + i64(index) * L::kStep;
+    KGEN_UNROLL
+    for (int i = 0; i < kAll; i += kLanes) {
+      const int piece = i + wave_n * kWaveSize + lane, at = piece / kPieces % C::rows_m;
+      if (piece < kAll && at < p.m)
+        async_copy<16>(to + piece * 16,
+                       from + at * stride + piece / (kPieces * C::rows_m) * Unit::kChunk + piece % kPieces * 8);
+    }
+  }
+  KGEN_DEVICE void add_slot(int slot, int lane, int wave_n, int wave_k) {
+    const int from = share(slot, wave_k), words = from + kXBytes + wave_n * kWaveBytes;
+    Step step;
+    KGEN_UNROLL
+    for (int l = 0; l < C::loads_n; ++l) {
+      KGEN_UNROLL
+      for (int s = 0; s < C::chunks; ++s)
+        step.words[l][s] = load_vec<u32, 4>(lds<u32>(words + ((l * C::chunks + s) * Unit::kLanes + lane) * 16));
+      step.factors[l] = load_vec<u32, L::kFactors>(
+          lds<u32>(words + kWordBytes + (l * L::kColumns + Unit::line(lane) * L::kFactors) * 4));
+    }
+    multiply(step, lds<T>(from), C::rows_m * Unit::kChunk);
   }
 
   // scale * (q - zero) of the terms of a line.
@@ -366,10 +440,11 @@ struct PackedStream {
     }
   }
 
-  KGEN_DEVICE void add(const Step& step, int index) {
+  // `next`: from one chunk of X to the next.
+  KGEN_DEVICE void multiply(const Step& step, const T* of_step, int next) {
     KGEN_UNROLL
     for (int s = 0; s < C::chunks; ++s) {
-      const T* from = x + (i64(index) * C::chunks + s) * Unit::kChunk;
+      const T* from = of_step + s * next;
       typename Unit::Line a[kRm][Unit::kRowLines];
       KGEN_UNROLL
       for (int i = 0; i < kRm; ++i) {
@@ -417,34 +492,64 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   const int begin = block_y() * share, end = begin + share < all ? begin + share : all;
 
   Stream stream(p, lane, i64(block_x()) * (C::waves_n * C::loads_n) + wave_n * C::loads_n);
-  typename Stream::Step steps[C::depth];
-  KGEN_UNROLL
-  for (int d = 0; d < C::depth; ++d) {
-    const int step = begin + wave_k + d * C::waves_k;
-    if (step < end) stream.load(p, steps[d], step);
-  }
-  KGEN_NO_UNROLL
-  for (int first = begin + wave_k; first < end; first += C::depth * C::waves_k) {
+  if constexpr (C::ring) {
+    // Waves side by side share X, so they go through the slots together.
+    KGEN_UNROLL
+    for (int d = 0; d < C::depth - 1; ++d) {
+      const int step = begin + wave_k + d * C::waves_k;
+      if (step < end) stream.copy(p, step, d, lane, wave_n, wave_k);
+      async_commit();
+    }
+    int slot = 0;
+    KGEN_NO_UNROLL
+    for (int first = begin; first < end; first += C::waves_k) {
+      async_wait<C::depth - 2>();
+      if constexpr (C::waves_n == 1)
+        sync_wave();
+      else
+        sync_block();
+      const int step = first + wave_k, next = step + (C::depth - 1) * C::waves_k;
+      if (next < end) stream.copy(p, next, slot == 0 ? C::depth - 1 : slot - 1, lane, wave_n, wave_k);
+      async_commit();
+      if (step < end) stream.add_slot(slot, lane, wave_n, wave_k);
+      slot = slot + 1 < C::depth ? slot + 1 : 0;
+    }
+    sync_block();  // the sums take the place of the ring
+  } else {
+    typename Stream::Step steps[C::depth];
     KGEN_UNROLL
     for (int d = 0; d < C::depth; ++d) {
-      const int step = first + d * C::waves_k, next = step + C::depth * C::waves_k;
-      if (step < end) stream.add(steps[d], step);
-      if (next < end) stream.load(p, steps[d], next);
+      const int step = begin + wave_k + d * C::waves_k;
+      if (step < end) stream.load(p, steps[d], step, lane);
+    }
+    KGEN_NO_UNROLL
+    for (int first = begin + wave_k; first < end; first += C::depth * C::waves_k) {
+      KGEN_UNROLL
+      for (int d = 0; d < C::depth; ++d) {
+        const int step = first + d * C::waves_k, next = step + C::depth * C::waves_k;
+        if (step < end) stream.add(steps[d], step);
+        if (next < end) stream.load(p, steps[d], next, lane);
+      }
     }
   }
 
-  // LDS: sums [wave_k][row][column of the block], the rows of one fragment at a time.
-  constexpr int kPitch = kColumns + 4, kSlab = Unit::kRows * kPitch, kPerRow = kColumns / 4;
+  // LDS: sums [wave_k][row][column of the block], the rows of some fragments at a time.
+  constexpr int kPitch = kColumns + 4, kSlab = C::slab_rows * kPitch, kPerRow = kColumns / 4;
+  constexpr int kAtOnce = C::slab_rows / Unit::kRows;
   const gptq::GemmView<C, P> view(p);
   float* slab = lds<float>(0);
   float* mine = slab + wave_k * kSlab + wave_n * (C::loads_n * L::kColumns);
   KGEN_UNROLL
-  for (int i = 0; i < Stream::kRm; ++i) {
+  for (int i = 0; i < Stream::kRm; i += kAtOnce) {
     KGEN_UNROLL
-    for (int j = 0; j < Stream::kRn; ++j) Unit::store(stream.sums[i][j], mine + j * 16, kPitch, lane);
+    for (int r = 0; r < kAtOnce; ++r) {
+      KGEN_UNROLL
+      for (int j = 0; j < Stream::kRn; ++j)
+        Unit::store(stream.sums[i + r][j], mine + r * Unit::kRows * kPitch + j * 16, kPitch, lane);
+    }
     sync_lds();
     KGEN_NO_UNROLL
-    for (int item = thread_x(); item < Unit::kRows * kPerRow; item += C::threads) {
+    for (int item = thread_x(); item < C::slab_rows * kPerRow; item += C::threads) {
       const int local = item / kPerRow, at = local * kPitch + item % kPerRow * 4;
       const i64 row = i * Unit::kRows + local, column = block_column + item % kPerRow * 4;
       if (row >= p.m || column >= p.n) continue;
@@ -463,7 +568,7 @@ KGEN_DEVICE void gptq_packed(const P& p) {
         epilogue<G, 4>(view, 0, row, column, total);
       }
     }
-    if (i + 1 < Stream::kRm) sync_lds();
+    if (i + kAtOnce < Stream::kRm) sync_lds();
   }
 }
 
