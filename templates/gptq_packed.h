@@ -13,7 +13,8 @@
 //   memory. The order of the terms within a fragment is the same in A and B, and so is free.
 //
 //   block: waves_n x waves_k waves; waves_k share the terms, step by step; a wave: loads_n blocks of columns, all rows
-//   grid x: columns, y: parts of K (split_k), added by gptq_reduce in order
+//   grid x: columns, y: parts of K: those of a cluster (cluster_k) are added in its LDS, split_k by gptq_reduce, in
+//   order
 //
 // The terms are reordered into `slots`: with act-order stably sorted by group, and the slots of a group are filled up
 // to whole steps, so that a step of `chunks` chunks has one scale and zero for each column. Where a slot is not the
@@ -414,6 +415,32 @@ struct PackedStream {
     multiply(step, lds<T>(from), C::rows_m * Unit::kChunk);
   }
 
+  // All steps of this wave.
+  template <class P>
+  KGEN_DEVICE void run_ring(const P& p, int begin, int end, int lane, int wave_n, int wave_k) {
+    // Waves side by side share X, so they go through the slots together.
+    KGEN_UNROLL
+    for (int d = 0; d < C::depth - 1; ++d) {
+      const int step = begin + wave_k + d * C::waves_k;
+      if (step < end) copy(p, step, d, lane, wave_n, wave_k);
+      async_commit();
+    }
+    int slot = 0;
+    KGEN_NO_UNROLL
+    for (int first = begin; first < end; first += C::waves_k) {
+      async_wait<C::depth - 2>();
+      if constexpr (C::waves_n == 1)
+        sync_wave();
+      else
+        sync_block();
+      const int step = first + wave_k, next = step + (C::depth - 1) * C::waves_k;
+      if (next < end) copy(p, next, slot == 0 ? C::depth - 1 : slot - 1, lane, wave_n, wave_k);
+      async_commit();
+      if (step < end) add_slot(slot, lane, wave_n, wave_k);
+      slot = slot + 1 < C::depth ? slot + 1 : 0;
+    }
+  }
+
   // scale * (q - zero) of the terms of a line.
   static KGEN_DEVICE void weigh(const Vec<u32, 4>& words, int line, u32 factor, typename Unit::Weights& to) {
     const u32 half = factor >> 16, zero = Packing<C>::kHalves ? half | half << 16 : half;
@@ -476,6 +503,33 @@ struct PackedStream {
   }
 };
 
+// Sums of the waves that share the terms, in order.
+template <class C>
+KGEN_DEVICE void add_waves(const float* slab, int at, int to_next, float (&total)[4]) {
+  KGEN_UNROLL
+  for (int e = 0; e < 4; ++e) total[e] = 0.0f;
+  KGEN_UNROLL
+  for (int w = 0; w < C::waves_k; ++w) {
+    const Vec<float, 4> part = load_vec<float, 4>(slab + w * to_next + at);
+    KGEN_UNROLL
+    for (int e = 0; e < 4; ++e) total[e] += part[e];
+  }
+}
+// And of the blocks of a cluster: all are read before any is added.
+template <class C>
+KGEN_DEVICE void add_cluster(const float* sums, float (&total)[4]) {
+  float parts[C::cluster_k][4];
+  KGEN_UNROLL
+  for (int r = 0; r < C::cluster_k; ++r) load_cluster(cluster_address(lds_address(sums), r), parts[r]);
+  KGEN_UNROLL
+  for (int e = 0; e < 4; ++e) total[e] = parts[0][e];
+  KGEN_UNROLL
+  for (int r = 1; r < C::cluster_k; ++r) {
+    KGEN_UNROLL
+    for (int e = 0; e < 4; ++e) total[e] += parts[r][e];
+  }
+}
+
 }  // namespace gptq
 
 template <class C, class P>
@@ -488,32 +542,13 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   const int wave_n = wave % C::waves_n, wave_k = wave / C::waves_n;
   constexpr int kColumns = C::waves_n * C::loads_n * L::kColumns;  // of the block
   const i64 block_column = i64(block_x()) * kColumns;
-  const int all = L::steps(p), share = (all + C::split_k - 1) / C::split_k;
+  constexpr int kParts = C::split_k * C::cluster_k;
+  const int all = L::steps(p), share = (all + kParts - 1) / kParts;
   const int begin = block_y() * share, end = begin + share < all ? begin + share : all;
 
   Stream stream(p, lane, i64(block_x()) * (C::waves_n * C::loads_n) + wave_n * C::loads_n);
   if constexpr (C::ring) {
-    // Waves side by side share X, so they go through the slots together.
-    KGEN_UNROLL
-    for (int d = 0; d < C::depth - 1; ++d) {
-      const int step = begin + wave_k + d * C::waves_k;
-      if (step < end) stream.copy(p, step, d, lane, wave_n, wave_k);
-      async_commit();
-    }
-    int slot = 0;
-    KGEN_NO_UNROLL
-    for (int first = begin; first < end; first += C::waves_k) {
-      async_wait<C::depth - 2>();
-      if constexpr (C::waves_n == 1)
-        sync_wave();
-      else
-        sync_block();
-      const int step = first + wave_k, next = step + (C::depth - 1) * C::waves_k;
-      if (next < end) stream.copy(p, next, slot == 0 ? C::depth - 1 : slot - 1, lane, wave_n, wave_k);
-      async_commit();
-      if (step < end) stream.add_slot(slot, lane, wave_n, wave_k);
-      slot = slot + 1 < C::depth ? slot + 1 : 0;
-    }
+    stream.run_ring(p, begin, end, lane, wave_n, wave_k);
     sync_block();  // the sums take the place of the ring
   } else {
     typename Stream::Step steps[C::depth];
@@ -548,26 +583,39 @@ KGEN_DEVICE void gptq_packed(const P& p) {
         Unit::store(stream.sums[i + r][j], mine + r * Unit::kRows * kPitch + j * 16, kPitch, lane);
     }
     sync_lds();
+    const int rows = int(p.m) - i * Unit::kRows, items = (rows < C::slab_rows ? rows : C::slab_rows) * kPerRow;
+    int first = thread_x(), stride = C::threads;
+    if constexpr (C::cluster_k > 1) {
+      KGEN_NO_UNROLL
+      for (int item = thread_x(); item < items; item += C::threads) {
+        const int at = item / kPerRow * kPitch + item % kPerRow * 4;
+        float total[4];
+        gptq::add_waves<C>(slab, at, kSlab, total);
+        store_vec<float, 4>(slab + at, Vec<float, 4>{{total[0], total[1], total[2], total[3]}});
+      }
+      cluster_sync();
+      first += cluster_rank() * C::threads;
+      stride *= C::cluster_k;
+    }
     KGEN_NO_UNROLL
-    for (int item = thread_x(); item < C::slab_rows * kPerRow; item += C::threads) {
+    for (int item = first; item < items; item += stride) {
       const int local = item / kPerRow, at = local * kPitch + item % kPerRow * 4;
       const i64 row = i * Unit::kRows + local, column = block_column + item % kPerRow * 4;
-      if (row >= p.m || column >= p.n) continue;
-      float total[4] = {};
-      KGEN_NO_UNROLL
-      for (int w = 0; w < C::waves_k; ++w) {
-        const Vec<float, 4> part = load_vec<float, 4>(slab + w * kSlab + at);
-        KGEN_UNROLL
-        for (int e = 0; e < 4; ++e) total[e] += part[e];
-      }
+      if (column >= p.n) continue;
+      float total[4];
+      if constexpr (C::cluster_k > 1)
+        gptq::add_cluster<C>(slab + at, total);
+      else
+        gptq::add_waves<C>(slab, at, kSlab, total);
       if constexpr (C::split_k > 1) {
         const i64 left = p.n - column;
-        epilogue_detail::store_columns<4>(p.partial + (block_y() * p.m + row) * p.n + column, left < 4 ? int(left) : 4,
-                                          total);
+        epilogue_detail::store_columns<4>(p.partial + (block_y() / C::cluster_k * p.m + row) * p.n + column,
+                                          left < 4 ? int(left) : 4, total);
       } else {
         epilogue<G, 4>(view, 0, row, column, total);
       }
     }
+    if constexpr (C::cluster_k > 1) cluster_sync();  // a block's LDS stays while others read it
     if (i + kAtOnce < Stream::kRm) sync_lds();
   }
 }
