@@ -97,6 +97,10 @@ KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   return u32(f16_bits(to_float(f16{u16(a)}) * to_float(f16{u16(b)}))) |
          u32(f16_bits(to_float(f16{u16(a >> 16)}) * to_float(f16{u16(b >> 16)}))) << 16;
 }
+KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
+  return u32(fma_f16(f16{u16(a)}, f16{u16(b)}, f16{u16(c)}).bits) |
+         u32(fma_f16(f16{u16(a >> 16)}, f16{u16(b >> 16)}, f16{u16(c >> 16)}).bits) << 16;
+}
 KGEN_DEVICE float exp2_raw(float x) { return __builtin_exp2f(x); }
 KGEN_DEVICE float sqrt_f(float x) { return __builtin_sqrtf(x); }
 KGEN_DEVICE double sqrt_d(double x) { return __builtin_sqrt(x); }
