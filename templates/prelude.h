@@ -149,6 +149,11 @@ KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
 KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   return __builtin_bit_cast(u32, __builtin_bit_cast(HalfPair, a) * __builtin_bit_cast(HalfPair, b));
 }
+KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
+  return __builtin_bit_cast(
+      u32, __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
+                                     __builtin_bit_cast(HalfPair, c)));
+}
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
 KGEN_DEVICE float exp2_raw(float x) {
@@ -254,6 +259,11 @@ KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
 KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   u32 result;
   asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
+  u32 result;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
   return result;
 }
 KGEN_DEVICE float exp2_raw(float x) {
