@@ -79,7 +79,11 @@ struct ResidentShape {
   static constexpr int kTotalsAt = kPartsAt + 4 * C::waves * kTokens * kColumns;     // [2][kTokens][kColumns]
   static constexpr int kGatesAt = kTotalsAt + 8 * kTokens * kColumns;                // [kTokens][kN]
   static constexpr int kShareAt = kGatesAt + 4 * kTokens * kN;                       // [kShare][kColumns]
-  static constexpr int kEnd = kShareAt + (C::head ? 0 : 4 * kShare * kColumns);
+  static constexpr int kShareEnd = kShareAt + (C::head ? 0 : 4 * kShare * kColumns);
+  static constexpr int kBarriersAt = (kShareEnd + 127) / 128 * 128;  // [waves][fn_slots], 8 bytes
+  static constexpr int kFnAt = kBarriersAt + (8 * C::waves * C::fn_slots + 127) / 128 * 128;  // [waves][fn_slots]
+  static constexpr int kFnBytes = kN * kPieceBytes;  // a block of 8 rows for one step
+  static constexpr int kEnd = kFnAt + C::waves * C::fn_slots * kFnBytes;
   static_assert(C::threads == (C::waves + kHelpers) * kWave && C::slots >= C::steps && kTokens % C::cluster == 0 &&
                 kN <= 4 && kN != 3 && C::block_lds == kEnd);
 };
@@ -93,6 +97,9 @@ struct ResidentBlock {
 
   const P& p;
   int wave, lane, rank;
+  i64 fn_left;  // blocks of fn yet to be copied
+  int fn_count, fn_next, fn_slot;
+  u32 fn_phase;
 
   // First of this lane's elements in a step.
   KGEN_DEVICE i64 place(int step) const {
@@ -149,23 +156,62 @@ struct ResidentBlock {
     commit();
   }
 
-  // Fragments of fn for a block of 8 rows. Rows that a term does not have are not read.
-  KGEN_DEVICE void load_fn(int step, int block, Piece (&b)[kN]) const {
-    const bool low = block == S::kBlocks - 1;
-    const int rows = low ? kN : C::rows - block % S::kRowBlocks * 8;
-    const i64 tile = i64(rank * C::waves + wave) * C::steps + step;
-    const bf16* from = p.packed + (tile * S::kBlocks + block) * (kN * 8 * S::kStep) + lane * S::kVec;
-    KGEN_UNROLL
-    for (int s = 0; s < kN; ++s) b[s] = load_or_zero<S::kVec>(from + s * (8 * S::kStep), rows >= 8 || lane / 4 < rows);
+  // A wave's blocks of fn follow one another in memory, so they pass through a ring of `fn_slots` blocks in LDS, round
+  // and round, by bulk copies; without slots they are read from the cache.
+  KGEN_DEVICE const T* fn_from(int chunk) const {
+    const i64 tile = i64(rank * C::waves + wave) * C::steps;
+    return p.packed + (tile * S::kBlocks + chunk) * (S::kFnBytes / 2);
+  }
+  KGEN_DEVICE u32 fn_barrier(int slot) const {
+    return lds_address(lds_base()) + u32(S::kBarriersAt + 8 * (wave * C::fn_slots + slot));
+  }
+  KGEN_DEVICE int fn_at(int slot) const { return S::kFnAt + (wave * C::fn_slots + slot) * S::kFnBytes; }
+  // The next block of the ring into `slot`, by one lane.
+  KGEN_DEVICE void fetch_fn(int slot) {
+    if (lane == 0 && fn_left > 0) {
+      barrier_expect(fn_barrier(slot), S::kFnBytes);
+      bulk_copy(lds_address(lds_base()) + u32(fn_at(slot)), fn_from(fn_next), S::kFnBytes, fn_barrier(slot));
+    }
+    --fn_left;
+    fn_next = fn_next + 1 < fn_count ? fn_next + 1 : 0;
+  }
+  // `groups`: how often all of this wave's blocks are needed.
+  KGEN_DEVICE void start_fn(i64 groups) {
+    const i64 tiles = (p.h + S::kStep - 1) / S::kStep - i64(rank * C::waves + wave) * C::steps;
+    fn_count = int(tiles < 0 ? 0 : tiles < C::steps ? tiles : C::steps) * S::kBlocks;
+    fn_left = groups * fn_count;
+    fn_next = fn_slot = 0;
+    fn_phase = 0;
+    if constexpr (C::fn_slots > 0) {
+      if (lane == 0) {
+        for (int i = 0; i < C::fn_slots; ++i) barrier_make(fn_barrier(i), 1);
+        barrier_fence();
+      }
+      sync_wave();
+      for (int i = 0; i < C::fn_slots; ++i) fetch_fn(i);
+    }
+  }
+  KGEN_DEVICE void load_fn(int step, int block, Piece (&b)[kN]) {
+    if constexpr (C::fn_slots > 0) {
+      barrier_wait(fn_barrier(fn_slot), fn_phase);
+      KGEN_UNROLL
+      for (int s = 0; s < kN; ++s) b[s] = Piece::load(lds<T>(fn_at(fn_slot) + s * S::kPieceBytes + lane * 16));
+      sync_wave();
+      fetch_fn(fn_slot);
+      fn_phase ^= fn_slot + 1 == C::fn_slots;
+      fn_slot = fn_slot + 1 < C::fn_slots ? fn_slot + 1 : 0;
+    } else {
+      const T* from = fn_from(step * S::kBlocks + block) + lane * S::kVec;
+      KGEN_UNROLL
+      for (int s = 0; s < kN; ++s) b[s] = Piece::load(from + s * (S::kPieceBytes / 2));
+    }
   }
 
   // The streams of a step: made, stored, put back into their slot and multiplied.
   KGEN_DEVICE void project(i64 group, int step, int slot, const float* mixes, u32 (&total)[C::m_blocks][S::kBlocks][4],
-                           float (&squares)[kHalves]) const {
+                           float (&squares)[kHalves]) {
     const i64 h = place(step);
     if (h - lane % 4 * S::kVec >= p.h) return;  // a whole step beyond the end: fn has none either
-    Piece fn[2][kN];
-    load_fn(step, 0, fn[0]);
     u32 a[C::m_blocks][kN][2][4];
     KGEN_UNROLL
     for (int half = 0; half < kHalves; ++half) {
@@ -174,13 +220,8 @@ struct ResidentBlock {
       for (int s = 0; s < kN; ++s) stream[s] = Piece::load(lds<T>(piece_at(slot, half, s)));
       if constexpr (kSpreads) {
         const Piece x = Piece::load(lds<T>(piece_at(slot, half, kN)));
-        float mix[S::kMixes];
-        KGEN_UNROLL
-        for (int i = 0; i < S::kMixes; i += kN) {
-          const Vec<float, kN> part = load_vec<float, kN>(mixes + (half * 8 + lane / 4) * S::kMixes + i);
-          KGEN_UNROLL
-          for (int e = 0; e < kN; ++e) mix[i + e] = part[e];
-        }
+        const float* mix =
+            mixes + (half * 8 + lane / 4) * S::kMixes;  // read anew for each stream: registers are scarce
         const bool exists = token(group, half) < p.t && h < p.h;
         KGEN_UNROLL
         for (int s = 0; s < kN; ++s) {
@@ -215,19 +256,21 @@ struct ResidentBlock {
     }
     KGEN_UNROLL
     for (int block = 0; block < S::kBlocks; ++block) {
-      if (block + 1 < S::kBlocks) load_fn(step, block + 1, fn[(block + 1) % 2]);
+      Piece fn[kN];
+      load_fn(step, block, fn);
       KGEN_UNROLL
       for (int m = 0; m < C::m_blocks; ++m) {
-        u32 sum[4] = {};
+        u32 sum[2][4] = {};  // two chains
         KGEN_UNROLL
         for (int s = 0; s < kN; ++s) {
           KGEN_UNROLL
           for (int k = 0; k < 2; ++k)
-            multiply_fragments<C>(sum, a[m][s][k], fn[block % 2][s].words[2 * k], fn[block % 2][s].words[2 * k + 1]);
+            multiply_fragments<C>(sum[k], a[m][s][k], fn[s].words[2 * k], fn[s].words[2 * k + 1]);
         }
         KGEN_UNROLL
         for (int i = 0; i < 4; ++i)
-          total[m][block][i] = bit_cast<u32>(bit_cast<float>(total[m][block][i]) + bit_cast<float>(sum[i]));
+          total[m][block][i] = bit_cast<u32>(bit_cast<float>(total[m][block][i]) +
+                                             (bit_cast<float>(sum[0][i]) + bit_cast<float>(sum[1][i])));
       }
     }
   }
@@ -311,7 +354,7 @@ KGEN_DEVICE void resident(const P& p, float* post, float* comb, T* out, i64 out_
   using S = ResidentShape<C, kSpreads>;
   constexpr int kN = S::kN;
   const int thread = thread_x();
-  ResidentBlock<C, kSpreads, P> block{p, uniform(thread / S::kWave) - S::kHelpers, thread % S::kWave, 0};
+  ResidentBlock<C, kSpreads, P> block{p, uniform(thread / S::kWave) - S::kHelpers, thread % S::kWave, 0, 0, 0, 0, 0, 0};
   if constexpr (C::cluster > 1) block.rank = cluster_rank();
   const bool worker = block.wave >= 0;
   const i64 stride = grid_x() / C::cluster, groups = (p.t + S::kTokens - 1) / S::kTokens;
@@ -321,6 +364,7 @@ KGEN_DEVICE void resident(const P& p, float* post, float* comb, T* out, i64 out_
   if (worker) {
     KGEN_NO_UNROLL
     for (int i = 0; i < C::slots; ++i) block.fetch(first + i / C::steps * stride, i % C::steps, i);
+    block.start_fn((groups - first + stride - 1) / stride);
   } else if constexpr (kSpreads) {
     block.fetch_mixes(first, 0);
     block.fetch_mixes(first + stride, 1);
