@@ -436,6 +436,12 @@ struct AttentionWave {
     total = 0.0f;
     KGEN_UNROLL
     for (int c = 0; c < kColumns; ++c) values[c] = 0.0f;
+    if constexpr (S::kParts == 1) {
+      top = from[S::kMaxAt];
+      total = from[S::kSumAt];
+      load_columns<kColumns>(from + column, kColumns, values);
+      return;
+    }
     KGEN_UNROLL
     for (int p = 0; p < S::kParts; p += kAtOnce) {
       float part_top[kAtOnce], part_total[kAtOnce], part[kAtOnce][kColumns];
@@ -471,7 +477,7 @@ struct AttentionWave {
       }
       KGEN_UNROLL
       for (int n = 0; n < kAtOnce; ++n) {
-        const float weight = S::kParts == 1 ? 1.0f : exp2_raw(part_top[n] - shift);
+        const float weight = exp2_raw(part_top[n] - shift);
         total = fma_f(weight, part_total[n], total);
         KGEN_UNROLL
         for (int c = 0; c < kColumns; ++c) values[c] = fma_f(weight, part[n][c], values[c]);
