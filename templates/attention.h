@@ -111,9 +111,9 @@ struct AttentionTask {
   const T *q, *k, *v;
   T* o;
   i64 ldq, ldk, ldv, ldo;
-  int rows;        // valid rows of Q
-  int keys;        // that any of them sees
-  int first_keys;  // that row 0 sees; with a causal mask row r sees r more, else all see the same
+  int rows;           // valid rows of Q
+  int keys;           // that any of them sees
+  int first_keys;     // that row 0 sees; with a causal mask row r sees r more, else all see the same
   const int* length;  // ragged: `keys` is this, still to be read, but `capacity` at most
   int capacity;       // keys that have memory; `expected` of them, probably, count
   int expected;
@@ -226,8 +226,14 @@ struct AttentionWave {
   }
   static constexpr bool kLoops = kWaveSize == 32 && !UnitO::kSumsToA;
 
-  // S = Q.K^T with the tile at LDS byte `stage`.
+  // S = Q.K^T with the tile at LDS byte `stage`. A single block of sums is added up in two halves: a chain of products,
+  // each of which waits for the one before, is what a short tile takes longest for.
   KGEN_DEVICE void scores(typename UnitS::C (&s)[S::kRm][S::kKeyBlocks], int stage) {
+    constexpr int kChains = S::kRm * S::kKeyBlocks == 1 && S::kStepsD % 2 == 0 && kWaveSize == 32 && S::kLanes > 1 &&
+                                    UnitO::kSumsToA && !kLoops
+                                ? 2
+                                : 1;
+    typename UnitS::C second = {};
     for_steps<S::kStepsD, kLoops && C::q_registers == 0>([&](int step) {
       typename UnitS::A fresh[S::kRm];
       if constexpr (C::q_registers == 0) load_query(fresh, step);
@@ -239,13 +245,22 @@ struct AttentionWave {
           UnitS::template load_b<S::kKeysInN, S::LayoutK::kRowBytes>(b, e, stage + places_k.at(j, step, e));
         KGEN_UNROLL
         for (int i = 0; i < S::kRm; ++i) {
+          typename UnitS::C& sums = kChains == 2 && step % 2 == 1 ? second : s[i][j];
           if constexpr (C::q_registers != 0)
-            UnitS::multiply(s[i][j], query[step][i], b);
+            UnitS::multiply(sums, query[step][i], b);
           else
-            UnitS::multiply(s[i][j], fresh[i], b);
+            UnitS::multiply(sums, fresh[i], b);
         }
       }
     });
+    if constexpr (kChains == 2) {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRowsC; ++r) {
+        KGEN_UNROLL
+        for (int e = 0; e < S::kElementsC; ++e)
+          UnitS::set_c(s[0][0], r, e, UnitS::get_c(s[0][0], r, e) + UnitS::get_c(second, r, e));
+      }
+    }
   }
 
   // From scores to P; the statistics and O follow the new maxima. Row r of the block sees keys below
@@ -363,8 +378,11 @@ struct AttentionWave {
     scores(s, stage + (S::kKeysInN ? S::LayoutK::offset(0, start) : S::LayoutK::offset(start, 0)));
     const int values =
         stage + S::kKeyBytes + (S::kValuesInN ? S::LayoutV::offset(start, 0) : S::LayoutV::offset(0, start));
-    if (first_keys + (C::causal ? first : 0) < C::tile_kv) {
-      if constexpr (kDirty) clear_values(values, first_keys);
+    if constexpr (kDirty) {
+      if (first_keys < C::tile_kv) clear_values(values, first_keys);
+    }
+    // Decode runs through little code once: that of whole tiles would only be read from memory, too.
+    if (C::ragged || first_keys + (C::causal ? first : 0) < C::tile_kv) {
       softmax<true>(s, first_keys);
     } else {
       softmax<false>(s, first_keys);
@@ -425,13 +443,13 @@ struct AttentionWave {
     }
   }
 
-  // kColumns columns from `column` on of a row of O, the maximum and the sum, over all parts that are in LDS: the waves'
-  // rows lie kOutBytes apart from `from` on, in each block of the cluster.
+  // kColumns columns from `column` on of a row of O, the maximum and the sum, over all parts that are in LDS: the
+  // waves' rows lie kOutBytes apart from `from` on, in each block of the cluster.
   template <int kColumns>
   static KGEN_DEVICE void add_parts(const float* from, int column, float& top, float& total,
                                     float (&values)[kColumns]) {
     constexpr int kAtOnce = S::kParts < 8 ? S::kParts : 8;  // in flight
-    static_assert(S::kParts % kAtOnce == 0 && kColumns % 4 == 0);
+    static_assert(S::kParts % kAtOnce == 0 && kColumns == 4);
     top = negative_infinity();
     total = 0.0f;
     KGEN_UNROLL
@@ -442,7 +460,7 @@ struct AttentionWave {
       load_columns<kColumns>(from + column, kColumns, values);
       return;
     }
-    KGEN_UNROLL
+    KGEN_NO_UNROLL
     for (int p = 0; p < S::kParts; p += kAtOnce) {
       float part_top[kAtOnce], part_total[kAtOnce], part[kAtOnce][kColumns];
       KGEN_UNROLL
@@ -488,7 +506,7 @@ struct AttentionWave {
   // Rows of O, or of the workspace, from tiles begin .. end-1. The stages are free: kOutBytes of LDS for each wave, the
   // waves of the same rows side by side.
   KGEN_DEVICE void store(const AttentionTask<T>& task, int begin, int end) {
-    constexpr int kColumns = S::kToWorkspace || S::kBlocks > 1 ? 4 : 16 / int(sizeof(T));
+    constexpr int kColumns = S::kToWorkspace || S::kParts > 1 ? 4 : 16 / int(sizeof(T));
     constexpr int kPerRow = C::dv_pad / kColumns;
     constexpr int kPart = S::kOutBytes / int(sizeof(float));
     float* all = lds<float>(first / C::wave_q * C::waves_kv * S::kOutBytes);
@@ -601,27 +619,36 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
   const u32 lds_start = lds_address(lds_base());
   const int thread = S::kOwnRing ? wave.lane : thread_x();
   const int own = S::kOwnRing ? wave.part * C::tile_kv : 0;  // first key of the ring within a tile
-  const auto first_key = [&](int i) { return (begin + i * S::kTileStep) * C::tile_keys + own; };
-  const auto issue = [&](int i, int stage, int keys) {
-    const int key = first_key(i);
+  const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
+  int keys = C::ragged ? task.capacity : min_int(task.keys, end * C::tile_keys);
+  int next = 0, write_stage = 0;  // the tile to be requested, counted from `begin` on
+  const auto next_key = [&] { return (begin + next * S::kTileStep) * C::tile_keys + own; };
+  const auto request = [&] {
+    const int key = next_key();
     if (key < keys) {
-      const u32 to = lds_start + u32(S::kStages + stage);
+      const u32 to = lds_start + u32(S::kStages + write_stage);
       copy_rows<typename S::RingK, C::d>(thread, task.k + key * task.ldk, task.ldk, keys - key,
                                          to + u32(S::LayoutK::offset(own, 0)));
       copy_rows<typename S::RingV, C::dv>(thread, task.v + key * task.ldv, task.ldv, keys - key,
                                           to + u32(S::kKeyBytes + S::LayoutV::offset(own, 0)));
     }
-    async_commit();  // empty groups keep the count of groups equal to that of tiles
+    async_commit();  // empty groups keep the count of groups at least equal to that of tiles
+    write_stage = after(write_stage);
+    ++next;
   };
   copy_rows<typename S::LoadQ, C::d>(thread_x(), task.q, task.ldq, task.rows, lds_start);
   if constexpr (C::ragged != 0) {
     if (thread_x() == 0) async_copy<4>(lds_start + u32(S::kLength), task.length);
   }
   async_commit();
-  int keys = C::ragged ? task.capacity : min_int(task.keys, end * C::tile_keys);
   const int expected = C::ragged ? task.expected : keys;
   KGEN_NO_UNROLL
-  for (int i = 0; i < kAhead; ++i) issue(i, i * S::kStageBytes, first_key(i) < expected ? keys : 0);
+  for (int i = 0; i < kAhead; ++i) {
+    if (next_key() < expected)
+      request();
+    else
+      async_commit();
+  }
   async_wait<kAhead>();
   sync_block();  // Q and the length
   wave.keep_query();
@@ -629,28 +656,24 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
     task.set_length(*lds<int>(S::kLength));
     keys = task.keys;
     end = (keys + C::tile_keys - 1) / C::tile_keys;
-    if (expected < keys) {
-      KGEN_NO_UNROLL
-      for (int i = 0; i < kAhead; ++i)
-        if (first_key(i) >= expected) issue(i, i * S::kStageBytes, keys);
-    }
   }
-  const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
-  int stage = 0, i = kAhead;
+  int stage = 0;
   KGEN_NO_UNROLL
-  for (int t = begin; t < end; t += S::kTileStep, ++i) {
+  for (int t = begin, ahead = kAhead; t < end; t += S::kTileStep, ++ahead) {
+    // A ring of its own: the stage of the tile before is free. First of all, what was not expected.
+    if constexpr (S::kOwnRing || C::ragged != 0) {
+      KGEN_NO_UNROLL
+      while (next < ahead) request();
+    }
     async_wait<kAhead - 1>();
     if constexpr (S::kOwnRing) {
       sync_wave();
     } else {
       sync_block();  // tile t is there for every wave, and every wave is done with the tile before
-      issue(i, stage == 0 ? (C::stages - 1) * S::kStageBytes : stage - S::kStageBytes, keys);
+      request();
     }
     wave.template tile<C::ragged != 0>(S::kStages + stage, task.first_keys - t * C::tile_keys);
-    if constexpr (S::kOwnRing) {
-      sync_wave();  // the tile is read
-      issue(i, stage, keys);
-    }
+    if constexpr (S::kOwnRing) sync_wave();  // the tile is read
     stage = after(stage);
   }
   async_wait<0>();  // more was expected than there is
