@@ -448,57 +448,53 @@ struct AttentionWave {
   template <int kColumns>
   static KGEN_DEVICE void add_parts(const float* from, int column, float& top, float& total,
                                     float (&values)[kColumns]) {
-    constexpr int kAtOnce = S::kParts < 8 ? S::kParts : 8;  // in flight
-    static_assert(S::kParts % kAtOnce == 0 && kColumns == 4);
-    top = negative_infinity();
-    total = 0.0f;
-    KGEN_UNROLL
-    for (int c = 0; c < kColumns; ++c) values[c] = 0.0f;
     if constexpr (S::kParts == 1) {
       top = from[S::kMaxAt];
       total = from[S::kSumAt];
       load_columns<kColumns>(from + column, kColumns, values);
-      return;
-    }
-    KGEN_NO_UNROLL
-    for (int p = 0; p < S::kParts; p += kAtOnce) {
-      float part_top[kAtOnce], part_total[kAtOnce], part[kAtOnce][kColumns];
+    } else {
+      constexpr int kAtOnce = S::kParts < 8 ? S::kParts : 8;  // in flight
+      static_assert(S::kParts % kAtOnce == 0 && kColumns == 4);
+      top = negative_infinity();
+      total = 0.0f;
       KGEN_UNROLL
-      for (int n = 0; n < kAtOnce; ++n) {
-        const float* at = from + (p + n) % C::waves_kv * (S::kOutBytes / int(sizeof(float)));
-        if constexpr (S::kBlocks > 1) {
-          static_assert(kColumns == 4);
-          const u32 address = cluster_address(lds_address(at), (p + n) / C::waves_kv);
-          part_top[n] = load_cluster(address + S::kMaxAt * 4);
-          part_total[n] = load_cluster(address + S::kSumAt * 4);
-          load_cluster(address + u32(column) * 4, part[n]);
-        } else {
-          part_top[n] = at[S::kMaxAt];
-          part_total[n] = at[S::kSumAt];
-          KGEN_UNROLL
-          for (int c = 0; c < kColumns; c += 4) {
-            const Vec<float, 4> four = load_vec<float, 4>(at + column + c);
+      for (int c = 0; c < kColumns; ++c) values[c] = 0.0f;
+      KGEN_NO_UNROLL
+      for (int p = 0; p < S::kParts; p += kAtOnce) {
+        float part_top[kAtOnce], part_total[kAtOnce], part[kAtOnce][kColumns];
+        KGEN_UNROLL
+        for (int n = 0; n < kAtOnce; ++n) {
+          const float* at = from + (p + n) % C::waves_kv * (S::kOutBytes / int(sizeof(float)));
+          if constexpr (S::kBlocks > 1) {
+            const u32 address = cluster_address(lds_address(at), (p + n) / C::waves_kv);
+            part_top[n] = load_cluster(address + S::kMaxAt * 4);
+            part_total[n] = load_cluster(address + S::kSumAt * 4);
+            load_cluster(address + u32(column) * 4, part[n]);
+          } else {
+            part_top[n] = at[S::kMaxAt];
+            part_total[n] = at[S::kSumAt];
+            const Vec<float, 4> four = load_vec<float, 4>(at + column);
             KGEN_UNROLL
-            for (int e = 0; e < 4; ++e) part[n][c + e] = four[e];
+            for (int c = 0; c < kColumns; ++c) part[n][c] = four[c];
           }
         }
-      }
-      const float before = top;
-      KGEN_UNROLL
-      for (int n = 0; n < kAtOnce; ++n) top = Maximum()(top, part_top[n]);
-      const float shift = softmax_shift(top);
-      if (p > 0) {
-        const float rescale = exp2_raw(before - shift);
-        total *= rescale;
+        const float before = top;
         KGEN_UNROLL
-        for (int c = 0; c < kColumns; ++c) values[c] *= rescale;
-      }
-      KGEN_UNROLL
-      for (int n = 0; n < kAtOnce; ++n) {
-        const float weight = exp2_raw(part_top[n] - shift);
-        total = fma_f(weight, part_total[n], total);
+        for (int n = 0; n < kAtOnce; ++n) top = Maximum()(top, part_top[n]);
+        const float shift = softmax_shift(top);
+        if (p > 0) {
+          const float rescale = exp2_raw(before - shift);
+          total *= rescale;
+          KGEN_UNROLL
+          for (int c = 0; c < kColumns; ++c) values[c] *= rescale;
+        }
         KGEN_UNROLL
-        for (int c = 0; c < kColumns; ++c) values[c] = fma_f(weight, part[n][c], values[c]);
+        for (int n = 0; n < kAtOnce; ++n) {
+          const float weight = exp2_raw(part_top[n] - shift);
+          total = fma_f(weight, part_total[n], total);
+          KGEN_UNROLL
+          for (int c = 0; c < kColumns; ++c) values[c] = fma_f(weight, part[n][c], values[c]);
+        }
       }
     }
   }
