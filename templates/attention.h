@@ -82,7 +82,10 @@ struct AttentionShape {
   static constexpr int kPitch = C::dv_pad + 4, kMaxAt = C::dv_pad, kSumAt = C::dv_pad + 1;  // behind a row of O
   static constexpr int kOutBytes = kM * kPitch * int(sizeof(float));
   static constexpr int kLength = C::async_pipeline ? kStages + C::stages * kStageBytes : 0;  // 16 bytes behind the ring
-  static_assert((C::async_pipeline ? kLength + 16 : kStages + C::stages * kStageBytes) <= C::block_lds);
+  static constexpr int kBarriers = kLength + 16;  // of the bulk copies of each wave: one a stage
+  static_assert((C::async_pipeline ? kBarriers + (C::bulk ? kWaves * C::stages * 8 : 0)
+                                   : kStages + C::stages * kStageBytes) <= C::block_lds);
+  static_assert(!C::bulk || (C::waves == 1 && C::d == C::d_pad && C::dv == C::dv_pad), "bulk copies move whole rows");
   static_assert(kWaves * kOutBytes <= C::block_lds);
   // Blocks that read one another's LDS, and how many sets of rows of O are to be added up.
   static constexpr int kBlocks = C::in_cluster ? C::split : 1, kParts = kBlocks * C::waves_kv;
@@ -618,17 +621,40 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
   const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
   int keys = C::ragged ? task.capacity : min_int(task.keys, end * C::tile_keys);
   int next = 0, write_stage = 0;  // the tile to be requested, counted from `begin` on
+  int under_way = 0;              // tiles of which there are bulk copies
+  const auto barrier = [&](int at) {
+    return lds_start + u32(S::kBarriers + (wave.part * C::stages + at / S::kStageBytes) * 8);
+  };
   const auto next_key = [&] { return (begin + next * S::kTileStep) * C::tile_keys + own; };
   const auto request = [&] {
     const int key = next_key();
     if (key < keys) {
       const u32 to = lds_start + u32(S::kStages + write_stage);
-      copy_rows<typename S::RingK, C::d>(thread, task.k + key * task.ldk, task.ldk, keys - key,
-                                         to + u32(S::LayoutK::offset(own, 0)));
-      copy_rows<typename S::RingV, C::dv>(thread, task.v + key * task.ldv, task.ldv, keys - key,
-                                          to + u32(S::kKeyBytes + S::LayoutV::offset(own, 0)));
+      if constexpr (C::bulk != 0) {
+        constexpr u32 kRowK = C::d * sizeof(typename S::T), kRowV = C::dv * sizeof(typename S::T);
+        const int rows = min_int(keys - key, C::tile_kv);
+        if (thread == 0) barrier_expect(barrier(write_stage), u32(rows) * (kRowK + kRowV));
+        KGEN_UNROLL
+        for (int r = 0; r < C::tile_kv; r += 16) {  // half of the lanes copies keys, half values
+          const int row = r + thread % 16, place = own + row;
+          if (row >= rows) continue;
+          if (thread < 16)
+            bulk_copy(to + u32(S::LayoutK::offset(place, 0)), task.k + (key + row) * task.ldk, kRowK,
+                      barrier(write_stage));
+          else
+            bulk_copy(to + u32(S::kKeyBytes + S::LayoutV::offset(place, 0)), task.v + (key + row) * task.ldv, kRowV,
+                      barrier(write_stage));
+        }
+        ++under_way;
+      } else {
+        copy_rows<typename S::RingK, C::d>(thread, task.k + key * task.ldk, task.ldk, keys - key,
+                                           to + u32(S::LayoutK::offset(own, 0)));
+        copy_rows<typename S::RingV, C::dv>(thread, task.v + key * task.ldv, task.ldv, keys - key,
+                                            to + u32(S::kKeyBytes + S::LayoutV::offset(own, 0)));
+      }
     }
-    async_commit();  // empty groups keep the count of groups at least equal to that of tiles
+    if constexpr (C::bulk == 0)
+      async_commit();  // empty groups keep the count of groups at least equal to that of tiles
     write_stage = after(write_stage);
     ++next;
   };
@@ -637,15 +663,23 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
     if (thread_x() == 0) async_copy<4>(lds_start + u32(S::kLength), task.length);
   }
   async_commit();
+  if constexpr (C::bulk != 0) {
+    if (thread == 0) {
+      KGEN_UNROLL
+      for (int i = 0; i < C::stages; ++i) barrier_make(barrier(i * S::kStageBytes), 1);
+      barrier_fence();
+    }
+    sync_wave();
+  }
   const int expected = C::ragged ? task.expected : keys;
   KGEN_NO_UNROLL
   for (int i = 0; i < kAhead; ++i) {
     if (next_key() < expected)
       request();
-    else
+    else if constexpr (C::bulk == 0)
       async_commit();
   }
-  async_wait<kAhead>();
+  async_wait<C::bulk ? 0 : kAhead>();
   sync_block();  // Q and the length
   wave.keep_query();
   if constexpr (C::ragged != 0) {
@@ -654,6 +688,12 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
     end = (keys + C::tile_keys - 1) / C::tile_keys;
   }
   int stage = 0;
+  u32 phase = 0;
+  const auto wait_for_bulk = [&] {
+    if (under_way > 0) barrier_wait(barrier(stage), phase);
+    --under_way;
+    if (stage == (C::stages - 1) * S::kStageBytes) phase ^= 1;
+  };
   KGEN_NO_UNROLL
   for (int t = begin, ahead = kAhead; t < end; t += S::kTileStep, ++ahead) {
     // A ring of its own: the stage of the tile before is free. First of all, what was not expected.
@@ -661,18 +701,26 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
       KGEN_NO_UNROLL
       while (next < ahead) request();
     }
-    async_wait<kAhead - 1>();
-    if constexpr (S::kOwnRing) {
+    if constexpr (C::bulk == 0) async_wait<kAhead - 1>();
+    if constexpr (C::bulk != 0) {
+      wait_for_bulk();
+    } else if constexpr (S::kOwnRing) {
       sync_wave();
     } else {
       sync_block();  // tile t is there for every wave, and every wave is done with the tile before
       request();
     }
-    wave.template tile<C::ragged != 0>(S::kStages + stage, task.first_keys - t * C::tile_keys);
+    wave.template tile<C::ragged || C::bulk>(S::kStages + stage, task.first_keys - t * C::tile_keys);
     if constexpr (S::kOwnRing) sync_wave();  // the tile is read
     stage = after(stage);
   }
-  async_wait<0>();  // more was expected than there is
+  // More was expected than there is.
+  if constexpr (C::bulk != 0) {
+    KGEN_NO_UNROLL
+    for (; under_way > 0; stage = after(stage)) wait_for_bulk();
+  } else {
+    async_wait<0>();
+  }
   return end;
 }
 
