@@ -1,5 +1,5 @@
 // gptq_gemm for few rows of X on a weight that was packed once: it streams from memory to the fragments of the matrix
-// unit (or the plain ALU), past LDS.
+// unit (or the plain ALU), past LDS or (`ring`) through it.
 //
 //   chunk: kChunk terms x 16 columns, a fragment of B       a lane's 16 bytes: its terms of that chunk, of kTiles
 //                                                           fragments side by side
@@ -11,6 +11,14 @@
 //   packed [blocks of kTiles*16 columns][chunks][lanes][4 words], so that a wave reads 16 bytes a lane from consecutive
 //   places all the time. A of the same fragment is 8 (16) consecutive terms of a row of X a lane: 16-byte loads from
 //   memory. The order of the terms within a fragment is the same in A and B, and so is free.
+//
+//   ring: asynchronous copies bring the steps of each wave (words, factors, terms of X) `depth` - 1 steps ahead
+//
+//   memory ── copy(step + depth - 1) ──▶ LDS │ slot │ slot │ slot │ ── add_share(step) ──▶ fragments ──▶ sums
+//                                            └ X of a step, once for the waves side by side; a wave's words and factors
+//
+//   With one wave across (waves_n = 1) no wave waits for another until the sums are added. The sums take the ring's
+//   place.
 //
 //   block: waves_n x waves_k waves; waves_k share the terms, step by step; a wave: loads_n blocks of columns, all rows
 //   grid x: columns, y: parts of K: those of a cluster (cluster_k) are added in its LDS, split_k by gptq_reduce, in
