@@ -137,53 +137,67 @@ KGEN_DEVICE void load_channels(const T* p, i64 row, i64 column, int valid, float
 
 }  // namespace epilogue_detail
 
-// Columns column .. column+N-1 of one row (N a power of two): those at or beyond p.n are neither read nor written.
-// Vector accesses where all N columns exist and the addresses are aligned, which is decided for each operand at run
-// time (a few integer operations; a caller with N == 1 gets the scalar form alone).
+// What the epilogue reads for columns column .. column+N-1 of one row (N a power of two); those at or beyond p.n are
+// not read. A kernel whose sums come late reads this before it starts on them: a trip to memory less at its end. Vector
+// accesses where all N columns exist and the addresses are aligned, which is decided for each operand at run time (a
+// few integer operations; a caller with N == 1 gets the scalar form alone).
+template <class C, int N>
+struct EpilogueOperands {
+  float c[N] = {}, bias[N] = {}, scale[N] = {}, shift[N] = {}, residual[N] = {}, other[N] = {};
+
+  template <class P>
+  KGEN_DEVICE void load(const P& p, i64 batch, i64 row, i64 column) {
+    namespace detail = epilogue_detail;
+    const i64 left = p.n - column;
+    const int valid = left < N ? int(left) : N;
+    if (valid <= 0) return;
+    if constexpr (add_c_position<C>() != 0) {
+      if (p.beta != 0.0f) {
+        detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, c);
+      }
+    }
+    if constexpr (C::epilogue_bias != 0) {
+      detail::load_channels<P>(p.bias, row, column, valid, bias);
+    }
+    if constexpr (scale_shift_position<C>() != 0) {
+      detail::load_channels<P>(p.scale, row, column, valid, scale);
+      detail::load_channels<P>(p.shift, row, column, valid, shift);
+    }
+    if constexpr (C::epilogue_add_residual != 0)
+      detail::load_columns<N>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid, residual);
+    if constexpr (mul_other_position<C>() != 0)
+      detail::load_columns<N>(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid, other);
+  }
+};
+
+// Columns column .. column+N-1 of one row from their sums and operands; those at or beyond p.n are not written.
 template <class C, int N, class P>
-KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N]) {
-  namespace detail = epilogue_detail;
+KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N],
+                          const EpilogueOperands<C, N>& operands) {
   const i64 left = p.n - column;
   const int valid = left < N ? int(left) : N;
   if (valid <= 0) return;
   float t[N];
-  float operand[N];
-  KGEN_UNROLL
-  for (int i = 0; i < N; ++i) t[i] = acc[i] * p.alpha;
-  if constexpr (add_c_position<C>() != 0) {
-    if (p.beta != 0.0f) {
-      detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, operand);
-      KGEN_UNROLL
-      for (int i = 0; i < N; ++i) t[i] = fma_f(p.beta, operand[i], t[i]);
-    }
-  }
-  if constexpr (C::epilogue_bias != 0) {
-    detail::load_channels<P>(p.bias, row, column, valid, operand);
-    KGEN_UNROLL
-    for (int i = 0; i < N; ++i) t[i] += operand[i];
-  }
-  if constexpr (scale_shift_position<C>() != 0) {
-    float scale[N];
-    detail::load_channels<P>(p.scale, row, column, valid, scale);
-    detail::load_channels<P>(p.shift, row, column, valid, operand);
-    KGEN_UNROLL
-    for (int i = 0; i < N; ++i) t[i] = fma_f(t[i], scale[i], operand[i]);
-  }
-  if constexpr (C::epilogue_add_residual != 0)
-    detail::load_columns<N>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid, operand);
   constexpr bool kResidualFirst = C::epilogue_add_residual != 0 && C::epilogue_add_residual < kActivationPosition<C>;
   KGEN_UNROLL
   for (int i = 0; i < N; ++i) {
-    if constexpr (kResidualFirst) t[i] += operand[i];
+    t[i] = acc[i] * p.alpha;
+    if constexpr (add_c_position<C>() != 0) t[i] = fma_f(p.beta, operands.c[i], t[i]);
+    if constexpr (C::epilogue_bias != 0) t[i] += operands.bias[i];
+    if constexpr (scale_shift_position<C>() != 0) t[i] = fma_f(t[i], operands.scale[i], operands.shift[i]);
+    if constexpr (kResidualFirst) t[i] += operands.residual[i];
     t[i] = activate<C>(t[i]);
-    if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operand[i];
+    if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operands.residual[i];
+    if constexpr (mul_other_position<C>() != 0) t[i] *= operands.other[i];
   }
-  if constexpr (mul_other_position<C>() != 0) {
-    detail::load_columns<N>(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid, operand);
-    KGEN_UNROLL
-    for (int i = 0; i < N; ++i) t[i] *= operand[i];
-  }
-  detail::store_columns<N>(p.d + batch * p.batch_stride_d + row * p.ldd + column, valid, t);
+  epilogue_detail::store_columns<N>(p.d + batch * p.batch_stride_d + row * p.ldd + column, valid, t);
+}
+
+template <class C, int N, class P>
+KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N]) {
+  EpilogueOperands<C, N> operands;
+  operands.load(p, batch, row, column);
+  epilogue(p, batch, row, column, acc, operands);
 }
 
 // One element.
