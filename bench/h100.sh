@@ -8,6 +8,7 @@
 # that gives them by entry. OUT_FOLDER/tuned.db is resumed when it exists, and h100.jsonl is continued as a further run: what the time
 # ended goes on with the next call. SECONDS_TO_TUNE or SECONDS_TO_COMPARE of 0 leaves that part out; SECONDS_OF_HEAVY (of those to
 # compare) is what torch.compile's coordinate descent and max-autotune may take.
+# SHARDS (environment): processes that compile the vendor's side, one a core by default.
 # Writes OUT_FOLDER/{tuned.db,tune.N.json,verified.json,h100.jsonl,h100.md}. Ends with 1 where a result was wrong, 3 where the DB has
 # 16 MiB or more.
 set -euo pipefail
@@ -69,7 +70,7 @@ if [ "$compare_seconds" -gt 0 ]; then
   echo "verified in $(($(date +%s) - begin)) s"
   export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-/tmp/kgen-inductor} TORCHINDUCTOR_COMPILE_THREADS=1
   sbs=(python3 "$here/side_by_side.py" "$out/tuned.db" --kgen "$kgen" --lib "$lib" --shapes "$shapes" --jsonl "$out/h100.jsonl" --heavy "$out/heavy.txt")
-  shards=$(nproc)
+  shards=${SHARDS:-$(nproc)}
   for ((i = 0; i < shards; ++i)); do
     "${sbs[@]}" --precompile "$i/$shards" --seconds $((compare_seconds / 3)) >/dev/null 2>"$out/precompile.$i.log" &
   done
