@@ -150,9 +150,9 @@ KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   return __builtin_bit_cast(u32, __builtin_bit_cast(HalfPair, a) * __builtin_bit_cast(HalfPair, b));
 }
 KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
-  return __builtin_bit_cast(
-      u32, __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
-                                     __builtin_bit_cast(HalfPair, c)));
+  return __builtin_bit_cast(u32,
+                            __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
+                                                      __builtin_bit_cast(HalfPair, c)));
 }
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
@@ -483,6 +483,27 @@ KGEN_DEVICE T from_float(float x) {
     return x;
   }
 }
+
+// Two values rounded to T, of 16 bits, the first in the low half of the word. kPairsRounded: by one instruction, so
+// that it is worth keeping the first value until the second is there.
+#if defined(KGEN_CUDA_ARCH) && KGEN_CUDA_ARCH >= 800
+inline constexpr bool kPairsRounded = true;
+template <class T>
+KGEN_DEVICE u32 rounded_pair(float low, float high) {
+  u32 result;
+  if constexpr (kSame<T, bf16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
+#else
+inline constexpr bool kPairsRounded = false;
+template <class T>
+KGEN_DEVICE u32 rounded_pair(float low, float high) {
+  return u32(from_float<T>(low).bits) | u32(from_float<T>(high).bits) << 16;
+}
+#endif
 
 // N elements, aligned so that one access moves them (16 bytes at most).
 template <class T, int N>
