@@ -572,21 +572,19 @@ KGEN_DEVICE Vec<T, N> load_vec(const T* p) {
   return v;
 #endif
 }
-// Four words that are read once: they leave room in the nearest cache for what is read again.
+// Four words that are read once: on NVIDIA they leave room in the nearest cache for what is read again.
 KGEN_DEVICE Vec<u32, 4> load_once(const u32* p) {
-#if defined(__CUDACC__) || defined(__CUDA__)
+#if defined(__CUDACC__) && !defined(__clang__) && KGEN_CUDA_ARCH >= 700
   Vec<u32, 4> v;
   asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
       : "l"(p));
   return v;
-#elif defined(__HIP__)
-  using Words4 = u32 __attribute__((vector_size(16)));
-  return bit_cast<Vec<u32, 4> >(__builtin_nontemporal_load(reinterpret_cast<const Words4*>(p)));
 #else
   return load_vec<u32, 4>(p);
 #endif
 }
+
 template <class T, int N>
 KGEN_DEVICE void store_vec(T* p, const Vec<T, N>& v) {
 #if defined(__CUDACC__) && !defined(__clang__)
