@@ -141,6 +141,7 @@ KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
       u16, __builtin_fmaf16(__builtin_bit_cast(_Float16, a.bits), __builtin_bit_cast(_Float16, b.bits),
                             __builtin_bit_cast(_Float16, c.bits)))};
 }
+KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
 // Two f16 in a word.
 using HalfPair = _Float16 __attribute__((vector_size(4)));
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
@@ -248,6 +249,12 @@ KGEN_DEVICE u16 f16_bits(float x) {
 KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   f16 result;
   asm("fma.rn.f16 %0, %1, %2, %3;" : "=h"(result.bits) : "h"(a.bits), "h"(b.bits), "h"(c.bits));
+  return result;
+}
+// a & b | c. Where b and c are constants, ptxas makes two instructions of the plain expression.
+KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) {
+  u32 result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
   return result;
 }
 // Two f16 in a word.
