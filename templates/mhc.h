@@ -238,21 +238,26 @@ struct Staged : P {
   KGEN_DEVICE Staged(const P& p, const float* constants) : P(p), base(constants), scale(constants + C::rows) {}
 };
 
-// Mix of a fn row, scaled and shifted as the gate or matrix that it belongs to.
-template <class C, class P>
-KGEN_DEVICE float logit(const P& p, const float* totals, float inverse, int kind, int row) {
+// Mix of a fn row, scaled and shifted as the gate or matrix that it belongs to. `totals` [1 + rows]: memory, or
+// whatever has operator[].
+template <class C, class P, class Totals>
+KGEN_DEVICE float logit(const P& p, const Totals& totals, float inverse, int kind, int row) {
   return fma_f(totals[1 + row] * inverse, p.scale[kind], p.base[row]);
 }
 
 // 1 / root mean square of the token's n*h elements.
-template <class C, class P>
-KGEN_DEVICE float inverse_rms(const P& p, const float* totals) {
-  return rsqrt_f(totals[0] / float(int(C::n) * p.h) + p.rms_eps);
+template <class C, class P, class Totals>
+KGEN_DEVICE float inverse_rms(const P& p, const Totals& totals) {
+  return rsqrt_raw(fma_f(totals[0], rcp_f(float(int(C::n) * p.h)), p.rms_eps));
 }
 
+template <class C, class P, class Totals>
+KGEN_DEVICE float gate(const P& p, const Totals& totals, float inverse, int i) {
+  return sigmoid(logit<C>(p, totals, inverse, 0, i)) + p.pre_eps;
+}
 template <class C, class P>
 KGEN_DEVICE float gate(const P& p, const float* totals, int i) {
-  return sigmoid(logit<C>(p, totals, inverse_rms<C>(p, totals), 0, i)) + p.pre_eps;
+  return gate<C>(p, totals, inverse_rms<C>(p, totals), i);
 }
 
 // Rows and columns lane, lane + kLanes, … of the n x n matrix of a token; those beyond n are never read. The rounds
@@ -345,16 +350,16 @@ struct Matrix {
   }
 };
 
-template <class C, class P>
-KGEN_DEVICE void write_post(const P& p, const float* totals, float inverse, i64 token, int row, float* post) {
+template <class C, class P, class Totals>
+KGEN_DEVICE void write_post(const P& p, const Totals& totals, float inverse, i64 token, int row, float* post) {
   constexpr int kN = int(C::n);
   post[token * kN + row] = p.post_mult * sigmoid(logit<C>(p, totals, inverse, 1, kN + row));
 }
 
 // comb, and post where kPost, of tokens first_slot, first_slot + kStride … of kTokens tokens from their totals
 // [kTokens] [1 + rows]; C::token_lanes lanes take a token.
-template <class C, int kTokens, int kStride, bool kPost, class P>
-KGEN_DEVICE void write_mixes(const P& p, const float* totals, i64 token0, int first_slot, float* post, float* comb) {
+template <class C, int kTokens, int kStride, bool kPost, class P, class Totals>
+KGEN_DEVICE void write_mixes(const P& p, const Totals& totals, i64 token0, int first_slot, float* post, float* comb) {
   constexpr int kN = int(C::n), kLanes = C::token_lanes, kItems = (kTokens + kStride - 1) / kStride * kLanes;
   KGEN_NO_UNROLL
   for (int first = 0; first < kItems; first += C::threads) {
@@ -363,7 +368,7 @@ KGEN_DEVICE void write_mixes(const P& p, const float* totals, i64 token0, int fi
     const bool exists = item < kItems && place < kTokens && token0 + place < p.t;
     const int slot = place < kTokens ? place : kTokens - 1;
     const i64 token = token0 + slot;
-    const float* mine = totals + slot * (C::rows + 1);
+    const auto mine = totals + slot * (C::rows + 1);
     const float inverse = inverse_rms<C>(p, mine);
     Matrix<kN, kLanes> matrix;
     KGEN_UNROLL
@@ -391,6 +396,11 @@ KGEN_DEVICE void write_mixes(const P& p, const float* totals, i64 token0, int fi
       for (int j = 0; j < kN; ++j) comb[(token * kN + row) * kN + j] = matrix.x[k][j];
     }
   }
+}
+
+template <class C, int kTokens, class P>
+KGEN_DEVICE void write_mixes(const P& p, const float* totals, i64 token0, float* post, float* comb) {
+  write_mixes<C, kTokens, 1, true>(p, totals, token0, 0, post, comb);
 }
 
 // ----------------------------------------------------------------------------------------------------- layer_input
@@ -510,7 +520,7 @@ KGEN_DEVICE void finish(const P& params, const T* streams, i64 stride, float* po
       sum_parts<C, kTokens, C::rows + 1>(params, block * kTokens, totals, scratch);
       constants.keep(scratch + C::threads);
       sync_lds();
-      write_mixes<C, kTokens, 1, true>(p, totals, block * kTokens, 0, post, comb);
+      write_mixes<C, kTokens>(p, totals, block * kTokens, post, comb);
       return;
     }
     block -= coefficient_blocks;
@@ -520,8 +530,9 @@ KGEN_DEVICE void finish(const P& params, const T* streams, i64 stride, float* po
   constants.keep(scratch + C::threads);
   sync_lds();
   float gates[kN];
+  const float inverse = inverse_rms<C>(p, totals);
   KGEN_UNROLL
-  for (int i = 0; i < kN; ++i) gates[i] = gate<C>(p, totals, i);
+  for (int i = 0; i < kN; ++i) gates[i] = gate<C>(p, totals, inverse, i);
   const i64 share = (p.h / C::vec_h + C::chunks - 1) / C::chunks * C::vec_h;
   const i64 h_begin = chunk * share < p.h ? chunk * share : p.h;
   const i64 h_end = h_begin + share < p.h ? h_begin + share : p.h;
@@ -547,7 +558,7 @@ KGEN_DEVICE void one_pass(const P& p, const T* streams, i64 stride, float* post,
     for (int i = 0; i < S::kN; ++i) gates[i] = gate<C>(p, totals + slot * S::kColumns, i);
     collapse<C, kNorm, T>(p, streams + token * stride, gates, 0, p.h, out + token * out_stride, sums);
   }
-  if constexpr (!C::head) write_mixes<C, C::tokens, 1, true>(p, totals, token0, 0, post, comb);
+  if constexpr (!C::head) write_mixes<C, C::tokens>(p, totals, token0, post, comb);
 }
 
 }  // namespace mhc

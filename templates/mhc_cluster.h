@@ -30,13 +30,14 @@ struct Clustered {
   static constexpr int kTokenThreads = C::threads / kTokens, kTokenWaves = kWaves / kTokens;
   static_assert(kWaves % kTokens == 0 && kPadded >= kValues);
   // LDS, in floats
-  static constexpr int kSums = 0, kSquares = kSums + kWaves * kPadded, kLocal = kSquares + kWaves;
-  static constexpr int kTotals = kLocal + kTokens * kColumns, kConstants = kTotals + kTokens * kColumns;
+  static constexpr int kBarrier = 0, kShares = 4, kSums = kShares + kTokens * kColumns * kRanks;
+  static constexpr int kSquares = kSums + kWaves * kPadded, kConstants = kSquares + kWaves;
   static constexpr int kMixes = (kConstants + C::rows + 4 + 3) / 4 * 4;
   static constexpr int kWaveMixes = (kN + kN * kN + 3) / 4 * 4, kStreams = kMixes + C::spreads * kWaves * kWaveMixes;
   static_assert(kStreams * 4 == C::streams_at);
 
-  int rank, group, row0, rows, row_groups, unit_waves;  // the group's rows of fn; waves that share rows, and elements
+  int rank, group, row0, rows, row_groups;  // the group's rows of fn; as many waves share its elements
+  int first_row, first_vector, stride;      // of this work-item: row of fn, vectors of the slice
   i64 token0;
   i64 h0;     // of the slice
   int slice;  // elements from stream to stream in LDS
@@ -48,13 +49,17 @@ struct Clustered {
     rank = block_x() % kRanks;
     group = cluster % kGroups;
     const bool comb = !C::head && group == 0;
+    constexpr int kComb = kN * kN, kGates = C::head ? kN : 2 * kN;
     row0 = comb ? 2 * kN : 0;
-    rows = C::head ? kN : comb ? kN * kN : 2 * kN;
-    row_groups = rows / kRows;
-    unit_waves = kWaves / row_groups;
+    rows = comb ? kComb : kGates;
+    row_groups = comb ? kComb / kRows : kGates / kRows;
+    const int wave = uniform(thread_x() / C::lanes);
+    first_row = row0 + (comb ? wave % (kComb / kRows) : wave % (kGates / kRows)) * kRows;
+    stride = (comb ? kWaves / (kComb / kRows) : kWaves / (kGates / kRows)) * C::lanes;
+    first_vector = (comb ? wave / (kComb / kRows) : wave / (kGates / kRows)) * C::lanes + thread_x() % C::lanes;
     token0 = i64(cluster / kGroups) * kTokens;
     constexpr int kWide = C::vec > C::vec_h ? C::vec : C::vec_h;
-    slice = (int(p.h) / kWide + kRanks - 1) / kRanks * kWide;
+    slice = int((u32(p.h) / kWide + kRanks - 1) / kRanks * kWide);
     h0 = i64(rank) * slice < p.h ? i64(rank) * slice : p.h;
     count = p.h - h0 < slice ? int(p.h - h0) : slice;
   }
@@ -88,8 +93,8 @@ struct SpreadColumn {
   KGEN_DEVICE void ask(const P& p, i64 token, int lane) {
     KGEN_UNROLL
     for (int k = 0; k < kItems; ++k) {
-      const int i = lane + k * C::lanes;
-      mix[k] = i < kN ? p.post_mix[token * kN + i] : i < kMixes ? p.comb_mix[token * kN * kN + i - kN] : 0.0f;
+      const int i = lane + k * C::lanes, j = i < kMixes ? i - kN : 0;
+      mix[k] = *(i < kN ? p.post_mix + token * kN + i : p.comb_mix + token * kN * kN + j);
     }
   }
   KGEN_DEVICE void keep(float* mixes, int lane) {
@@ -159,37 +164,53 @@ KGEN_DEVICE void multiply_steps(Weights<C>& weights, const float* fn, u32 h, con
   }
 }
 
-// Sums of a block's waves: totals of its slice.
+// Totals of a token: sums over the ranks' shares in LDS [1 + rows][rank].
+template <int kRanks>
+struct RankTotals {
+  const float* shares;
+
+  KGEN_DEVICE float operator[](int i) const {
+    float share[kRanks];
+    load_floats(shares + i * kRanks, share);
+    float total = share[0];
+    KGEN_UNROLL
+    for (int r = 1; r < kRanks; ++r) total += share[r];
+    return total;
+  }
+  KGEN_DEVICE RankTotals operator+(int i) const { return {shares + i * kRanks}; }
+};
+
+// The blocks that need a total of a token: those of the cluster for gates, one for what has one writer.
 template <class C>
-KGEN_DEVICE void sum_waves(const Clustered<C>& share, const float* sums, const float* squares, float* local) {
+KGEN_DEVICE bool wants(const Clustered<C>& share, int rank, int slot, int column) {
+  return (share.row0 == 0 && column <= int(C::n)) || slot % C::cluster == rank;
+}
+
+// Sums of a block's waves, its share of the totals, into the LDS of the blocks that need it.
+template <class C>
+KGEN_DEVICE void send_shares(const Clustered<C>& share, const float* sums, const float* squares, float* shares,
+                             u64* barrier) {
   using S = Clustered<C>;
   for (int i = thread_x(); i < S::kTokens * (1 + S::kMostRows); i += C::threads) {
     const int slot = i / (1 + S::kMostRows), column = i % (1 + S::kMostRows), row = column - 1;
     if (column > share.rows) continue;
     float total = 0;
     if (column == 0) {
+      KGEN_UNROLL
       for (int w = 0; w < S::kTokenWaves; ++w) total += squares[slot * S::kTokenWaves + w];
     } else {
-      for (int w = row / S::kRows; w < S::kWaves; w += share.row_groups)
-        total += sums[w * S::kPadded + slot * S::kRows + row % S::kRows];
+      const float* sum = sums + row / S::kRows * S::kPadded + slot * S::kRows + row % S::kRows;
+      for (int w = 0; w < S::kWaves; w += share.row_groups) total += sum[w * S::kPadded];
     }
-    local[slot * S::kColumns + (column == 0 ? 0 : share.row0 + column)] = total;
-  }
-}
-
-// Sums of the ranks' totals: kRanks lanes read one each.
-template <class C>
-KGEN_DEVICE void sum_ranks(const Clustered<C>& share, const float* local, float* totals) {
-  using S = Clustered<C>;
-  constexpr int kItems = S::kTokens * (1 + S::kMostRows) * S::kRanks;
-  for (int first = 0; first < kItems; first += C::threads) {
-    if (first + thread_x() / C::lanes * C::lanes >= kItems) break;  // whole waves: all lanes shuffle
-    const int item = first + thread_x() < kItems ? first + thread_x() : kItems - 1, i = item / S::kRanks;
-    const int slot = i / (1 + S::kMostRows), column = i % (1 + S::kMostRows);
-    const int place = slot * S::kColumns + (column == 0 ? 0 : column <= share.rows ? share.row0 + column : 0);
-    const float part = load_cluster(cluster_address(lds_address(local + place), item % S::kRanks));
-    const float total = reduce_wave<S::kRanks>(part, Add());
-    if (first + thread_x() < kItems && item % S::kRanks == 0 && column <= share.rows) totals[place] = total;
+    float* const to = shares + (slot * S::kColumns + (column == 0 ? 0 : share.row0 + column)) * S::kRanks + share.rank;
+    if constexpr (S::kRanks == 1) {
+      *to = total;
+    } else {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRanks; ++r)
+        if (wants(share, r, slot, column))
+          store_cluster(cluster_address(lds_address(to), r), total, cluster_address(lds_address(barrier), r));
+    }
   }
 }
 
@@ -199,12 +220,26 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
   using S = Clustered<C>;
   const S share(params);
   const int wave = uniform(thread_x() / C::lanes), lane = thread_x() % C::lanes;
-  float* const sums = lds<float>(0);
-  float* const squares = sums + S::kSquares;
-  float* const local = sums + S::kLocal;
-  float* const totals = S::kRanks > 1 ? sums + S::kTotals : local;
+  float* const sums = lds<float>(S::kSums * 4);
+  float* const squares = lds<float>(S::kSquares * 4);
+  float* const shares = lds<float>(S::kShares * 4);
+  u64* const barrier = lds<u64>(S::kBarrier * 4);
   T* const streams = lds<T>(S::kStreams * 4);
-  const Staged<C, P> p(params, sums + S::kConstants);
+  const Staged<C, P> p(params, lds<float>(S::kConstants * 4));
+
+  int awaited = 0;  // bytes from the ranks, this block's too
+  if constexpr (S::kRanks > 1) {
+    const int tokens = (S::kTokens - share.rank + S::kRanks - 1) / S::kRanks;
+    awaited =
+        share.row0 != 0 ? tokens * (1 + S::kN * S::kN) : S::kTokens * (1 + S::kN) + (C::head ? 0 : tokens * S::kN);
+    awaited *= 4 * S::kRanks;
+    if (thread_x() == 0) {
+      barrier_make(lds_address(barrier), 1);
+      barrier_fence();
+      barrier_expect(lds_address(barrier), u32(awaited));
+    }
+    cluster_arrive_relaxed();
+  }
 
   // What is needed first is asked for first.
   const int slot = thread_x() / S::kTokenThreads, columns = share.count / C::vec_h;
@@ -215,13 +250,12 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
   source.ask(params, token, lane);
   if (column < columns) source.load(params, token, share.h0 + i64(column) * C::vec_h);
   const Constants<C> constants(params);
-  const int row_group = wave % share.row_groups, vectors = share.count / C::vec;
-  const int stride = share.unit_waves * C::lanes, first_vector = wave / share.row_groups * C::lanes + lane;
-  const float* fn = p.fn + i64(share.row0 + row_group * S::kRows) * S::kN * p.h + share.h0;
+  const int vectors = share.count / C::vec;
+  const float* fn = p.fn + i64(share.first_row) * S::kN * p.h + share.h0;
   Weights<C> weights;
-  load_steps<C>(weights, fn, u32(p.h), first_vector, stride, vectors);
+  load_steps<C>(weights, fn, u32(p.h), share.first_vector, share.stride, vectors);
 
-  float* const mixes = sums + S::kMixes + wave * S::kWaveMixes;
+  float* const mixes = lds<float>(S::kMixes * 4) + wave * S::kWaveMixes;
   source.keep(mixes, lane);
   float square = 0;
   while (column < columns) {
@@ -242,13 +276,13 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
   }
   square = reduce_wave<C::lanes>(square, Add());
   if (lane == 0) squares[wave] = square;
-  constants.keep(sums + S::kConstants);
+  constants.keep(lds<float>(S::kConstants * 4));
   sync_lds();
 
   float sum[S::kPadded] = {};
   KGEN_NO_UNROLL
-  for (int vector = first_vector; vector < vectors; vector += C::steps * stride)
-    multiply_steps<C>(weights, fn, u32(p.h), streams, share.slice, vector, stride, vectors, sum);
+  for (int vector = share.first_vector; vector < vectors; vector += C::steps * share.stride)
+    multiply_steps<C>(weights, fn, u32(p.h), streams, share.slice, vector, share.stride, vectors, sum);
   int first = 0;
   bool writer = true;
   reduce_lanes<S::kPadded, C::lanes / 2, 1>(sum, lane, first, writer);
@@ -258,21 +292,25 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
       sums[wave * S::kPadded + first + i] = sum[i];
   }
   sync_lds();
-  sum_waves<C>(share, sums, squares, local);
+  if constexpr (S::kRanks > 1) cluster_wait();  // the others' barriers exist
+  send_shares<C>(share, sums, squares, shares, barrier);
   if constexpr (S::kRanks > 1) {
-    cluster_sync();
-    sum_ranks<C>(share, local, totals);
-    cluster_arrive();
+    if (awaited == 0) return;
+    barrier_wait(lds_address(barrier), 0);  // nobody writes here any more, so the block may end when it likes
+  } else {
+    sync_lds();
   }
-  sync_lds();
+  const RankTotals<S::kRanks> totals{shares};
 
   if (!C::head && share.group == 0) {
     if constexpr (!C::head)
       write_mixes<C, S::kTokens, S::kRanks, false>(p, totals, share.token0, share.rank, post, comb);
   } else {
     float gates[S::kN];
+    const auto mine = totals + slot * S::kColumns;
+    const float inverse = inverse_rms<C>(p, mine);
     KGEN_UNROLL
-    for (int i = 0; i < S::kN; ++i) gates[i] = gate<C>(p, totals + slot * S::kColumns, i);
+    for (int i = 0; i < S::kN; ++i) gates[i] = gate<C>(p, mine, inverse, i);
     for (int v = thread_x() % S::kTokenThreads; v < columns && exists; v += S::kTokenThreads) {
       Packed<T, C::vec_h> stream[S::kN], result = {};
       KGEN_UNROLL
@@ -291,12 +329,11 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
       for (int i = thread_x(); i < S::kTokens * S::kN; i += C::threads) {
         const int place = i / S::kN;
         if (place % S::kRanks != share.rank || share.token0 + place >= p.t) continue;
-        const float* mine = totals + place * S::kColumns;
-        write_post<C>(p, mine, inverse_rms<C>(p, mine), share.token0 + place, i % S::kN, post);
+        const auto of_place = totals + place * S::kColumns;
+        write_post<C>(p, of_place, inverse_rms<C>(p, of_place), share.token0 + place, i % S::kN, post);
       }
     }
   }
-  if constexpr (S::kRanks > 1) cluster_wait();  // the others may still read this block's LDS
 }
 
 }  // namespace mhc

@@ -161,6 +161,7 @@ KGEN_DEVICE float exp2_raw(float x) {
 KGEN_DEVICE float sqrt_f(float x) { return __builtin_sqrtf(x); }
 KGEN_DEVICE double sqrt_d(double x) { return __builtin_sqrt(x); }
 KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
+KGEN_DEVICE float rsqrt_raw(float x) { return __builtin_amdgcn_rsqf(x); }  // within 2 ulp, subnormals may be flushed
 KGEN_DEVICE float rcp_f(float x) { return __builtin_amdgcn_rcpf(x); }
 
 }  // namespace kgen
@@ -272,6 +273,11 @@ KGEN_DEVICE double sqrt_d(double x) {
   return result;
 }
 KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / sqrt_f(x); }
+KGEN_DEVICE float rsqrt_raw(float x) {  // within 2 ulp, subnormals are flushed
+  float result;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 KGEN_DEVICE float rcp_f(float x) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
@@ -332,6 +338,8 @@ KGEN_DEVICE void cluster_sync() {
   cluster_arrive();
   cluster_wait();
 }
+// Arrives without ordering what came before: for LDS barriers that barrier_fence() has published.
+KGEN_DEVICE void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 // What lds_address is in this block, as seen in block `rank`; only for the four accesses below.
 KGEN_DEVICE u32 cluster_address(u32 lds, int rank) {
   u32 result;
@@ -385,6 +393,13 @@ KGEN_DEVICE void barrier_wait(u32 barrier, u32 phase) {
         : "r"(barrier), "r"(phase)
         : "memory");
 }
+// Stores to LDS of the block that both addresses (of cluster_address) lie in; its `barrier` counts the 4 bytes when they
+// are there, so that nobody need wait for the whole cluster.
+KGEN_DEVICE void store_cluster(u32 address, float value, u32 barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address),
+               "r"(bit_cast<u32>(value)), "r"(barrier)
+               : "memory");
+}
 // Copies `bytes` of global memory to LDS; `barrier` counts them when they are there. Addresses and bytes are multiples
 // of 16. LDS that the work-items have read before needs a block barrier (and, if they wrote it, async_fence) before.
 KGEN_DEVICE void bulk_copy(u32 lds, const void* global, u32 bytes, u32 barrier) {
@@ -426,6 +441,7 @@ KGEN_DEVICE int cluster_rank() { return 0; }
 KGEN_DEVICE void cluster_arrive() {}
 KGEN_DEVICE void cluster_wait() {}
 KGEN_DEVICE void cluster_sync() {}
+KGEN_DEVICE void cluster_arrive_relaxed() {}
 KGEN_DEVICE u32 cluster_address(u32, int) { return 0; }
 KGEN_DEVICE float load_cluster(u32) { return 0.0f; }
 KGEN_DEVICE void load_cluster(u32, float (&)[4]) {}
@@ -438,6 +454,7 @@ KGEN_DEVICE void barrier_fence() {}
 KGEN_DEVICE void barrier_arrive(u32) {}
 KGEN_DEVICE void barrier_expect(u32, u32) {}
 KGEN_DEVICE void barrier_wait(u32, u32) {}
+KGEN_DEVICE void store_cluster(u32, float, u32) {}
 KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif

@@ -101,6 +101,7 @@ KGEN_DEVICE float exp2_raw(float x) { return __builtin_exp2f(x); }
 KGEN_DEVICE float sqrt_f(float x) { return __builtin_sqrtf(x); }
 KGEN_DEVICE double sqrt_d(double x) { return __builtin_sqrt(x); }
 KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
+KGEN_DEVICE float rsqrt_raw(float x) { return 1.0f / __builtin_sqrtf(x); }
 KGEN_DEVICE float rcp_f(float x) { return 1.0f / x; }
 
 }  // namespace kgen
