@@ -442,6 +442,13 @@ KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
 
+// Starts the way of a sector of global memory to the L2, for a load that comes later. AMD and the host: nothing.
+KGEN_DEVICE void prefetch([[maybe_unused]] const void* p) {
+#if defined(KGEN_CUDA_ARCH)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#endif
+}
+
 KGEN_DEVICE float to_float(float x) { return x; }
 KGEN_DEVICE float to_float(bf16 x) { return bit_cast<float>(u32(x.bits) << 16); }
 
