@@ -60,7 +60,7 @@ KGEN_DEVICE void gemm_tile(const P& p) {
   if constexpr (C::async_pipeline && C::split_k == 1)
     prefetch_epilogue<C>(p, batch, m0, p.m - m0 < C::tile_m ? int(p.m - m0) : C::tile_m, n0,
                          p.n - n0 < C::tile_n ? int(p.n - n0) : C::tile_n,
-                         Product::sharer(), Product::kSharerThreads);
+                         sharer<C>(), sharers<C>());
   const auto wave = Product::multiply(source_a, source_b, k);
 
   store_product<C, Product>(p, batch, m0, n0, wave);

@@ -33,6 +33,19 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return 1;
 }
 
+// This work-item among those of all blocks that share a tile, and how many they are.
+template <class C>
+KGEN_DEVICE int sharer() {
+  if constexpr (cluster_k<C>() > 1)
+    return cluster_rank() * block_size() + thread_x();
+  else
+    return thread_x();
+}
+template <class C>
+KGEN_DEVICE int sharers() {
+  return cluster_k<C>() * block_size();
+}
+
 // The types of a product of two sources under one Config.
 template <class C, class SourceA, class SourceB, int kRealign = 0>
 struct TileProduct {
@@ -48,11 +61,11 @@ struct TileProduct {
   static constexpr int kOuterB = kKn ? C::tile_k : C::tile_n, kInnerB = kKn ? C::tile_n : C::tile_k;
 
   static constexpr int kWavesK = Shape::kWavesK, kClusterK = cluster_k<C>();
-  static constexpr int kSharers = kWavesK * kClusterK;  // waves that share a place in the tile
+  static constexpr int kParts = kWavesK * kClusterK;  // waves that share a place in the tile
 
   // Sums of a wave in LDS: kM rows, or all; the padding puts 8 rows at one column into all banks.
   static constexpr int kPitch = Shape::kWaveN + 4;
-  static constexpr int kSlabRows = kSharers > 1 ? Shape::kWaveM : Unit::kM;
+  static constexpr int kSlabRows = kParts > 1 ? Shape::kWaveM : Unit::kM;
   static constexpr int kSlabBytes = kSlabRows * kPitch * int(sizeof(float));
   // Columns (rows) of one lane on the way out: 16 bytes of output.
   static constexpr int kVector = 16 / int(sizeof(typename C::out_dtype));
@@ -61,15 +74,6 @@ struct TileProduct {
 
   static KGEN_DEVICE int wave_index() { return uniform(thread_x() / Unit::kLanes); }
   static KGEN_DEVICE int lane() { return thread_x() % Unit::kLanes; }
-
-  // This work-item among those of all blocks that share the tile.
-  static constexpr int kSharerThreads = kThreads * kClusterK;
-  static KGEN_DEVICE int sharer() {
-    if constexpr (kClusterK > 1)
-      return cluster_rank() * kThreads + thread_x();
-    else
-      return thread_x();
-  }
 
   // The product's first `k` terms, summed in the lanes.
   static KGEN_DEVICE Wave multiply(const SourceA& source_a, const SourceB& source_b, int k) {
@@ -131,9 +135,9 @@ struct TileProduct {
   template <int kN>
   static KGEN_DEVICE void read_slab(int slab, int at, float (&values)[kN]) {
     static_assert(kN == 1 || kN % 4 == 0);
-    float parts[kSharers][kN];
+    float parts[kParts][kN];
     KGEN_UNROLL
-    for (int s = 0; s < kSharers; ++s) {
+    for (int s = 0; s < kParts; ++s) {
       const int place = slab + s % kWavesK * (Shape::kPlaces * kSlabBytes) + at * int(sizeof(float));
       u32 remote = 0;
       if constexpr (kClusterK > 1) remote = cluster_address(lds_address(lds_base()) + u32(place), s / kWavesK);
@@ -162,7 +166,7 @@ struct TileProduct {
     for (int c = 0; c < kN; ++c) {
       values[c] = parts[0][c];
       KGEN_UNROLL
-      for (int s = 1; s < kSharers; ++s) values[c] += parts[s][c];
+      for (int s = 1; s < kParts; ++s) values[c] += parts[s][c];
     }
   }
 
@@ -180,7 +184,7 @@ struct TileProduct {
   // tile.
   template <int kItems, class Take>
   static KGEN_DEVICE void each_slab(const Wave& wave, const Take& take) {
-    constexpr int kLanes = kSharers * Unit::kLanes, kBlocks = kSlabRows / Unit::kM;
+    constexpr int kLanes = kParts * Unit::kLanes, kBlocks = kSlabRows / Unit::kM;
     const int index = wave_index(), place = index % Shape::kPlaces, my_lane = lane();
     float* sums = lds<float>(index * kSlabBytes);
     int first = index / Shape::kPlaces * Unit::kLanes + my_lane;  // among the lanes that share the slab
