@@ -216,6 +216,11 @@ template <class C>
 KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
   const int rows = int((m + C::tile_m - 1) / C::tile_m), columns = int((n + C::tile_n - 1) / C::tile_n);
   const int index = block_x();
+  if constexpr (C::group_m == 1) {
+    tile_row = index / columns;
+    tile_column = index - int(tile_row) * columns;
+    return;
+  }
   const int group = index / (C::group_m * columns), first = group * C::group_m;
   const int height = min_int(rows - first, C::group_m), within = index - group * C::group_m * columns;
   tile_row = first + within % height;
