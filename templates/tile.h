@@ -38,7 +38,7 @@ struct Layout {
   static constexpr int kRowBytes = kRow * int(sizeof(T));
   static constexpr int kChunks = kRowBytes / 16;
   static constexpr int kGroup = (kChunks & -kChunks) < 8 ? (kChunks & -kChunks) : 8;  // chunks that change places
-  static constexpr int kRowsPerLine = kChunks >= 8 ? 1 : 8 / kChunks;                 // rows in all 32 banks
+  static constexpr int kRowsPerLine = 8 / kGroup;  // rows after which the banks repeat; in all 32 banks where kChunks < 8
   static_assert(kRowBytes % 16 == 0);
   static KGEN_DEVICE int offset(int row, int column) {
     const int byte = column * int(sizeof(T));
@@ -47,6 +47,12 @@ struct Layout {
     if constexpr (kPermutation == Permutation::realigned && kChunks < 8)
       return row * kRowBytes + (byte ^ (row / kChunks % kRowsPerLine * 16));
     return row * kRowBytes + byte;
+  }
+  // `bytes` further along a row than `at` columns, which are less than the steps that make up `bytes`: the bits that the
+  // permutation changes are free in `at` and pass through the exclusive or.
+  static KGEN_DEVICE int along_row(int at, int bytes) {
+    const int changed = bytes % (kGroup * 16);
+    return (at ^ changed) + (bytes - changed);
   }
 };
 
@@ -313,11 +319,11 @@ struct FragmentPlaces {
     for (int i = 0; i < kBases; ++i)
       base[i][e] = kKMajor ? LdsLayout::offset(row, k) : LdsLayout::offset(k, row + i * kBlockRows);
   }
-  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of
-  // two, the step's bits are free in `k` and pass through the exclusive or.
+  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it.
   KGEN_DEVICE int at(int block, int step, int e, int stage, int /*next_stage*/) const {
     if constexpr (kKMajor)
-      return stage + (base[0][e] ^ (step * kStepK * kElementBytes)) + block * kBlockRows * LdsLayout::kRowBytes;
+      return stage + LdsLayout::along_row(base[0][e], step * kStepK * kElementBytes) +
+             block * kBlockRows * LdsLayout::kRowBytes;
     else
       return stage + base[block][e] + step * kStepK * LdsLayout::kRowBytes;
   }
@@ -369,7 +375,6 @@ struct TileShape {
   static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN, kSteps = kTileK / Mma::kK;
   static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % Mma::kK == 0,
                 "a wave tile is whole Mma tiles");
-  static_assert((kTileK & (kTileK - 1)) == 0, "rows along K are a power of two long");
   static constexpr Permutation kPlain = Mma::kSwizzle ? Permutation::swizzle : Permutation::none;
   using LayoutA = Layout<Lds, kTileK, kRealignA ? Permutation::realigned : kPlain>;
   using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, kRealignB ? Permutation::realigned : kPlain>;
@@ -377,11 +382,18 @@ struct TileShape {
   static constexpr int kStageBytes = kABytes + kBBytes;
 };
 
-// A wave's part of the product: accumulators, and fragments of one or two K steps.
+// Fragments that a ring of K steps has so that each tile begins in the first: two, where the steps are even.
+KGEN_HOST_DEVICE constexpr int fragment_buffers(bool prefetch, int steps) {
+  if (!prefetch || steps == 1) return 1;
+  for (int count = 2;; ++count)
+    if (steps % count == 0) return count;
+}
+
+// A wave's part of the product: accumulators, and fragments of one K step or of a ring of them.
 template <class S>
 struct WaveTile {
   using Mma = typename S::Mma;
-  static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
+  static constexpr int kBuffers = fragment_buffers(Mma::kPrefetch, S::kSteps);
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
 
   typename ChooseType<
@@ -440,9 +452,9 @@ struct WaveTile {
     load(0, 0, stage, stage);
     KGEN_UNROLL
     for (int step = 0; step < S::kSteps; ++step) {
-      if constexpr (kBuffers == 2) {
-        if (step + 1 < S::kSteps) load((step + 1) % 2, step + 1, stage, stage);
-        multiply(step % 2);
+      if constexpr (kBuffers >= 2) {
+        if (step + 1 < S::kSteps) load((step + 1) % kBuffers, step + 1, stage, stage);
+        multiply(step % kBuffers);
       } else {
         if (step > 0) load(0, step, stage, stage);
         multiply(0);
@@ -511,11 +523,11 @@ KGEN_DEVICE void tile_loop_plain(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
 }
 
 // acc += the products over `k` terms, by asynchronous copies.
-template <class S, class LoaderA, class LoaderB>
-KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
+template <class S, class Wave, class LoaderA, class LoaderB>
+KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, int k) {
   constexpr int kLate = S::kRealignA || S::kRealignB ? 1 : 0;  // windows after its own that a tile waits for
   static_assert(S::kStages >= 2 + kLate, "a ring needs two stages, and one for windows");
-  static_assert(kLate == 0 || WaveTile<S>::kBuffers == 2, "windows need two K steps a tile");
+  static_assert(kLate == 0 || Wave::kBuffers >= 2, "windows need two K steps a tile");
   constexpr int kRing = S::kStages * S::kStageBytes;
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
   if (tiles == 0) return;
@@ -544,7 +556,8 @@ KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
     sync_block();
   };
   next_tile();
-  if constexpr (WaveTile<S>::kBuffers == 2) {
+  if constexpr (Wave::kBuffers >= 2) {
+    static_assert(S::kSteps % Wave::kBuffers == 0, "the next tile begins in the first buffer");
     int next_stage = after(0);
     wave.load(0, 0, 0, next_stage);
     KGEN_NO_UNROLL
@@ -556,14 +569,14 @@ KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
       KGEN_UNROLL
       for (int step = 1; step < S::kSteps; ++step) {
         if (step + 1 < S::kSteps) {
-          wave.load((step + 1) % 2, step + 1, read_stage, next_stage);
+          wave.load((step + 1) % Wave::kBuffers, step + 1, read_stage, next_stage);
         } else {
           read_stage = next_stage;
           next_stage = after(next_stage);
           next_tile();
           wave.load(0, 0, read_stage, next_stage);
         }
-        wave.multiply(step % 2);
+        wave.multiply(step % Wave::kBuffers);
       }
     }
   } else {
