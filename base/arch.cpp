@@ -13,30 +13,48 @@ namespace {
 // the VGPRs on gfx1100, gfx1151, gfx1200, gfx1201; 8 waves a SIMD from gfx90a on, 10 before). A unit is one compute
 // unit; on RDNA it is half a work-group processor. gfx908 and later CDNA count VGPRs and AGPRs together. NVIDIA: CUDA
 // C++ Programming Guide, table "Technical Specifications per Compute Capability"; of the shared memory a multiprocessor
-// holds, 1 KiB a block is reserved from sm_80 on. Host: a block is one thread with fibers; the limits are chosen so
+// holds, 1 KiB a block is reserved from sm_80 on; 8 is the
+// largest cluster that every chip of sm_90 can run. Host: a block is one thread with fibers; the limits are chosen so
 // that every portable candidate fits.
 constexpr int kKiB = 1024;
 using enum Vendor;
 constexpr ArchInfo kArchs[] = {
-    // name family vendor matrix wave lds_limit lds_unit block regs regs_unit waves async bf16 fp16 fp32
-    {"gfx906", "gcn", kAmd, "none", 64, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 40, false, false, false, false},
-    {"gfx908", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 40, false, true, true, true},
-    {"gfx90a", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true},
-    {"gfx942", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true},
-    {"gfx1030", "rdna2", kAmd, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 32, false, false, false, false},
-    {"gfx1100", "rdna3", kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
-    {"gfx1151", "rdna3", kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
-    {"gfx1200", "rdna4", kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
-    {"gfx1201", "rdna4", kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false},
-    {"sm_61", "pascal", kNvidia, "none", 32, 48 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false, false},
+    // name family vendor matrix wave lds_limit lds_unit block regs regs_unit waves async bf16 fp16 fp32 cluster bulk
+    {"gfx906", "gcn", kAmd, "none", 64, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 40, false, false, false, false, 1,
+     false},
+    {"gfx908", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 40, false, true, true, true, 1,
+     false},
+    {"gfx90a", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true, 1,
+     false},
+    {"gfx942", "cdna", kAmd, "mfma", 64, 64 * kKiB, 64 * kKiB, 1024, 512, 131072, 32, false, true, true, true, 1,
+     false},
+    {"gfx1030", "rdna2", kAmd, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 65536, 32, false, false, false, false, 1,
+     false},
+    {"gfx1100", "rdna3", kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false, 1,
+     false},
+    {"gfx1151", "rdna3", kAmd, "wmma11", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false, 1,
+     false},
+    {"gfx1200", "rdna4", kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false, 1,
+     false},
+    {"gfx1201", "rdna4", kAmd, "wmma12", 32, 64 * kKiB, 64 * kKiB, 1024, 256, 98304, 32, false, true, true, false, 1,
+     false},
+    {"sm_61", "pascal", kNvidia, "none", 32, 48 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false, false, 1,
+     false},
     // Volta's own matrix instruction (m8n8k4) is not supported: clang and later chips emulate it.
-    {"sm_70", "volta", kNvidia, "none", 32, 96 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false, false},
-    {"sm_75", "turing", kNvidia, "mma_sync", 32, 64 * kKiB, 64 * kKiB, 1024, 255, 65536, 32, false, false, true, false},
-    {"sm_80", "ampere", kNvidia, "mma_sync", 32, 163 * kKiB, 164 * kKiB, 1024, 255, 65536, 64, true, true, true, false},
-    {"sm_86", "ampere", kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false},
-    {"sm_89", "ada", kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false},
-    {"sm_90", "hopper", kNvidia, "mma_sync", 32, 227 * kKiB, 228 * kKiB, 1024, 255, 65536, 64, true, true, true, false},
-    {"host", "host", kHost, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 1024, 1048576, 32, false, false, false, false},
+    {"sm_70", "volta", kNvidia, "none", 32, 96 * kKiB, 96 * kKiB, 1024, 255, 65536, 64, false, false, false, false, 1,
+     false},
+    {"sm_75", "turing", kNvidia, "mma_sync", 32, 64 * kKiB, 64 * kKiB, 1024, 255, 65536, 32, false, false, true, false,
+     1, false},
+    {"sm_80", "ampere", kNvidia, "mma_sync", 32, 163 * kKiB, 164 * kKiB, 1024, 255, 65536, 64, true, true, true, false,
+     1, false},
+    {"sm_86", "ampere", kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false,
+     1, false},
+    {"sm_89", "ada", kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false, 1,
+     false},
+    {"sm_90", "hopper", kNvidia, "mma_sync", 32, 227 * kKiB, 228 * kKiB, 1024, 255, 65536, 64, true, true, true, false,
+     8, true},
+    {"host", "host", kHost, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 1024, 1048576, 32, false, false, false, false, 1,
+     false},
 };
 
 }  // namespace

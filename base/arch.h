@@ -29,6 +29,8 @@ struct ArchInfo {
   bool bf16_matrix;              // matrix unit takes bf16
   bool fp16_matrix;
   bool fp32_matrix;  // matrix unit takes true fp32 (CDNA)
+  int max_cluster;   // blocks that may read one another's LDS (thread-block cluster); 1: none
+  bool bulk_copy;    // a run of global memory → LDS by one work-item, signalled through a barrier (cp.async.bulk)
 };
 
 using Arch = const ArchInfo*;  // rows live for the whole program; compare by pointer

@@ -83,8 +83,9 @@ std::string args_value(const std::vector<Parameter>& params) {
 
 // A kernel, and for the host the symbol that its device looks up.
 std::string entry(Arch arch, const std::string& name, const std::vector<Parameter>& params, const std::string& bounds,
-                  const std::string& body) {
-  std::string text = fmt::format("\nKGEN_KERNEL({}) {}(\n    {}) {{\n{}}}\n", bounds, name, declaration(params), body);
+                  const std::string& body, const std::string& cluster = "") {
+  std::string text =
+      fmt::format("\nKGEN_KERNEL({}){} {}(\n    {}) {{\n{}}}\n", bounds, cluster, name, declaration(params), body);
   if (arch->vendor != Vendor::kHost) return text;
   std::vector<std::string> values;
   for (std::size_t i = 0; i < params.size(); ++i) {
@@ -429,9 +430,16 @@ Result<KernelSource> emit(const OpSpec& asked, Arch arch, const Candidate& candi
     KGEN_TRY(const int block, small_constant(op, fmt::format("block of '{}'", step.kernel), step.block, env));
     KGEN_TRY(const int min_blocks,
              small_constant(op, fmt::format("min_blocks of '{}'", step.kernel), step.min_blocks, env));
+    int cluster[3];
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      KGEN_TRY(cluster[axis], small_constant(op, fmt::format("cluster of '{}'", step.kernel), step.cluster[axis], env));
+    }
     entries += entry(arch, step.kernel, params.text, fmt::format("{}, {}", block, min_blocks),
                      fmt::format("  const kgen::Args args{};\n  kgen::{}<kgen::Config>(args);\n",
-                                 args_value(params.text), step.kernel));
+                                 args_value(params.text), step.kernel),
+                     cluster[0] * cluster[1] * cluster[2] == 1
+                         ? ""
+                         : fmt::format(" KGEN_CLUSTER({}, {}, {})", cluster[0], cluster[1], cluster[2]));
   }
   set_constants(source.plan, env);
 

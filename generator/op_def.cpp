@@ -46,9 +46,9 @@ const Names& reserved_words() {
 }
 
 const std::vector<std::string>& arch_facts() {
-  static const std::vector<std::string> names = {"arch",       "vendor",      "family",      "matrix_unit",
-                                                 "wave_size",  "lds_limit",   "max_block",   "max_registers",
-                                                 "async_copy", "bf16_matrix", "fp16_matrix", "fp32_matrix"};
+  static const std::vector<std::string> names = {
+      "arch",          "vendor",     "family",      "matrix_unit", "wave_size",   "lds_limit",   "max_block",
+      "max_registers", "async_copy", "bf16_matrix", "fp16_matrix", "fp32_matrix", "max_cluster", "bulk_copy"};
   return names;
 }
 
@@ -924,8 +924,8 @@ class OpReader {
 
   Result<StepDef> read_step(const Yaml& node, const Names& constants, const Names& all) const {
     StepDef step;
-    KGEN_CHECK_OK(
-        node.expect_keys("a step", {"kernel", "prepare", "when", "grid", "block", "lds_bytes", "min_blocks"}));
+    KGEN_CHECK_OK(node.expect_keys(
+        "a step", {"kernel", "prepare", "when", "grid", "cluster", "block", "lds_bytes", "min_blocks"}));
     KGEN_TRY(const Yaml kernel, node.need("a step", "kernel"));
     KGEN_TRY(step.kernel, identifier(kernel, "kernel"));
     const std::string what = fmt::format("step '{}'", step.kernel);
@@ -944,7 +944,17 @@ class OpReader {
     for (std::size_t axis = 0; axis < 3; ++axis) {
       KGEN_TRY(step.grid[axis], axis < axes.size() ? expression(axes[axis], what + " grid", all) : Expr::parse("1"));
     }
-    // The block size is compiled into the kernel, so it may not depend on the shape.
+    // The cluster and the block size are compiled into the kernel, so they may not depend on the shape.
+    for (Expr& axis : step.cluster) {
+      KGEN_TRY(axis, Expr::parse("1"));
+    }
+    if (const Yaml* cluster = node.find("cluster")) {
+      if (!cluster->is_list() || cluster->items().size() != 3) return cluster->fail(what + ": cluster has three axes");
+      const std::vector<Yaml> sizes = cluster->items();
+      for (std::size_t axis = 0; axis < 3; ++axis) {
+        KGEN_TRY(step.cluster[axis], expression(sizes[axis], what + " cluster", constants));
+      }
+    }
     KGEN_CHECK_OK(node.need(what, "block"));
     KGEN_CHECK_OK(read("block", "1", constants, step.block));
     KGEN_CHECK_OK(read("lds_bytes", "0", all, step.lds_bytes));
@@ -965,6 +975,16 @@ class OpReader {
     };
     KGEN_CHECK_OK(add(fmt::format("(({0}) >= 1 && ({0}) <= max_block)", step.block.text()),
                       fmt::format("the block of {} must have 1 to max_block work-items", step.kernel)));
+    if (step.has_cluster()) {
+      KGEN_CHECK_OK(add(fmt::format("(min({0}, min({1}, {2})) >= 1 && ({0})*({1})*({2}) <= max_cluster)",
+                                    step.cluster[0].text(), step.cluster[1].text(), step.cluster[2].text()),
+                        fmt::format("the cluster of {} must have 1 to max_cluster blocks", step.kernel)));
+      for (std::size_t axis = 0; axis < 3; ++axis) {
+        if (step.cluster[axis].text() == "1") continue;
+        KGEN_CHECK_OK(add(fmt::format("(({}) % max({}, 1) == 0)", step.grid[axis].text(), step.cluster[axis].text()),
+                          fmt::format("the grid of {} must be whole clusters", step.kernel)));
+      }
+    }
     if (step.lds_bytes.text() == "0") return {};
     return add(fmt::format("({}) <= lds_limit", step.lds_bytes.text()),
                fmt::format("the LDS of {} must fit lds_limit", step.kernel));

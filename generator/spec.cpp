@@ -690,6 +690,8 @@ void add_arch_facts(Env& env, Arch arch) {
   env["bf16_matrix"] = arch->bf16_matrix;
   env["fp16_matrix"] = arch->fp16_matrix;
   env["fp32_matrix"] = arch->fp32_matrix;
+  env["max_cluster"] = arch->max_cluster;
+  env["bulk_copy"] = arch->bulk_copy;
 }
 
 std::vector<std::string> allowed_values(const AttributeDef& attribute, const std::string& value) {

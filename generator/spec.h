@@ -72,7 +72,9 @@ struct DerivedDef {
 struct StepDef {
   std::string kernel;
   bool prepare = false;
-  Expr when, grid[3], block, lds_bytes, min_blocks;
+  Expr when, grid[3], cluster[3], block, lds_bytes, min_blocks;
+
+  bool has_cluster() const { return cluster[0].text() != "1" || cluster[1].text() != "1" || cluster[2].text() != "1"; }
 };
 
 // One way to compute the operator: templates, tunables, rules and steps.

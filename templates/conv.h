@@ -231,9 +231,9 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
 
 // The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>]):
 // consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels count from the group's
-// first. Some may lie beyond the edges.
-template <class C, bool kColumns, class Store>
-KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Store& store) {
+// first. Some may lie beyond the edges. begin(pixel, channel): before the product, with the tile's corner.
+template <class C, bool kColumns, class Begin, class Store>
+KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin, const Store& store) {
   using T = typename C::dtype;
   if constexpr (C::gather == gather::folded) {
     v.channels *= v.kernel_w;
@@ -244,6 +244,7 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Store& store
   tile_of_block<C>(v.pixels(), v.out_channels, tile_row, tile_column);
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
   const int k = terms_of_part<C>(terms, block_y(), k0);
+  begin(m0, n0);
   const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>]) {
     store(m0 + row, n0 + column, values);
   };
@@ -324,6 +325,13 @@ KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, co
   const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
   epilogue<C, N>(y, 0, pixel, channel, values);
 }
+// What finish_channels will read for the tile at `pixel` and `channel`, of which those from the ends on do not exist.
+template <class C, class P>
+KGEN_DEVICE void prefetch_channels(const P& p, i64 pixel, i64 pixels, i64 channel, i64 end) {
+  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+  prefetch_epilogue<C>(y, 0, pixel, pixels - pixel < C::tile_m ? int(pixels - pixel) : C::tile_m, channel,
+                       end - channel < C::tile_n ? int(end - channel) : C::tile_n, sharer<C>(), sharers<C>());
+}
 // Pixels pixel .. pixel+N-1 of a channel of an image; those beyond the image do not exist.
 template <class C, int N, class P>
 KGEN_DEVICE void finish_pixels(const P& p, i64 image, i64 channel, i64 pixel, const float (&values)[N]) {
@@ -359,11 +367,16 @@ KGEN_DEVICE void conv_group(const P& p, i64 group) {
   const auto input = conv_input<C>(p, group);
   constexpr int kN = kConvVector < C, C::layout == layout::nchw > ;
   if constexpr (C::layout == layout::nchw) {
-    conv_product<C, true>(input, [&](i64 pixel, i64 channel, const float(&values)[kN]) {
+    const auto store = [&](i64 pixel, i64 channel, const float(&values)[kN]) {
       if (channel < out_channels) store_pixels<C>(p, pixel, first + channel, values);
-    });
+    };
+    conv_product<C, true>(input, [](i64, i64) {}, store);
   } else {
-    conv_product<C, false>(input, [&](i64 pixel, i64 channel, const float(&values)[kN]) {
+    const auto begin = [&](i64 pixel, i64 channel) {
+      if constexpr (C::async_pipeline && C::split_k == 1)
+        prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);
+    };
+    conv_product<C, false>(input, begin, [&](i64 pixel, i64 channel, const float(&values)[kN]) {
       if (pixel >= pixels || channel >= out_channels) return;
       if constexpr (C::split_k > 1) {
         const i64 left = out_channels - channel;

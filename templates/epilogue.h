@@ -83,7 +83,38 @@ KGEN_DEVICE void load_channels(const T* p, i64 row, i64 column, int valid, float
   }
 }
 
+// rows x columns elements, a sector each time.
+template <class T>
+KGEN_DEVICE void prefetch_rows(const T* first, i64 pitch, int rows, int columns, int item, int items) {
+  constexpr int kSector = 32 / int(sizeof(T));
+  const int across = (columns + kSector - 1) / kSector;
+  for (int i = item; i < rows * across; i += items) prefetch(first + i / across * pitch + i % across * kSector);
+}
+
 }  // namespace epilogue_detail
+
+// What the epilogue will read of rows row .. row+rows-1, columns column .. column+columns-1 (all of them exist) is
+// called into the L2, so that its way from memory is hidden by the products. Work-item `item` of `items` that do it
+// together.
+template <class C, class P>
+KGEN_DEVICE void prefetch_epilogue(const P& p, i64 batch, i64 row, int rows, i64 column, int columns, int item,
+                                   int items) {
+  using epilogue_detail::prefetch_rows;
+  if constexpr (!requires { P::kChannelRows; }) {
+    if constexpr (C::epilogue_bias != 0) prefetch_rows(p.bias + column, 0, 1, columns, item, items);
+    if constexpr (scale_shift_position<C>() != 0) {
+      prefetch_rows(p.scale + column, 0, 1, columns, item, items);
+      prefetch_rows(p.shift + column, 0, 1, columns, item, items);
+    }
+  }
+  if constexpr (add_c_position<C>() != 0)
+    if (p.beta != 0.0f)
+      prefetch_rows(p.c + batch * p.batch_stride_c + row * p.ldc + column, p.ldc, rows, columns, item, items);
+  if constexpr (C::epilogue_add_residual != 0)
+    prefetch_rows(p.residual + batch * p.batch_stride_r + row * p.ldr + column, p.ldr, rows, columns, item, items);
+  if constexpr (mul_other_position<C>() != 0)
+    prefetch_rows(p.other + batch * p.batch_stride_o + row * p.ldo + column, p.ldo, rows, columns, item, items);
+}
 
 // Columns column .. column+N-1 of one row (N a power of two): those at or beyond p.n are neither read nor written.
 // Vector accesses where all N columns exist and the addresses are aligned, which is decided for each operand at run

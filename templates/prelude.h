@@ -174,8 +174,10 @@ KGEN_DEVICE float rcp_f(float x) { return __builtin_amdgcn_rcpf(x); }
 #define KGEN_DEVICE __attribute__((device, always_inline)) inline
 #define KGEN_KERNEL(block, min_blocks) \
   extern "C" __attribute__((global)) __attribute__((launch_bounds(block, min_blocks))) void
+#define KGEN_CLUSTER(x, y, z) _Pragma("GCC error \"clusters need NVRTC or NVCC\"")
 extern __attribute__((shared, aligned(128))) unsigned char kgen_lds[];
 #else
+#define KGEN_CLUSTER(x, y, z) __cluster_dims__(x, y, z)
 #define KGEN_DEVICE __device__ __forceinline__
 #define KGEN_KERNEL(block, min_blocks) extern "C" __global__ __launch_bounds__(block, min_blocks) void
 extern __shared__ __align__(128) unsigned char kgen_lds[];
@@ -314,6 +316,86 @@ KGEN_DEVICE void async_wait() {
 }
 #endif
 
+#if KGEN_CUDA_ARCH >= 900
+#define KGEN_CLUSTERS
+// This block's place in its cluster (x fastest).
+KGEN_DEVICE int cluster_rank() {
+  u32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return int(rank);
+}
+// Barrier of all work-items of the cluster that orders their LDS and global accesses, whole or in two halves. A block
+// whose LDS others read or write must not end before they have: sync once more at the end.
+KGEN_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+KGEN_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+KGEN_DEVICE void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();
+}
+// What lds_address is in this block, as seen in block `rank`; only for the four accesses below.
+KGEN_DEVICE u32 cluster_address(u32 lds, int rank) {
+  u32 result;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(result) : "r"(lds), "r"(rank));
+  return result;
+}
+KGEN_DEVICE float load_cluster(u32 address) {
+  float result;
+  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(result) : "r"(address) : "memory");
+  return result;
+}
+KGEN_DEVICE void load_cluster(u32 address, float (&values)[4]) {
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(values[0]), "=f"(values[1]), "=f"(values[2]), "=f"(values[3])
+               : "r"(address)
+               : "memory");
+}
+KGEN_DEVICE void store_cluster(u32 address, float value) {
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
+KGEN_DEVICE void store_cluster(u32 address, const float (&values)[4]) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(values[0]), "f"(values[1]),
+               "f"(values[2]), "f"(values[3])
+               : "memory");
+}
+
+#define KGEN_BULK_COPY
+// A barrier of 8 bytes in LDS that counts arrivals and bytes. One work-item makes it, fences, and the block syncs
+// before any use. A phase ends when `arrivals` have arrived and all bytes they expected are there; phases are numbered
+// 0, 1, 0, 1, …: wait with the number of the phase that should have ended.
+KGEN_DEVICE void barrier_make(u32 barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+KGEN_DEVICE void barrier_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+KGEN_DEVICE void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+KGEN_DEVICE void barrier_expect(u32 barrier, u32 bytes) {  // arrives, too
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+KGEN_DEVICE void barrier_wait(u32 barrier, u32 phase) {
+  u32 done = 0;
+  while (done == 0)
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n"
+        "}"
+        : "=r"(done)
+        : "r"(barrier), "r"(phase)
+        : "memory");
+}
+// Copies `bytes` of global memory to LDS; `barrier` counts them when they are there. Addresses and bytes are multiples
+// of 16. LDS that the work-items have read before needs a block barrier (and, if they wrote it, async_fence) before.
+KGEN_DEVICE void bulk_copy(u32 lds, const void* global, u32 bytes, u32 barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(lds),
+               "l"(global), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+// Orders this work-item's LDS accesses before later bulk copies.
+KGEN_DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+#endif
+
 }  // namespace kgen
 
 // ------------------------------------------------------------------------------------------------------------- the
@@ -338,6 +420,34 @@ KGEN_DEVICE void async_commit();
 KGEN_DEVICE u32 lds_address(const void* p);
 #endif
 #endif
+#if !defined( \
+    KGEN_CLUSTERS)  // NVRTC wants a definition even where every call is discarded; rules keep them from running
+KGEN_DEVICE int cluster_rank() { return 0; }
+KGEN_DEVICE void cluster_arrive() {}
+KGEN_DEVICE void cluster_wait() {}
+KGEN_DEVICE void cluster_sync() {}
+KGEN_DEVICE u32 cluster_address(u32, int) { return 0; }
+KGEN_DEVICE float load_cluster(u32) { return 0.0f; }
+KGEN_DEVICE void load_cluster(u32, float (&)[4]) {}
+KGEN_DEVICE void store_cluster(u32, float) {}
+KGEN_DEVICE void store_cluster(u32, const float (&)[4]) {}
+#endif
+#if !defined(KGEN_BULK_COPY)
+KGEN_DEVICE void barrier_make(u32, int) {}
+KGEN_DEVICE void barrier_fence() {}
+KGEN_DEVICE void barrier_arrive(u32) {}
+KGEN_DEVICE void barrier_expect(u32, u32) {}
+KGEN_DEVICE void barrier_wait(u32, u32) {}
+KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
+KGEN_DEVICE void async_fence() {}
+#endif
+
+// Starts the way of a sector of global memory to the L2, for a load that comes later. AMD and the host: nothing.
+KGEN_DEVICE void prefetch([[maybe_unused]] const void* p) {
+#if defined(KGEN_CUDA_ARCH)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#endif
+}
 
 KGEN_DEVICE float to_float(float x) { return x; }
 KGEN_DEVICE float to_float(bf16 x) { return bit_cast<float>(u32(x.bits) << 16); }

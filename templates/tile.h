@@ -9,9 +9,12 @@
 //   ├────────┼────────┤                     ├──┼──┼──┼──┤ is said in mma/mma.h
 //   │ wave 2 │ wave 3 │                     └──┴──┴──┴──┘
 //   └────────┴────────┘
+//   waves_k such blocks of waves share the K steps of every tile: wave group g takes steps g*kSteps .. of each, and
+//   tile_product.h adds the groups' sums
 //
-// Pipelines. Async (cp.async): a ring of `stages` LDS stages, filled stages-1 tiles ahead; one barrier a tile; the
-// first fragments of the next tile are loaded under the last products of this one. Direct: the next tile is loaded into
+// Pipelines. Async (cp.async): a ring of `stages` LDS stages, all filled at once and then each as soon as it has been
+// read (a ring as long as K takes one trip to memory); one barrier a tile; the first fragments of the next tile are
+// loaded under the last products of this one. Direct: the next tile is loaded into
 // registers while this one is multiplied, then written to the other LDS stage (or, with one stage, to the same after a
 // barrier). Host: load, barrier, multiply, barrier.
 //
@@ -362,18 +365,20 @@ struct ChooseType<false, A, B> {
 
 // The geometry of one block; everything is known at compile time.
 template <class Mma_, int kTileM_, int kTileN_, int kTileK_, int kWavesM_, int kWavesN_, int kStages_, bool kBInN_,
-          bool kRealignA_, bool kRealignB_>
+          bool kRealignA_, bool kRealignB_, int kWavesK_ = 1>
 struct TileShape {
   using Mma = Mma_;
   using Lds = typename Mma::Lds;
   static constexpr int kTileM = kTileM_, kTileN = kTileN_, kTileK = kTileK_, kWavesM = kWavesM_, kWavesN = kWavesN_;
-  static constexpr int kStages = kStages_;
+  static constexpr int kStages = kStages_, kWavesK = kWavesK_;
   static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
-  static constexpr int kThreads = kWavesM * kWavesN * Mma::kLanes;
+  static constexpr int kPlaces = kWavesM * kWavesN;  // of waves in the tile
+  static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
-  static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN, kSteps = kTileK / Mma::kK;
-  static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % Mma::kK == 0,
+  static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN;
+  static constexpr int kSteps = kTileK / (Mma::kK * kWavesK);  // of a tile that a wave takes
+  static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % (Mma::kK * kWavesK) == 0,
                 "a wave tile is whole Mma tiles");
   static constexpr Permutation kPlain = Mma::kSwizzle ? Permutation::swizzle : Permutation::none;
   using LayoutA = Layout<Lds, kTileK, kRealignA ? Permutation::realigned : kPlain>;
@@ -409,16 +414,18 @@ struct WaveTile {
 
   template <class SourceA, class SourceB>
   KGEN_DEVICE WaveTile(int wave, int lane, const SourceA& source_a, const SourceB& source_b) : acc{} {
-    const int row = wave / S::kWavesN * S::kWaveM, column = wave % S::kWavesN * S::kWaveN;
+    const int place = wave % S::kPlaces, first_k = wave / S::kPlaces * (S::kSteps * Mma::kK);
+    const int row = place / S::kWavesN * S::kWaveM, column = place % S::kWavesN * S::kWaveN;
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       const int at = row + Mma::a_row(lane, e);
-      places_a.set(e, at, Mma::a_k(lane, e), window_shift<S::kRealignA, S::kTileK>(source_a, at));
+      places_a.set(e, at, first_k + Mma::a_k(lane, e), window_shift<S::kRealignA, S::kTileK>(source_a, at));
     }
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksB; ++e) {
       const int at = column + Mma::template b_column<S::kBInN>(lane, e);
-      places_b.set(e, at, Mma::template b_k<S::kBInN>(lane, e), window_shift<S::kRealignB, S::kTileK>(source_b, at));
+      places_b.set(e, at, first_k + Mma::template b_k<S::kBInN>(lane, e),
+                   window_shift<S::kRealignB, S::kTileK>(source_b, at));
     }
   }
 
@@ -427,7 +434,8 @@ struct WaveTile {
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
       KGEN_UNROLL
-      for (int e = 0; e < Mma::kChunksA; ++e) Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
+      for (int e = 0; e < Mma::kChunksA; ++e)
+        Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
     }
     KGEN_UNROLL
     for (int j = 0; j < S::kRn; ++j) {
@@ -525,9 +533,10 @@ KGEN_DEVICE void tile_loop_plain(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
 // acc += the products over `k` terms, by asynchronous copies.
 template <class S, class Wave, class LoaderA, class LoaderB>
 KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, int k) {
+  constexpr int kBuffers = Wave::kBuffers;
   constexpr int kLate = S::kRealignA || S::kRealignB ? 1 : 0;  // windows after its own that a tile waits for
   static_assert(S::kStages >= 2 + kLate, "a ring needs two stages, and one for windows");
-  static_assert(kLate == 0 || Wave::kBuffers >= 2, "windows need two K steps a tile");
+  static_assert(kLate == 0 || kBuffers >= 2, "windows need two K steps a tile");
   constexpr int kRing = S::kStages * S::kStageBytes;
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
   if (tiles == 0) return;
@@ -548,44 +557,41 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     async_commit();  // empty groups keep the count of groups equal to that of tiles
     write_stage = after(write_stage);
   };
-  KGEN_UNROLL
-  for (int t = 0; t < S::kStages - 1; ++t) issue(t);
-  // Tile t has arrived for every work-item, and every wave has read its last fragments of tile t-1.
+  KGEN_NO_UNROLL
+  for (int t = 0; t < S::kStages; ++t) issue(t);
+  async_wait<S::kStages - 1 - kLate>();
+  sync_block();
+  // Tile t+1 has arrived for every work-item, and every wave has read its last fragments of tile t.
   const auto next_tile = [&] {
     async_wait<S::kStages - 2 - kLate>();
     sync_block();
   };
-  next_tile();
-  if constexpr (Wave::kBuffers >= 2) {
-    static_assert(S::kSteps % Wave::kBuffers == 0, "the next tile begins in the first buffer");
+  if constexpr (kBuffers >= 2) {
+    static_assert(S::kSteps % kBuffers == 0, "the next tile begins in the first buffer");
     int next_stage = after(0);
     wave.load(0, 0, 0, next_stage);
     KGEN_NO_UNROLL
     for (int t = 0; t < tiles; ++t) {
-      // The first step by itself: NVRTC does not unroll a loop that holds a long issue().
-      wave.load(1, 1, read_stage, next_stage);
-      issue(t + S::kStages - 1);  // into the stage of tile t-1, which the last barrier set free
-      wave.multiply(0);
       KGEN_UNROLL
       for (int step = 1; step < S::kSteps; ++step) {
-        if (step + 1 < S::kSteps) {
-          wave.load((step + 1) % Wave::kBuffers, step + 1, read_stage, next_stage);
-        } else {
-          read_stage = next_stage;
-          next_stage = after(next_stage);
-          next_tile();
-          wave.load(0, 0, read_stage, next_stage);
-        }
-        wave.multiply(step % Wave::kBuffers);
+        wave.load(step % kBuffers, step, read_stage, next_stage);
+        wave.multiply((step - 1) % kBuffers);
       }
+      // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
+      read_stage = next_stage;
+      next_stage = after(next_stage);
+      next_tile();
+      wave.load(0, 0, read_stage, next_stage);
+      issue(t + S::kStages);  // into the stage of tile t, which the barrier set free
+      wave.multiply((S::kSteps - 1) % kBuffers);
     }
   } else {
     KGEN_NO_UNROLL
     for (int t = 0; t < tiles; ++t) {
-      issue(t + S::kStages - 1);
       wave.multiply_tile(read_stage);
       read_stage = after(read_stage);
       next_tile();
+      issue(t + S::kStages);
     }
   }
 }
