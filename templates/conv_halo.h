@@ -31,7 +31,7 @@ template <class S>
 struct HaloWave : WaveTile<typename S::Tap> {
   using Mma = typename S::Mma;
   using Layout = typename S::LayoutA;
-  static constexpr int kBuffers = fragment_buffers(Mma::kPrefetch, S::kSteps);
+  static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
   static constexpr int kZeros = (S::kLines - 1) * Layout::kRowBytes;
 
@@ -45,11 +45,12 @@ struct HaloWave : WaveTile<typename S::Tap> {
   // `pixel`: the tile's first.
   KGEN_DEVICE HaloWave(int wave, int lane, i64 pixel, int image_width, int pad, int dilation)
       : WaveTile<typename S::Tap>(wave, lane, 0, 0), inside{}, dil(dilation) {
-    const int first = int(pixel % image_width), row = wave / S::kWavesN * S::kWaveM;
+    const int first = int(pixel % image_width), row = wave % S::kPlaces / S::kWavesN * S::kWaveM;
+    const int first_k = wave / S::kPlaces * (S::kTapSteps * Mma::kK);
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       line[e] = row + Mma::a_row(lane, e);
-      place[e] = Mma::a_k(lane, e);
+      place[e] = first_k + Mma::a_k(lane, e);
       KGEN_UNROLL
       for (int i = 0; i < S::kRm; ++i) {
         const int left = int(u32(first + line[e] + i * Mma::kM) % u32(image_width)) - pad;

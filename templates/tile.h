@@ -387,18 +387,11 @@ struct TileShape {
   static constexpr int kStageBytes = kABytes + kBBytes;
 };
 
-// Fragments that a ring of K steps has so that each tile begins in the first: two, where the steps are even.
-KGEN_HOST_DEVICE constexpr int fragment_buffers(bool prefetch, int steps) {
-  if (!prefetch || steps == 1) return 1;
-  for (int count = 2;; ++count)
-    if (steps % count == 0) return count;
-}
-
 // A wave's part of the product: accumulators, and fragments of one K step or of a ring of them.
 template <class S>
 struct WaveTile {
   using Mma = typename S::Mma;
-  static constexpr int kBuffers = fragment_buffers(Mma::kPrefetch, S::kSteps);
+  static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
 
   typename ChooseType<
@@ -530,6 +523,16 @@ KGEN_DEVICE void tile_loop_plain(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   }
 }
 
+// All products of a tile but those of its last step, whose fragments are then loaded; kFirst: the buffer of the first.
+template <class S, int kFirst, class Wave>
+KGEN_DEVICE void multiply_but_last(Wave& wave, int stage, int next_stage) {
+  KGEN_UNROLL
+  for (int step = 1; step < S::kSteps; ++step) {
+    wave.load((kFirst + step) % 2, step, stage, next_stage);
+    wave.multiply((kFirst + step - 1) % 2);
+  }
+}
+
 // acc += the products over `k` terms, by asynchronous copies.
 template <class S, class Wave, class LoaderA, class LoaderB>
 KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, int k) {
@@ -566,24 +569,30 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     async_wait<S::kStages - 2 - kLate>();
     sync_block();
   };
-  if constexpr (kBuffers >= 2) {
-    static_assert(S::kSteps % kBuffers == 0, "the next tile begins in the first buffer");
+  if constexpr (kBuffers == 2) {
     int next_stage = after(0);
     wave.load(0, 0, 0, next_stage);
-    KGEN_NO_UNROLL
-    for (int t = 0; t < tiles; ++t) {
-      KGEN_UNROLL
-      for (int step = 1; step < S::kSteps; ++step) {
-        wave.load(step % kBuffers, step, read_stage, next_stage);
-        wave.multiply((step - 1) % kBuffers);
-      }
-      // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
+    const auto turn = [&] {
       read_stage = next_stage;
       next_stage = after(next_stage);
       next_tile();
-      wave.load(0, 0, read_stage, next_stage);
+    };
+    KGEN_NO_UNROLL
+    for (int t = 0; t < tiles; ++t) {
+      // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
+      multiply_but_last<S, 0>(wave, read_stage, next_stage);
+      turn();
+      wave.load(S::kSteps % 2, 0, read_stage, next_stage);
       issue(t + S::kStages);  // into the stage of tile t, which the barrier set free
-      wave.multiply((S::kSteps - 1) % kBuffers);
+      wave.multiply((S::kSteps - 1) % 2);
+      if constexpr (S::kSteps % 2 != 0) {  // the next tile begins in the other buffer
+        if (++t >= tiles) break;
+        multiply_but_last<S, 1>(wave, read_stage, next_stage);
+        turn();
+        wave.load(0, 0, read_stage, next_stage);
+        issue(t + S::kStages);
+        wave.multiply(1);
+      }
     }
   } else {
     KGEN_NO_UNROLL
