@@ -143,21 +143,41 @@ struct TapWalk : Source {
   }
 };
 
-// The lines of a halo: their columns always lie in the image, and there is one of the kernel.
+// The lines of a halo: their columns always lie in the image, there is one of the kernel, and channels are whole tiles.
 template <class Source, class Offset, int kLines, int kRuns>
 struct HaloWalk : TapWalk<Source, Offset, kLines, kRuns> {
   using T = typename Source::T;
   using TapWalk<Source, Offset, kLines, kRuns>::TapWalk;
+  Offset tap[kRuns], to_next_row;  // of the run from the pixel's first tap; from the end of a tap's channels to the next
+
+  KGEN_DEVICE void begin_run(int i, int inner) {
+    TapWalk<Source, Offset, kLines, kRuns>::begin_run(i, inner);
+    tap[i] = Offset(this->down[i]) * Offset(this->row_stride) + this->channel[i];
+    to_next_row = Offset(this->dil_h) * Offset(this->row_stride) - this->channels;
+  }
+  KGEN_DEVICE void advance() {
+    KGEN_UNROLL
+    for (int i = 0; i < kRuns; ++i) {
+      tap[i] += this->tile;
+      this->channel[i] += this->tile;
+      if (this->channel[i] >= this->channels) {
+        tap[i] += to_next_row;
+        this->channel[i] -= this->channels;
+        this->down[i] += this->dil_h;
+      }
+    }
+  }
   template <bool kMasked>
   KGEN_DEVICE Place<T> place(int line, int run, int /*outer*/, int /*inner*/, int /*k*/, int /*k_left*/) const {
     const bool valid = u32(this->top[line] + this->down[run]) < u32(this->height);
-    const Offset tap = Offset(this->down[run]) * Offset(this->row_stride) + this->channel[run];
-    return {this->image + (valid ? this->offset[line] + tap : Offset(0)), valid};
+    return {this->image + (valid ? this->offset[line] + tap[run] : Offset(0)), valid};
   }
 };
 template <class T, class Offset>
 struct HaloSource : TapSource<T, Offset> {
-  using TapSource<T, Offset>::TapSource;
+  int tile;  // channels of one
+  KGEN_DEVICE HaloSource(const ConvInput<T>& v, i64 first_pixel, i64 first_term, int lines, int tile_k)
+      : TapSource<T, Offset>(v, first_pixel, first_term, lines, tile_k), tile(tile_k) {}
   template <int kLines, int kRuns>
   using Walk = HaloWalk<HaloSource, Offset, kLines, kRuns>;
 };

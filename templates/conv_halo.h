@@ -27,6 +27,15 @@ struct HaloShape : Plain {
   static constexpr int kStageBytes = kABytes + kTaps * kTapBytes;
 };
 
+// The same value, but what follows from it is not worked out before a loop: kept for all taps, it would take the
+// registers of the sums.
+KGEN_DEVICE int in_loop(int value) {
+#if defined(KGEN_CUDA_ARCH)
+  asm volatile("" : "+r"(value));
+#endif
+  return value;
+}
+
 template <class S>
 struct HaloWave : WaveTile<typename S::Tap> {
   using Mma = typename S::Mma;
@@ -65,7 +74,7 @@ struct HaloWave : WaveTile<typename S::Tap> {
 
   // As WaveTile's, of the tile's step `step`: taps one after the other.
   KGEN_DEVICE void load(int buffer, int step, int stage, int next_stage) {
-    const int tap = step / S::kTapSteps, inner = step % S::kTapSteps, right = tap * dil;
+    const int tap = step / S::kTapSteps, inner = step % S::kTapSteps, right = in_loop(tap * dil);
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       const int at = Layout::offset(line[e] + right, place[e]);
