@@ -352,6 +352,15 @@ KGEN_DEVICE void prefetch_channels(const P& p, i64 pixel, i64 pixels, i64 channe
   prefetch_epilogue<C>(y, 0, pixel, pixels - pixel < C::tile_m ? int(pixels - pixel) : C::tile_m, channel,
                        end - channel < C::tile_n ? int(end - channel) : C::tile_n, sharer<C>(), sharers<C>());
 }
+// What finish_channels reads of an output channel, into the L2 beforehand.
+template <class C, class P>
+KGEN_DEVICE void prefetch_channel_operands(const P& p, i64 channel) {
+  if constexpr (C::epilogue_bias != 0) prefetch(p.bias + channel);
+  if constexpr (C::epilogue_scale_shift != 0) {
+    prefetch(p.scale + channel);
+    prefetch(p.shift + channel);
+  }
+}
 // Pixels pixel .. pixel+N-1 of a channel of an image; those beyond the image do not exist.
 template <class C, int N, class P>
 KGEN_DEVICE void finish_pixels(const P& p, i64 image, i64 channel, i64 pixel, const float (&values)[N]) {
