@@ -15,6 +15,7 @@
 // Legal (checked by the rules of ops/conv2d.yaml): vec_a divides the run of channels and its strides, vec_b a row of
 // weights; offsets within the images of a tile fit 32 bits unless offset_bits says otherwise.
 #pragma once
+#include "conv_halo.h"
 #include "conv_types.h"
 #include "epilogue.h"
 #include "prelude.h"
@@ -103,7 +104,8 @@ struct TapWalk : Source {
     top[i] = row * this->stride_h - this->pad_h;
     left[i] = (within - row * this->out_width) * this->stride_w - this->pad_w;
     offset[i] = Offset(i64(index) * this->image_stride + top[i] * this->row_stride + left[i] * this->pixel_stride);
-    if (outer > this->last_line) top[i] = -(1 << 30);  // outside with every tap
+    // Outside with every tap; a halo begins before the first image's first pixel.
+    if (outer > this->last_line || this->first_pixel + outer < 0) top[i] = -(1 << 30);
   }
   KGEN_DEVICE void begin_run(int i, int inner) {
     const int term = this->first_term + inner, tap = term / this->channels, columns = this->span / this->dil_w;
@@ -141,6 +143,45 @@ struct TapWalk : Source {
   }
 };
 
+// The lines of a halo: their columns always lie in the image, there is one of the kernel, and channels are whole tiles.
+template <class Source, class Offset, int kLines, int kRuns>
+struct HaloWalk : TapWalk<Source, Offset, kLines, kRuns> {
+  using T = typename Source::T;
+  using TapWalk<Source, Offset, kLines, kRuns>::TapWalk;
+  Offset tap[kRuns], to_next_row;  // of the run from the pixel's first tap; from the end of a tap's channels to the next
+
+  KGEN_DEVICE void begin_run(int i, int inner) {
+    TapWalk<Source, Offset, kLines, kRuns>::begin_run(i, inner);
+    tap[i] = Offset(this->down[i]) * Offset(this->row_stride) + this->channel[i];
+    to_next_row = Offset(this->dil_h) * Offset(this->row_stride) - this->channels;
+  }
+  KGEN_DEVICE void advance() {
+    KGEN_UNROLL
+    for (int i = 0; i < kRuns; ++i) {
+      tap[i] += this->tile;
+      this->channel[i] += this->tile;
+      if (this->channel[i] >= this->channels) {
+        tap[i] += to_next_row;
+        this->channel[i] -= this->channels;
+        this->down[i] += this->dil_h;
+      }
+    }
+  }
+  template <bool kMasked>
+  KGEN_DEVICE Place<T> place(int line, int run, int /*outer*/, int /*inner*/, int /*k*/, int /*k_left*/) const {
+    const bool valid = u32(this->top[line] + this->down[run]) < u32(this->height);
+    return {this->image + (valid ? this->offset[line] + tap[run] : Offset(0)), valid};
+  }
+};
+template <class T, class Offset>
+struct HaloSource : TapSource<T, Offset> {
+  int tile;  // channels of one
+  KGEN_DEVICE HaloSource(const ConvInput<T>& v, i64 first_pixel, i64 first_term, int lines, int tile_k)
+      : TapSource<T, Offset>(v, first_pixel, first_term, lines, tile_k), tile(tile_k) {}
+  template <int kLines, int kRuns>
+  using Walk = HaloWalk<HaloSource, Offset, kLines, kRuns>;
+};
+
 template <int kBits>
 struct OffsetOf {
   using Type = int;
@@ -160,6 +201,48 @@ template <class C, bool kColumns, class SourceA, class SourceB, class Store>
 KGEN_DEVICE void store_product(const SourceA& pixels, const SourceB& weights, int k, const Store& store) {
   using Product = TileProduct<C, SourceA, SourceB>;
   const auto wave = Product::multiply(pixels, weights, k);
+  if constexpr (kColumns)
+    Product::template each_column<kConvVector<C, kColumns>>(wave, store);
+  else
+    Product::template each_row<kConvVector<C, kColumns>>(wave, store);
+}
+
+// The same where the columns of a kernel row share the pixels in LDS; m0: the tile's first pixel, weight: of its first
+// channel.
+template <class C, bool kColumns, class T, class Store>
+KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weight, i64 channels_left,
+                                    const Store& store) {
+  using Source = HaloSource<T, typename OffsetOf<C::offset_bits>::Type>;
+  using Product = TileProduct<C, Source, MatrixSource<T, true>>;
+  using Shape = HaloShape<typename Product::Shape, C::window, C::margin>;
+  using LayoutA = typename Shape::LayoutA;
+  using LayoutB = typename Shape::LayoutB;
+  const int thread = thread_x(), span = (C::window - 1) * int(v.dil_w);
+  ConvInput<T> column = v;  // of the kernel
+  column.kernel_w = 1;
+  column.pad_w = 0;
+  i64 k0;
+  const int k = terms_of_part<C>(column.terms(), block_y(), k0);
+  HaloWave<Shape> wave(Product::wave_index(), Product::lane(), m0, int(v.width), int(v.pad_w), int(v.dil_w));
+  const Source pixels(column, m0 - v.pad_w, k0, C::tile_m + span, C::tile_k);
+  const TapWeights<T> weights(weight, v.terms(), channels_left, C::window, int(v.channels), k0, C::tile_n, C::tile_k,
+                              C::vec_b);
+  if constexpr (C::async_pipeline) {
+    AsyncTileLoader<Source, LayoutA, Shape::kLines, C::tile_k, C::vec_a, Shape::kThreads, false> load_a(pixels, thread);
+    TapLoader<AsyncTileLoader<TapWeights<T>, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, false>,
+              C::window, Shape::kTapBytes>
+        load_b(weights, thread);
+    tile_loop_async<Shape>(wave, load_a, load_b, k);
+  } else {
+    using Lds = typename Shape::Lds;
+    TileLoader<Source, Lds, LayoutA, Shape::kLines, C::tile_k, C::vec_a, Shape::kThreads, false> load_a(pixels, thread);
+    TapLoader<
+        TileLoader<TapWeights<T>, Lds, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, Product::kBInN>,
+        C::window, Shape::kTapBytes>
+        load_b(weights, thread);
+    tile_loop_plain<Shape>(wave, load_a, load_b, k);
+  }
+  if constexpr (Shape::kThreads > 1) sync_block();  // the stages become the waves' slabs
   if constexpr (kColumns)
     Product::template each_column<kConvVector<C, kColumns>>(wave, store);
   else
@@ -186,13 +269,17 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
     store(m0 + row, n0 + column, values);
   };
 
+  if constexpr (C::gather == gather::halo) {
+    store_halo_product<C, kColumns, T>(v, m0, v.weight + n0 * terms, v.out_channels - n0, in_tile);
+    return;
+  }
   const MatrixSource<T, true> weights(v.weight + n0 * terms + k0, terms, v.out_channels - n0, C::tile_n, C::tile_k,
                                       C::vec_b);
   if constexpr (C::gather == gather::rows) {
     const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, v.pixels() - m0, C::tile_m,
                                        C::tile_k, C::vec_a);
     store_product<C, kColumns>(pixels, weights, k, in_tile);
-  } else {
+  } else if constexpr (C::gather != gather::halo) {
     const TapSource<T, typename OffsetOf<C::offset_bits>::Type> pixels(v, m0, k0, C::tile_m, C::tile_k);
     store_product<C, kColumns>(pixels, weights, k, in_tile);
   }
@@ -264,6 +351,15 @@ KGEN_DEVICE void prefetch_channels(const P& p, i64 pixel, i64 pixels, i64 channe
   const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
   prefetch_epilogue<C>(y, 0, pixel, pixels - pixel < C::tile_m ? int(pixels - pixel) : C::tile_m, channel,
                        end - channel < C::tile_n ? int(end - channel) : C::tile_n, sharer<C>(), sharers<C>());
+}
+// What finish_channels reads of an output channel, into the L2 beforehand.
+template <class C, class P>
+KGEN_DEVICE void prefetch_channel_operands(const P& p, i64 channel) {
+  if constexpr (C::epilogue_bias != 0) prefetch(p.bias + channel);
+  if constexpr (C::epilogue_scale_shift != 0) {
+    prefetch(p.scale + channel);
+    prefetch(p.shift + channel);
+  }
 }
 // Pixels pixel .. pixel+N-1 of a channel of an image; those beyond the image do not exist.
 template <class C, int N, class P>

@@ -41,7 +41,7 @@ struct Layout {
   static constexpr int kRowBytes = kRow * int(sizeof(T));
   static constexpr int kChunks = kRowBytes / 16;
   static constexpr int kGroup = (kChunks & -kChunks) < 8 ? (kChunks & -kChunks) : 8;  // chunks that change places
-  static constexpr int kRowsPerLine = kChunks >= 8 ? 1 : 8 / kChunks;                 // rows in all 32 banks
+  static constexpr int kRowsPerLine = 8 / kGroup;  // rows after which the banks repeat; in all 32 banks where kChunks < 8
   static_assert(kRowBytes % 16 == 0);
   static KGEN_DEVICE int offset(int row, int column) {
     const int byte = column * int(sizeof(T));
@@ -50,6 +50,12 @@ struct Layout {
     if constexpr (kPermutation == Permutation::realigned && kChunks < 8)
       return row * kRowBytes + (byte ^ (row / kChunks % kRowsPerLine * 16));
     return row * kRowBytes + byte;
+  }
+  // `bytes` further along a row than `at` columns, which are less than the steps that make up `bytes`: the bits that the
+  // permutation changes are free in `at` and pass through the exclusive or.
+  static KGEN_DEVICE int along_row(int at, int bytes) {
+    const int changed = bytes % (kGroup * 16);
+    return (at ^ changed) + (bytes - changed);
   }
 };
 
@@ -326,11 +332,11 @@ struct FragmentPlaces {
     for (int i = 0; i < kBases; ++i)
       base[i][e] = kKMajor ? LdsLayout::offset(row, k) : LdsLayout::offset(k, row + i * kBlockRows);
   }
-  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of
-  // two, the step's bits are free in `k` and pass through the exclusive or.
+  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it.
   KGEN_DEVICE int at(int block, int step, int e, int stage, int /*next_stage*/) const {
     if constexpr (kKMajor)
-      return stage + (base[0][e] ^ (step * kStepK * kElementBytes)) + block * kBlockRows * LdsLayout::kRowBytes;
+      return stage + LdsLayout::along_row(base[0][e], step * kStepK * kElementBytes) +
+             block * kBlockRows * LdsLayout::kRowBytes;
     else
       return stage + base[block][e] + step * kStepK * LdsLayout::kRowBytes;
   }
@@ -384,7 +390,6 @@ struct TileShape {
   static constexpr int kSteps = kTileK / (Mma::kK * kWavesK);  // of a tile that a wave takes
   static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % (Mma::kK * kWavesK) == 0,
                 "a wave tile is whole Mma tiles");
-  static_assert((kTileK & (kTileK - 1)) == 0, "rows along K are a power of two long");
   static constexpr Permutation kPlain = Mma::kSwizzle ? Permutation::swizzle : Permutation::none;
   using LayoutA = Layout<Lds, kTileK, kRealignA ? Permutation::realigned : kPlain>;
   using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, kRealignB ? Permutation::realigned : kPlain>;
@@ -392,7 +397,7 @@ struct TileShape {
   static constexpr int kStageBytes = kABytes + kBBytes;
 };
 
-// A wave's part of the product: accumulators, and fragments of one or two K steps.
+// A wave's part of the product: accumulators, and fragments of one K step or of a ring of them.
 template <class S>
 struct WaveTile {
   using Mma = typename S::Mma;
@@ -458,9 +463,9 @@ struct WaveTile {
     load(0, 0, stage, stage);
     KGEN_UNROLL
     for (int step = 0; step < S::kSteps; ++step) {
-      if constexpr (kBuffers == 2) {
-        if (step + 1 < S::kSteps) load((step + 1) % 2, step + 1, stage, stage);
-        multiply(step % 2);
+      if constexpr (kBuffers >= 2) {
+        if (step + 1 < S::kSteps) load((step + 1) % kBuffers, step + 1, stage, stage);
+        multiply(step % kBuffers);
       } else {
         if (step > 0) load(0, step, stage, stage);
         multiply(0);
@@ -528,6 +533,16 @@ KGEN_DEVICE void tile_loop_plain(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   }
 }
 
+// All products of a tile but those of its last step, whose fragments are then loaded; kFirst: the buffer of the first.
+template <class S, int kFirst, class Wave>
+KGEN_DEVICE void multiply_but_last(Wave& wave, int stage, int next_stage) {
+  KGEN_UNROLL
+  for (int step = 1; step < S::kSteps; ++step) {
+    wave.load((kFirst + step) % 2, step, stage, next_stage);
+    wave.multiply((kFirst + step - 1) % 2);
+  }
+}
+
 // acc += the products over `k` terms, by asynchronous copies.
 //
 // kRotated: blocks begin with different tiles and go on at the first after the last, so that those that share an
@@ -583,24 +598,30 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     async_wait<S::kStages - 2 - kLate>();
     sync_block();
   };
-  if constexpr (kBuffers >= 2) {
-    static_assert(S::kSteps % kBuffers == 0, "the next tile begins in the first buffer");
+  if constexpr (kBuffers == 2) {
     int next_stage = after(0);
     wave.load(0, 0, 0, next_stage);
-    KGEN_NO_UNROLL
-    for (int t = 0; t < tiles; ++t) {
-      KGEN_UNROLL
-      for (int step = 1; step < S::kSteps; ++step) {
-        wave.load(step % kBuffers, step, read_stage, next_stage);
-        wave.multiply((step - 1) % kBuffers);
-      }
-      // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
+    const auto turn = [&] {
       read_stage = next_stage;
       next_stage = after(next_stage);
       next_tile();
-      wave.load(0, 0, read_stage, next_stage);
+    };
+    KGEN_NO_UNROLL
+    for (int t = 0; t < tiles; ++t) {
+      // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
+      multiply_but_last<S, 0>(wave, read_stage, next_stage);
+      turn();
       issue(t + S::kStages);  // into the stage of tile t, which the barrier set free
-      wave.multiply((S::kSteps - 1) % kBuffers);
+      wave.load(S::kSteps % 2, 0, read_stage, next_stage);
+      wave.multiply((S::kSteps - 1) % 2);
+      if constexpr (S::kSteps % 2 != 0) {  // the next tile begins in the other buffer
+        if (++t >= tiles) break;
+        multiply_but_last<S, 1>(wave, read_stage, next_stage);
+        turn();
+        wave.load(0, 0, read_stage, next_stage);
+        issue(t + S::kStages);
+        wave.multiply(1);
+      }
     }
   } else {
     KGEN_NO_UNROLL
