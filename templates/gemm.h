@@ -57,11 +57,10 @@ KGEN_DEVICE void gemm_tile(const P& p) {
   const T* b = p.b + batch * p.batch_stride_b + (kKn ? k0 * p.ldb + n0 : n0 * p.ldb + k0);
   const SourceA source_a(a, p.lda, p.m - m0, C::tile_m, C::tile_k, C::vec_a);
   const SourceB source_b(b, p.ldb, p.n - n0, C::tile_n, C::tile_k, C::vec_b);
-  if constexpr (C::async_pipeline && C::split_k == 1)
-    prefetch_epilogue<C>(p, batch, m0, p.m - m0 < C::tile_m ? int(p.m - m0) : C::tile_m, n0,
-                         p.n - n0 < C::tile_n ? int(p.n - n0) : C::tile_n,
-                         sharer<C>(), sharers<C>());
-  const auto wave = Product::multiply(source_a, source_b, k);
+  const auto wave = Product::multiply(source_a, source_b, k, [&] {
+    if constexpr (C::async_pipeline && C::split_k == 1)
+      prefetch_epilogue<C, C::tile_m, C::tile_n>(p, batch, m0, p.m - m0, n0, p.n - n0);
+  });
 
   store_product<C, Product>(p, batch, m0, n0, wave);
 }

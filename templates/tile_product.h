@@ -9,7 +9,7 @@
 // sums that they do not finish themselves, into an inbox at LDS byte receive_at, behind stages and slabs.
 //
 // Names read from Config: dtype, accumulate, out_dtype, arch, mma_m, tile_m, tile_n, tile_k, waves_m, waves_n, stages,
-// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k, rotated where the op has them.
+// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k, bulk where the op has them.
 #pragma once
 #include "mma/mma.h"
 #include "prelude.h"
@@ -33,26 +33,13 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return 1;
 }
 
-// Whether blocks begin with different tiles of K (tile_loop_async).
+// Whether stages are filled by bulk copies.
 template <class C>
-KGEN_HOST_DEVICE constexpr bool rotated() {
-  if constexpr (requires { C::rotated; })
-    return C::rotated != 0;
+KGEN_HOST_DEVICE constexpr bool bulk() {
+  if constexpr (requires { C::bulk; })
+    return C::bulk != 0;
   else
     return false;
-}
-
-// This work-item among those of all blocks that share a tile, and how many they are.
-template <class C>
-KGEN_DEVICE int sharer() {
-  if constexpr (cluster_k<C>() > 1)
-    return cluster_rank() * block_size() + thread_x();
-  else
-    return thread_x();
-}
-template <class C>
-KGEN_DEVICE int sharers() {
-  return cluster_k<C>() * block_size();
 }
 
 // The types of a product of two sources under one Config.
@@ -63,7 +50,7 @@ struct TileProduct {
   static constexpr bool kKn = !SourceB::kKMajor;
   static constexpr bool kBInN = Unit::kBInN || (kKn && Unit::kReadsN);
   using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN,
-                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>()>;
+                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>(), bulk<C>()>;
   using Lds = typename Shape::Lds;
   using Wave = WaveTile<Shape>;
   static constexpr int kThreads = Shape::kThreads;
@@ -81,27 +68,47 @@ struct TileProduct {
   static constexpr int kColumns = kVector < Unit::kN ? kVector : Unit::kN;
   static constexpr int kRows = kVector < Unit::kM ? kVector : Unit::kM;
 
-  static KGEN_DEVICE int wave_index() { return uniform(thread_x() / Unit::kLanes); }
-  static KGEN_DEVICE int lane() { return thread_x() % Unit::kLanes; }
+  static KGEN_DEVICE int wave_index() { return uniform(int(u32(thread_x()) / u32(Unit::kLanes))); }
+  static KGEN_DEVICE int lane() { return int(u32(thread_x()) % u32(Unit::kLanes)); }
 
-  // The product's first `k` terms, summed in the lanes.
-  static KGEN_DEVICE Wave multiply(const SourceA& source_a, const SourceB& source_b, int k) {
-    const int thread = thread_x();
+  // Before a product whose terms a cluster shares: add_blocks() waits for all blocks to have been here.
+  static KGEN_DEVICE void begin_cluster() {
     if constexpr (kClusterK > 1) {
-      if (thread == 0) {
+      if (thread_x() == 0) {
         barrier_make(lds_address(lds_base()) + u32(C::receive_at), 1);
         barrier_fence();
       }
-      cluster_arrive();
+      cluster_arrive_relaxed();
     }
-    Wave wave(wave_index(), lane(), source_a, source_b);
-    if constexpr (C::async_pipeline) {
+  }
+
+  static KGEN_DEVICE Wave multiply(const SourceA& source_a, const SourceB& source_b, int k) {
+    return multiply(source_a, source_b, k, [] {});
+  }
+  // The product's first `k` terms, summed in the lanes. prefetch(): what is to be done while the operands come.
+  template <class Prefetch>
+  static KGEN_DEVICE Wave multiply(const SourceA& source_a, const SourceB& source_b, int k, const Prefetch& prefetch) {
+    const int thread = thread_x();
+    Wave wave;
+    const auto underway = [&] {
+      begin_cluster();
+      wave.begin(wave_index(), lane(), source_a, source_b);
+      prefetch();
+    };
+    if constexpr (Shape::kBulk) {
+      // The lines of B go to the work-items behind those with lines of A.
+      BulkTileLoader<SourceA, typename Shape::LayoutA, C::tile_m, C::tile_k, kThreads> load_a(source_a, thread);
+      BulkTileLoader<SourceB, typename Shape::LayoutB, C::tile_n, C::tile_k, kThreads> load_b(
+          source_b, (thread + kThreads - C::tile_m % kThreads) % kThreads);
+      tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
+    } else if constexpr (C::async_pipeline) {
       AsyncTileLoader<SourceA, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, Shape::kRealignA>
           load_a(source_a, thread);
       AsyncTileLoader<SourceB, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, Shape::kRealignB> load_b(
           source_b, thread);
-      tile_loop_async<Shape, rotated<C>()>(wave, load_a, load_b, k);
+      tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
     } else {
+      underway();
       TileLoader<SourceA, Lds, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, false> load_a(
           source_a, thread);
       TileLoader<SourceB, Lds, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, kKn != kBInN> load_b(
@@ -280,7 +287,7 @@ KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
   const int rows = int((m + C::tile_m - 1) / C::tile_m), columns = int((n + C::tile_n - 1) / C::tile_n);
   const int index = block_x();
   if constexpr (C::group_m == 1) {
-    tile_row = index / columns;
+    tile_row = int(u32(index) / u32(columns));
     tile_column = index - int(tile_row) * columns;
     return;
   }
@@ -297,7 +304,8 @@ KGEN_DEVICE int terms_of_part(i64 k, int part, i64& first) {
   first = 0;
   i64 end = k;
   if constexpr (kParts > 1) {
-    const i64 length = ((k + C::tile_k - 1) / C::tile_k + kParts - 1) / kParts * C::tile_k;
+    const u32 tiles = (u32(k) + (C::tile_k - 1)) / u32(C::tile_k);
+    const i64 length = (tiles + (kParts - 1)) / u32(kParts) * C::tile_k;
     first = part * length;
     end = first + length < k ? first + length : k;
   }
