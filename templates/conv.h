@@ -255,8 +255,8 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
     Product::template each_row<kConvVector<C, kColumns>>(wave, store);
 }
 
-// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>]):
-// consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels count from the group's
+// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>], int n)
+// (n: TileProduct): consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels count from the group's
 // first. Some may lie beyond the edges. begin(pixel, channel): while the operands come, with the tile's corner.
 template <class C, bool kColumns, class Begin, class Store>
 KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin, const Store& store) {
@@ -271,8 +271,8 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
   const int k = terms_of_part<C>(terms, block_y(), k0);
   const auto begin_tile = [&] { begin(m0, n0); };
-  const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>]) {
-    store(m0 + row, n0 + column, values);
+  const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>], int n) {
+    store(m0 + row, n0 + column, values, n);
   };
 
   if constexpr (C::gather == gather::halo) {
@@ -354,6 +354,13 @@ KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, co
   const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
   epilogue<C, N>(y, 0, pixel, channel, values);
 }
+// The same with what the epilogue reads read before.
+template <class C, int N, class P>
+KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N],
+                                 const EpilogueOperands<C, N>& operands) {
+  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+  epilogue<C, N>(y, 0, pixel, channel, values, operands);
+}
 // What finish_channels will read for the tile at `pixel` and `channel`, of which those from the ends on do not exist.
 template <class C, class P>
 KGEN_DEVICE void prefetch_channels(const P& p, i64 pixel, i64 pixels, i64 channel, i64 end) {
@@ -404,21 +411,31 @@ KGEN_DEVICE void conv_group(const P& p, i64 group) {
   const auto input = conv_input<C>(p, group);
   constexpr int kN = kConvVector < C, C::layout == layout::nchw > ;
   if constexpr (C::layout == layout::nchw) {
-    const auto store = [&](i64 pixel, i64 channel, const float(&values)[kN]) {
+    const auto store = [&](i64 pixel, i64 channel, const float(&values)[kN], int) {
       if (channel < out_channels) store_pixels<C>(p, pixel, first + channel, values);
     };
     conv_product<C, true>(input, [](i64, i64) {}, store);
   } else {
+    using Product = TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>;
+    constexpr bool kAhead = Product::kReadsAhead && C::split_k == 1;
+    EpilogueOperands<C, kN> ahead[kAhead ? Product::kLaneItems : 1];
     const auto begin = [&](i64 pixel, i64 channel) {
-      if constexpr (C::async_pipeline && C::split_k == 1)
+      if constexpr (kAhead)
+        Product::each_lane_item([&](int n, int row, int column) {
+          const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, first + out_channels, p.ldy, p.ldr};
+          if (pixel + row < pixels) ahead[n].load(y, 0, pixel + row, first + channel + column);
+        });
+      else if constexpr (C::async_pipeline && C::split_k == 1)
         prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);
     };
-    conv_product<C, false>(input, begin, [&](i64 pixel, i64 channel, const float(&values)[kN]) {
+    conv_product<C, false>(input, begin, [&](i64 pixel, i64 channel, const float(&values)[kN], int n) {
       if (pixel >= pixels || channel >= out_channels) return;
       if constexpr (C::split_k > 1) {
         const i64 left = out_channels - channel;
         store_columns<kN>(p.partial + (block_y() * pixels + pixel) * p.k + first + channel, left < kN ? int(left) : kN,
                           values);
+      } else if constexpr (kAhead) {
+        finish_channels<C>(p, pixel, first + channel, first + out_channels, values, ahead[n]);
       } else {
         finish_channels<C>(p, pixel, first + channel, first + out_channels, values);
       }

@@ -68,6 +68,12 @@ struct TileProduct {
   static constexpr int kColumns = kVector < Unit::kN ? kVector : Unit::kN;
   static constexpr int kRows = kVector < Unit::kM ? kVector : Unit::kM;
 
+  // Parts of rows that each_row gives a lane where several share the terms: few enough, what they need is read ahead.
+  static constexpr int kShareLanes = kWavesK * Unit::kLanes;  // of a block, that share a place in the tile
+  static constexpr int kLaneItems =
+      (Shape::kWaveM * Shape::kWaveN / kColumns + kClusterK * kShareLanes - 1) / (kClusterK * kShareLanes);
+  static constexpr bool kReadsAhead = kParts > 1 && kLaneItems <= 2 && C::async_pipeline;
+
   static KGEN_DEVICE int wave_index() { return uniform(int(u32(thread_x()) / u32(Unit::kLanes))); }
   static KGEN_DEVICE int lane() { return int(u32(thread_x()) % u32(Unit::kLanes)); }
 
@@ -122,7 +128,21 @@ struct TileProduct {
     return wave;
   }
 
-  // store(row, column, values): kN sums of a row of the block's tile, from `column` on. Each lane calls it for its own.
+  // visit(n, row, column): where the n-th of the kLaneItems parts of rows of this lane begins in the tile.
+  template <class Visit>
+  static KGEN_DEVICE void each_lane_item(const Visit& visit) {
+    constexpr int kPerRow = Shape::kWaveN / kColumns, kItems = Shape::kWaveM * kPerRow;
+    const int place = wave_index() % Shape::kPlaces, first = share_lane();
+    const int row = place / C::waves_n * Shape::kWaveM, column = place % C::waves_n * Shape::kWaveN;
+    KGEN_UNROLL
+    for (int n = 0; n < kLaneItems; ++n) {
+      const int item = item_of(n, first);
+      if (item < kItems) visit(n, row + item / kPerRow, column + item % kPerRow * kColumns);
+    }
+  }
+
+  // store(row, column, values, n): kN sums of a row of the block's tile, from `column` on; the lane's n-th where it
+  // reads ahead. Each lane calls it for its own. A store without n will do, too.
   template <int kN, class Store>
   static KGEN_DEVICE void each_row(const Wave& wave, const Store& store) {
     static_assert(kN % 4 == 0 && Shape::kWaveN % kN == 0, "a row of the wave's tile is whole parts");
@@ -171,6 +191,23 @@ struct TileProduct {
     }
   }
 
+  // Among the lanes of the block that share a place.
+  static KGEN_DEVICE int share_lane() { return wave_index() / Shape::kPlaces * Unit::kLanes + lane(); }
+  // The n-th item of a lane: they are dealt out to the blocks of the cluster, kShareLanes at a time.
+  static KGEN_DEVICE int item_of(int n, int first) {
+    if constexpr (kClusterK > 1)
+      return (n * kClusterK + cluster_rank()) * kShareLanes + first;
+    else
+      return n * kShareLanes + first;
+  }
+  template <int kN, class Store>
+  static KGEN_DEVICE void give(const Store& store, int row, int column, const float (&values)[kN], int n) {
+    if constexpr (requires { store(row, column, values, n); })
+      store(row, column, values, n);
+    else
+      store(row, column, values);
+  }
+
   // The slabs of all waves that share a place are written, or read.
   static KGEN_DEVICE void sync_slab() {
     if constexpr (kWavesK > 1)
@@ -182,11 +219,10 @@ struct TileProduct {
   // store(row, column, values) for each of the kItems items of a slab, by one lane; spot_of(item): where it lies.
   template <int kN, int kStep, int kItems, class SpotOf, class Store>
   static KGEN_DEVICE void each_slab(const Wave& wave, const SpotOf& spot_of, const Store& store) {
-    constexpr int kLanes = kWavesK * Unit::kLanes, kBlocks = kSlabRows / Unit::kM;
+    constexpr int kBlocks = kSlabRows / Unit::kM;
     const int index = wave_index(), place = index % Shape::kPlaces, my_lane = lane();
-    const int slab = place * kSlabBytes;
+    const int slab = place * kSlabBytes, first = share_lane();
     float* sums = lds<float>(index * kSlabBytes);
-    const int first = index / Shape::kPlaces * Unit::kLanes + my_lane;  // among the lanes of the block that share it
     const int wave_row = place / C::waves_n * Shape::kWaveM, wave_column = place % C::waves_n * Shape::kWaveN;
     KGEN_UNROLL
     for (int i = 0; i < Shape::kRm; i += kBlocks) {
@@ -198,29 +234,36 @@ struct TileProduct {
       }
       sync_slab();
       if constexpr (kClusterK > 1) {
-        add_blocks<kN, kStep, kItems>(slab, place, first, spot_of, [&](Spot at, const float(&values)[kN]) {
-          store(wave_row + at.row, wave_column + at.column, values);
+        add_blocks<kN, kStep, kItems>(slab, place, first, spot_of, [&](Spot at, const float(&values)[kN], int n) {
+          give<kN>(store, wave_row + at.row, wave_column + at.column, values, n);
         });
       } else {
-        KGEN_NO_UNROLL
-        for (int item = first; item < kItems; item += kLanes) {
+        const auto take = [&](int item, int n) {
           const Spot at = spot_of(item);
           float values[kN];
           read_slab<kN, kStep>(slab, at, values);
-          store(wave_row + i * Unit::kM + at.row, wave_column + at.column, values);
+          give<kN>(store, wave_row + i * Unit::kM + at.row, wave_column + at.column, values, n);
+        };
+        if constexpr (kReadsAhead && kStep == 1) {
+          KGEN_UNROLL
+          for (int n = 0; n < kLaneItems; ++n)
+            if (item_of(n, first) < kItems) take(item_of(n, first), n);
+        } else {
+          KGEN_NO_UNROLL
+          for (int item = first; item < kItems; item += kShareLanes) take(item, 0);
         }
         if (i + kBlocks < Shape::kRm) sync_slab();
       }
     }
   }
 
-  // The items of a place are dealt out to the blocks of the cluster, kLanes at a time. Each block sends its sums of
-  // what is not its own to the owner, whose barrier counts their bytes, and adds for its own items what it got:
+  // Each block sends its sums of the items that are not its own to the owner, whose barrier counts their bytes, and adds
+  // for its own items what it got:
   //
-  //   items      | kLanes: block 0 | block 1 | … | block 0 | …          inbox   [sender][place][round][lane][kN]
+  //   items      | kShareLanes: block 0 | block 1 | … | block 0 | …     inbox   [sender][place][round][lane][kN]
   template <int kN, int kStep, int kItems, class SpotOf, class Take>
   static KGEN_DEVICE void add_blocks(int slab, int place, int first, const SpotOf& spot_of, const Take& take) {
-    constexpr int kLanes = kWavesK * Unit::kLanes, kDeal = kLanes * kClusterK;
+    constexpr int kLanes = kShareLanes, kDeal = kLanes * kClusterK;
     constexpr int kRounds = (kItems + kDeal - 1) / kDeal, kItemBytes = kN * int(sizeof(float));
     constexpr int kPlaceBytes = kRounds * kLanes * kItemBytes, kSenderBytes = Shape::kPlaces * kPlaceBytes;
     const int rank = cluster_rank(), barrier = C::receive_at, inbox = C::receive_at + 16;
@@ -275,7 +318,7 @@ struct TileProduct {
         KGEN_UNROLL
         for (int e = 0; e < kN; ++e) values[e] = block == 0 ? part[e] : values[e] + part[e];
       }
-      take(at, values);
+      take(at, values, round);
     }
   }
 };
