@@ -415,13 +415,6 @@ KGEN_DEVICE void bulk_copy(u32 lds, const void* global, u32 bytes, u32 barrier) 
                "l"(global), "r"(bytes), "r"(barrier)
                : "memory");
 }
-// Counts bytes that did not come by a copy.
-KGEN_DEVICE void barrier_count(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.complete_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-KGEN_DEVICE void store_zeros(u32 lds) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(lds), "r"(0) : "memory");
-}
 // Orders this work-item's LDS accesses before later bulk copies.
 KGEN_DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #endif
@@ -471,8 +464,6 @@ KGEN_DEVICE void barrier_arrive(u32) {}
 KGEN_DEVICE void barrier_expect(u32, u32) {}
 KGEN_DEVICE void barrier_wait(u32, u32) {}
 KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
-KGEN_DEVICE void barrier_count(u32, u32) {}
-KGEN_DEVICE void store_zeros(u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
 
