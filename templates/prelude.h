@@ -348,6 +348,8 @@ KGEN_DEVICE int cluster_rank() {
 // Barrier of all work-items of the cluster that orders their LDS and global accesses, whole or in two halves. A block
 // whose LDS others read or write must not end before they have: sync once more at the end.
 KGEN_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+// For what another fence has ordered already (barrier_fence): the full one waits for every access on its way.
+KGEN_DEVICE void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 KGEN_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 KGEN_DEVICE void cluster_sync() {
   cluster_arrive();
@@ -379,6 +381,13 @@ KGEN_DEVICE void store_cluster(u32 address, const float (&values)[4]) {
   asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(values[0]), "f"(values[1]),
                "f"(values[2]), "f"(values[3])
                : "memory");
+}
+// The same without waiting; `barrier` (as cluster_address gives it, of the same block) counts the bytes.
+KGEN_DEVICE void send_cluster(u32 address, const float (&values)[4], u32 barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(address),
+      "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
+      : "memory");
 }
 
 #define KGEN_BULK_COPY
@@ -454,6 +463,7 @@ KGEN_DEVICE u32 lds_address(const void* p);
     KGEN_CLUSTERS)  // NVRTC wants a definition even where every call is discarded; rules keep them from running
 KGEN_DEVICE int cluster_rank() { return 0; }
 KGEN_DEVICE void cluster_arrive() {}
+KGEN_DEVICE void cluster_arrive_relaxed() {}
 KGEN_DEVICE void cluster_wait() {}
 KGEN_DEVICE void cluster_sync() {}
 KGEN_DEVICE void cluster_arrive_relaxed() {}
@@ -462,6 +472,7 @@ KGEN_DEVICE float load_cluster(u32) { return 0.0f; }
 KGEN_DEVICE void load_cluster(u32, float (&)[4]) {}
 KGEN_DEVICE void store_cluster(u32, float) {}
 KGEN_DEVICE void store_cluster(u32, const float (&)[4]) {}
+KGEN_DEVICE void send_cluster(u32, const float (&)[4], u32) {}
 #endif
 #if !defined(KGEN_BULK_COPY)
 KGEN_DEVICE void barrier_make(u32, int) {}
@@ -473,6 +484,13 @@ KGEN_DEVICE void store_cluster(u32, float, u32) {}
 KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
+
+// Starts the way of a sector of global memory to the L2, for a load that comes later. AMD and the host: nothing.
+KGEN_DEVICE void prefetch([[maybe_unused]] const void* p) {
+#if defined(KGEN_CUDA_ARCH)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#endif
+}
 
 KGEN_DEVICE float to_float(float x) { return x; }
 KGEN_DEVICE float to_float(bf16 x) { return bit_cast<float>(u32(x.bits) << 16); }
