@@ -67,7 +67,9 @@ INSTANTIATE_TEST_SUITE_P(
                     BadOp{"{kernel: scale_sum", "{kernel: scale_rows", "stands in two steps"},
                     BadOp{"role: workspace", "role: scratch", "workspace or prepared"},
                     BadOp{"align: {x:", "align: {z:", "'z' is not an argument"},
-                    BadOp{"grid: [rows, parts]", "grid: [1, 1, 1, 1]", "one to three axes"}));
+                    BadOp{"grid: [rows, parts]", "grid: [1, 1, 1, 1]", "one to three axes"},
+                    BadOp{"grid: [rows, parts]", "grid: [rows, parts], cluster: [1, parts]", "cluster has three axes"},
+                    BadOp{"grid: [rows, parts]", "grid: [1, 1], cluster: [rows, 1, 1]", "unknown name 'rows'"}));
 
 TEST(OpDef, ExtensionMayNotBeExtended) {
   const auto op =
