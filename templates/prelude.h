@@ -346,6 +346,8 @@ KGEN_DEVICE void cluster_sync() {
   cluster_arrive();
   cluster_wait();
 }
+// Arrives without ordering what came before: for LDS barriers that barrier_fence() has published.
+KGEN_DEVICE void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 // What lds_address is in this block, as seen in block `rank`; only for the four accesses below.
 KGEN_DEVICE u32 cluster_address(u32 lds, int rank) {
   u32 result;
@@ -399,6 +401,13 @@ KGEN_DEVICE void barrier_wait(u32 barrier, u32 phase) {
         : "r"(barrier), "r"(phase)
         : "memory");
 }
+// Stores to LDS of the block that both addresses (of cluster_address) lie in; its `barrier` counts the 4 bytes when they
+// are there, so that nobody need wait for the whole cluster.
+KGEN_DEVICE void store_cluster(u32 address, float value, u32 barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address),
+               "r"(bit_cast<u32>(value)), "r"(barrier)
+               : "memory");
+}
 // Copies `bytes` of global memory to LDS; `barrier` counts them when they are there. Addresses and bytes are multiples
 // of 16. LDS that the work-items have read before needs a block barrier (and, if they wrote it, async_fence) before.
 KGEN_DEVICE void bulk_copy(u32 lds, const void* global, u32 bytes, u32 barrier) {
@@ -440,6 +449,7 @@ KGEN_DEVICE int cluster_rank() { return 0; }
 KGEN_DEVICE void cluster_arrive() {}
 KGEN_DEVICE void cluster_wait() {}
 KGEN_DEVICE void cluster_sync() {}
+KGEN_DEVICE void cluster_arrive_relaxed() {}
 KGEN_DEVICE u32 cluster_address(u32, int) { return 0; }
 KGEN_DEVICE float load_cluster(u32) { return 0.0f; }
 KGEN_DEVICE void load_cluster(u32, float (&)[4]) {}
@@ -452,6 +462,7 @@ KGEN_DEVICE void barrier_fence() {}
 KGEN_DEVICE void barrier_arrive(u32) {}
 KGEN_DEVICE void barrier_expect(u32, u32) {}
 KGEN_DEVICE void barrier_wait(u32, u32) {}
+KGEN_DEVICE void store_cluster(u32, float, u32) {}
 KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
