@@ -277,8 +277,6 @@ struct Matrix {
   float x[kRows][kN];
   float columns[kRows][kN];
   float row_factor[kRows], row_sum[kRows], column_factor[kRows], column_sum[kRows];
-  static constexpr float kNear = 1.0f / 512;  // e^3 is below a rounding even where a later e is twice that
-  bool near;
 
   static KGEN_DEVICE int row(int lane, int k) { return lane + k * kLanes; }
 
@@ -316,19 +314,9 @@ struct Matrix {
     }
     KGEN_UNROLL
     for (int k = 0; k < kRows; ++k) row_factor[k] = row_sum[k] = column_factor[k] = column_sum[k] = 1;
-    near = true;
   }
-  KGEN_DEVICE void divide_rows(float eps) { divide<false>(eps, x, column_factor, row_sum, row_factor); }
-  KGEN_DEVICE void divide_columns(float eps) { divide<false>(eps, columns, row_factor, column_sum, column_factor); }
-  // The same where the factors hardly change any more, as is_near() says; they then change less from round to round.
-  KGEN_DEVICE void correct_rows(float eps) { divide<true>(eps, x, column_factor, row_sum, row_factor); }
-  KGEN_DEVICE void correct_columns(float eps) { divide<true>(eps, columns, row_factor, column_sum, column_factor); }
-  // Of the last divide_rows and divide_columns. A lane decides for itself, so it has the whole matrix.
-  KGEN_DEVICE bool is_near() {
-    const bool result = near && kLanes == 1;
-    near = true;
-    return result;
-  }
+  KGEN_DEVICE void divide_rows(float eps) { divide(eps, x, column_factor, row_sum, row_factor); }
+  KGEN_DEVICE void divide_columns(float eps) { divide(eps, columns, row_factor, column_sum, column_factor); }
   // After them: the rows with all factors.
   KGEN_DEVICE void scale() {
     KGEN_UNROLL
@@ -350,33 +338,21 @@ struct Matrix {
     KGEN_UNROLL
     for (int j = 0; j < kN; ++j) x[k][j] *= scale;
   }
-  // A reciprocal is found anew, or from the last one: 1/d = f/(1 - e) with e = 1 - d*f, so f (1 + e + e*e) within e^3,
-  // which takes a third of the time.
-  template <bool kCorrect>
-  KGEN_DEVICE void divide(float eps, const float (&lines)[kRows][kN], const float (&others)[kRows],
-                          float (&sums)[kRows], float (&factors)[kRows]) {
+  static KGEN_DEVICE void divide(float eps, const float (&lines)[kRows][kN], const float (&others)[kRows],
+                                 float (&sums)[kRows], float (&factors)[kRows]) {
     float other[kN];
     KGEN_UNROLL
     for (int i = 0; i < kN; ++i) other[i] = of_lane(others[i / kLanes], i % kLanes);
     KGEN_UNROLL
     for (int k = 0; k < kRows; ++k) {
-      float even = eps * sums[k], odd = 0;
+      float even = eps * sums[k], odd = 0;  // two short chains
       KGEN_UNROLL
-      for (int i = 0; i < kN; ++i) {  // two short chains where there are few
-        float& to = kRows < 4 && i % 2 == 1 ? odd : even;
-        to = fma_f(lines[k][i], other[i], to);
+      for (int i = 0; i < kN; i += 2) {
+        even = fma_f(lines[k][i], other[i], even);
+        if (i + 1 < kN) odd = fma_f(lines[k][i + 1], other[i + 1], odd);
       }
       sums[k] = even + odd;
-    }
-    KGEN_UNROLL
-    for (int k = 0; k < kRows; ++k) {
-      const float e = fma_f(-sums[k], factors[k], 1.0f);
-      if constexpr (kCorrect) {
-        factors[k] = fma_f(factors[k] * e, 1.0f + e, factors[k]);
-      } else {
-        near = near && e < kNear && -e < kNear;
-        factors[k] = rcp_f(sums[k]);
-      }
+      factors[k] = rcp_f(sums[k]);
     }
   }
 };
@@ -412,16 +388,10 @@ KGEN_DEVICE void write_mixes(const P& p, const Totals& totals, i64 token0, int f
     matrix.add(p.sinkhorn_eps);
     matrix.transpose(lane);
     matrix.divide_columns(p.sinkhorn_eps);
-    int round = 1;
     KGEN_NO_UNROLL
-    for (; round < p.sinkhorn_repeat && !matrix.is_near(); ++round) {
+    for (int round = 1; round < p.sinkhorn_repeat; ++round) {
       matrix.divide_rows(p.sinkhorn_eps);
       matrix.divide_columns(p.sinkhorn_eps);
-    }
-    KGEN_NO_UNROLL
-    for (; round < p.sinkhorn_repeat; ++round) {
-      matrix.correct_rows(p.sinkhorn_eps);
-      matrix.correct_columns(p.sinkhorn_eps);
     }
     matrix.scale();
     KGEN_UNROLL

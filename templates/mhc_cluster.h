@@ -24,6 +24,7 @@ template <class C>
 struct Clustered {
   static constexpr int kN = int(C::n), kColumns = C::rows + 1, kRanks = C::cluster;
   static constexpr int kGroups = C::head ? 1 : 2;
+  static constexpr int kMostRows = C::head ? kN : kN * kN > 2 * kN ? kN* kN : 2 * kN;  // of a group
   static constexpr int kTokens = C::tokens, kRows = C::wave_rows, kWaves = C::threads / C::lanes;
   static constexpr int kValues = kTokens * kRows, kPadded = C::padded;  // kValues to a power of two
   static constexpr int kTokenThreads = C::threads / kTokens, kTokenWaves = kWaves / kTokens;
@@ -35,8 +36,8 @@ struct Clustered {
   static constexpr int kWaveMixes = (kN + kN * kN + 3) / 4 * 4, kStreams = kMixes + C::spreads * kWaves * kWaveMixes;
   static_assert(kStreams * 4 == C::streams_at);
 
-  int rank, group, row0;                // row0: the group's first row of fn
-  int first_row, first_vector, stride;  // of this work-item: row of fn, vectors of the slice
+  int rank, group, row0, rows, row_groups;  // the group's rows of fn; as many waves share its elements
+  int first_row, first_vector, stride;      // of this work-item: row of fn, vectors of the slice
   i64 token0;
   i64 h0;     // of the slice
   int slice;  // elements from stream to stream in LDS
@@ -50,6 +51,8 @@ struct Clustered {
     const bool comb = !C::head && group == 0;
     constexpr int kComb = kN * kN, kGates = C::head ? kN : 2 * kN;
     row0 = comb ? 2 * kN : 0;
+    rows = comb ? kComb : kGates;
+    row_groups = comb ? kComb / kRows : kGates / kRows;
     const int wave = uniform(thread_x() / C::lanes);
     first_row = row0 + (comb ? wave % (kComb / kRows) : wave % (kGates / kRows)) * kRows;
     stride = (comb ? kWaves / (kComb / kRows) : kWaves / (kGates / kRows)) * C::lanes;
@@ -183,34 +186,31 @@ KGEN_DEVICE bool wants(const Clustered<C>& share, int rank, int slot, int column
   return (share.row0 == 0 && column <= int(C::n)) || slot % C::cluster == rank;
 }
 
-// A block's share of a total into the LDS of the blocks that need it.
+// Sums of a block's waves, its share of the totals, into the LDS of the blocks that need it.
 template <class C>
-KGEN_DEVICE void send(const Clustered<C>& share, float* shares, u64* barrier, int slot, int column, float total) {
+KGEN_DEVICE void send_shares(const Clustered<C>& share, const float* sums, const float* squares, float* shares,
+                             u64* barrier) {
   using S = Clustered<C>;
-  float* const to = shares + (slot * S::kColumns + column) * S::kRanks + share.rank;
-  if constexpr (S::kRanks == 1) {
-    *to = total;
-  } else {
-    KGEN_UNROLL
-    for (int r = 0; r < S::kRanks; ++r)
-      if (wants(share, r, slot, column))
-        store_cluster(cluster_address(lds_address(to), r), total, cluster_address(lds_address(barrier), r));
-  }
-}
-
-// Sums of a block's waves: those of a row are kGroupRows / wave_rows apart.
-template <class C, int kGroupRows>
-KGEN_DEVICE void send_rows(const Clustered<C>& share, const float* sums, float* shares, u64* barrier) {
-  using S = Clustered<C>;
-  constexpr int kRowGroups = kGroupRows / S::kRows;
-  KGEN_NO_UNROLL
-  for (int i = thread_x(); i < S::kTokens * kGroupRows; i += C::threads) {
-    const int slot = i / kGroupRows, row = i % kGroupRows;
-    const float* sum = sums + row / S::kRows * S::kPadded + slot * S::kRows + row % S::kRows;
-    float total = sum[0];
-    KGEN_UNROLL
-    for (int w = 1; w < S::kWaves / kRowGroups; ++w) total += sum[w * kRowGroups * S::kPadded];
-    send(share, shares, barrier, slot, share.row0 + 1 + row, total);
+  for (int i = thread_x(); i < S::kTokens * (1 + S::kMostRows); i += C::threads) {
+    const int slot = i / (1 + S::kMostRows), column = i % (1 + S::kMostRows), row = column - 1;
+    if (column > share.rows) continue;
+    float total = 0;
+    if (column == 0) {
+      KGEN_UNROLL
+      for (int w = 0; w < S::kTokenWaves; ++w) total += squares[slot * S::kTokenWaves + w];
+    } else {
+      const float* sum = sums + row / S::kRows * S::kPadded + slot * S::kRows + row % S::kRows;
+      for (int w = 0; w < S::kWaves; w += share.row_groups) total += sum[w * S::kPadded];
+    }
+    float* const to = shares + (slot * S::kColumns + (column == 0 ? 0 : share.row0 + column)) * S::kRanks + share.rank;
+    if constexpr (S::kRanks == 1) {
+      *to = total;
+    } else {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRanks; ++r)
+        if (wants(share, r, slot, column))
+          store_cluster(cluster_address(lds_address(to), r), total, cluster_address(lds_address(barrier), r));
+    }
   }
 }
 
@@ -258,7 +258,6 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
   float* const mixes = lds<float>(S::kMixes * 4) + wave * S::kWaveMixes;
   source.keep(mixes, lane);
   float square = 0;
-  KGEN_NO_UNROLL
   while (column < columns) {
     const i64 h = share.h0 + i64(column) * C::vec_h;
     KGEN_UNROLL
@@ -279,13 +278,6 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
   if (lane == 0) squares[wave] = square;
   constants.keep(lds<float>(S::kConstants * 4));
   sync_lds();
-  if constexpr (S::kRanks > 1) cluster_wait();  // the others' barriers exist
-  for (int i = thread_x(); i < S::kTokens; i += C::threads) {
-    float total = squares[i * S::kTokenWaves];
-    KGEN_UNROLL
-    for (int w = 1; w < S::kTokenWaves; ++w) total += squares[i * S::kTokenWaves + w];
-    send(share, shares, barrier, i, 0, total);
-  }
 
   float sum[S::kPadded] = {};
   KGEN_NO_UNROLL
@@ -300,10 +292,8 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
       sums[wave * S::kPadded + first + i] = sum[i];
   }
   sync_lds();
-  if (!C::head && share.group == 0)
-    send_rows<C, S::kN * S::kN>(share, sums, shares, barrier);
-  else
-    send_rows<C, C::head ? S::kN : 2 * S::kN>(share, sums, shares, barrier);
+  if constexpr (S::kRanks > 1) cluster_wait();  // the others' barriers exist
+  send_shares<C>(share, sums, squares, shares, barrier);
   if constexpr (S::kRanks > 1) {
     if (awaited == 0) return;
     barrier_wait(lds_address(barrier), 0);  // nobody writes here any more, so the block may end when it likes
@@ -321,7 +311,6 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
     const float inverse = inverse_rms<C>(p, mine);
     KGEN_UNROLL
     for (int i = 0; i < S::kN; ++i) gates[i] = gate<C>(p, mine, inverse, i);
-    KGEN_NO_UNROLL
     for (int v = thread_x() % S::kTokenThreads; v < columns && exists; v += S::kTokenThreads) {
       Packed<T, C::vec_h> stream[S::kN], result = {};
       KGEN_UNROLL
@@ -337,7 +326,6 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
       result.store(out + token * out_stride + share.h0 + i64(v) * C::vec_h);
     }
     if constexpr (!C::head) {
-      KGEN_NO_UNROLL
       for (int i = thread_x(); i < S::kTokens * S::kN; i += C::threads) {
         const int place = i / S::kN;
         if (place % S::kRanks != share.rank || share.token0 + place >= p.t) continue;
