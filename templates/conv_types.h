@@ -10,6 +10,7 @@ enum class layout { nhwc, nchw };
 enum class gather {
   rows,    // the pixels themselves: 1x1, stride 1, no padding
   taps,    // of each tap a run of channels
+  halo,    // the same, but pixels once for all columns of a kernel row (conv_halo.h)
   folded,  // of each kernel row the run of its columns and channels: no padding at the sides, nothing between columns
   packed   // taps of a copy, nhwc with channels padded to whole vectors
 };

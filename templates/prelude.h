@@ -141,6 +141,7 @@ KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
       u16, __builtin_fmaf16(__builtin_bit_cast(_Float16, a.bits), __builtin_bit_cast(_Float16, b.bits),
                             __builtin_bit_cast(_Float16, c.bits)))};
 }
+KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
 // Two f16 in a word.
 using HalfPair = _Float16 __attribute__((vector_size(4)));
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
@@ -150,9 +151,9 @@ KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   return __builtin_bit_cast(u32, __builtin_bit_cast(HalfPair, a) * __builtin_bit_cast(HalfPair, b));
 }
 KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
-  return __builtin_bit_cast(
-      u32, __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
-                                     __builtin_bit_cast(HalfPair, c)));
+  return __builtin_bit_cast(u32,
+                            __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
+                                                      __builtin_bit_cast(HalfPair, c)));
 }
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
@@ -250,6 +251,12 @@ KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   asm("fma.rn.f16 %0, %1, %2, %3;" : "=h"(result.bits) : "h"(a.bits), "h"(b.bits), "h"(c.bits));
   return result;
 }
+// a & b | c. Where b and c are constants, ptxas makes two instructions of the plain expression.
+KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) {
+  u32 result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
+  return result;
+}
 // Two f16 in a word.
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
   u32 result;
@@ -341,6 +348,8 @@ KGEN_DEVICE int cluster_rank() {
 // Barrier of all work-items of the cluster that orders their LDS and global accesses, whole or in two halves. A block
 // whose LDS others read or write must not end before they have: sync once more at the end.
 KGEN_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+// For what another fence has ordered already (barrier_fence): the full one waits for every access on its way.
+KGEN_DEVICE void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 KGEN_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 KGEN_DEVICE void cluster_sync() {
   cluster_arrive();
@@ -372,6 +381,13 @@ KGEN_DEVICE void store_cluster(u32 address, const float (&values)[4]) {
   asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(values[0]), "f"(values[1]),
                "f"(values[2]), "f"(values[3])
                : "memory");
+}
+// The same without waiting; `barrier` (as cluster_address gives it, of the same block) counts the bytes.
+KGEN_DEVICE void send_cluster(u32 address, const float (&values)[4], u32 barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(address),
+      "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
+      : "memory");
 }
 
 #define KGEN_BULK_COPY
@@ -447,6 +463,7 @@ KGEN_DEVICE u32 lds_address(const void* p);
     KGEN_CLUSTERS)  // NVRTC wants a definition even where every call is discarded; rules keep them from running
 KGEN_DEVICE int cluster_rank() { return 0; }
 KGEN_DEVICE void cluster_arrive() {}
+KGEN_DEVICE void cluster_arrive_relaxed() {}
 KGEN_DEVICE void cluster_wait() {}
 KGEN_DEVICE void cluster_sync() {}
 KGEN_DEVICE void cluster_arrive_relaxed() {}
@@ -455,6 +472,7 @@ KGEN_DEVICE float load_cluster(u32) { return 0.0f; }
 KGEN_DEVICE void load_cluster(u32, float (&)[4]) {}
 KGEN_DEVICE void store_cluster(u32, float) {}
 KGEN_DEVICE void store_cluster(u32, const float (&)[4]) {}
+KGEN_DEVICE void send_cluster(u32, const float (&)[4], u32) {}
 #endif
 #if !defined(KGEN_BULK_COPY)
 KGEN_DEVICE void barrier_make(u32, int) {}
@@ -466,6 +484,13 @@ KGEN_DEVICE void store_cluster(u32, float, u32) {}
 KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
+
+// Starts the way of a sector of global memory to the L2, for a load that comes later. AMD and the host: nothing.
+KGEN_DEVICE void prefetch([[maybe_unused]] const void* p) {
+#if defined(KGEN_CUDA_ARCH)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#endif
+}
 
 KGEN_DEVICE float to_float(float x) { return x; }
 KGEN_DEVICE float to_float(bf16 x) { return bit_cast<float>(u32(x.bits) << 16); }
@@ -494,6 +519,27 @@ KGEN_DEVICE T from_float(float x) {
     return x;
   }
 }
+
+// Two values rounded to T, of 16 bits, the first in the low half of the word. kPairsRounded: by one instruction, so
+// that it is worth keeping the first value until the second is there.
+#if defined(KGEN_CUDA_ARCH) && KGEN_CUDA_ARCH >= 800
+inline constexpr bool kPairsRounded = true;
+template <class T>
+KGEN_DEVICE u32 rounded_pair(float low, float high) {
+  u32 result;
+  if constexpr (kSame<T, bf16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
+#else
+inline constexpr bool kPairsRounded = false;
+template <class T>
+KGEN_DEVICE u32 rounded_pair(float low, float high) {
+  return u32(from_float<T>(low).bits) | u32(from_float<T>(high).bits) << 16;
+}
+#endif
 
 // N elements, aligned so that one access moves them (16 bytes at most).
 template <class T, int N>
@@ -562,21 +608,19 @@ KGEN_DEVICE Vec<T, N> load_vec(const T* p) {
   return v;
 #endif
 }
-// Four words that are read once: they leave room in the nearest cache for what is read again.
+// Four words that are read once: on NVIDIA they leave room in the nearest cache for what is read again.
 KGEN_DEVICE Vec<u32, 4> load_once(const u32* p) {
-#if defined(__CUDACC__) || defined(__CUDA__)
+#if defined(__CUDACC__) && !defined(__clang__) && KGEN_CUDA_ARCH >= 700
   Vec<u32, 4> v;
   asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
       : "l"(p));
   return v;
-#elif defined(__HIP__)
-  using Words4 = u32 __attribute__((vector_size(16)));
-  return bit_cast<Vec<u32, 4> >(__builtin_nontemporal_load(reinterpret_cast<const Words4*>(p)));
 #else
   return load_vec<u32, 4>(p);
 #endif
 }
+
 template <class T, int N>
 KGEN_DEVICE void store_vec(T* p, const Vec<T, N>& v) {
 #if defined(__CUDACC__) && !defined(__clang__)

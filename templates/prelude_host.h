@@ -88,6 +88,7 @@ KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a,
 KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   return f16{__builtin_bit_cast(u16, _Float16(double(to_float(a)) * double(to_float(b)) + double(to_float(c))))};
 }
+KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
 // Two f16 in a word.
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
   return u32(f16_bits(to_float(f16{u16(a)}) + to_float(f16{u16(b)}))) |
@@ -108,7 +109,8 @@ KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
 KGEN_DEVICE float rcp_f(float x) { return 1.0f / x; }
 
 // "Asynchronous" copies, done at once, so that a ring of them can be tried out here. An address is a place in the
-// block's LDS.
+// block's LDS. KGEN_MODELLED_COPIES: a test brings others, which are as late as the hardware's may be.
+#if !defined(KGEN_MODELLED_COPIES)
 #define KGEN_ASYNC_COPY
 KGEN_DEVICE u32 lds_address(const void* p) { return u32(static_cast<const unsigned char*>(p) - lds_base()); }
 template <int kBytes>
@@ -123,6 +125,7 @@ KGEN_DEVICE void async_copy(u32 lds, const void* global) {
 KGEN_DEVICE void async_commit() {}
 template <int kPending>
 KGEN_DEVICE void async_wait() {}
+#endif
 
 }  // namespace kgen
 

@@ -9,9 +9,12 @@
 //   ├────────┼────────┤                     ├──┼──┼──┼──┤ is said in mma/mma.h
 //   │ wave 2 │ wave 3 │                     └──┴──┴──┴──┘
 //   └────────┴────────┘
+//   waves_k such blocks of waves share the K steps of every tile: wave group g takes steps g*kSteps .. of each, and
+//   tile_product.h adds the groups' sums
 //
-// Pipelines. Async (cp.async): a ring of `stages` LDS stages, filled stages-1 tiles ahead; one barrier a tile; the
-// first fragments of the next tile are loaded under the last products of this one. Direct: the next tile is loaded into
+// Pipelines. Async (cp.async): a ring of `stages` LDS stages, all filled at once and then each as soon as it has been
+// read (a ring as long as K takes one trip to memory); one barrier a tile; the first fragments of the next tile are
+// loaded under the last products of this one. Direct: the next tile is loaded into
 // registers while this one is multiplied, then written to the other LDS stage (or, with one stage, to the same after a
 // barrier). Host: load, barrier, multiply, barrier.
 //
@@ -38,7 +41,7 @@ struct Layout {
   static constexpr int kRowBytes = kRow * int(sizeof(T));
   static constexpr int kChunks = kRowBytes / 16;
   static constexpr int kGroup = (kChunks & -kChunks) < 8 ? (kChunks & -kChunks) : 8;  // chunks that change places
-  static constexpr int kRowsPerLine = kChunks >= 8 ? 1 : 8 / kChunks;                 // rows in all 32 banks
+  static constexpr int kRowsPerLine = 8 / kGroup;  // rows after which the banks repeat; in all 32 banks where kChunks < 8
   static_assert(kRowBytes % 16 == 0);
   static KGEN_DEVICE int offset(int row, int column) {
     const int byte = column * int(sizeof(T));
@@ -47,6 +50,12 @@ struct Layout {
     if constexpr (kPermutation == Permutation::realigned && kChunks < 8)
       return row * kRowBytes + (byte ^ (row / kChunks % kRowsPerLine * 16));
     return row * kRowBytes + byte;
+  }
+  // `bytes` further along a row than `at` columns, which are less than the steps that make up `bytes`: the bits that the
+  // permutation changes are free in `at` and pass through the exclusive or.
+  static KGEN_DEVICE int along_row(int at, int bytes) {
+    const int changed = bytes % (kGroup * 16);
+    return (at ^ changed) + (bytes - changed);
   }
 };
 
@@ -313,11 +322,11 @@ struct FragmentPlaces {
     for (int i = 0; i < kBases; ++i)
       base[i][e] = kKMajor ? LdsLayout::offset(row, k) : LdsLayout::offset(k, row + i * kBlockRows);
   }
-  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it; along a row, whose length is a power of
-  // two, the step's bits are free in `k` and pass through the exclusive or.
+  // f(row) has period 8, so a block or step of a multiple of 8 rows keeps it.
   KGEN_DEVICE int at(int block, int step, int e, int stage, int /*next_stage*/) const {
     if constexpr (kKMajor)
-      return stage + (base[0][e] ^ (step * kStepK * kElementBytes)) + block * kBlockRows * LdsLayout::kRowBytes;
+      return stage + LdsLayout::along_row(base[0][e], step * kStepK * kElementBytes) +
+             block * kBlockRows * LdsLayout::kRowBytes;
     else
       return stage + base[block][e] + step * kStepK * LdsLayout::kRowBytes;
   }
@@ -356,28 +365,30 @@ struct ChooseType<false, A, B> {
 
 // The geometry of one block; everything is known at compile time.
 template <class Mma_, int kTileM_, int kTileN_, int kTileK_, int kWavesM_, int kWavesN_, int kStages_, bool kBInN_,
-          bool kRealignA_, bool kRealignB_>
+          bool kRealignA_, bool kRealignB_, int kWavesK_ = 1>
 struct TileShape {
   using Mma = Mma_;
   using Lds = typename Mma::Lds;
   static constexpr int kTileM = kTileM_, kTileN = kTileN_, kTileK = kTileK_, kWavesM = kWavesM_, kWavesN = kWavesN_;
-  static constexpr int kStages = kStages_;
+  static constexpr int kStages = kStages_, kWavesK = kWavesK_;
   static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
-  static constexpr int kThreads = kWavesM * kWavesN * Mma::kLanes;
+  static constexpr int kPlaces = kWavesM * kWavesN;  // of waves in the tile
+  static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
-  static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN, kSteps = kTileK / Mma::kK;
-  static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % Mma::kK == 0,
+  static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN;
+  static constexpr int kSteps = kTileK / (Mma::kK * kWavesK);  // of a tile that a wave takes
+  static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % (Mma::kK * kWavesK) == 0,
                 "a wave tile is whole Mma tiles");
-  static_assert((kTileK & (kTileK - 1)) == 0, "rows along K are a power of two long");
   static constexpr Permutation kPlain = Mma::kSwizzle ? Permutation::swizzle : Permutation::none;
   using LayoutA = Layout<Lds, kTileK, kRealignA ? Permutation::realigned : kPlain>;
   using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, kRealignB ? Permutation::realigned : kPlain>;
-  static constexpr int kABytes = kTileM * kTileK * int(sizeof(Lds)), kBBytes = kTileN * kTileK * int(sizeof(Lds));
+  static constexpr int kABytes = kTileM * LayoutA::kRowBytes;
+  static constexpr int kBBytes = (kBInN ? kTileK : kTileN) * LayoutB::kRowBytes;
   static constexpr int kStageBytes = kABytes + kBBytes;
 };
 
-// A wave's part of the product: accumulators, and fragments of one or two K steps.
+// A wave's part of the product: accumulators, and fragments of one K step or of a ring of them.
 template <class S>
 struct WaveTile {
   using Mma = typename S::Mma;
@@ -395,18 +406,30 @@ struct WaveTile {
   typename Mma::B b[kBuffers][S::kRn];
   typename Mma::C acc[S::kRm][S::kRn];
 
+  KGEN_DEVICE WaveTile() {}
   template <class SourceA, class SourceB>
-  KGEN_DEVICE WaveTile(int wave, int lane, const SourceA& source_a, const SourceB& source_b) : acc{} {
-    const int row = wave / S::kWavesN * S::kWaveM, column = wave % S::kWavesN * S::kWaveN;
+  KGEN_DEVICE WaveTile(int wave, int lane, const SourceA& source_a, const SourceB& source_b) {
+    begin(wave, lane, source_a, source_b);
+  }
+  template <class SourceA, class SourceB>
+  KGEN_DEVICE void begin(int wave, int lane, const SourceA& source_a, const SourceB& source_b) {
+    KGEN_UNROLL
+    for (int i = 0; i < S::kRm; ++i) {
+      KGEN_UNROLL
+      for (int j = 0; j < S::kRn; ++j) acc[i][j] = typename Mma::C{};
+    }
+    const int place = wave % S::kPlaces, first_k = wave / S::kPlaces * (S::kSteps * Mma::kK);
+    const int row = place / S::kWavesN * S::kWaveM, column = place % S::kWavesN * S::kWaveN;
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       const int at = row + Mma::a_row(lane, e);
-      places_a.set(e, at, Mma::a_k(lane, e), window_shift<S::kRealignA, S::kTileK>(source_a, at));
+      places_a.set(e, at, first_k + Mma::a_k(lane, e), window_shift<S::kRealignA, S::kTileK>(source_a, at));
     }
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksB; ++e) {
       const int at = column + Mma::template b_column<S::kBInN>(lane, e);
-      places_b.set(e, at, Mma::template b_k<S::kBInN>(lane, e), window_shift<S::kRealignB, S::kTileK>(source_b, at));
+      places_b.set(e, at, first_k + Mma::template b_k<S::kBInN>(lane, e),
+                   window_shift<S::kRealignB, S::kTileK>(source_b, at));
     }
   }
 
@@ -415,7 +438,8 @@ struct WaveTile {
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
       KGEN_UNROLL
-      for (int e = 0; e < Mma::kChunksA; ++e) Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
+      for (int e = 0; e < Mma::kChunksA; ++e)
+        Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
     }
     KGEN_UNROLL
     for (int j = 0; j < S::kRn; ++j) {
@@ -440,9 +464,9 @@ struct WaveTile {
     load(0, 0, stage, stage);
     KGEN_UNROLL
     for (int step = 0; step < S::kSteps; ++step) {
-      if constexpr (kBuffers == 2) {
-        if (step + 1 < S::kSteps) load((step + 1) % 2, step + 1, stage, stage);
-        multiply(step % 2);
+      if constexpr (kBuffers >= 2) {
+        if (step + 1 < S::kSteps) load((step + 1) % kBuffers, step + 1, stage, stage);
+        multiply(step % kBuffers);
       } else {
         if (step > 0) load(0, step, stage, stage);
         multiply(0);
@@ -510,15 +534,30 @@ KGEN_DEVICE void tile_loop_plain(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   }
 }
 
+// All products of a tile but those of its last step, whose fragments are then loaded; kFirst: the buffer of the first.
+template <class S, int kFirst, class Wave>
+KGEN_DEVICE void multiply_but_last(Wave& wave, int stage, int next_stage) {
+  KGEN_UNROLL
+  for (int step = 1; step < S::kSteps; ++step) {
+    wave.load((kFirst + step) % 2, step, stage, next_stage);
+    wave.multiply((kFirst + step - 1) % 2);
+  }
+}
+
 // acc += the products over `k` terms, by asynchronous copies.
-template <class S, class LoaderA, class LoaderB>
-KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& load_b, int k) {
+// underway(): called once, when the first copies are on their way; a wave may begin there.
+template <class S, class Wave, class LoaderA, class LoaderB, class Underway>
+KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, int k, const Underway& underway) {
+  constexpr int kBuffers = Wave::kBuffers;
   constexpr int kLate = S::kRealignA || S::kRealignB ? 1 : 0;  // windows after its own that a tile waits for
   static_assert(S::kStages >= 2 + kLate, "a ring needs two stages, and one for windows");
-  static_assert(kLate == 0 || WaveTile<S>::kBuffers == 2, "windows need two K steps a tile");
+  static_assert(kLate == 0 || kBuffers >= 2, "windows need two K steps a tile");
   constexpr int kRing = S::kStages * S::kStageBytes;
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
-  if (tiles == 0) return;
+  if (tiles == 0) {
+    underway();
+    return;
+  }
   const u32 lds_start = lds_address(lds_base());
   const auto after = [](int stage) { return stage + S::kStageBytes == kRing ? 0 : stage + S::kStageBytes; };
   int write_stage = 0, read_stage = 0;
@@ -536,43 +575,49 @@ KGEN_DEVICE void tile_loop_async(WaveTile<S>& wave, LoaderA& load_a, LoaderB& lo
     async_commit();  // empty groups keep the count of groups equal to that of tiles
     write_stage = after(write_stage);
   };
-  KGEN_UNROLL
-  for (int t = 0; t < S::kStages - 1; ++t) issue(t);
-  // Tile t has arrived for every work-item, and every wave has read its last fragments of tile t-1.
+  KGEN_NO_UNROLL
+  for (int t = 0; t < S::kStages; ++t) issue(t);
+  underway();
+  async_wait<S::kStages - 1 - kLate>();
+  sync_block();
+  // Tile t+1, which is to be read now, has arrived for every work-item, and every wave has read its last fragments of
+  // tile t.
   const auto next_tile = [&] {
     async_wait<S::kStages - 2 - kLate>();
     sync_block();
   };
-  next_tile();
-  if constexpr (WaveTile<S>::kBuffers == 2) {
+  if constexpr (kBuffers == 2) {
     int next_stage = after(0);
     wave.load(0, 0, 0, next_stage);
+    const auto turn = [&] {
+      read_stage = next_stage;
+      next_stage = after(next_stage);
+      next_tile();
+    };
     KGEN_NO_UNROLL
     for (int t = 0; t < tiles; ++t) {
-      // The first step by itself: NVRTC does not unroll a loop that holds a long issue().
-      wave.load(1, 1, read_stage, next_stage);
-      issue(t + S::kStages - 1);  // into the stage of tile t-1, which the last barrier set free
-      wave.multiply(0);
-      KGEN_UNROLL
-      for (int step = 1; step < S::kSteps; ++step) {
-        if (step + 1 < S::kSteps) {
-          wave.load((step + 1) % 2, step + 1, read_stage, next_stage);
-        } else {
-          read_stage = next_stage;
-          next_stage = after(next_stage);
-          next_tile();
-          wave.load(0, 0, read_stage, next_stage);
-        }
-        wave.multiply(step % 2);
+      // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
+      multiply_but_last<S, 0>(wave, read_stage, next_stage);
+      turn();
+      issue(t + S::kStages);  // into the stage of tile t, which the barrier set free
+      wave.load(S::kSteps % 2, 0, read_stage, next_stage);
+      wave.multiply((S::kSteps - 1) % 2);
+      if constexpr (S::kSteps % 2 != 0) {  // the next tile begins in the other buffer
+        if (++t >= tiles) break;
+        multiply_but_last<S, 1>(wave, read_stage, next_stage);
+        turn();
+        wave.load(0, 0, read_stage, next_stage);
+        issue(t + S::kStages);
+        wave.multiply(1);
       }
     }
   } else {
     KGEN_NO_UNROLL
     for (int t = 0; t < tiles; ++t) {
-      issue(t + S::kStages - 1);
       wave.multiply_tile(read_stage);
       read_stage = after(read_stage);
       next_tile();
+      issue(t + S::kStages);
     }
   }
 }

@@ -86,10 +86,10 @@ template <class In, class Acc, int kM_, int kTileK>
 struct Mma<Arch::host, In, Acc, kM_, kTileK> {
   static constexpr int kM = kM_, kN = 16, kK = kTileK, kLanes = 1;
   static constexpr bool kSwizzle = false, kReadsN = true, kBInN = true, kPrefetch = false;
-  static constexpr int kChunksA = 1, kChunksB = 1;
+  static constexpr int kChunksA = kM, kChunksB = 1;  // a piece of A is a row
   using Lds = float;
   struct A {
-    const float* rows;
+    const float* rows[kM];
   };
   struct B {
     const float* rows;
@@ -100,7 +100,7 @@ struct Mma<Arch::host, In, Acc, kM_, kTileK> {
     Acc v[kM][kN];
   };
 
-  static KGEN_DEVICE int a_row(int, int) { return 0; }
+  static KGEN_DEVICE int a_row(int, int e) { return e; }
   static KGEN_DEVICE int a_k(int, int) { return 0; }
   template <bool>
   static KGEN_DEVICE int b_column(int, int) {
@@ -110,7 +110,7 @@ struct Mma<Arch::host, In, Acc, kM_, kTileK> {
   static KGEN_DEVICE int b_k(int, int) {
     return 0;
   }
-  static KGEN_DEVICE void load_a(A& a, int, int offset) { a.rows = lds<float>(offset); }
+  static KGEN_DEVICE void load_a(A& a, int e, int offset) { a.rows[e] = lds<float>(offset); }
   template <bool, int kRowBytes>
   static KGEN_DEVICE void load_b(B& b, int, int offset) {
     b.rows = lds<float>(offset);
@@ -123,7 +123,7 @@ struct Mma<Arch::host, In, Acc, kM_, kTileK> {
       for (int i = 0; i < kM; ++i) sum[i] = *reinterpret_cast<const Row*>(c.v[i]);
       for (int k = 0; k < kTileK; ++k) {
         const Row row = *reinterpret_cast<const Row*>(b.rows + k * b.pitch);
-        for (int i = 0; i < kM; ++i) sum[i] += a.rows[i * kTileK + k] * row;
+        for (int i = 0; i < kM; ++i) sum[i] += a.rows[i][k] * row;
       }
       for (int i = 0; i < kM; ++i) *reinterpret_cast<Row*>(c.v[i]) = sum[i];
     } else {
@@ -131,7 +131,7 @@ struct Mma<Arch::host, In, Acc, kM_, kTileK> {
         for (int k = 0; k < kTileK; ++k)
           for (int j = 0; j < kN; ++j)
             c.v[i][j] =
-                fma_f16(from_float<f16>(a.rows[i * kTileK + k]), from_float<f16>(b.rows[k * b.pitch + j]), c.v[i][j]);
+                fma_f16(from_float<f16>(a.rows[i][k]), from_float<f16>(b.rows[k * b.pitch + j]), c.v[i][j]);
     }
   }
 

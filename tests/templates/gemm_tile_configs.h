@@ -9,7 +9,8 @@ namespace kgen::testing {
 
 struct HostTile : PlainConfig {
   static constexpr Arch arch = Arch::host;
-  static constexpr int mma_m = 4, tile_m = 16, tile_n = 32, tile_k = 16, waves_m = 1, waves_n = 1, stages = 1,
+  static constexpr int mma_m = 4, tile_m = 16, tile_n = 32, tile_k = 16, waves_m = 1, waves_n = 1, waves_k = 1,
+                       stages = 1,
                        vec_a = 1, vec_b = 1, group_m = 2, async_pipeline = 0, realign = 0;
 };
 struct TileHost : HostTile {
@@ -34,6 +35,9 @@ struct SimtTile : HostTile {
 };
 struct TileSimt : SimtTile {
   static constexpr int vec_a = 4, vec_b = 2, waves_n = 2;
+};
+struct TileSimtSharedTerms : SimtTile {
+  static constexpr int vec_a = 4, vec_b = 4, waves_m = 1, waves_k = 2;
 };
 struct TileSimtKn : SimtTile {
   using dtype = bf16;
@@ -76,6 +80,13 @@ struct TileMmaSyncOneStep : MmaSyncTile {  // one K step a tile, a ring of four
   static constexpr auto b_layout = kgen::b_layout::kn;
   static constexpr int tile_m = 96, tile_n = 96, tile_k = 16, waves_m = 2, waves_n = 1, stages = 4, async_pipeline = 1,
                        vec_a = 2;
+};
+struct TileMmaSyncSharedTerms : MmaSyncTile {  // two groups of waves, each with half of every tile's terms
+  static constexpr int tile_k = 64, waves_k = 2, stages = 4, async_pipeline = 1;
+  static constexpr int epilogue_bias = 1, epilogue_gelu_erf = 2;
+};
+struct TileMmaSyncSharedOneStep : MmaSyncTile {  // one K step a wave and tile, of two stages
+  static constexpr int tile_m = 64, waves_n = 1, tile_k = 64, waves_k = 4, stages = 2, async_pipeline = 1;
 };
 struct TileMmaSyncHalfSums : MmaSyncTile {
   using dtype = f16;

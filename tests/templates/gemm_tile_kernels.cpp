@@ -1,4 +1,5 @@
 // The tile kernel in the configurations of gemm_tile_configs.h. Each takes its parameters as one struct.
+#define KGEN_MODELLED_COPIES  // mma_sync_model.h
 #include "gemm_tile_configs.h"
 #include "mma_sync_model.h"
 #include "templates/gemm.h"
@@ -15,6 +16,7 @@ TILE(TileHost)
 TILE(TileHostKn)
 TILE(TileHostSplit)
 TILE(TileSimt)
+TILE(TileSimtSharedTerms)
 TILE(TileSimtKn)
 TILE(TileMmaSyncDirect)
 TILE(TileMmaSyncUnaligned)
@@ -24,4 +26,6 @@ TILE(TileMmaSyncRealignedSplit)
 TILE(TileMmaSyncRealignedKn)
 TILE(TileMmaSyncAsyncKn)
 TILE(TileMmaSyncOneStep)
+TILE(TileMmaSyncSharedTerms)
+TILE(TileMmaSyncSharedOneStep)
 TILE(TileMmaSyncHalfSums)

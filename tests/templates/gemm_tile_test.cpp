@@ -28,10 +28,11 @@ void launch(const char* config, GemmCase<C>& problem) {
   problem.args.partial = partial.data();
   const int lanes = C::arch == Arch::host ? 1 : 32, element = C::mma_m == 16 ? sizeof(typename C::dtype) : 4;
   const int stages = C::stages * (C::tile_m + C::tile_n) * C::tile_k * element;
-  const int slabs = C::waves_m * C::waves_n * C::mma_m * (C::tile_n / C::waves_n + 4) * 4;
+  const int waves = C::waves_m * C::waves_n * C::waves_k;
+  const int slabs = waves * (C::waves_k > 1 ? C::tile_m / C::waves_m : C::mma_m) * (C::tile_n / C::waves_n + 4) * 4;
   const Launch grid{{ceil_div(shape.m, C::tile_m) * ceil_div(shape.n, C::tile_n), std::uint32_t(C::split_k),
                      std::uint32_t(shape.batch)},
-                    std::uint32_t(C::waves_m * C::waves_n * lanes),
+                    std::uint32_t(waves * lanes),
                     std::uint32_t(stages > slabs ? stages : slabs)};
   kernels().launch(std::string("tile_") + config, grid, problem.args);
   if (C::split_k > 1) {
@@ -76,6 +77,7 @@ TILE_TEST(IsRightOnTheHost, TileHost)
 TILE_TEST(IsRightOnTheHostForKn, TileHostKn)
 TILE_TEST(IsRightOnTheHostWhenKIsSplit, TileHostSplit)
 TILE_TEST(IsRightForSimtWaves, TileSimt)
+TILE_TEST(IsRightForSimtWavesThatShareTerms, TileSimtSharedTerms)
 TILE_TEST(IsRightForSimtWavesThatTransposeB, TileSimtKn)
 TILE_TEST(IsRightForMmaSyncThroughRegisters, TileMmaSyncDirect)
 TILE_TEST(IsRightForMmaSyncOnUnalignedData, TileMmaSyncUnaligned)
@@ -85,6 +87,8 @@ TILE_TEST(IsRightForMmaSyncWithRealignedWindowsOfParts, TileMmaSyncRealignedSpli
 TILE_TEST(IsRightForMmaSyncWithRealignedWindowsOfA, TileMmaSyncRealignedKn)
 TILE_TEST(IsRightForMmaSyncWithTransposedFragments, TileMmaSyncAsyncKn)
 TILE_TEST(IsRightForMmaSyncWithOneStepATile, TileMmaSyncOneStep)
+TILE_TEST(IsRightForMmaSyncWavesThatShareTerms, TileMmaSyncSharedTerms)
+TILE_TEST(IsRightForMmaSyncWavesThatShareTermsOneStepEach, TileMmaSyncSharedOneStep)
 
 TEST(GemmTile, SumsInHalfWhereAsked) {
   GemmCase<TileMmaSyncHalfSums> problem({.m = 33, .n = 40, .k = 96});
