@@ -182,16 +182,16 @@ struct StreamsLoader {
     r.h = source.h;
     if constexpr (C::ring > 0) {
       fetch(source.h + (C::ring - 1) * C::tile_h);
-      return;
-    }
-    KGEN_UNROLL
-    for (int i = 0; i < kCount; ++i) {
-      if (!exists(i)) continue;
-      const i64 token = token0 + slot(i) < p.t ? token0 + slot(i) : p.t - 1;
-      const i64 h = source.h + column(i) < p.h ? source.h + column(i) : p.h - C::vec;
-      if constexpr (kSpreads) r.x[i] = Packed<T, C::vec>::load(p.x + token * p.ldx + h);
+    } else {
       KGEN_UNROLL
-      for (int s = 0; s < kN; ++s) r.stream[i][s] = Packed<T, C::vec>::load(p.residual + token * p.ldr + s * p.h + h);
+      for (int i = 0; i < kCount; ++i) {
+        if (!exists(i)) continue;
+        const i64 token = token0 + slot(i) < p.t ? token0 + slot(i) : p.t - 1;
+        const i64 h = source.h + column(i) < p.h ? source.h + column(i) : p.h - C::vec;
+        if constexpr (kSpreads) r.x[i] = Packed<T, C::vec>::load(p.x + token * p.ldx + h);
+        KGEN_UNROLL
+        for (int s = 0; s < kN; ++s) r.stream[i][s] = Packed<T, C::vec>::load(p.residual + token * p.ldr + s * p.h + h);
+      }
     }
   }
   KGEN_DEVICE void store(const Registers& r, int stage) {
@@ -249,87 +249,8 @@ struct StreamsLoader {
   }
 };
 
-// Work-items of the wave that makes post and comb.
-template <class C>
-struct FirstWave : C {
-  static constexpr int threads = C::lanes;
-};
-
-// Entry `index` of the totals [tile_m][1 + rows], summed over the cluster's blocks.
-template <class C>
-KGEN_DEVICE float cluster_total(int index) {
-  const u32 mine = lds_address(lds<float>(C::totals_at) + index);
-  float value[C::cluster], total = 0;
-  KGEN_UNROLL
-  for (int r = 0; r < C::cluster; ++r) value[r] = load_cluster(cluster_address(mine, r));
-  KGEN_UNROLL
-  for (int r = 0; r < C::cluster; ++r) total += value[r];
-  return total;
-}
-
-// What `finish` does, by the cluster that has just made the streams, which are still in the L2: each block its own part
-// of h, and post and comb of its share of the tokens. LDS: gates [tile_m][n], then the share's totals.
-template <class C, class T, class P>
-KGEN_DEVICE void finish_cluster(const P& p, i64 token0, i64 h_begin, i64 h_end, const T* streams, i64 stride,
-                                float* post, float* comb, T* out, i64 out_stride) {
-  constexpr int kN = int(C::n), kColumns = C::rows + 1, kShare = C::tile_m / C::cluster, kFlight = 2;
-  // The first wave is busy with post and comb meanwhile.
-  constexpr int kFirst = C::head ? 0 : C::lanes, kWorkers = C::threads - kFirst;
-  static_assert(C::tile_m % C::cluster == 0 && C::threads % kN == 0 && kWorkers > 0);
-  const int thread = thread_x();
-  const float gate_scale = p.scale[0], gate_base = p.base[thread % kN];
-  float* gates = lds<float>(0);
-  float* share = gates + C::tile_m * kN;
-  cluster_sync();
-  for (int i = thread; i < C::tile_m * kN; i += C::threads) {
-    const float squares = cluster_total<C>(i / kN * kColumns), mix = cluster_total<C>(i / kN * kColumns + 1 + i % kN);
-    gates[i] = sigmoid(fma_f(mix * inverse_rms<C>(p, &squares), gate_scale, gate_base)) + p.pre_eps;
-  }
-  if constexpr (!C::head) {
-    for (int i = thread; i < kShare * kColumns; i += C::threads)
-      share[i] = cluster_total<C>(cluster_rank() * (kShare * kColumns) + i);
-  }
-  cluster_arrive();  // this block has read the others' totals
-  sync_block();
-  if constexpr (!C::head) {
-    if (thread < C::lanes) write_mixes<FirstWave<C>, kShare>(p, share, token0 + cluster_rank() * kShare, post, comb);
-  }
-  const int vectors = h_end > h_begin ? int(h_end - h_begin) / C::vec_h : 0, items = C::tile_m * vectors;
-  KGEN_NO_UNROLL
-  for (int first = thread - kFirst; first >= 0 && first < items; first += kFlight * kWorkers) {
-    Packed<T, C::vec_h> stream[kFlight][kN];
-    KGEN_UNROLL
-    for (int f = 0; f < kFlight; ++f) {
-      const int item = first + f * kWorkers < items ? first + f * kWorkers : first;
-      const i64 token = token0 + item / vectors < p.t ? token0 + item / vectors : p.t - 1;
-      KGEN_UNROLL
-      for (int s = 0; s < kN; ++s)
-        stream[f][s] =
-            Packed<T, C::vec_h>::load(streams + token * stride + s * p.h + h_begin + item % vectors * C::vec_h);
-    }
-    KGEN_UNROLL
-    for (int f = 0; f < kFlight; ++f) {
-      const int item = first + f * kWorkers, slot = item / vectors;
-      if (item >= items || token0 + slot >= p.t) continue;
-      float gate[kN];
-      load_floats(gates + slot * kN, gate);
-      Packed<T, C::vec_h> result = {};
-      KGEN_UNROLL
-      for (int e = 0; e < C::vec_h; ++e) {
-        float sum = 0;
-        KGEN_UNROLL
-        for (int s = 0; s < kN; ++s) sum = fma_f(gate[s], stream[f][s][e], sum);
-        result.set(e, sum);
-      }
-      result.store(out + (token0 + slot) * out_stride + h_begin + item % vectors * C::vec_h);
-    }
-  }
-  cluster_wait();  // the others have read this block's
-}
-
-template <class C, bool kSpreads, class T, class P>
-KGEN_DEVICE void project_tiles(const P& p, const T* streams, i64 stride, float* post, float* comb, T* out,
-                               i64 out_stride) {
+template <class C, bool kSpreads, class P>
+KGEN_DEVICE void project_tiles(const P& p) {
   using G = Tiles<C>;
   using S = typename G::Shape;
   using Unit = typename G::Unit;
@@ -393,15 +314,7 @@ KGEN_DEVICE void project_tiles(const P& p, const T* streams, i64 stride, float* 
         total += rest;
       }
     }
-    if constexpr (C::cluster > 1)
-      lds<float>(C::totals_at)[i] = total;
-    else
-      p.partial[(part * p.t + token0 + slot) * (C::rows + 1) + total_column] = total;
-  }
-  if constexpr (C::cluster > 1) {
-    const i64 h_end = i64(first + count) * C::tile_h;
-    finish_cluster<C, T>(p, token0, i64(first) * C::tile_h, h_end < p.h ? h_end : p.h, streams, stride, post, comb, out,
-                         out_stride);
+    p.partial[(part * p.t + token0 + slot) * (C::rows + 1) + total_column] = total;
   }
 }
 
@@ -413,17 +326,11 @@ KGEN_DEVICE void mhc_pack_fn(const P& p) {
 }
 template <class C, class P>
 KGEN_DEVICE void mhc_project_tiles(const P& p) {
-  mhc::project_tiles<C, false>(p, p.residual, p.ldr, p.post_mix, p.comb_mix, p.layer_input, p.ldl);
-}
-template <class C, class P>
-KGEN_DEVICE void hc_head_project_tiles(const P& p) {
-  mhc::project_tiles<C, false>(p, p.residual, p.ldr, static_cast<float*>(nullptr), static_cast<float*>(nullptr),
-                               p.collapsed, p.ldc);
+  mhc::project_tiles<C, false>(p);
 }
 template <class C, class P>
 KGEN_DEVICE void mhc_post_project_tiles(const P& p) {
-  mhc::project_tiles<C, true>(p, static_cast<const typename C::dtype*>(p.residual_out), C::n * p.h, p.post_mix_out,
-                              p.comb_mix_out, p.layer_input, p.ldl);
+  mhc::project_tiles<C, true>(p);
 }
 
 }  // namespace kgen
