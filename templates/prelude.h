@@ -150,9 +150,9 @@ KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   return __builtin_bit_cast(u32, __builtin_bit_cast(HalfPair, a) * __builtin_bit_cast(HalfPair, b));
 }
 KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
-  return __builtin_bit_cast(
-      u32, __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
-                                     __builtin_bit_cast(HalfPair, c)));
+  return __builtin_bit_cast(u32,
+                            __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
+                                                      __builtin_bit_cast(HalfPair, c)));
 }
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
