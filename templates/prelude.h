@@ -355,8 +355,6 @@ KGEN_DEVICE void cluster_sync() {
   cluster_arrive();
   cluster_wait();
 }
-// Arrives without ordering what came before: for LDS barriers that barrier_fence() has published.
-KGEN_DEVICE void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 // What lds_address is in this block, as seen in block `rank`; only for the four accesses below.
 KGEN_DEVICE u32 cluster_address(u32 lds, int rank) {
   u32 result;
@@ -466,7 +464,6 @@ KGEN_DEVICE void cluster_arrive() {}
 KGEN_DEVICE void cluster_arrive_relaxed() {}
 KGEN_DEVICE void cluster_wait() {}
 KGEN_DEVICE void cluster_sync() {}
-KGEN_DEVICE void cluster_arrive_relaxed() {}
 KGEN_DEVICE u32 cluster_address(u32, int) { return 0; }
 KGEN_DEVICE float load_cluster(u32) { return 0.0f; }
 KGEN_DEVICE void load_cluster(u32, float (&)[4]) {}
