@@ -104,6 +104,40 @@ KGEN_DEVICE void load_columns(const T* p, int valid, float (&values)[N]) {
   for (int i = 0; i < N; ++i) values[i] = i < valid ? to_float(p[i]) : 0.0f;
 }
 
+// The same as they lie in memory: an element becomes a float where it is used, so that what is loaded early is waited
+// for late.
+template <class T, int N>
+struct Columns {
+  static constexpr int kWidth = kChunk<T, N>;
+  Packed<T, kWidth> part[N / kWidth] = {};
+
+  KGEN_DEVICE float operator[](int i) const { return part[i / kWidth][i % kWidth]; }
+  KGEN_DEVICE void load(const T* p, int valid) {
+    if constexpr (kWidth > 1) {
+      if (valid >= N && vector_aligned<T, N>(p)) {
+        KGEN_UNROLL
+        for (int i = 0; i < N / kWidth; ++i) part[i] = Packed<T, kWidth>::load(p + i * kWidth);
+        return;
+      }
+    }
+    KGEN_UNROLL
+    for (int i = 0; i < N; ++i) set(i, i < valid ? Packed<T, 1>::load(p + i).bits(0) : 0u);
+  }
+  KGEN_DEVICE void fill(const T* p) {
+    const u32 bits = Packed<T, 1>::load(p).bits(0);
+    KGEN_UNROLL
+    for (int i = 0; i < N; ++i) set(i, bits);
+  }
+
+ private:
+  KGEN_DEVICE void set(int i, u32 bits) {
+    if constexpr (kWidth == 1)
+      part[i].words[0] = bits;
+    else
+      part[i / kWidth].set_bits(i % kWidth, bits);
+  }
+};
+
 template <int N, class T>
 KGEN_DEVICE void store_columns(T* p, int valid, const float (&values)[N]) {
   constexpr int kWidth = kChunk<T, N>;

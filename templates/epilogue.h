@@ -123,16 +123,24 @@ namespace epilogue_detail {
 using kgen::load_columns;
 using kgen::store_columns;
 
-// values[i] = what channel-wise operand p has for column + i, or for the row where channels are rows.
+// An op that does not name the bias's type has it in that of its operands.
+template <class C>
+struct BiasOf {
+  using Type = typename C::dtype;
+};
+template <class C>
+  requires requires { typename C::bias_dtype; }
+struct BiasOf<C> {
+  using Type = typename C::bias_dtype;
+};
+
+// What channel-wise operand p has for the columns from `column` on, or for the row where channels are rows.
 template <class P, int N, class T>
-KGEN_DEVICE void load_channels(const T* p, i64 row, i64 column, int valid, float (&values)[N]) {
-  if constexpr (requires { P::kChannelRows; }) {
-    const float value = to_float(p[row]);
-    KGEN_UNROLL
-    for (int i = 0; i < N; ++i) values[i] = value;
-  } else {
-    load_columns<N>(p + column, valid, values);
-  }
+KGEN_DEVICE void load_channels(const T* p, i64 row, i64 column, int valid, Columns<T, N>& values) {
+  if constexpr (requires { P::kChannelRows; })
+    values.fill(p + row);
+  else
+    values.load(p + column, valid);
 }
 
 // Of kRows x kColumns elements those that exist, a sector each time.
@@ -174,7 +182,10 @@ KGEN_DEVICE void prefetch_epilogue(const P& p, i64 batch, i64 row, i64 rows, i64
 // few integer operations; a caller with N == 1 gets the scalar form alone).
 template <class C, int N>
 struct EpilogueOperands {
-  float c[N] = {}, bias[N] = {}, scale[N] = {}, shift[N] = {}, residual[N] = {}, other[N] = {};
+  Columns<typename C::out_dtype, N> c;
+  Columns<typename epilogue_detail::BiasOf<C>::Type, N> bias;
+  Columns<float, N> scale, shift;
+  Columns<typename C::dtype, N> residual, other;
 
   template <class P>
   KGEN_DEVICE void load(const P& p, i64 batch, i64 row, i64 column) {
@@ -184,7 +195,7 @@ struct EpilogueOperands {
     if (valid <= 0) return;
     if constexpr (add_c_position<C>() != 0) {
       if (p.beta != 0.0f) {
-        detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, c);
+        c.load(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid);
       }
     }
     if constexpr (C::epilogue_bias != 0) {
@@ -195,9 +206,9 @@ struct EpilogueOperands {
       detail::load_channels<P>(p.shift, row, column, valid, shift);
     }
     if constexpr (C::epilogue_add_residual != 0)
-      detail::load_columns<N>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid, residual);
+      residual.load(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid);
     if constexpr (mul_other_position<C>() != 0)
-      detail::load_columns<N>(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid, other);
+      other.load(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid);
   }
 };
 

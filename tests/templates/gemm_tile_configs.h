@@ -10,8 +10,7 @@ namespace kgen::testing {
 struct HostTile : PlainConfig {
   static constexpr Arch arch = Arch::host;
   static constexpr int mma_m = 4, tile_m = 16, tile_n = 32, tile_k = 16, waves_m = 1, waves_n = 1, waves_k = 1,
-                       stages = 1,
-                       vec_a = 1, vec_b = 1, group_m = 2, async_pipeline = 0, realign = 0;
+                       stages = 1, vec_a = 1, vec_b = 1, group_m = 2, async_pipeline = 0, realign = 0;
 };
 struct TileHost : HostTile {
   static constexpr int mma_m = 8, vec_a = 4, vec_b = 4;
