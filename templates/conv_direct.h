@@ -103,13 +103,14 @@ KGEN_DEVICE void conv_direct(const P& p) {
     const i64 row = row0 + i64(e) * row_step;
     return e < input_rows && row >= 0 && row < p.h;
   };
+  const auto in_row = [&](i64 column) { return column >= 0 && column < p.w; };
   const auto load_row = [&](int of_group, int e, Inputs* columns) {
     const T* from = x + (row0 + i64(e) * row_step) * at.x_row + of_group * at.x_channel;
     const bool exists = works && in_image(e);
     KGEN_UNROLL
     for (int i = 0; i < kColumns; ++i) {
       const i64 column = column0 + i;
-      columns[i] = Inputs(from + column * at.x_column, exists && column >= 0 && column < p.w);
+      columns[i] = Inputs(from + column * at.x_column, exists && in_row(column));
     }
   };
   const auto load_first_rows = [&](int of_group) {
@@ -195,7 +196,7 @@ KGEN_DEVICE void conv_direct(const P& p) {
           KGEN_UNROLL
           for (int i = 0; i < kPixels; ++i) {
             const i64 column = column0 + i * p.stride_w + j * p.dil_w;
-            columns[i] = Inputs(from + column * at.x_column, column >= 0 && column < p.w);
+            columns[i] = Inputs(from + column * at.x_column, in_row(column));
           }
           each_output(e, of_group, j, columns);
         }
