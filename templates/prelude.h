@@ -357,6 +357,13 @@ KGEN_DEVICE void store_cluster(u32 address, const float (&values)[4]) {
                "f"(values[2]), "f"(values[3])
                : "memory");
 }
+// The same without waiting; `barrier` (as cluster_address gives it, of the same block) counts the bytes.
+KGEN_DEVICE void send_cluster(u32 address, const float (&values)[4], u32 barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(address),
+      "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
+      : "memory");
+}
 
 #define KGEN_BULK_COPY
 // A barrier of 8 bytes in LDS that counts arrivals and bytes. One work-item makes it, fences, and the block syncs
@@ -431,6 +438,7 @@ KGEN_DEVICE float load_cluster(u32) { return 0.0f; }
 KGEN_DEVICE void load_cluster(u32, float (&)[4]) {}
 KGEN_DEVICE void store_cluster(u32, float) {}
 KGEN_DEVICE void store_cluster(u32, const float (&)[4]) {}
+KGEN_DEVICE void send_cluster(u32, const float (&)[4], u32) {}
 #endif
 #if !defined(KGEN_BULK_COPY)
 KGEN_DEVICE void barrier_make(u32, int) {}

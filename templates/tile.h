@@ -308,6 +308,16 @@ struct AsyncTileLoader {
     }
   }
   KGEN_DEVICE void advance() { plain.source.advance(); }
+  // From tile number `from` to number `to`.
+  KGEN_DEVICE void jump(int from, int to) {
+    if constexpr (Source::kGaps) {
+      KGEN_UNROLL
+      for (int i = 0; i < Plain::kRuns; ++i)
+        plain.source.begin_run(i, (Plain::kWholeLines ? plain.inner(0) : i * kVec) + to * kInner);
+    } else {
+      plain.source.base += (to - from) * plain.source.step;
+    }
+  }
 };
 
 // Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step
@@ -534,7 +544,10 @@ KGEN_DEVICE void multiply_but_last(Wave& wave, int stage, int next_stage) {
 }
 
 // acc += the products over `k` terms, by asynchronous copies.
-template <class S, class Wave, class LoaderA, class LoaderB>
+//
+// kRotated: blocks begin with different tiles and go on at the first after the last, so that those that share an
+// operand do not ask one part of the L2 for the same lines at the same time.
+template <class S, bool kRotated = false, class Wave, class LoaderA, class LoaderB>
 KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, int k) {
   constexpr int kBuffers = Wave::kBuffers;
   constexpr int kLate = S::kRealignA || S::kRealignB ? 1 : 0;  // windows after its own that a tile waits for
@@ -546,17 +559,33 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   const u32 lds_start = lds_address(lds_base());
   const auto after = [](int stage) { return stage + S::kStageBytes == kRing ? 0 : stage + S::kStageBytes; };
   int write_stage = 0, read_stage = 0;
-  const auto issue = [&](int t) {
+  static_assert(!kRotated || kLate == 0, "windows come in the order of the terms");
+  int turn = 0;  // the tile that comes t-th is t + turn
+  if constexpr (kRotated) {
+    turn = int((u32(block_x()) * 40503u & 0xffffu) * u32(tiles) >> 16);
+    load_a.jump(0, turn);
+    load_b.jump(0, turn);
+  }
+  const auto issue = [&](int count) {
     const u32 to = lds_start + u32(write_stage);
-    if (t >= kLate && t < full) {
+    const int t = count + turn;
+    const bool wanted = !kRotated || count < tiles;
+    if (t >= kLate && t < full && wanted) {
       load_a.template issue<false>(t, 0, to);
       load_b.template issue<false>(t, 0, to + S::kABytes);
-    } else if (t < tiles + kLate) {
+    } else if (t < tiles + kLate && wanted) {
       load_a.template issue<true>(t, k - t * S::kTileK, to);
       load_b.template issue<true>(t, k - t * S::kTileK, to + S::kABytes);
     }
     load_a.advance();
     load_b.advance();
+    if constexpr (kRotated) {
+      if (t + 1 == tiles) {
+        turn -= tiles;
+        load_a.jump(tiles, 0);
+        load_b.jump(tiles, 0);
+      }
+    }
     async_commit();  // empty groups keep the count of groups equal to that of tiles
     write_stage = after(write_stage);
   };

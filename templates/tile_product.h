@@ -5,11 +5,11 @@
 //                                                      or consecutive rows of a column        (each_column)
 //
 // Where waves (waves_k) or the blocks of a cluster (cluster_k) share the terms of a tile, a slab is all rows of a wave;
-// all that share take their part of its rows, and add the slabs in the order of the terms, those of other blocks
-// through distributed shared memory.
+// all that share take their part of its rows, and add the sums in the order of the terms. Blocks send one another the
+// sums that they do not finish themselves, into an inbox at LDS byte receive_at, behind stages and slabs.
 //
 // Names read from Config: dtype, accumulate, out_dtype, arch, mma_m, tile_m, tile_n, tile_k, waves_m, waves_n, stages,
-// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k where the op has them.
+// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k, rotated where the op has them.
 #pragma once
 #include "mma/mma.h"
 #include "prelude.h"
@@ -31,6 +31,15 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return C::cluster_k;
   else
     return 1;
+}
+
+// Whether blocks begin with different tiles of K (tile_loop_async).
+template <class C>
+KGEN_HOST_DEVICE constexpr bool rotated() {
+  if constexpr (requires { C::rotated; })
+    return C::rotated != 0;
+  else
+    return false;
 }
 
 // This work-item among those of all blocks that share a tile, and how many they are.
@@ -78,13 +87,20 @@ struct TileProduct {
   // The product's first `k` terms, summed in the lanes.
   static KGEN_DEVICE Wave multiply(const SourceA& source_a, const SourceB& source_b, int k) {
     const int thread = thread_x();
+    if constexpr (kClusterK > 1) {
+      if (thread == 0) {
+        barrier_make(lds_address(lds_base()) + u32(C::receive_at), 1);
+        barrier_fence();
+      }
+      cluster_arrive();
+    }
     Wave wave(wave_index(), lane(), source_a, source_b);
     if constexpr (C::async_pipeline) {
       AsyncTileLoader<SourceA, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, Shape::kRealignA>
           load_a(source_a, thread);
       AsyncTileLoader<SourceB, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, Shape::kRealignB> load_b(
           source_b, thread);
-      tile_loop_async<Shape>(wave, load_a, load_b, k);
+      tile_loop_async<Shape, rotated<C>()>(wave, load_a, load_b, k);
     } else {
       TileLoader<SourceA, Lds, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, false> load_a(
           source_a, thread);
@@ -104,12 +120,8 @@ struct TileProduct {
   static KGEN_DEVICE void each_row(const Wave& wave, const Store& store) {
     static_assert(kN % 4 == 0 && Shape::kWaveN % kN == 0, "a row of the wave's tile is whole parts");
     constexpr int kPerRow = Shape::kWaveN / kN;
-    each_slab<kSlabRows * kPerRow>(wave, [&](int slab, int item, int first_row, int first_column) {
-      const int row = item / kPerRow, column = item % kPerRow * kN;
-      float values[kN];
-      read_slab<kN>(slab, row * kPitch + column, values);
-      store(first_row + row, first_column + column, values);
-    });
+    each_slab<kN, 1, kSlabRows * kPerRow>(
+        wave, [](int item) { return Spot{item / kPerRow, item % kPerRow * kN}; }, store);
   }
 
   // The same with kN sums of a column, from `row` on.
@@ -117,78 +129,57 @@ struct TileProduct {
   static KGEN_DEVICE void each_column(const Wave& wave, const Store& store) {
     static_assert(Unit::kM % kN == 0, "a column of a slab is whole parts");
     constexpr int kPerColumn = kSlabRows / kN;
-    each_slab<Shape::kWaveN * kPerColumn>(wave, [&](int slab, int item, int first_row, int first_column) {
-      const int row = item % kPerColumn * kN, column = item / kPerColumn;
-      float values[kN];
-      KGEN_UNROLL
-      for (int r = 0; r < kN; ++r) {
-        float value[1];
-        read_slab<1>(slab, (row + r) * kPitch + column, value);
-        values[r] = value[0];
-      }
-      store(first_row + row, first_column + column, values);
-    });
+    each_slab<kN, kPitch, Shape::kWaveN * kPerColumn>(
+        wave, [](int item) { return Spot{item % kPerColumn * kN, item / kPerColumn}; }, store);
   }
 
  private:
-  // kN consecutive sums from element `at` on of the slab at byte `slab`, with what the other sharers have of them.
-  template <int kN>
-  static KGEN_DEVICE void read_slab(int slab, int at, float (&values)[kN]) {
-    static_assert(kN == 1 || kN % 4 == 0);
-    float parts[kParts][kN];
+  struct Spot {
+    int row, column;  // in a slab
+  };
+
+  // kN sums at `step` elements from each other, of this wave or of all waves of the block that share a place.
+  template <int kN, int kStep>
+  static KGEN_DEVICE void read_slab(int slab, Spot at, float (&values)[kN]) {
+    const float* from = lds<float>(slab) + at.row * kPitch + at.column;
     KGEN_UNROLL
-    for (int s = 0; s < kParts; ++s) {
-      const int place = slab + s % kWavesK * (Shape::kPlaces * kSlabBytes) + at * int(sizeof(float));
-      u32 remote = 0;
-      if constexpr (kClusterK > 1) remote = cluster_address(lds_address(lds_base()) + u32(place), s / kWavesK);
-      if constexpr (kN == 1) {
-        if constexpr (kClusterK > 1)
-          parts[s][0] = load_cluster(remote);
-        else
-          parts[s][0] = *lds<float>(place);
-      } else {
+    for (int s = 0; s < kWavesK; ++s, from += Shape::kPlaces * kSlabBytes / int(sizeof(float))) {
+      float part[kN];
+      if constexpr (kStep == 1)
+        load_columns_lds<kN>(from, part);
+      else
         KGEN_UNROLL
-        for (int c = 0; c < kN; c += 4) {
-          if constexpr (kClusterK > 1) {
-            float four[4];
-            load_cluster(remote + u32(c * int(sizeof(float))), four);
-            KGEN_UNROLL
-            for (int e = 0; e < 4; ++e) parts[s][c + e] = four[e];
-          } else {
-            const Vec<float, 4> four = load_vec<float, 4>(lds<float>(place) + c);
-            KGEN_UNROLL
-            for (int e = 0; e < 4; ++e) parts[s][c + e] = four[e];
-          }
-        }
-      }
-    }
-    KGEN_UNROLL
-    for (int c = 0; c < kN; ++c) {
-      values[c] = parts[0][c];
+        for (int e = 0; e < kN; ++e) part[e] = from[e * kStep];
       KGEN_UNROLL
-      for (int s = 1; s < kParts; ++s) values[c] += parts[s][c];
+      for (int e = 0; e < kN; ++e) values[e] = s == 0 ? part[e] : values[e] + part[e];
+    }
+  }
+  template <int kN>
+  static KGEN_DEVICE void load_columns_lds(const float* from, float (&values)[kN]) {
+    KGEN_UNROLL
+    for (int c = 0; c < kN; c += 4) {
+      const Vec<float, 4> four = load_vec<float, 4>(from + c);
+      KGEN_UNROLL
+      for (int e = 0; e < 4; ++e) values[c + e] = four[e];
     }
   }
 
-  // The slabs of all that share it are written, or read.
+  // The slabs of all waves that share a place are written, or read.
   static KGEN_DEVICE void sync_slab() {
-    if constexpr (kClusterK > 1)
-      cluster_sync();
-    else if constexpr (kWavesK > 1)
+    if constexpr (kWavesK > 1)
       sync_block();
     else if constexpr (Unit::kLanes > 1)
       sync_wave();
   }
 
-  // take(slab, item, row, column) for each item of a slab, by one lane; row and column are the slab's place in the
-  // tile.
-  template <int kItems, class Take>
-  static KGEN_DEVICE void each_slab(const Wave& wave, const Take& take) {
-    constexpr int kLanes = kParts * Unit::kLanes, kBlocks = kSlabRows / Unit::kM;
+  // store(row, column, values) for each of the kItems items of a slab, by one lane; spot_of(item): where it lies.
+  template <int kN, int kStep, int kItems, class SpotOf, class Store>
+  static KGEN_DEVICE void each_slab(const Wave& wave, const SpotOf& spot_of, const Store& store) {
+    constexpr int kLanes = kWavesK * Unit::kLanes, kBlocks = kSlabRows / Unit::kM;
     const int index = wave_index(), place = index % Shape::kPlaces, my_lane = lane();
+    const int slab = place * kSlabBytes;
     float* sums = lds<float>(index * kSlabBytes);
-    int first = index / Shape::kPlaces * Unit::kLanes + my_lane;  // among the lanes that share the slab
-    if constexpr (kClusterK > 1) first += cluster_rank() * (kWavesK * Unit::kLanes);
+    const int first = index / Shape::kPlaces * Unit::kLanes + my_lane;  // among the lanes of the block that share it
     const int wave_row = place / C::waves_n * Shape::kWaveM, wave_column = place % C::waves_n * Shape::kWaveN;
     KGEN_UNROLL
     for (int i = 0; i < Shape::kRm; i += kBlocks) {
@@ -199,13 +190,85 @@ struct TileProduct {
           Unit::store(wave.acc[i + block][j], sums + block * Unit::kM * kPitch + j * Unit::kN, kPitch, my_lane);
       }
       sync_slab();
-      KGEN_NO_UNROLL
-      for (int item = 0; item < kItems; item += kLanes) {
-        const int at = item + first;
-        if (kItems % kLanes != 0 && at >= kItems) break;
-        take(place * kSlabBytes, at, wave_row + i * Unit::kM, wave_column);
+      if constexpr (kClusterK > 1) {
+        add_blocks<kN, kStep, kItems>(slab, place, first, spot_of, [&](Spot at, const float(&values)[kN]) {
+          store(wave_row + at.row, wave_column + at.column, values);
+        });
+      } else {
+        KGEN_NO_UNROLL
+        for (int item = first; item < kItems; item += kLanes) {
+          const Spot at = spot_of(item);
+          float values[kN];
+          read_slab<kN, kStep>(slab, at, values);
+          store(wave_row + i * Unit::kM + at.row, wave_column + at.column, values);
+        }
+        if (i + kBlocks < Shape::kRm) sync_slab();
       }
-      if (kClusterK > 1 || i + kBlocks < Shape::kRm) sync_slab();  // other blocks read this one's slabs until here
+    }
+  }
+
+  // The items of a place are dealt out to the blocks of the cluster, kLanes at a time. Each block sends its sums of
+  // what is not its own to the owner, whose barrier counts their bytes, and adds for its own items what it got:
+  //
+  //   items      | kLanes: block 0 | block 1 | … | block 0 | …          inbox   [sender][place][round][lane][kN]
+  template <int kN, int kStep, int kItems, class SpotOf, class Take>
+  static KGEN_DEVICE void add_blocks(int slab, int place, int first, const SpotOf& spot_of, const Take& take) {
+    constexpr int kLanes = kWavesK * Unit::kLanes, kDeal = kLanes * kClusterK;
+    constexpr int kRounds = (kItems + kDeal - 1) / kDeal, kItemBytes = kN * int(sizeof(float));
+    constexpr int kPlaceBytes = kRounds * kLanes * kItemBytes, kSenderBytes = Shape::kPlaces * kPlaceBytes;
+    const int rank = cluster_rank(), barrier = C::receive_at, inbox = C::receive_at + 16;
+    if (thread_x() == 0) {
+      int mine = 0;  // items of a place
+      KGEN_UNROLL
+      for (int round = 0; round < kRounds; ++round) {
+        const int left = kItems - (round * kClusterK + rank) * kLanes;
+        mine += left < 0 ? 0 : left < kLanes ? left : kLanes;
+      }
+      barrier_expect(lds_address(lds_base()) + u32(barrier), u32(mine * Shape::kPlaces * kItemBytes * (kClusterK - 1)));
+    }
+    cluster_wait();  // the barriers of all blocks exist
+    const int at_first = place * kPlaceBytes + first * kItemBytes;
+    KGEN_UNROLL
+    for (int turn = 1; turn < kClusterK; ++turn) {  // each block begins with another one
+      const int owner = rank + turn < kClusterK ? rank + turn : rank + turn - kClusterK;
+      const int sender = rank < owner ? rank : rank - 1;
+      const u32 remote = cluster_address(lds_address(lds_base()), owner);
+      KGEN_UNROLL
+      for (int round = 0; round < kRounds; ++round) {
+        const int item = (round * kClusterK + owner) * kLanes + first;
+        if (item >= kItems) break;
+        float values[kN];
+        read_slab<kN, kStep>(slab, spot_of(item), values);
+        KGEN_UNROLL
+        for (int c = 0; c < kN; c += 4) {
+          const float four[4] = {values[c], values[c + 1], values[c + 2], values[c + 3]};
+          send_cluster(remote + u32(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes + c * 4), four,
+                       remote + u32(barrier));
+        }
+      }
+    }
+    barrier_wait(lds_address(lds_base()) + u32(barrier), 0);
+    KGEN_UNROLL
+    for (int round = 0; round < kRounds; ++round) {
+      const int item = (round * kClusterK + rank) * kLanes + first;
+      if (item >= kItems) break;
+      const Spot at = spot_of(item);
+      float own[kN], values[kN];
+      read_slab<kN, kStep>(slab, at, own);
+      KGEN_UNROLL
+      for (int block = 0; block < kClusterK; ++block) {  // in the order of the terms
+        float part[kN];
+        const int sender = block < rank ? block : block - 1;
+        if (block == rank) {
+          KGEN_UNROLL
+          for (int e = 0; e < kN; ++e) part[e] = own[e];
+        } else {
+          load_columns_lds<kN>(lds<float>(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes), part);
+        }
+        KGEN_UNROLL
+        for (int e = 0; e < kN; ++e) values[e] = block == 0 ? part[e] : values[e] + part[e];
+      }
+      take(at, values);
     }
   }
 };
