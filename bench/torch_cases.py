@@ -28,8 +28,15 @@ class Case:
     outputs: list  # names of the operands that are written
     reference: object  # () -> list of tensors beside `outputs`; None: not checked here
     vendors: dict  # name -> callable that gives a tensor, or a list beside `outputs`
-    compiled: dict = field(default_factory=dict)  # name -> (function, arguments) for torch.compile
+    compiled: dict = field(default_factory=dict)  # name -> (function, arguments[, its options]) for torch.compile
     bare: set = field(default_factory=set)  # vendors that do not do the whole problem: for information
+    whole: tuple = ()  # (function, arguments) of the whole problem, for torch.compile's max-autotune
+    in_place: bool = False  # an output is an operand too: each call reads what the last one wrote
+    pick: object = None  # what of the outputs the reference has, where that is not all of them
+
+    def picked(self, outputs):
+        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        return outputs if self.pick is None else self.pick(outputs)
 
 
 def random(*shape, dtype=torch.float32, scale=1.0):
@@ -97,7 +104,12 @@ def gemm(dims, attributes):
         compiled["inductor"] = (expression, (a, b, *optional))
         if rest == ["add_residual"] and optional[0] is None and batch == 1:
             vendors["cublas_addmm"] = lambda: torch.addmm(optional[1], a, b.t() if nk else b)
-    return Case(operands, ["d"], lambda: [expression(*floats([a, b, *optional]))], vendors, compiled, bare)
+        if rest == ["relu"] and optional[0] is not None and batch == 1:
+            vendors["cublaslt_relu"] = lambda: torch._addmm_activation(optional[0], a, b.t() if nk else b, use_gelu=False)
+    whole = (expression, (a, b, *optional))
+    if m == 1:  # what makes torch.compile's matrix times vector as quick as memory
+        compiled["inductor_cdt"] = (*whole, {"options": {"coordinate_descent_tuning": True}})
+    return Case(operands, ["d"], lambda: [expression(*floats([a, b, *optional]))], vendors, compiled, bare, whole)
 
 
 def conv3d_patchify(dims, attributes):
@@ -175,7 +187,7 @@ def conv2d(dims, attributes):
         compiled["inductor_1x1"] = (as_gemm, (rows, matrix, bias, r_rows))
         if rest == ["relu"] and bias is not None:
             vendors["cublaslt_1x1_relu"] = lambda: torch._addmm_activation(bias, rows, matrix.t(), use_gelu=False).view(n, p, q, k)
-    return Case(operands, ["y"], lambda: [expression(*floats(arguments))], vendors, compiled, bare)
+    return Case(operands, ["y"], lambda: [expression(*floats(arguments))], vendors, compiled, bare, (expression, arguments))
 
 
 def multi_dilation_conv(dims, attributes):
@@ -357,7 +369,7 @@ def add_rmsnorm(dims, attributes):
     # kgen adds in place: its own copy, so that the vendor's operand stays.
     return Case({"x": x, "residual": residual.clone(), "weight": w, "y": empty(rows, cols, dtype=dtype)}, ["residual", "y"],
                 lambda: [t.float() for t in expression(x, residual, w)], {"torch_add_rms_norm": eager},
-                {"inductor": (expression, (x, residual, w))})
+                {"inductor": (expression, (x, residual, w))}, in_place=True)
 
 
 def layernorm(dims, attributes):
@@ -452,7 +464,7 @@ def maxpool2d(dims, attributes):
     shape = back(pool(view)).shape
     return Case({"x": x, "y": empty(*shape, dtype=dtype)}, ["y"], lambda: [back(pool(view.float()))],
                 {"torch_nhwc": lambda: back(pool(view)), "torch_nchw": lambda: back(pool(planar))},
-                {"inductor_nhwc": (pool, (view,)), "inductor_nchw": (pool, (planar,))})
+                {"inductor_nhwc": (lambda x: back(pool(x)), (view,)), "inductor_nchw": (lambda x: back(pool(x)), (planar,))})
 
 
 def avgpool2d_global(dims, attributes):
@@ -496,13 +508,17 @@ def attention(dims, attributes):
     def plain(q, k, v):
         return torch.softmax((q @ k.transpose(-1, -2)) * d**-0.5, -1) @ v
 
+    # Of long sequences 256 rows in all heads are compared: the first, the last and some between.
+    long = b * hq * sq * skv > 1 << 29
+    rows = torch.arange(sq, device="cuda")
+    if long:
+        rows = torch.cat([rows[:64], rows[64:-64][torch.randperm(sq - 128, device="cuda")[:128]].sort()[0], rows[-64:]])
+
     def reference():
-        if b * hq * sq * skv > 1 << 29:
-            return None
         kk, vv = (t.float().repeat_interleave(hq // hkv, 1) for t in (k, v))
-        scores = (q.float() @ kk.transpose(-1, -2)) * d**-0.5
+        scores = (q[:, :, rows].float() @ kk.transpose(-1, -2)) * d**-0.5
         if causal:
-            hidden = torch.arange(skv, device="cuda")[None] > torch.arange(sq, device="cuda")[:, None] + (skv - sq)
+            hidden = torch.arange(skv, device="cuda")[None] > rows[:, None] + (skv - sq)
             scores = scores.masked_fill(hidden, float("-inf"))
         return [torch.softmax(scores, -1) @ vv]
 
@@ -512,7 +528,8 @@ def attention(dims, attributes):
         compiled["inductor"] = (plain, (q, k, v))
         vendors["sdpa_padded"] = lambda: F.scaled_dot_product_attention(
             F.pad(q, (0, 8 - d % 8)), F.pad(k, (0, 8 - d % 8)), v, scale=d**-0.5)
-    return Case({"q": q, "k": k, "v": v, "o": empty(b, hq, sq, dv, dtype=dtype)}, ["o"], reference, vendors, compiled)
+    return Case({"q": q, "k": k, "v": v, "o": empty(b, hq, sq, dv, dtype=dtype)}, ["o"], reference, vendors, compiled,
+                pick=(lambda outputs: [o[:, :, rows] for o in outputs]) if long else None)
 
 
 def decode_attention(dims, attributes):

@@ -76,6 +76,8 @@ def tuned_rows():
     seen = set()
     for path in sorted(RESULTS.glob("*.jsonl")):
         for line in read_lines(path):
+            if "op" not in line:  # the header of a run
+                continue
             mine = line.get("providers", {}).get("kgen")
             given = {key: value for key, value in line["attributes"].items() if value}
             key = json.dumps([path.name[:4], line["op"], line["dims"], given], sort_keys=True)

@@ -14,6 +14,7 @@
 //   P becomes the fragment A of the second product in registers (mma_sync) or through the wave's own slab of LDS.
 //   Waves that share rows add up what they have in LDS: o = sum_w 2^(max_w - max) O_w / sum_w 2^(max_w - max) sum_w.
 //   split > 1: a part of the keys a block; unnormalised O, max and sum go to a workspace, a second kernel adds them up.
+//   in_cluster: the parts are the blocks of a cluster, which read one another's LDS instead; there is no second kernel.
 //
 // Tiles of keys: those that no row of the block sees are skipped, a wave skips those that none of its rows sees. Keys
 // beyond the end are read as the last key (their scores are replaced), values beyond it as 0, so nothing from there
@@ -22,6 +23,9 @@
 // the row again without matrix cores (repair), so that all other rows pay nothing for it.
 //
 // Pipelines as in tile.h: a ring of asynchronous copies, or the next tile in registers under the products of this one.
+// Where no two waves read the same keys (waves == 1) each wave has a ring of its own, of its keys, and waits for no
+// other. Everything that a block reads first (Q, lengths, the ring's first tiles) is requested at once: a round trip to
+// memory takes as long as the products of many keys.
 //
 // Legal (checked by the rules of the YAML): vec_k divides d and all strides of Q and K, vec_v those of V and dv, and
 // pointers are as aligned; tile*stride < 2^31; d_pad, dv_pad, tile_kv whole fragments.
@@ -77,13 +81,31 @@ struct AttentionShape {
   static constexpr int kSlabs = kQueryBytes, kStages = kSlabs + kWaves * kSlabBytes;
   static constexpr int kPitch = C::dv_pad + 4, kMaxAt = C::dv_pad, kSumAt = C::dv_pad + 1;  // behind a row of O
   static constexpr int kOutBytes = kM * kPitch * int(sizeof(float));
-  static_assert(kStages + C::stages * kStageBytes <= C::block_lds && kWaves * kOutBytes <= C::block_lds);
+  static constexpr int kLength = C::async_pipeline ? kStages + C::stages * kStageBytes : 0;  // 16 bytes behind the ring
+  static constexpr int kBarriers = kLength + 16;  // of the bulk copies of each wave: one a stage
+  static_assert((C::async_pipeline ? kBarriers + (C::bulk ? kWaves * C::stages * 8 : 0)
+                                   : kStages + C::stages * kStageBytes) <= C::block_lds);
+  static_assert(!C::bulk || (C::waves == 1 && C::d == C::d_pad && C::dv == C::dv_pad), "bulk copies move whole rows");
+  static_assert(kWaves * kOutBytes <= C::block_lds);
+  // Blocks that read one another's LDS, and how many sets of rows of O are to be added up.
+  static constexpr int kBlocks = C::in_cluster ? C::split : 1, kParts = kBlocks * C::waves_kv;
+  static_assert(kBlocks == 1 || kRm == 1, "the rows of O of a cluster are all in LDS at once");
+  static constexpr bool kToWorkspace = C::split > 1 && kBlocks == 1;
+  // Tiles that lie between a part's tiles. A causal mask wants them side by side (repair); else they alternate, so that
+  // what a part begins with does not depend on how many there are.
+  static constexpr int kTileStep = C::causal ? 1 : C::split;
 
   using SourceK = MatrixSource<T, true>;
   using SourceV = MatrixSource<T, false>;
   using LoadQ = TileLoader<SourceK, Lds, RowsD, C::tile_q, C::d_pad, C::vec_k, kThreads, false>;
   using LoadK = TileLoader<SourceK, Lds, LayoutK, C::tile_keys, C::d_pad, C::vec_k, kThreads, kKeysInN>;
   using LoadV = TileLoader<SourceV, Lds, LayoutV, C::tile_keys, C::dv_pad, C::vec_v, kThreads, !kValuesInN>;
+
+  // Asynchronous copies: by a wave for itself, or by the block.
+  static constexpr bool kOwnRing = C::waves == 1;
+  static constexpr int kRingKeys = kOwnRing ? C::tile_kv : C::tile_keys, kRingThreads = kOwnRing ? kLanes : kThreads;
+  using RingK = TileLoader<SourceK, Lds, LayoutK, kRingKeys, C::d_pad, C::vec_k, kRingThreads, false>;
+  using RingV = TileLoader<SourceV, Lds, LayoutV, kRingKeys, C::dv_pad, C::vec_v, kRingThreads, false>;
 };
 
 // What a block works on. Pointers stand at its first row of Q and O, and at the first key of its head.
@@ -92,13 +114,21 @@ struct AttentionTask {
   const T *q, *k, *v;
   T* o;
   i64 ldq, ldk, ldv, ldo;
-  int rows;        // valid rows of Q
-  int keys;        // that any of them sees
-  int first_keys;  // that row 0 sees; with a causal mask row r sees r more, else all see the same
+  int rows;           // valid rows of Q
+  int keys;           // that any of them sees
+  int first_keys;     // that row 0 sees; with a causal mask row r sees r more, else all see the same
+  const int* length;  // ragged: `keys` is this, still to be read, but `capacity` at most
+  int capacity;       // keys that have memory; `expected` of them, probably, count
+  int expected;
   float scale;
   i64 first_row, all_rows;  // of O over all heads, for the workspace
   int part;                 // of `split`
   float *partial, *stats;
+
+  KGEN_DEVICE void set_length(int value) {
+    keys = value < capacity ? value : capacity;
+    first_keys = keys;
+  }
 };
 
 KGEN_DEVICE bool is_finite(float x) { return x - x == 0.0f; }
@@ -199,8 +229,14 @@ struct AttentionWave {
   }
   static constexpr bool kLoops = kWaveSize == 32 && !UnitO::kSumsToA;
 
-  // S = Q.K^T with the tile at LDS byte `stage`.
+  // S = Q.K^T with the tile at LDS byte `stage`. A single block of sums is added up in two halves: a chain of products,
+  // each of which waits for the one before, is what a short tile takes longest for.
   KGEN_DEVICE void scores(typename UnitS::C (&s)[S::kRm][S::kKeyBlocks], int stage) {
+    constexpr int kChains = S::kRm * S::kKeyBlocks == 1 && S::kStepsD % 2 == 0 && kWaveSize == 32 && S::kLanes > 1 &&
+                                    UnitO::kSumsToA && !kLoops
+                                ? 2
+                                : 1;
+    typename UnitS::C second = {};
     for_steps<S::kStepsD, kLoops && C::q_registers == 0>([&](int step) {
       typename UnitS::A fresh[S::kRm];
       if constexpr (C::q_registers == 0) load_query(fresh, step);
@@ -212,13 +248,22 @@ struct AttentionWave {
           UnitS::template load_b<S::kKeysInN, S::LayoutK::kRowBytes>(b, e, stage + places_k.at(j, step, e));
         KGEN_UNROLL
         for (int i = 0; i < S::kRm; ++i) {
+          typename UnitS::C& sums = kChains == 2 && step % 2 == 1 ? second : s[i][j];
           if constexpr (C::q_registers != 0)
-            UnitS::multiply(s[i][j], query[step][i], b);
+            UnitS::multiply(sums, query[step][i], b);
           else
-            UnitS::multiply(s[i][j], fresh[i], b);
+            UnitS::multiply(sums, fresh[i], b);
         }
       }
     });
+    if constexpr (kChains == 2) {
+      KGEN_UNROLL
+      for (int r = 0; r < S::kRowsC; ++r) {
+        KGEN_UNROLL
+        for (int e = 0; e < S::kElementsC; ++e)
+          UnitS::set_c(s[0][0], r, e, UnitS::get_c(s[0][0], r, e) + UnitS::get_c(second, r, e));
+      }
+    }
   }
 
   // From scores to P; the statistics and O follow the new maxima. Row r of the block sees keys below
@@ -317,17 +362,35 @@ struct AttentionWave {
     if constexpr (!UnitO::kSumsToA && S::kLanes > 1) sync_wave();  // the slab is free again
   }
 
-  // The wave's part of a tile of keys, of which row r of the block sees those below seen + r * C::causal.
+  // Rows `from` on of the wave's part of the values at LDS byte `values` become 0.
+  KGEN_DEVICE void clear_values(int values, int from) const {
+    constexpr int kChunk = 16 / kElement, kPerRow = C::dv_pad / kChunk;
+    KGEN_NO_UNROLL
+    for (int item = (from < 0 ? 0 : from) * kPerRow + lane; item < C::tile_kv * kPerRow; item += S::kLanes)
+      store_vec<Lds, kChunk>(lds<Lds>(values + S::LayoutV::offset(item / kPerRow, item % kPerRow * kChunk)), {});
+    sync_wave();
+  }
+
+  // The wave's part of a tile of keys, of which row r of the block sees those below seen + r * C::causal. kDirty: there
+  // may be values of keys that no row sees.
+  template <bool kDirty>
   KGEN_DEVICE void tile(int stage, int seen) {
     const int start = part * C::tile_kv, first_keys = seen - start;
     if (idle || first_keys + (C::causal ? first + C::wave_q - 1 : 0) <= 0) return;  // no row of the wave sees one
     typename UnitS::C s[S::kRm][S::kKeyBlocks] = {};
     scores(s, stage + (S::kKeysInN ? S::LayoutK::offset(0, start) : S::LayoutK::offset(start, 0)));
-    if (first_keys + (C::causal ? first : 0) < C::tile_kv)
+    const int values =
+        stage + S::kKeyBytes + (S::kValuesInN ? S::LayoutV::offset(start, 0) : S::LayoutV::offset(0, start));
+    if constexpr (kDirty) {
+      if (first_keys < C::tile_kv) clear_values(values, first_keys);
+    }
+    // Decode runs through little code once: that of whole tiles would only be read from memory, too.
+    if (C::ragged || first_keys + (C::causal ? first : 0) < C::tile_kv) {
       softmax<true>(s, first_keys);
-    else
+    } else {
       softmax<false>(s, first_keys);
-    add_values(s, stage + S::kKeyBytes + (S::kValuesInN ? S::LayoutV::offset(start, 0) : S::LayoutV::offset(0, start)));
+    }
+    add_values(s, values);
   }
 
   // Whether this lane's part of the wave's rows of block i has neither infinities nor NaN.
@@ -383,16 +446,74 @@ struct AttentionWave {
     }
   }
 
+  // kColumns columns from `column` on of a row of O, the maximum and the sum, over all parts that are in LDS: the
+  // waves' rows lie kOutBytes apart from `from` on, in each block of the cluster.
+  template <int kColumns>
+  static KGEN_DEVICE void add_parts(const float* from, int column, float& top, float& total,
+                                    float (&values)[kColumns]) {
+    if constexpr (S::kParts == 1) {
+      top = from[S::kMaxAt];
+      total = from[S::kSumAt];
+      load_columns<kColumns>(from + column, kColumns, values);
+    } else {
+      constexpr int kAtOnce = S::kParts < 8 ? S::kParts : 8;  // in flight
+      static_assert(S::kParts % kAtOnce == 0 && kColumns == 4);
+      top = negative_infinity();
+      total = 0.0f;
+      KGEN_UNROLL
+      for (int c = 0; c < kColumns; ++c) values[c] = 0.0f;
+      KGEN_NO_UNROLL
+      for (int p = 0; p < S::kParts; p += kAtOnce) {
+        float part_top[kAtOnce], part_total[kAtOnce], part[kAtOnce][kColumns];
+        KGEN_UNROLL
+        for (int n = 0; n < kAtOnce; ++n) {
+          const float* at = from + (p + n) % C::waves_kv * (S::kOutBytes / int(sizeof(float)));
+          if constexpr (S::kBlocks > 1) {
+            const u32 address = cluster_address(lds_address(at), (p + n) / C::waves_kv);
+            part_top[n] = load_cluster(address + S::kMaxAt * 4);
+            part_total[n] = load_cluster(address + S::kSumAt * 4);
+            load_cluster(address + u32(column) * 4, part[n]);
+          } else {
+            part_top[n] = at[S::kMaxAt];
+            part_total[n] = at[S::kSumAt];
+            const Vec<float, 4> four = load_vec<float, 4>(at + column);
+            KGEN_UNROLL
+            for (int c = 0; c < kColumns; ++c) part[n][c] = four[c];
+          }
+        }
+        const float before = top;
+        KGEN_UNROLL
+        for (int n = 0; n < kAtOnce; ++n) top = Maximum()(top, part_top[n]);
+        const float shift = softmax_shift(top);
+        if (p > 0) {
+          const float rescale = exp2_raw(before - shift);
+          total *= rescale;
+          KGEN_UNROLL
+          for (int c = 0; c < kColumns; ++c) values[c] *= rescale;
+        }
+        KGEN_UNROLL
+        for (int n = 0; n < kAtOnce; ++n) {
+          const float weight = exp2_raw(part_top[n] - shift);
+          total = fma_f(weight, part_total[n], total);
+          KGEN_UNROLL
+          for (int c = 0; c < kColumns; ++c) values[c] = fma_f(weight, part[n][c], values[c]);
+        }
+      }
+    }
+  }
+
   // Rows of O, or of the workspace, from tiles begin .. end-1. The stages are free: kOutBytes of LDS for each wave, the
   // waves of the same rows side by side.
   KGEN_DEVICE void store(const AttentionTask<T>& task, int begin, int end) {
-    constexpr int kColumns = C::split > 1 ? 4 : 16 / int(sizeof(T));
-    constexpr int kPerRow = C::dv_pad / kColumns, kItems = S::kM * kPerRow;
+    constexpr int kColumns = S::kToWorkspace || S::kParts > 1 ? 4 : 16 / int(sizeof(T));
+    constexpr int kPerRow = C::dv_pad / kColumns;
     constexpr int kPart = S::kOutBytes / int(sizeof(float));
     float* all = lds<float>(first / C::wave_q * C::waves_kv * S::kOutBytes);
     float* rows = all + part * kPart;
     const auto sync = [] {
-      if constexpr (C::waves_kv > 1)
+      if constexpr (S::kBlocks > 1)
+        cluster_sync();
+      else if constexpr (C::waves_kv > 1)
         sync_block();
       else if constexpr (S::kLanes > 1)
         sync_wave();
@@ -423,33 +544,19 @@ struct AttentionWave {
           sync();
         }
       }
+      // The blocks of a cluster have some of the items each.
+      const int items = min_int(S::kM, task.rows - first - i * S::kM) * kPerRow;
+      const int share = (items + S::kBlocks - 1) / S::kBlocks, begin_item = S::kBlocks > 1 ? task.part * share : 0;
       KGEN_NO_UNROLL
-      for (int item = part * S::kLanes + lane; item < kItems; item += C::waves_kv * S::kLanes) {
+      for (int item = begin_item + part * S::kLanes + lane; item < min_int(begin_item + share, items);
+           item += C::waves_kv * S::kLanes) {
         const int column = item % kPerRow * kColumns, row = first + i * S::kM + item / kPerRow;
         const int left = C::dv - column, valid = left < kColumns ? left : kColumns;
-        if (row >= task.rows || valid <= 0) continue;
+        if (valid <= 0) continue;
         const float* from = all + item / kPerRow * S::kPitch;
-        float top = from[S::kMaxAt], total = from[S::kSumAt], values[kColumns];
-        load_columns<kColumns>(from + column, kColumns, values);
-        if constexpr (C::waves_kv > 1) {
-          KGEN_UNROLL
-          for (int w = 1; w < C::waves_kv; ++w) top = Maximum()(top, from[w * kPart + S::kMaxAt]);
-          const float shift = softmax_shift(top), own = exp2_raw(from[S::kMaxAt] - shift);
-          total *= own;
-          KGEN_UNROLL
-          for (int c = 0; c < kColumns; ++c) values[c] *= own;
-          KGEN_UNROLL
-          for (int w = 1; w < C::waves_kv; ++w) {
-            const float* next = from + w * kPart;
-            const float weight = exp2_raw(next[S::kMaxAt] - shift);
-            float more[kColumns];
-            load_columns<kColumns>(next + column, kColumns, more);
-            total = fma_f(weight, next[S::kSumAt], total);
-            KGEN_UNROLL
-            for (int c = 0; c < kColumns; ++c) values[c] = fma_f(weight, more[c], values[c]);
-          }
-        }
-        if constexpr (C::split > 1) {
+        float top, total, values[kColumns];
+        add_parts<kColumns>(from, column, top, total, values);
+        if constexpr (S::kToWorkspace) {
           const i64 at = task.part * task.all_rows + task.first_row + row;
           if (column == 0) {
             task.stats[2 * at] = top;
@@ -463,7 +570,7 @@ struct AttentionWave {
           store_columns<kColumns>(task.o + row * task.ldo + column, valid, values);
         }
       }
-      if (i + 1 < S::kRm) sync();
+      if (i + 1 < S::kRm || S::kBlocks > 1) sync();  // the rows are read
     }
   }
 };
@@ -487,43 +594,134 @@ struct AttentionKeys {
   KGEN_DEVICE int seen(int t) const { return task.first_keys - t * C::tile_keys; }
 };
 
-// Tiles begin .. end-1 by asynchronous copies, `stages` tiles in LDS.
-template <class C>
-KGEN_DEVICE void attend_async(AttentionWave<C>& wave, const AttentionKeys<C>& keys, int begin, int end) {
-  using S = AttentionShape<C>;
-  using LoadK =
-      AsyncTileLoader<typename S::SourceK, typename S::LayoutK, C::tile_keys, C::d_pad, C::vec_k, S::kThreads, false>;
-  using LoadV =
-      AsyncTileLoader<typename S::SourceV, typename S::LayoutV, C::tile_keys, C::dv_pad, C::vec_v, S::kThreads, false>;
-  const u32 lds_start = lds_address(lds_base()) + u32(S::kStages);
-  int write_stage = 0, read_stage = 0;
-  const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
-  const auto issue = [&](int t) {
-    if (t < end) {
-      const u32 to = lds_start + u32(write_stage);
-      const LoadK load_k(keys.source_k(t), thread_x());
-      const LoadV load_v(keys.source_v(t), thread_x());
-      load_k.template issue<C::d_pad != C::d>(t, C::d, to);
-      if (keys.left(t) >= C::tile_keys)
-        load_v.template issue<false>(t, 0, to + S::kKeyBytes);
-      else
-        load_v.template issue<true>(t, keys.left(t), to + S::kKeyBytes);
-    }
-    async_commit();  // empty groups keep the count of groups equal to that of tiles
-    write_stage = after(write_stage);
-  };
+// Rows of kColumns elements from `from` on to LDS; what lies beyond `rows` rows and kColumns columns becomes 0.
+template <class Loader, int kColumns>
+KGEN_DEVICE void copy_rows(int thread, const typename Loader::T* from, i64 ld, int rows, u32 to) {
+  constexpr int kBytes = int(sizeof(typename Loader::Piece));
+  const Loader loader(decltype(Loader::source)(from, ld, rows, 1, 1, 1), thread);
   KGEN_UNROLL
-  for (int t = 0; t < C::stages - 1; ++t) issue(begin + t);
-  sync_block();  // Q
-  wave.keep_query();
-  KGEN_NO_UNROLL
-  for (int t = begin; t < end; ++t) {
-    async_wait<C::stages - 2>();
-    sync_block();  // tile t is there for every wave, and every wave is done with tile t-1
-    issue(t + C::stages - 1);
-    wave.tile(S::kStages + read_stage, keys.seen(t));
-    read_stage = after(read_stage);
+  for (int i = 0; i < Loader::kCount; ++i) {
+    if (!loader.exists(i)) continue;
+    const int row = loader.outer(i), column = loader.inner(i);
+    const bool valid = row < rows && column < kColumns;
+    async_copy<kBytes>(to + u32(loader.place(i, 0)), valid ? from + row * int(ld) + column : from, valid ? kBytes : 0);
   }
+}
+
+// The tiles begin, begin + kTileStep … below `end` by asynchronous copies. ragged: `end` is not known yet, and what is
+// expected to count is under way before the length has arrived. Returns `end`.
+template <class C>
+KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::dtype>& task, int begin, int end) {
+  using S = AttentionShape<C>;
+  constexpr int kAhead = S::kOwnRing ? C::stages : C::stages - 1;  // tiles under way while one is awaited
+  static_assert(kAhead >= 1);
+  const u32 lds_start = lds_address(lds_base());
+  const int thread = S::kOwnRing ? wave.lane : thread_x();
+  const int own = S::kOwnRing ? wave.part * C::tile_kv : 0;  // first key of the ring within a tile
+  const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
+  int keys = C::ragged ? task.capacity : min_int(task.keys, end * C::tile_keys);
+  int next = 0, write_stage = 0;  // the tile to be requested, counted from `begin` on
+  int under_way = 0;              // tiles of which there are bulk copies
+  const auto barrier = [&](int at) {
+    return lds_start + u32(S::kBarriers + (wave.part * C::stages + at / S::kStageBytes) * 8);
+  };
+  const auto next_key = [&] { return (begin + next * S::kTileStep) * C::tile_keys + own; };
+  const auto request = [&] {
+    const int key = next_key();
+    if (key < keys) {
+      const u32 to = lds_start + u32(S::kStages + write_stage);
+      if constexpr (C::bulk != 0) {
+        constexpr u32 kRowK = C::d * sizeof(typename S::T), kRowV = C::dv * sizeof(typename S::T);
+        const int rows = min_int(keys - key, C::tile_kv);
+        if (thread == 0) barrier_expect(barrier(write_stage), u32(rows) * (kRowK + kRowV));
+        KGEN_UNROLL
+        for (int r = 0; r < C::tile_kv; r += 16) {  // half of the lanes copies keys, half values
+          const int row = r + thread % 16, place = own + row;
+          if (row >= rows) continue;
+          if (thread < 16)
+            bulk_copy(to + u32(S::LayoutK::offset(place, 0)), task.k + (key + row) * task.ldk, kRowK,
+                      barrier(write_stage));
+          else
+            bulk_copy(to + u32(S::kKeyBytes + S::LayoutV::offset(place, 0)), task.v + (key + row) * task.ldv, kRowV,
+                      barrier(write_stage));
+        }
+        ++under_way;
+      } else {
+        copy_rows<typename S::RingK, C::d>(thread, task.k + key * task.ldk, task.ldk, keys - key,
+                                           to + u32(S::LayoutK::offset(own, 0)));
+        copy_rows<typename S::RingV, C::dv>(thread, task.v + key * task.ldv, task.ldv, keys - key,
+                                            to + u32(S::kKeyBytes + S::LayoutV::offset(own, 0)));
+      }
+    }
+    if constexpr (C::bulk == 0)
+      async_commit();  // empty groups keep the count of groups at least equal to that of tiles
+    write_stage = after(write_stage);
+    ++next;
+  };
+  copy_rows<typename S::LoadQ, C::d>(thread_x(), task.q, task.ldq, task.rows, lds_start);
+  if constexpr (C::ragged != 0) {
+    if (thread_x() == 0) async_copy<4>(lds_start + u32(S::kLength), task.length);
+  }
+  async_commit();
+  if constexpr (C::bulk != 0) {
+    if (thread == 0) {
+      KGEN_UNROLL
+      for (int i = 0; i < C::stages; ++i) barrier_make(barrier(i * S::kStageBytes), 1);
+      barrier_fence();
+    }
+    sync_wave();
+  }
+  const int expected = C::ragged ? task.expected : keys;
+  KGEN_NO_UNROLL
+  for (int i = 0; i < kAhead; ++i) {
+    if (next_key() < expected)
+      request();
+    else if constexpr (C::bulk == 0)
+      async_commit();
+  }
+  async_wait<C::bulk ? 0 : kAhead>();
+  sync_block();  // Q and the length
+  wave.keep_query();
+  if constexpr (C::ragged != 0) {
+    task.set_length(*lds<int>(S::kLength));
+    keys = task.keys;
+    end = (keys + C::tile_keys - 1) / C::tile_keys;
+  }
+  int stage = 0;
+  u32 phase = 0;
+  const auto wait_for_bulk = [&] {
+    if (under_way > 0) barrier_wait(barrier(stage), phase);
+    --under_way;
+    if (stage == (C::stages - 1) * S::kStageBytes) phase ^= 1;
+  };
+  KGEN_NO_UNROLL
+  for (int t = begin, ahead = kAhead; t < end; t += S::kTileStep, ++ahead) {
+    // A ring of its own: the stage of the tile before is free. First of all, what was not expected.
+    if constexpr (S::kOwnRing || C::ragged != 0) {
+      KGEN_NO_UNROLL
+      while (next < ahead) request();
+    }
+    if constexpr (C::bulk == 0) async_wait<kAhead - 1>();
+    if constexpr (C::bulk != 0) {
+      wait_for_bulk();
+    } else if constexpr (S::kOwnRing) {
+      sync_wave();
+    } else {
+      sync_block();  // tile t is there for every wave, and every wave is done with the tile before
+      request();
+    }
+    wave.template tile<C::ragged || C::bulk>(S::kStages + stage, task.first_keys - t * C::tile_keys);
+    if constexpr (S::kOwnRing) sync_wave();  // the tile is read
+    stage = after(stage);
+  }
+  // More was expected than there is.
+  if constexpr (C::bulk != 0) {
+    KGEN_NO_UNROLL
+    for (; under_way > 0; stage = after(stage)) wait_for_bulk();
+  } else {
+    async_wait<0>();
+  }
+  return end;
 }
 
 // Through registers: the next tile is under way while this one is multiplied.
@@ -545,12 +743,12 @@ KGEN_DEVICE void attend_direct(AttentionWave<C>& wave, const AttentionKeys<C>& k
   sync_lds();  // Q
   wave.keep_query();
   KGEN_NO_UNROLL
-  for (int t = begin; t < end; ++t) {
+  for (int t = begin; t < end; t += S::kTileStep) {
     typename S::LoadK(keys.source_k(t), thread_x()).store(k, S::kStages);
     typename S::LoadV(keys.source_v(t), thread_x()).store(v, S::kStages + S::kKeyBytes);
     sync_lds();
-    if (t + 1 < end) load(t + 1);
-    wave.tile(S::kStages, keys.seen(t));
+    if (t + S::kTileStep < end) load(t + S::kTileStep);
+    wave.template tile<false>(S::kStages, keys.seen(t));
     sync_lds();
   }
 }
@@ -565,35 +763,37 @@ KGEN_DEVICE void attend_plain(AttentionWave<C>& wave, const AttentionKeys<C>& ke
   const int thread = thread_x();
   sync();  // Q
   wave.keep_query();
-  for (int t = begin; t < end; ++t) {
+  for (int t = begin; t < end; t += S::kTileStep) {
     typename S::LoadK(keys.source_k(t), thread).template copy<C::d_pad != C::d>(C::d, S::kStages);
     typename S::LoadV(keys.source_v(t), thread).template copy<true>(keys.left(t), S::kStages + S::kKeyBytes);
     sync();
-    wave.tile(S::kStages, keys.seen(t));
+    wave.template tile<false>(S::kStages, keys.seen(t));
     sync();
   }
 }
 
 template <class C>
-KGEN_DEVICE void attend(const AttentionTask<typename C::dtype>& task) {
+KGEN_DEVICE void attend(AttentionTask<typename C::dtype> task) {
   using S = AttentionShape<C>;
   const int thread = thread_x();
   AttentionWave<C> wave(uniform(thread / S::kLanes), thread % S::kLanes, task.rows, task.scale);
+  if constexpr (C::ragged != 0 && !C::async_pipeline) task.set_length(*task.length);
   // This part's tiles.
   const int tiles = (task.keys + C::tile_keys - 1) / C::tile_keys, share = (tiles + C::split - 1) / C::split;
-  const int begin = task.part * share, end = min_int(begin + share, tiles);
-  if (begin < end) {
+  const int begin = C::causal ? task.part * share : task.part;
+  int end = C::causal ? min_int(begin + share, tiles) : tiles;
+  if constexpr (C::async_pipeline) {
+    if (C::ragged || begin < end) end = attend_async<C>(wave, task, begin, end);
+  } else if (begin < end) {
     const typename S::SourceK source_q(task.q, task.ldq, task.rows, C::tile_q, C::d_pad, C::vec_k);
     typename S::LoadQ(source_q, thread).template copy<C::d_pad != C::d>(C::d, 0);
     const AttentionKeys<C> keys{task};
-    if constexpr (C::async_pipeline)
-      attend_async<C>(wave, keys, begin, end);
-    else if constexpr (C::arch == Arch::host)
+    if constexpr (C::arch == Arch::host)
       attend_plain<C>(wave, keys, begin, end);
     else
       attend_direct<C>(wave, keys, begin, end);
-    if constexpr (S::kThreads > 1) sync_block();  // LDS becomes the waves' rows of O
   }
+  if constexpr (S::kThreads > 1) sync_block();  // LDS becomes the waves' rows of O
   wave.store(task, begin, end);
 }
 

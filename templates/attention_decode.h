@@ -12,9 +12,10 @@ namespace kgen {
 
 template <class C, class P>
 KGEN_DEVICE void decode_tile(const P& p) {
-  const i64 kv_head = block_y() / C::split, batch = block_z(), group = p.hq / p.hkv;
-  const i64 first = i64(block_x()) * C::tile_q, head = kv_head * group + first;
-  const int length = p.lengths[batch];
+  const i64 kv_head = block_y() / C::split, batch = block_z();
+  const int group = int(u32(p.hq) / u32(p.hkv));  // a division in 64 bits takes as long as many products
+  const int first = block_x() * C::tile_q;
+  const i64 head = kv_head * group + first;
   AttentionTask<typename C::dtype> task;
   task.q = p.q + batch * p.batch_stride_q + head * p.head_stride_q;
   task.k = p.k_cache + batch * p.batch_stride_k + kv_head * p.head_stride_k;
@@ -24,9 +25,11 @@ KGEN_DEVICE void decode_tile(const P& p) {
   task.ldk = p.ldk;
   task.ldv = p.ldv;
   task.ldo = p.head_stride_o;
-  task.rows = int(group - first < C::tile_q ? group - first : C::tile_q);
-  task.keys = length < p.smax ? length : int(p.smax);
-  task.first_keys = task.keys;
+  task.rows = min_int(group - first, C::tile_q);
+  task.length = p.lengths + batch;
+  task.capacity = int(p.smax);
+  task.expected = int(p.shortest < p.smax ? p.shortest : p.smax);
+  task.keys = task.first_keys = 0;
   task.scale = attention_scale(p, C::d);
   task.first_row = batch * p.hq + head;
   task.all_rows = p.b * p.hq;

@@ -11,7 +11,7 @@ template <class C, class P>
 KGEN_DEVICE void attention_tile(const P& p) {
   const int tile = C::causal ? grid_x() - 1 - block_x() : block_x();
   const i64 head = block_y() / C::split, batch = block_z();
-  const i64 kv_head = head / (p.hq / p.hkv);
+  const i64 kv_head = u32(head) / (u32(p.hq) / u32(p.hkv));  // in 64 bits it takes as long as many products
   const i64 first = i64(tile) * C::tile_q;
   AttentionTask<typename C::dtype> task;
   task.q = p.q + batch * p.batch_stride_q + head * p.head_stride_q + first * p.ldq;

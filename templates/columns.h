@@ -21,6 +21,13 @@ struct Packed {
       v.words[0] = bit_cast<u16>(*p);
     return v;
   }
+  // The same for what no work-item reads again.
+  static KGEN_DEVICE Packed load_once(const T* p) {
+    if constexpr (kWords != 4) return load(p);
+    Packed v;
+    if constexpr (kWords == 4) v.words = kgen::load_once(reinterpret_cast<const u32*>(p));
+    return v;
+  }
   KGEN_DEVICE void store(T* p) const {
     if constexpr (N * sizeof(T) >= 4)
       store_vec<u32, kWords>(reinterpret_cast<u32*>(p), words);

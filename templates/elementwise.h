@@ -11,14 +11,15 @@
 
 namespace kgen {
 
-// What an expression may call, in fp32.
+// What an expression may call, in fp32, of which the result is rounded to Out.
+template <class Out>
 struct FloatFunctions {
   KGEN_DEVICE static float relu(float x) { return kgen::relu(x); }
-  KGEN_DEVICE static float gelu_erf(float x) { return kgen::gelu_erf(x); }
-  KGEN_DEVICE static float gelu_tanh(float x) { return kgen::gelu_tanh(x); }
-  KGEN_DEVICE static float silu(float x) { return kgen::silu(x); }
-  KGEN_DEVICE static float quick_gelu(float x) { return kgen::quick_gelu(x); }
-  KGEN_DEVICE static float sigmoid(float x) { return kgen::sigmoid(x); }
+  KGEN_DEVICE static float gelu_erf(float x) { return kgen::gelu_erf<Out>(x); }
+  KGEN_DEVICE static float gelu_tanh(float x) { return kgen::gelu_tanh<Out>(x); }
+  KGEN_DEVICE static float silu(float x) { return kgen::silu<Out>(x); }
+  KGEN_DEVICE static float quick_gelu(float x) { return kgen::quick_gelu<Out>(x); }
+  KGEN_DEVICE static float sigmoid(float x) { return kgen::sigmoid<Out>(x); }
   KGEN_DEVICE static float exp(float x) { return exp_f(x); }
   KGEN_DEVICE static float sqrt(float x) { return sqrt_f(x); }
   KGEN_DEVICE static float rsqrt(float x) { return rsqrt_f(x); }
@@ -31,6 +32,15 @@ struct FloatFunctions {
 };
 
 namespace elementwise_detail {
+
+// How many of a lane's elements from `column` on exist. With C::whole it is all or none, and no code for a part.
+template <class C>
+KGEN_DEVICE int valid_columns(i64 column, i64 cols) {
+  if constexpr (C::whole)
+    return column < cols ? C::vec : 0;
+  else
+    return valid_of(column, cols, C::vec);
+}
 
 // An array of at least one element, for operands that may be none.
 KGEN_HOST_DEVICE constexpr int some(int count) { return count > 0 ? count : 1; }
@@ -93,7 +103,7 @@ KGEN_DEVICE void elementwise(const P& p) {
   KGEN_UNROLL
   for (int c = 0; c < kCols; ++c) {
     const i64 column = tile.column(c);
-    const int valid = valid_of(column, cols, kVec);
+    const int valid = detail::valid_columns<C>(column, cols);
     if (valid == 0) continue;
     detail::load_cols<C>(p, column, valid, col_values[c]);
     KGEN_UNROLL
@@ -104,7 +114,7 @@ KGEN_DEVICE void elementwise(const P& p) {
   KGEN_UNROLL
   for (int c = 0; c < kCols; ++c) {
     const i64 column = tile.column(c);
-    const int valid = valid_of(column, cols, kVec);
+    const int valid = detail::valid_columns<C>(column, cols);
     if (valid == 0) continue;
     KGEN_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -117,7 +127,7 @@ KGEN_DEVICE void elementwise(const P& p) {
         for (int m = 0; m < C::expr_matrix; ++m) matrix[m] = to_float(values[c][r][m][i]);
         KGEN_UNROLL
         for (int m = 0; m < C::expr_col; ++m) col[m] = to_float(col_values[c][m][i]);
-        C::template expr<FloatFunctions>(matrix, col, row_values[r], scalars, output);
+        C::template expr<FloatFunctions<typename C::out_dtype>>(matrix, col, row_values[r], scalars, output);
         KGEN_UNROLL
         for (int o = 0; o < C::expr_output; ++o) made[o][i] = from_float<typename C::out_dtype>(output[o]);
       }

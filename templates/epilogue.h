@@ -27,6 +27,57 @@ KGEN_DEVICE float gelu_tanh(float t) {
   return divide_f(t, 1.0f + exp_f(-two_z));
 }
 
+// The same for a result that is rounded to Out. Where that has 16 bits, within 1e-6 of t is enough, and takes a half to
+// a third of the instructions. NaN for NaN.
+KGEN_DEVICE float short_exp(float t) { return exp2_raw(1.44269502f * t); }
+template <class Out>
+KGEN_DEVICE float sigmoid(float t) {
+  if constexpr (sizeof(Out) != 2) return sigmoid(t);
+  return rcp_f(1.0f + short_exp(-t));
+}
+template <class Out>
+KGEN_DEVICE float silu(float t) {
+  if constexpr (sizeof(Out) != 2) return silu(t);
+  return divide_f(t, 1.0f + short_exp(-t));
+}
+template <class Out>
+KGEN_DEVICE float quick_gelu(float t) {
+  if constexpr (sizeof(Out) != 2) return quick_gelu(t);
+  return divide_f(t, 1.0f + exp2_raw(-2.45546696f * t));  // -1.702 * log2(e)
+}
+template <class Out>
+KGEN_DEVICE float gelu_tanh(float t) {
+  if constexpr (sizeof(Out) != 2) return gelu_tanh(t);
+  const float two_z = 1.5957691216057308f * t * fma_f(0.044715f * t, t, 1.0f);
+  return divide_f(t, 1.0f + short_exp(-two_z));
+}
+// With u = |t|/sqrt(2): t*(1 + erf(t/sqrt(2)))/2 = max(t, 0) - |t|*erfc(u)/2, and erfc(u) = exp(-u^2) * polynomial of
+// 1/(1 + u/2), of degree 7 within 4.4e-7 (Remez, u up to 7). Small results keep their relative accuracy.
+template <class Out>
+KGEN_DEVICE float gelu_erf(float t) {
+  if constexpr (sizeof(Out) != 2) return gelu_erf(t);
+  float a = abs_f(t);
+  a = a > 40.0f ? 40.0f : a;  // infinity times 0 would be NaN
+  const float k = rcp_f(fma_f(0.353553391f, a, 1.0f));
+  float r = fma_f(0.0472128918f, k, -0.189461f);
+  r = fma_f(r, k, 0.210408686f);
+  r = fma_f(r, k, 0.00750002125f);
+  r = fma_f(r, k, 0.14518018f);
+  r = fma_f(r, k, 0.137927315f);
+  r = fma_f(r, k, 0.141231863f);
+  const float half_erfc = r * k * exp2_raw(a * a * -0.721347520f);
+  return fma_f(-a, half_erfc, t < 0.0f ? 0.0f : t);
+}
+
+// What an epilogue rounds its result to.
+template <class C>
+KGEN_HOST_DEVICE constexpr auto epilogue_output() {
+  if constexpr (requires { typename C::out_dtype; })
+    return typename C::out_dtype{};
+  else
+    return typename C::dtype{};
+}
+
 // 1-based position of the activation in the op's list, 0 where it has none.
 template <class C>
 inline constexpr int kActivationPosition = C::epilogue_relu + C::epilogue_gelu_erf + C::epilogue_gelu_tanh +
@@ -57,12 +108,13 @@ KGEN_HOST_DEVICE constexpr int mul_other_position() {
 
 template <class C>
 KGEN_DEVICE float activate(float t) {
+  using Out = decltype(epilogue_output<C>());
   if constexpr (C::epilogue_relu != 0) return relu(t);
-  if constexpr (C::epilogue_gelu_erf != 0) return gelu_erf(t);
-  if constexpr (C::epilogue_gelu_tanh != 0) return gelu_tanh(t);
-  if constexpr (C::epilogue_silu != 0) return silu(t);
-  if constexpr (C::epilogue_quick_gelu != 0) return quick_gelu(t);
-  if constexpr (C::epilogue_sigmoid != 0) return sigmoid(t);
+  if constexpr (C::epilogue_gelu_erf != 0) return gelu_erf<Out>(t);
+  if constexpr (C::epilogue_gelu_tanh != 0) return gelu_tanh<Out>(t);
+  if constexpr (C::epilogue_silu != 0) return silu<Out>(t);
+  if constexpr (C::epilogue_quick_gelu != 0) return quick_gelu<Out>(t);
+  if constexpr (C::epilogue_sigmoid != 0) return sigmoid<Out>(t);
   return t;
 }
 
@@ -116,53 +168,67 @@ KGEN_DEVICE void prefetch_epilogue(const P& p, i64 batch, i64 row, int rows, i64
     prefetch_rows(p.other + batch * p.batch_stride_o + row * p.ldo + column, p.ldo, rows, columns, item, items);
 }
 
-// Columns column .. column+N-1 of one row (N a power of two): those at or beyond p.n are neither read nor written.
-// Vector accesses where all N columns exist and the addresses are aligned, which is decided for each operand at run
-// time (a few integer operations; a caller with N == 1 gets the scalar form alone).
+// What the epilogue reads for columns column .. column+N-1 of one row (N a power of two); those at or beyond p.n are
+// not read. A kernel whose sums come late reads this before it starts on them: a trip to memory less at its end. Vector
+// accesses where all N columns exist and the addresses are aligned, which is decided for each operand at run time (a
+// few integer operations; a caller with N == 1 gets the scalar form alone).
+template <class C, int N>
+struct EpilogueOperands {
+  float c[N] = {}, bias[N] = {}, scale[N] = {}, shift[N] = {}, residual[N] = {}, other[N] = {};
+
+  template <class P>
+  KGEN_DEVICE void load(const P& p, i64 batch, i64 row, i64 column) {
+    namespace detail = epilogue_detail;
+    const i64 left = p.n - column;
+    const int valid = left < N ? int(left) : N;
+    if (valid <= 0) return;
+    if constexpr (add_c_position<C>() != 0) {
+      if (p.beta != 0.0f) {
+        detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, c);
+      }
+    }
+    if constexpr (C::epilogue_bias != 0) {
+      detail::load_channels<P>(p.bias, row, column, valid, bias);
+    }
+    if constexpr (scale_shift_position<C>() != 0) {
+      detail::load_channels<P>(p.scale, row, column, valid, scale);
+      detail::load_channels<P>(p.shift, row, column, valid, shift);
+    }
+    if constexpr (C::epilogue_add_residual != 0)
+      detail::load_columns<N>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid, residual);
+    if constexpr (mul_other_position<C>() != 0)
+      detail::load_columns<N>(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid, other);
+  }
+};
+
+// Columns column .. column+N-1 of one row from their sums and operands; those at or beyond p.n are not written.
 template <class C, int N, class P>
-KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N]) {
-  namespace detail = epilogue_detail;
+KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N],
+                          const EpilogueOperands<C, N>& operands) {
   const i64 left = p.n - column;
   const int valid = left < N ? int(left) : N;
   if (valid <= 0) return;
   float t[N];
-  float operand[N];
-  KGEN_UNROLL
-  for (int i = 0; i < N; ++i) t[i] = acc[i] * p.alpha;
-  if constexpr (add_c_position<C>() != 0) {
-    if (p.beta != 0.0f) {
-      detail::load_columns<N>(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid, operand);
-      KGEN_UNROLL
-      for (int i = 0; i < N; ++i) t[i] = fma_f(p.beta, operand[i], t[i]);
-    }
-  }
-  if constexpr (C::epilogue_bias != 0) {
-    detail::load_channels<P>(p.bias, row, column, valid, operand);
-    KGEN_UNROLL
-    for (int i = 0; i < N; ++i) t[i] += operand[i];
-  }
-  if constexpr (scale_shift_position<C>() != 0) {
-    float scale[N];
-    detail::load_channels<P>(p.scale, row, column, valid, scale);
-    detail::load_channels<P>(p.shift, row, column, valid, operand);
-    KGEN_UNROLL
-    for (int i = 0; i < N; ++i) t[i] = fma_f(t[i], scale[i], operand[i]);
-  }
-  if constexpr (C::epilogue_add_residual != 0)
-    detail::load_columns<N>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid, operand);
   constexpr bool kResidualFirst = C::epilogue_add_residual != 0 && C::epilogue_add_residual < kActivationPosition<C>;
   KGEN_UNROLL
   for (int i = 0; i < N; ++i) {
-    if constexpr (kResidualFirst) t[i] += operand[i];
+    t[i] = acc[i] * p.alpha;
+    if constexpr (add_c_position<C>() != 0) t[i] = fma_f(p.beta, operands.c[i], t[i]);
+    if constexpr (C::epilogue_bias != 0) t[i] += operands.bias[i];
+    if constexpr (scale_shift_position<C>() != 0) t[i] = fma_f(t[i], operands.scale[i], operands.shift[i]);
+    if constexpr (kResidualFirst) t[i] += operands.residual[i];
     t[i] = activate<C>(t[i]);
-    if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operand[i];
+    if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operands.residual[i];
+    if constexpr (mul_other_position<C>() != 0) t[i] *= operands.other[i];
   }
-  if constexpr (mul_other_position<C>() != 0) {
-    detail::load_columns<N>(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid, operand);
-    KGEN_UNROLL
-    for (int i = 0; i < N; ++i) t[i] *= operand[i];
-  }
-  detail::store_columns<N>(p.d + batch * p.batch_stride_d + row * p.ldd + column, valid, t);
+  epilogue_detail::store_columns<N>(p.d + batch * p.batch_stride_d + row * p.ldd + column, valid, t);
+}
+
+template <class C, int N, class P>
+KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N]) {
+  EpilogueOperands<C, N> operands;
+  operands.load(p, batch, row, column);
+  epilogue(p, batch, row, column, acc, operands);
 }
 
 // One element.

@@ -13,7 +13,8 @@
 //   memory. The order of the terms within a fragment is the same in A and B, and so is free.
 //
 //   block: waves_n x waves_k waves; waves_k share the terms, step by step; a wave: loads_n blocks of columns, all rows
-//   grid x: columns, y: parts of K (split_k), added by gptq_reduce in order
+//   grid x: columns, y: parts of K: those of a cluster (cluster_k) are added in its LDS, split_k by gptq_reduce, in
+//   order
 //
 // The terms are reordered into `slots`: with act-order stably sorted by group, and the slots of a group are filled up
 // to whole steps, so that a step of `chunks` chunks has one scale and zero for each column. Where a slot is not the
@@ -30,6 +31,9 @@ namespace kgen {
 
 enum class unit { fma, mfma, wmma11, wmma12, mma_sync };
 
+template <Arch kArch>
+struct MmaSyncInstructions;  // of mma/mma_sync.h, which is there for that unit alone
+
 namespace gptq {
 
 // How the lanes of a wave share a chunk: `kLines` columns (of A: rows) of kWords pairs of consecutive terms, beginning
@@ -41,36 +45,64 @@ struct ChunkUnit {
   using Sums = typename Mma::C;
   static constexpr bool kFloats = false;
   static constexpr int kRows = 16, kLanes = kUnit == unit::wmma11 ? 16 : kWaveSize;  // kLanes: that differ
-  static constexpr int kLines = kUnit == unit::mma_sync ? 2 : 1, kRowLines = kLines;
+  static constexpr int kLines = 1, kRowLines = 1;
   static constexpr int kWords = kUnit == unit::wmma11 ? 8 : 4;
-  static constexpr int kChunk = kUnit == unit::mma_sync || kUnit == unit::mfma ? 32 : 16;
+  static constexpr int kChunk = kUnit == unit::mfma ? 32 : 16;
   struct Line {
     u32 words[kWords];
   };
   using Weights = Line;
 
-  static KGEN_DEVICE int line(int lane) { return kUnit == unit::mma_sync ? lane / 4 : lane % 16; }
-  static KGEN_DEVICE int place(int lane) {
-    if constexpr (kUnit == unit::mma_sync) return lane % 4 * 8;
-    return kUnit == unit::wmma11 ? 0 : lane / 16 * 8;
-  }
-  static KGEN_DEVICE int row(int lane, int i) { return line(lane) + i * 8; }
+  static KGEN_DEVICE int line(int lane) { return lane % 16; }
+  static KGEN_DEVICE int place(int lane) { return kUnit == unit::wmma11 ? 0 : lane / 16 * 8; }
+  static KGEN_DEVICE int row(int lane, int) { return line(lane); }
 
-  static KGEN_DEVICE void multiply(Sums& sums, const Line (&a)[kLines], const Line (&b)[kLines]) {
-    if constexpr (kUnit == unit::mma_sync) {
-      KGEN_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const typename Mma::A x = {
-            {a[0].words[2 * i], a[1].words[2 * i], a[0].words[2 * i + 1], a[1].words[2 * i + 1]}};
-        const typename Mma::B w = {
-            {b[0].words[2 * i], b[0].words[2 * i + 1], b[1].words[2 * i], b[1].words[2 * i + 1]}};
-        Mma::multiply(sums, x, w);
-      }
-    } else {
-      Mma::multiply(sums, bit_cast<typename Mma::A>(a[0]), bit_cast<typename Mma::B>(b[0]));
+  static KGEN_DEVICE void multiply(Sums& sums, const Line (&a)[1], const Line (&b)[1]) {
+    Mma::multiply(sums, bit_cast<typename Mma::A>(a[0]), bit_cast<typename Mma::B>(b[0]));
+  }
+  // Of the `valid` rows that the slab has.
+  static KGEN_DEVICE void store(Sums& sums, float* rows, int pitch, int lane, int) {
+    Mma::store(sums, rows, pitch, lane);
+  }
+};
+
+// mma.sync: its first operand, of 16 rows, is the weight, so that rows of X count in steps of 8 and not of 16.
+template <class C>
+struct ChunkUnit<C, unit::mma_sync> {
+  using T = typename C::dtype;
+  static constexpr bool kFloats = false;
+  static constexpr int kRows = 8, kLanes = kWaveSize;
+  static constexpr int kLines = 2, kRowLines = 1, kWords = 4, kChunk = 32;
+  struct Line {
+    u32 words[kWords];
+  };
+  using Weights = Line;
+  struct Sums {
+    u32 r[4];  // columns lane/4 and lane/4 + 8, each of rows lane%4*2 and the next
+  };
+
+  static KGEN_DEVICE int line(int lane) { return lane / 4; }
+  static KGEN_DEVICE int place(int lane) { return lane % 4 * 8; }
+  static KGEN_DEVICE int row(int lane, int) { return lane / 4; }
+
+  static KGEN_DEVICE void multiply(Sums& sums, const Line (&a)[1], const Line (&b)[2]) {
+    KGEN_UNROLL
+    for (int i = 0; i < 4; i += 2) {
+      const u32 w[4] = {b[0].words[i], b[1].words[i], b[0].words[i + 1], b[1].words[i + 1]};
+      MmaSyncInstructions<C::arch>::template multiply<T>(sums.r, w, a[0].words[i], a[0].words[i + 1]);
     }
   }
-  static KGEN_DEVICE void store(Sums& sums, float* rows, int pitch, int lane) { Mma::store(sums, rows, pitch, lane); }
+  static KGEN_DEVICE void add_scaled(Sums& sums, const Sums& part, const float (&scale)[2]) {
+    KGEN_UNROLL
+    for (int e = 0; e < 4; ++e)
+      sums.r[e] = bit_cast<u32>(fma_f(bit_cast<float>(part.r[e]), scale[e / 2], bit_cast<float>(sums.r[e])));
+  }
+  static KGEN_DEVICE void store(const Sums& sums, float* rows, int pitch, int lane, int valid) {
+    float* at = rows + lane % 4 * 2 * pitch + lane / 4;
+    KGEN_UNROLL
+    for (int e = 0; e < 4; ++e)
+      if (valid >= kRows || lane % 4 * 2 + e % 2 < valid) at[e % 2 * pitch + e / 2 * 8] = bit_cast<float>(sums.r[e]);
+  }
 };
 
 // The plain ALU: a lane has a column, and 8 terms of every row; weights stay fp32.
@@ -102,7 +134,11 @@ struct ChunkUnit<C, unit::fma> {
       for (int e = 0; e < 2 * kWords; ++e) sums.of[r] = fma_f(x[e], b[0].of[e], sums.of[r]);
     }
   }
-  static KGEN_DEVICE void store(Sums& sums, float* rows, int pitch, int lane) {
+  static KGEN_DEVICE void add_scaled(Sums& sums, const Sums& part, const float (&scale)[1]) {
+    KGEN_UNROLL
+    for (int r = 0; r < kRows; ++r) sums.of[r] = fma_f(part.of[r], scale[0], sums.of[r]);
+  }
+  static KGEN_DEVICE void store(Sums& sums, float* rows, int pitch, int lane, int) {
     KGEN_UNROLL
     for (int r = 0; r < kRows; ++r) {
       KGEN_UNROLL
@@ -133,6 +169,15 @@ struct PackedLayout {
   // Pair i of a lane's 16 bytes: the first value in the low half.
   static KGEN_DEVICE u32 pair(const Vec<u32, 4>& words, int i) {
     return words[i / kPairs] >> (i % kPairs * kBits) & (kMask | kMask << 16);
+  }
+  // q - zero of the same as two halves; `zero` from zero_operand(). Values above the lowest of a byte stay where they
+  // are: 1024 + 2^s q, scaled by 2^-s, is exact too, and so a word takes one shift and not one a pair.
+  static KGEN_DEVICE u32 half_pair(const Vec<u32, 4>& words, int i, u32 zero) {
+    const int at = i % kPairs * kBits, s = at % 8;
+    const u32 raised = words[i / kPairs] >> (at - s) & (kMask | kMask << 16) << s | 0x64006400u;
+    if (s == 0) return add_f16x2(raised, zero);
+    const u32 scale = u32(15 - s) << 10, rest = 0x6000u + 2 * (1024 - (1024 >> s)) - 1024;  // 2^-s, 1024 - 1024 * 2^-s
+    return fma_f16x2(raised, scale * 0x10001u, add_f16x2(zero, rest * 0x10001u));
   }
 
   // Steps of all terms; with act-order, the most that there can be.
@@ -294,65 +339,162 @@ struct PackedStream {
   using T = typename C::dtype;
   using L = PackedLayout<C>;
   using Unit = typename L::Unit;
-  static constexpr int kRm = C::rows_m / Unit::kRows, kRn = C::loads_n * L::kTiles;
+  static constexpr int kRm = (C::rows_m + Unit::kRows - 1) / Unit::kRows, kRn = C::loads_n * L::kTiles;
   struct Step {
     Vec<u32, 4> words[C::loads_n][C::chunks];
     Vec<u32, L::kFactors> factors[C::loads_n];
   };
 
   const u32* weight[C::loads_n];  // of this lane
-  const u32* factor[C::loads_n];
-  const T* x;
+  const u32* factor[C::loads_n];  // of the columns' first group
+  const T* x;                     // of the piece that this lane copies first (ring)
+  int stride;                     // of x
   int row[kRm][Unit::kRowLines];  // where they start
+  int copied_row, copied_to;      // ring: of that piece; its byte in LDS
   typename Unit::Sums sums[kRm][kRn];
 
   template <class P>
-  KGEN_DEVICE PackedStream(const P& p, int lane, i64 block) : sums{} {
-    const i64 last = (p.n + L::kColumns - 1) / L::kColumns - 1, chunks = L::most_steps(p) * C::chunks;
+  KGEN_DEVICE PackedStream(const P& p, int lane, int wave_n, i64 block) : copied_row(0), copied_to(0), sums{} {
+    const i64 last_block = (p.n + L::kColumns - 1) / L::kColumns - 1, chunks = L::most_steps(p) * C::chunks;
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
-      const i64 at = block + l < last ? block + l : last;
+      const i64 at = block + l < last_block ? block + l : last_block;
       weight[l] = reinterpret_cast<const u32*>(p.packed) + (at * chunks * Unit::kLanes + lane % Unit::kLanes) * 4;
-      const i64 line = at * p.groups * (16 / Unit::kLines) + Unit::line(lane);
-      factor[l] = reinterpret_cast<const u32*>(p.factors) + line * L::kFactors;
+      factor[l] = reinterpret_cast<const u32*>(p.factors) + at * p.groups * L::kColumns;
     }
-    x = (C::copy_x ? p.copied : p.x) + Unit::place(lane);
-    const int stride = C::copy_x ? int(chunks) * Unit::kChunk : int(p.ldx);
+    x = C::copy_x ? p.copied : p.x;
+    stride = C::copy_x ? int(chunks) * Unit::kChunk : int(p.ldx);
     KGEN_UNROLL
     for (int i = 0; i < kRm; ++i) {
       KGEN_UNROLL
       for (int e = 0; e < Unit::kRowLines; ++e) {
         const int at = i * Unit::kRows + Unit::row(lane, e);
-        row[i][e] = (at < p.m ? at : int(p.m) - 1) * stride;
+        // LDS may be read where no row was copied; few rows are read by several lanes at once instead.
+        const int last = C::ring && kRm > 2 ? C::rows_m - 1 : int(p.m) - 1;
+        row[i][e] = (at < last ? at : last) * (C::ring ? Unit::kChunk : stride) + Unit::place(lane);
       }
+    }
+    if constexpr (C::ring) {
+      const int item = wave_n * kWaveSize + lane, at = item / kPieces, chunk = at / kRowsAtOnce;
+      copied_row = chunk < kChunksAtOnce ? at % kRowsAtOnce : C::rows_m;  // beyond the last: copies nothing
+      copied_to = (chunk * C::rows_m + copied_row) * (Unit::kChunk * 2) + item % kPieces * 16;
+      x += copied_row * stride + chunk * Unit::kChunk + item % kPieces * 8;
+      copied_row = p.m - copied_row < C::rows_m ? int(p.m) - copied_row : C::rows_m - copied_row;
     }
   }
 
   template <class P>
-  KGEN_DEVICE void load(const P& p, Step& step, int index) const {
+  KGEN_DEVICE void load(const P& p, Step& step, int index, int lane) const {
     const int group = L::group(p, index);
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
       KGEN_UNROLL
       for (int s = 0; s < C::chunks; ++s)
         step.words[l][s] = load_vec<u32, 4>(weight[l] + (i64(index) * C::chunks + s) * (Unit::kLanes * 4));
-      step.factors[l] = load_vec<u32, L::kFactors>(factor[l] + i64(group) * L::kColumns);
+      const u32* of_group = factor[l] + i64(group) * L::kColumns;
+      step.factors[l] = load_vec<u32, L::kFactors>(of_group + Unit::line(lane) * L::kFactors);
+    }
+  }
+  KGEN_DEVICE void add(const Step& step, int index) { multiply(step, x + i64(index) * L::kStep, Unit::kChunk); }
+
+  // The ring: LDS of `depth` slots, [slot][wave_k][X: chunk, row, terms | wave_n: words, factors]. A lane reads the
+  // words that it copied itself; factors are its wave's, X that of all waves side by side.
+  static constexpr int kXBytes = C::rows_m * L::kStep * 2, kWordBytes = C::loads_n * C::chunks * Unit::kLanes * 16;
+  static constexpr int kFactorBytes = C::loads_n * L::kColumns * 4, kWaveBytes = kWordBytes + kFactorBytes;
+  static constexpr int kShareBytes = kXBytes + C::waves_n * kWaveBytes;
+
+  static constexpr int kSlotBytes = C::waves_k * kShareBytes;
+  // Work-items that copy X: 16-byte pieces of a row's chunk, rows, chunks.
+  static constexpr int kPieces = Unit::kChunk / 8, kItems = C::waves_n * kWaveSize / kPieces;
+  static constexpr int kRowsAtOnce = C::rows_m < kItems ? C::rows_m : kItems;
+  static constexpr int kChunksAtOnce = C::chunks < kItems / kRowsAtOnce ? C::chunks : kItems / kRowsAtOnce;
+  static_assert(C::chunks % kChunksAtOnce == 0);
+
+  // Step `index` to the slot whose share of this wave begins at byte `to`.
+  template <class P>
+  KGEN_DEVICE void copy(const P& p, int index, int to, int lane, int wave_n) const {
+    const u32 share = lds_address(lds_base()) + u32(to), words = share + kXBytes + wave_n * kWaveBytes + lane * 16;
+    KGEN_UNROLL
+    for (int l = 0; l < C::loads_n; ++l) {
+      const u32* from = weight[l] + i64(index) * (C::chunks * Unit::kLanes * 4);
+      KGEN_UNROLL
+      for (int s = 0; s < C::chunks; ++s)
+        async_copy<16>(words + (l * C::chunks + s) * (Unit::kLanes * 16), from + s * (Unit::kLanes * 4));
+    }
+    const i64 of_group = i64(L::group(p, index)) * L::kColumns;
+    if (lane < L::kColumns / 4) {
+      KGEN_UNROLL
+      for (int l = 0; l < C::loads_n; ++l)
+        async_copy<16>(words + kWordBytes + l * (L::kColumns * 4), factor[l] + of_group + lane * 4);
+    }
+    const T* from = x + i64(index) * L::kStep;
+    KGEN_UNROLL
+    for (int r = 0; r < C::rows_m; r += kRowsAtOnce) {
+      if (r >= copied_row) continue;
+      KGEN_UNROLL
+      for (int s = 0; s < C::chunks; s += kChunksAtOnce)
+        async_copy<16>(share + copied_to + (s * C::rows_m + r) * (Unit::kChunk * 2),
+                       from + r * stride + s * Unit::kChunk);
+    }
+  }
+  KGEN_DEVICE void add_share(int from, int lane, int wave_n) {
+    const int words = from + kXBytes + wave_n * kWaveBytes, factors = words + Unit::line(lane) * (L::kFactors * 4);
+    Step step;
+    KGEN_UNROLL
+    for (int l = 0; l < C::loads_n; ++l) {
+      KGEN_UNROLL
+      for (int s = 0; s < C::chunks; ++s)
+        step.words[l][s] = load_vec<u32, 4>(lds<u32>(words + lane * 16 + (l * C::chunks + s) * (Unit::kLanes * 16)));
+      step.factors[l] = load_vec<u32, L::kFactors>(lds<u32>(factors + kWordBytes + l * (L::kColumns * 4)));
+    }
+    if constexpr (kScaleSums)
+      multiply_then_scale(step, lds<T>(from), C::rows_m * Unit::kChunk);
+    else
+      multiply(step, lds<T>(from), C::rows_m * Unit::kChunk);
+  }
+
+  // All steps of this wave. Waves side by side share X, so they go through the slots together.
+  template <class P>
+  KGEN_DEVICE void run_ring(const P& p, int begin, int end, int lane, int wave_n, int wave_k) {
+    const int mine = wave_k * kShareBytes;
+    KGEN_UNROLL
+    for (int d = 0; d < C::depth - 1; ++d) {
+      const int step = begin + wave_k + d * C::waves_k;
+      if (step < end) copy(p, step, mine + d * kSlotBytes, lane, wave_n);
+      async_commit();
+    }
+    int from = mine, to = mine + (C::depth - 1) * kSlotBytes;
+    KGEN_NO_UNROLL
+    for (int first = begin; first < end; first += C::waves_k) {
+      async_wait<C::depth - 2>();
+      if constexpr (C::waves_n == 1)
+        sync_wave();
+      else
+        sync_block();
+      const int step = first + wave_k, next = step + (C::depth - 1) * C::waves_k;
+      if (next < end) copy(p, next, to, lane, wave_n);
+      async_commit();
+      if (step < end) add_share(from, lane, wave_n);
+      to = from;
+      from = from + kSlotBytes < C::depth * kSlotBytes ? from + kSlotBytes : mine;
     }
   }
 
-  // scale * (q - zero) of the terms of a line.
+  // q - zero of the terms of a line, with their scale or without.
+  template <bool kScaled>
   static KGEN_DEVICE void weigh(const Vec<u32, 4>& words, int line, u32 factor, typename Unit::Weights& to) {
     const u32 half = factor >> 16, zero = Packing<C>::kHalves ? half | half << 16 : half;
     const u32 bits = factor & 0xffffu;
     KGEN_UNROLL
     for (int i = 0; i < L::kLinePairs; ++i) {
-      const u32 pair = L::pair(words, line * L::kLinePairs + i);
+      const int pair = line * L::kLinePairs + i;
       if constexpr (!Unit::kFloats && kSame<T, f16> && Packing<C>::kHalves) {
-        to.words[i] = mul_f16x2(add_f16x2(pair | 0x64006400u, zero), bits | bits << 16);
+        to.words[i] = L::half_pair(words, pair, zero);
+        if constexpr (kScaled) to.words[i] = mul_f16x2(to.words[i], bits | bits << 16);
       } else {
         float low, high;
-        differences<C>(pair, zero, low, high);
-        const float scale = to_float(bit_cast<T>(u16(bits)));
+        differences<C>(L::pair(words, pair), zero, low, high);
+        const float scale = kScaled ? scale_of(factor) : 1.0f;
         if constexpr (Unit::kFloats) {
           to.of[2 * i] = low * scale;
           to.of[2 * i + 1] = high * scale;
@@ -365,24 +507,60 @@ struct PackedStream {
       }
     }
   }
+  static KGEN_DEVICE float scale_of(u32 factor) { return to_float(bit_cast<T>(u16(factor & 0xffffu))); }
 
-  KGEN_DEVICE void add(const Step& step, int index) {
+  // This lane's terms of X in a chunk.
+  KGEN_DEVICE void load_x(const T* from, typename Unit::Line (&a)[kRm][Unit::kRowLines]) const {
     KGEN_UNROLL
-    for (int s = 0; s < C::chunks; ++s) {
-      const T* from = x + (i64(index) * C::chunks + s) * Unit::kChunk;
-      typename Unit::Line a[kRm][Unit::kRowLines];
+    for (int i = 0; i < kRm; ++i) {
       KGEN_UNROLL
-      for (int i = 0; i < kRm; ++i) {
+      for (int e = 0; e < Unit::kRowLines; ++e) {
         KGEN_UNROLL
-        for (int e = 0; e < Unit::kRowLines; ++e) {
+        for (int w = 0; w < Unit::kWords; w += 4) {
+          const Packed<T, 8> piece = Packed<T, 8>::load(from + row[i][e] + 2 * w);
           KGEN_UNROLL
-          for (int w = 0; w < Unit::kWords; w += 4) {
-            const Packed<T, 8> piece = Packed<T, 8>::load(from + row[i][e] + 2 * w);
-            KGEN_UNROLL
-            for (int j = 0; j < 4; ++j) a[i][e].words[w + j] = piece.words[j];
-          }
+          for (int j = 0; j < 4; ++j) a[i][e].words[w + j] = piece.words[j];
         }
       }
+    }
+  }
+
+  // Few rows: a step's sums are scaled, not its weights (which are then exact). `next`: from one chunk of X to the
+  // next.
+  static constexpr bool kScaleSums = C::ring && kRm * C::chunks <= 8;
+  KGEN_DEVICE void multiply_then_scale(const Step& step, const T* of_step, int next) {
+    typename Unit::Line a[C::chunks][kRm][Unit::kRowLines];
+    KGEN_UNROLL
+    for (int s = 0; s < C::chunks; ++s) load_x(of_step + s * next, a[s]);
+    KGEN_UNROLL
+    for (int l = 0; l < C::loads_n; ++l) {
+      KGEN_UNROLL
+      for (int t = 0; t < L::kTiles; ++t) {
+        typename Unit::Sums part[kRm] = {};
+        float scale[Unit::kLines];
+        KGEN_UNROLL
+        for (int e = 0; e < Unit::kLines; ++e) scale[e] = scale_of(step.factors[l][t * Unit::kLines + e]);
+        KGEN_UNROLL
+        for (int s = 0; s < C::chunks; ++s) {
+          typename Unit::Weights b[Unit::kLines];
+          KGEN_UNROLL
+          for (int e = 0; e < Unit::kLines; ++e) {
+            const int line = t * Unit::kLines + e;
+            weigh<false>(step.words[l][s], line, step.factors[l][line], b[e]);
+          }
+          KGEN_UNROLL
+          for (int i = 0; i < kRm; ++i) Unit::multiply(part[i], a[s][i], b);
+        }
+        KGEN_UNROLL
+        for (int i = 0; i < kRm; ++i) Unit::add_scaled(sums[i][l * L::kTiles + t], part[i], scale);
+      }
+    }
+  }
+  KGEN_DEVICE void multiply(const Step& step, const T* of_step, int next) {
+    KGEN_UNROLL
+    for (int s = 0; s < C::chunks; ++s) {
+      typename Unit::Line a[kRm][Unit::kRowLines];
+      load_x(of_step + s * next, a);
       KGEN_UNROLL
       for (int l = 0; l < C::loads_n; ++l) {
         KGEN_UNROLL
@@ -391,7 +569,7 @@ struct PackedStream {
           KGEN_UNROLL
           for (int e = 0; e < Unit::kLines; ++e) {
             const int line = t * Unit::kLines + e;
-            weigh(step.words[l][s], line, step.factors[l][line], b[e]);
+            weigh<true>(step.words[l][s], line, step.factors[l][line], b[e]);
           }
           KGEN_UNROLL
           for (int i = 0; i < kRm; ++i) Unit::multiply(sums[i][l * L::kTiles + t], a[i], b);
@@ -400,6 +578,33 @@ struct PackedStream {
     }
   }
 };
+
+// Sums of the waves that share the terms, in order.
+template <class C>
+KGEN_DEVICE void add_waves(const float* slab, int at, int to_next, float (&total)[4]) {
+  KGEN_UNROLL
+  for (int e = 0; e < 4; ++e) total[e] = 0.0f;
+  KGEN_UNROLL
+  for (int w = 0; w < C::waves_k; ++w) {
+    const Vec<float, 4> part = load_vec<float, 4>(slab + w * to_next + at);
+    KGEN_UNROLL
+    for (int e = 0; e < 4; ++e) total[e] += part[e];
+  }
+}
+// And of the blocks of a cluster: all are read before any is added.
+template <class C>
+KGEN_DEVICE void add_cluster(const float* sums, float (&total)[4]) {
+  float parts[C::cluster_k][4];
+  KGEN_UNROLL
+  for (int r = 0; r < C::cluster_k; ++r) load_cluster(cluster_address(lds_address(sums), r), parts[r]);
+  KGEN_UNROLL
+  for (int e = 0; e < 4; ++e) total[e] = parts[0][e];
+  KGEN_UNROLL
+  for (int r = 1; r < C::cluster_k; ++r) {
+    KGEN_UNROLL
+    for (int e = 0; e < 4; ++e) total[e] += parts[r][e];
+  }
+}
 
 }  // namespace gptq
 
@@ -413,57 +618,100 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   const int wave_n = wave % C::waves_n, wave_k = wave / C::waves_n;
   constexpr int kColumns = C::waves_n * C::loads_n * L::kColumns;  // of the block
   const i64 block_column = i64(block_x()) * kColumns;
-  const int all = L::steps(p), share = (all + C::split_k - 1) / C::split_k;
+  constexpr int kParts = C::split_k * C::cluster_k;
+  const int all = L::steps(p), share = (all + kParts - 1) / kParts;
   const int begin = block_y() * share, end = begin + share < all ? begin + share : all;
 
-  Stream stream(p, lane, i64(block_x()) * (C::waves_n * C::loads_n) + wave_n * C::loads_n);
-  typename Stream::Step steps[C::depth];
-  KGEN_UNROLL
-  for (int d = 0; d < C::depth; ++d) {
-    const int step = begin + wave_k + d * C::waves_k;
-    if (step < end) stream.load(p, steps[d], step);
+  Stream stream(p, lane, wave_n, i64(block_x()) * (C::waves_n * C::loads_n) + wave_n * C::loads_n);
+  // The bias of the block's columns is asked for now, not when the sums are there.
+  constexpr bool kBias = C::epilogue_bias != 0 && C::split_k == 1;
+  constexpr int kBiasItems = (kColumns + C::threads - 1) / C::threads;
+  typename C::dtype bias[kBiasItems];
+  if constexpr (kBias) {
+    KGEN_UNROLL
+    for (int i = 0; i < kBiasItems; ++i) {
+      const i64 column = block_column + thread_x() + i * C::threads;
+      bias[i] = p.bias[column < p.n ? column : p.n - 1];
+    }
   }
-  KGEN_NO_UNROLL
-  for (int first = begin + wave_k; first < end; first += C::depth * C::waves_k) {
+  if constexpr (C::ring) {
+    stream.run_ring(p, begin, end, lane, wave_n, wave_k);
+    sync_block();  // the sums take the place of the ring
+  } else {
+    typename Stream::Step steps[C::depth];
     KGEN_UNROLL
     for (int d = 0; d < C::depth; ++d) {
-      const int step = first + d * C::waves_k, next = step + C::depth * C::waves_k;
-      if (step < end) stream.add(steps[d], step);
-      if (next < end) stream.load(p, steps[d], next);
+      const int step = begin + wave_k + d * C::waves_k;
+      if (step < end) stream.load(p, steps[d], step, lane);
+    }
+    KGEN_NO_UNROLL
+    for (int first = begin + wave_k; first < end; first += C::depth * C::waves_k) {
+      KGEN_UNROLL
+      for (int d = 0; d < C::depth; ++d) {
+        const int step = first + d * C::waves_k, next = step + C::depth * C::waves_k;
+        if (step < end) stream.add(steps[d], step);
+        if (next < end) stream.load(p, steps[d], next, lane);
+      }
     }
   }
 
-  // LDS: sums [wave_k][row][column of the block], the rows of one fragment at a time.
-  constexpr int kPitch = kColumns + 4, kSlab = Unit::kRows * kPitch, kPerRow = kColumns / 4;
-  const gptq::GemmView<C, P> view(p);
+  // LDS: sums [wave_k][row][column of the block], the rows of some fragments at a time.
+  constexpr int kPitch = kColumns + 4, kSlab = C::slab_rows * kPitch, kPerRow = kColumns / 4;
+  constexpr int kAtOnce = (C::slab_rows + Unit::kRows - 1) / Unit::kRows;
+  gptq::GemmView<C, P> view(p);
+  if constexpr (kBias) {
+    typename C::dtype* kept = lds<typename C::dtype>(C::bias_at);
+    KGEN_UNROLL
+    for (int i = 0; i < kBiasItems; ++i)
+      if (int(thread_x()) + i * C::threads < kColumns) kept[thread_x() + i * C::threads] = bias[i];
+    view.bias = kept - block_column;
+  }
   float* slab = lds<float>(0);
   float* mine = slab + wave_k * kSlab + wave_n * (C::loads_n * L::kColumns);
   KGEN_UNROLL
-  for (int i = 0; i < Stream::kRm; ++i) {
+  for (int i = 0; i < Stream::kRm; i += kAtOnce) {
     KGEN_UNROLL
-    for (int j = 0; j < Stream::kRn; ++j) Unit::store(stream.sums[i][j], mine + j * 16, kPitch, lane);
+    for (int r = 0; r < kAtOnce; ++r) {
+      KGEN_UNROLL
+      for (int j = 0; j < Stream::kRn; ++j)
+        Unit::store(stream.sums[i + r][j], mine + r * Unit::kRows * kPitch + j * 16, kPitch, lane,
+                    C::slab_rows - r * Unit::kRows);
+    }
     sync_lds();
+    const int rows = int(p.m) - i * Unit::kRows, items = (rows < C::slab_rows ? rows : C::slab_rows) * kPerRow;
+    int first = thread_x(), stride = C::threads;
+    if constexpr (C::cluster_k > 1) {
+      KGEN_NO_UNROLL
+      for (int item = thread_x(); item < items; item += C::threads) {
+        const int at = item / kPerRow * kPitch + item % kPerRow * 4;
+        float total[4];
+        gptq::add_waves<C>(slab, at, kSlab, total);
+        store_vec<float, 4>(slab + at, Vec<float, 4>{{total[0], total[1], total[2], total[3]}});
+      }
+      cluster_sync();
+      first += cluster_rank() * C::threads;
+      stride *= C::cluster_k;
+    }
     KGEN_NO_UNROLL
-    for (int item = thread_x(); item < Unit::kRows * kPerRow; item += C::threads) {
+    for (int item = first; item < items; item += stride) {
       const int local = item / kPerRow, at = local * kPitch + item % kPerRow * 4;
       const i64 row = i * Unit::kRows + local, column = block_column + item % kPerRow * 4;
-      if (row >= p.m || column >= p.n) continue;
-      float total[4] = {};
-      KGEN_NO_UNROLL
-      for (int w = 0; w < C::waves_k; ++w) {
-        const Vec<float, 4> part = load_vec<float, 4>(slab + w * kSlab + at);
-        KGEN_UNROLL
-        for (int e = 0; e < 4; ++e) total[e] += part[e];
-      }
+      if (column >= p.n) continue;
+      float total[4];
+      if constexpr (C::cluster_k > 1)
+        gptq::add_cluster<C>(slab + at, total);
+      else
+        gptq::add_waves<C>(slab, at, kSlab, total);
       if constexpr (C::split_k > 1) {
         const i64 left = p.n - column;
-        epilogue_detail::store_columns<4>(p.partial + (block_y() * p.m + row) * p.n + column, left < 4 ? int(left) : 4,
-                                          total);
+        epilogue_detail::store_columns<4>(p.partial + (block_y() / C::cluster_k * p.m + row) * p.n + column,
+                                          left < 4 ? int(left) : 4, total);
       } else {
         epilogue<G, 4>(view, 0, row, column, total);
       }
     }
-    if (i + 1 < Stream::kRm) sync_lds();
+    if constexpr (C::cluster_k > 1) cluster_sync();  // a block's LDS stays while others read it
+    if (i + kAtOnce < Stream::kRm) sync_lds();
   }
 }
 

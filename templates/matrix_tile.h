@@ -6,11 +6,20 @@
 //           | lanes_x …                            |  lanes_y rows of lanes, row_steps times  adjacent columns
 //
 // One axis of the grid: ceil_div(cols, lanes_x*vec*col_steps)*ceil_div(rows, lanes_y*row_steps) blocks. Read from the
-// config: threads (= lanes_x*lanes_y), lanes_x, vec, row_steps, col_steps.
+// config: threads (= lanes_x*lanes_y), lanes_x, vec, row_steps, col_steps; flat, where there is such a choice: all is
+// one row, and no block divides to find its place.
 #pragma once
 #include "prelude.h"
 
 namespace kgen {
+
+template <class C>
+KGEN_HOST_DEVICE constexpr bool one_row() {
+  if constexpr (requires { C::flat; })
+    return C::flat != 0;
+  else
+    return false;
+}
 
 template <class C>
 struct MatrixTile {
@@ -20,9 +29,8 @@ struct MatrixTile {
   KGEN_DEVICE explicit MatrixTile(i64 cols) {
     constexpr int kColumns = C::lanes_x * C::vec * C::col_steps;
     const u32 across = u32((cols + kColumns - 1) / kColumns), block = u32(block_x());
-    const u32 down = block / across;
-    const int lane = thread_x();
-    first_row = i64(down) * (kLanesY * C::row_steps) + lane / C::lanes_x;
+    const u32 down = one_row<C>() ? 0 : block / across, lane = u32(thread_x());
+    first_row = one_row<C>() ? 0 : i64(down) * (kLanesY * C::row_steps) + lane / C::lanes_x;
     first_column = i64(block - down * across) * kColumns + lane % C::lanes_x * C::vec;
   }
   KGEN_DEVICE i64 row(int step) const { return first_row + step * kLanesY; }

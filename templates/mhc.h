@@ -25,6 +25,13 @@
 namespace kgen {
 namespace mhc {
 
+// Term 0, 1 or 2 of a number as a sum of bf16.
+KGEN_DEVICE bf16 split_term(float value, int term) {
+  const float high = to_float(from_float<bf16>(value)), rest = high - high == 0.0f ? value - high : 0.0f;
+  const float middle = to_float(from_float<bf16>(rest));
+  return from_float<bf16>(term == 0 ? high : term == 1 ? middle : rest - middle);
+}
+
 template <int N>
 KGEN_DEVICE void load_floats(const float* p, float (&v)[N]) {
   constexpr int kWidth = N < 4 ? N : 4;

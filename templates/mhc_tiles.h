@@ -96,9 +96,7 @@ KGEN_DEVICE void pack_fn(const P& p) {
   if (h < p.h && row < (C::split ? 2 * C::rows + kN : C::rows))
     value = p.fn[(i64(row % C::rows) * kN + k / C::tile_h) * p.h + h];
   if constexpr (C::split) {
-    const float high = to_float(from_float<bf16>(value)), rest = high - high == 0.0f ? value - high : 0.0f;
-    const float middle = to_float(from_float<bf16>(rest));
-    p.packed[at] = from_float<bf16>(row < C::rows ? high : row < 2 * C::rows ? middle : rest - middle);
+    p.packed[at] = split_term(value, row < C::rows ? 0 : row < 2 * C::rows ? 1 : 2);
   } else {
     p.packed[at] = value;
   }

@@ -149,6 +149,11 @@ KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
 KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   return __builtin_bit_cast(u32, __builtin_bit_cast(HalfPair, a) * __builtin_bit_cast(HalfPair, b));
 }
+KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
+  return __builtin_bit_cast(
+      u32, __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
+                                     __builtin_bit_cast(HalfPair, c)));
+}
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
 KGEN_DEVICE float exp2_raw(float x) {
@@ -256,6 +261,11 @@ KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
   return result;
 }
+KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
+  u32 result;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
+  return result;
+}
 KGEN_DEVICE float exp2_raw(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
@@ -271,7 +281,11 @@ KGEN_DEVICE double sqrt_d(double x) {
   asm("sqrt.rn.f64 %0, %1;" : "=d"(result) : "d"(x));
   return result;
 }
-KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / sqrt_f(x); }
+KGEN_DEVICE float rsqrt_f(float x) {
+  float result;
+  asm("rsqrt.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 KGEN_DEVICE float rcp_f(float x) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
@@ -550,6 +564,21 @@ KGEN_DEVICE Vec<T, N> load_vec(const T* p) {
   Vec<T, N> v;
   __builtin_memcpy(&v, __builtin_assume_aligned(p, alignof(Vec<T, N>)), sizeof(v));
   return v;
+#endif
+}
+// Four words that are read once: they leave room in the nearest cache for what is read again.
+KGEN_DEVICE Vec<u32, 4> load_once(const u32* p) {
+#if defined(__CUDACC__) || defined(__CUDA__)
+  Vec<u32, 4> v;
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+      : "l"(p));
+  return v;
+#elif defined(__HIP__)
+  using Words4 = u32 __attribute__((vector_size(16)));
+  return bit_cast<Vec<u32, 4> >(__builtin_nontemporal_load(reinterpret_cast<const Words4*>(p)));
+#else
+  return load_vec<u32, 4>(p);
 #endif
 }
 template <class T, int N>

@@ -97,11 +97,32 @@ KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   return u32(f16_bits(to_float(f16{u16(a)}) * to_float(f16{u16(b)}))) |
          u32(f16_bits(to_float(f16{u16(a >> 16)}) * to_float(f16{u16(b >> 16)}))) << 16;
 }
+KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
+  return u32(fma_f16(f16{u16(a)}, f16{u16(b)}, f16{u16(c)}).bits) |
+         u32(fma_f16(f16{u16(a >> 16)}, f16{u16(b >> 16)}, f16{u16(c >> 16)}).bits) << 16;
+}
 KGEN_DEVICE float exp2_raw(float x) { return __builtin_exp2f(x); }
 KGEN_DEVICE float sqrt_f(float x) { return __builtin_sqrtf(x); }
 KGEN_DEVICE double sqrt_d(double x) { return __builtin_sqrt(x); }
 KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
 KGEN_DEVICE float rcp_f(float x) { return 1.0f / x; }
+
+// "Asynchronous" copies, done at once, so that a ring of them can be tried out here. An address is a place in the
+// block's LDS.
+#define KGEN_ASYNC_COPY
+KGEN_DEVICE u32 lds_address(const void* p) { return u32(static_cast<const unsigned char*>(p) - lds_base()); }
+template <int kBytes>
+KGEN_DEVICE void async_copy(u32 lds, const void* global, int valid) {
+  __builtin_memcpy(lds_base() + lds, global, u64(valid));
+  __builtin_memset(lds_base() + lds + valid, 0, u64(kBytes - valid));
+}
+template <int kBytes>
+KGEN_DEVICE void async_copy(u32 lds, const void* global) {
+  __builtin_memcpy(lds_base() + lds, global, kBytes);
+}
+KGEN_DEVICE void async_commit() {}
+template <int kPending>
+KGEN_DEVICE void async_wait() {}
 
 }  // namespace kgen
 

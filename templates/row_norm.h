@@ -34,7 +34,7 @@ struct RowStatistics {
 
 template <class C, class P>
 KGEN_DEVICE RowStatistics row_statistics(const P& p, float shift, float mean, float squares) {
-  return {shift, mean, rsqrt_f(squares / float(p.cols) + p.eps)};
+  return {shift, mean, rsqrt_f(fma_f(squares, rcp_f(float(p.cols)), p.eps))};
 }
 
 // The rows that are normalised: x, or the sum that was stored over the residual.

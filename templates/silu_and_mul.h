@@ -7,6 +7,7 @@
 #pragma once
 #include "columns.h"
 #include "epilogue.h"
+#include "matrix_tile.h"
 
 namespace kgen {
 
@@ -15,16 +16,16 @@ KGEN_DEVICE void silu_and_mul(const P& p) {
   using T = typename C::dtype;
   using V = Packed<T, C::vec>;
   const i64 first = i64(block_x()) * (C::threads * C::items), row_vectors = p.cols / C::vec;
-  const i64 first_row = first / row_vectors;
-  const u32 first_column = u32(first % row_vectors);
+  const i64 first_row = quotient(first, row_vectors);
+  const u32 first_column = u32(first - first_row * row_vectors);
   V gate[C::items], up[C::items];
   T* to[C::items];
   bool exists[C::items];
   KGEN_UNROLL
   for (int i = 0; i < C::items; ++i) {
-    const u32 at = first_column + u32(i * C::threads + thread_x());
-    const i64 row = first_row + at / u32(row_vectors);
-    const i64 column = i64(at % u32(row_vectors)) * C::vec;
+    const u32 at = first_column + u32(i * C::threads + thread_x()), rows_on = at / u32(row_vectors);
+    const i64 row = first_row + rows_on;
+    const i64 column = i64(at - rows_on * u32(row_vectors)) * C::vec;
     exists[i] = row < p.rows;
     const T* from = p.x + (exists[i] ? row : 0) * p.ldx + column;
     gate[i] = V::load(from);
@@ -36,7 +37,7 @@ KGEN_DEVICE void silu_and_mul(const P& p) {
     if (!exists[i]) continue;
     V y;
     KGEN_UNROLL
-    for (int e = 0; e < C::vec; ++e) y.set(e, silu(gate[i][e]) * up[i][e]);
+    for (int e = 0; e < C::vec; ++e) y.set(e, silu<T>(gate[i][e]) * up[i][e]);
     y.store(to[i]);
   }
 }

@@ -8,7 +8,7 @@ namespace kgen::testing {
 
 struct Skinny : PlainConfig {
   static constexpr int rows_m = 1, rows_per_wave = 2, unroll = 2, vec_b = 4, waves_n = 2, waves_k = 1, lanes_n = 8,
-                       a_lds = 0;
+                       a_lds = 0, k_fit = 0;
   static constexpr int pack_b = 0, pack_n = 1, pack_k = 8;
 };
 struct SkinnyPlain : Skinny {};
