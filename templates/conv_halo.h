@@ -25,6 +25,7 @@ struct HaloShape : Plain {
   static constexpr int kTapSteps = Plain::kSteps, kSteps = kTaps * kTapSteps;
   static constexpr int kABytes = kLines * Plain::LayoutA::kRowBytes, kTapBytes = Plain::kBBytes;
   static constexpr int kStageBytes = kABytes + kTaps * kTapBytes;
+  static constexpr bool kWholeTiles = true;
 };
 
 // The same value, but what follows from it is not worked out before a loop: kept for all taps, it would take the
@@ -50,23 +51,34 @@ struct HaloWave : WaveTile<typename S::Tap> {
   int line[Mma::kChunksA], place[Mma::kChunksA];  // of piece e: its first block's line for tap 0, column in the line
   u32 inside[Mma::kChunksA][kWords];              // bit tap * kRm + block: the tap lies in the image
   int dil;
+  int width, tile_pixel, pad_w;  // tile_pixel: the tile's first, within its image
 
-  // `pixel`: the tile's first.
-  KGEN_DEVICE HaloWave(int wave, int lane, i64 pixel, int image_width, int pad, int dilation)
-      : WaveTile<typename S::Tap>(wave, lane, 0, 0), inside{}, dil(dilation) {
-    const int first = int(pixel % image_width), row = wave % S::kPlaces / S::kWavesN * S::kWaveM;
+  // `first`: the tile's first line, counted within its image.
+  KGEN_DEVICE HaloWave(int wave, int lane, int first, int image_width, int pad, int dilation)
+      : WaveTile<typename S::Tap>(wave, lane, 0, 0), inside{}, dil(dilation), width(image_width), tile_pixel(first + pad),
+        pad_w(pad) {
+    const int row = wave % S::kPlaces / S::kWavesN * S::kWaveM;
     const int first_k = wave / S::kPlaces * (S::kTapSteps * Mma::kK);
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       line[e] = row + Mma::a_row(lane, e);
       place[e] = first_k + Mma::a_k(lane, e);
+    }
+  }
+  // What needs a division, after the first copies are on their way.
+  KGEN_DEVICE void begin() {
+    KGEN_UNROLL
+    for (int e = 0; e < Mma::kChunksA; ++e) {
+      int column = int(u32(tile_pixel + line[e]) % u32(width));
       KGEN_UNROLL
       for (int i = 0; i < S::kRm; ++i) {
-        const int left = int(u32(first + line[e] + i * Mma::kM) % u32(image_width)) - pad;
+        if (i > 0) column += Mma::kM;
+        for (; column >= width; column -= width) {
+        }
         KGEN_UNROLL
         for (int tap = 0; tap < S::kTaps; ++tap) {
           const int bit = tap * S::kRm + i;
-          if (u32(left + tap * dilation) < u32(image_width)) inside[e][bit / 32] |= 1u << bit % 32;
+          if (u32(column + tap * dil - pad_w) < u32(width)) inside[e][bit / 32] |= 1u << bit % 32;
         }
       }
     }

@@ -383,6 +383,7 @@ struct TileShape {
   static constexpr int kStages = kStages_, kWavesK = kWavesK_;
   static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
+  static constexpr bool kWholeTiles = false;  // K is whole tiles
   static constexpr int kPlaces = kWavesM * kWavesN;  // of waves in the tile
   static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
@@ -573,9 +574,11 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     if (t >= kLate && t < full && wanted) {
       load_a.template issue<false>(t, 0, to);
       load_b.template issue<false>(t, 0, to + S::kABytes);
-    } else if (t < tiles + kLate && wanted) {
-      load_a.template issue<true>(t, k - t * S::kTileK, to);
-      load_b.template issue<true>(t, k - t * S::kTileK, to + S::kABytes);
+    } else if constexpr (!S::kWholeTiles) {
+      if (t < tiles + kLate && wanted) {
+        load_a.template issue<true>(t, k - t * S::kTileK, to);
+        load_b.template issue<true>(t, k - t * S::kTileK, to + S::kABytes);
+      }
     }
     load_a.advance();
     load_b.advance();
@@ -591,6 +594,7 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   };
   KGEN_NO_UNROLL
   for (int t = 0; t < S::kStages; ++t) issue(t);
+  if constexpr (requires { wave.begin(); }) wave.begin();  // what can wait for the first copies
   async_wait<S::kStages - 1 - kLate>();
   sync_block();
   // Tile t+1 has arrived for every work-item, and every wave has read its last fragments of tile t.
