@@ -55,6 +55,15 @@ KGEN_DEVICE int sharers() {
   return cluster_k<C>() * block_size();
 }
 
+// LDS has room for all sums of a wave: its epilogue stands once in the code, not once for each kM rows.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool whole_slab() {
+  if constexpr (requires { C::whole_slab; })
+    return C::whole_slab != 0;
+  else
+    return false;
+}
+
 // The types of a product of two sources under one Config.
 template <class C, class SourceA, class SourceB, int kRealign = 0>
 struct TileProduct {
@@ -74,7 +83,7 @@ struct TileProduct {
 
   // Sums of a wave in LDS: kM rows, or all; the padding puts 8 rows at one column into all banks.
   static constexpr int kPitch = Shape::kWaveN + 4;
-  static constexpr int kSlabRows = kParts > 1 ? Shape::kWaveM : Unit::kM;
+  static constexpr int kSlabRows = kParts > 1 || whole_slab<C>() ? Shape::kWaveM : Unit::kM;
   static constexpr int kSlabBytes = kSlabRows * kPitch * int(sizeof(float));
   // Columns (rows) of one lane on the way out: 16 bytes of output.
   static constexpr int kVector = 16 / int(sizeof(typename C::out_dtype));
@@ -279,6 +288,11 @@ template <class C>
 KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
   const int rows = int((m + C::tile_m - 1) / C::tile_m), columns = int((n + C::tile_n - 1) / C::tile_n);
   const int index = block_x();
+  if (columns == 1) {
+    tile_row = index;
+    tile_column = 0;
+    return;
+  }
   if constexpr (C::group_m == 1) {
     tile_row = index / columns;
     tile_column = index - int(tile_row) * columns;
