@@ -28,16 +28,6 @@ struct HaloShape : Plain {
   static constexpr bool kWholeTiles = true;
 };
 
-// The same value, but unless kBefore what follows from it is not worked out before a loop: kept for all taps, it would
-// take the registers of the sums.
-template <bool kBefore>
-KGEN_DEVICE int in_loop(int value) {
-#if defined(KGEN_CUDA_ARCH)
-  if constexpr (!kBefore) asm volatile("" : "+r"(value));
-#endif
-  return value;
-}
-
 template <class S>
 struct HaloWave : WaveTile<typename S::Tap> {
   using Mma = typename S::Mma;
@@ -45,9 +35,6 @@ struct HaloWave : WaveTile<typename S::Tap> {
   static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
   static constexpr int kZeros = (S::kLines - 1) * Layout::kRowBytes;
-  // Registers of sums, fragments and, if they are kept, places of all taps (32-bit words of mma.sync's lanes).
-  static constexpr int kKept = S::kRm * S::kRn * 8 + kBuffers * 4 * (S::kRm + S::kRn) + S::kSteps * S::kRm;
-
   typename Mma::A a[kBuffers][S::kRm];
   typename Mma::B b[kBuffers][S::kRn];
   static constexpr int kWords = (S::kTaps * S::kRm + 31) / 32;
@@ -89,7 +76,7 @@ struct HaloWave : WaveTile<typename S::Tap> {
 
   // As WaveTile's, of the tile's step `step`: taps one after the other.
   KGEN_DEVICE void load(int buffer, int step, int stage, int next_stage) {
-    const int tap = step / S::kTapSteps, inner = step % S::kTapSteps, right = in_loop<kKept <= 160>(tap * dil);
+    const int tap = step / S::kTapSteps, inner = step % S::kTapSteps, right = tap * dil;
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       const int at = Layout::offset(line[e] + right, place[e]);
