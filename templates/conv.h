@@ -18,6 +18,7 @@
 #include "conv_halo.h"
 #include "conv_types.h"
 #include "epilogue.h"
+#include "matrix_tile.h"
 #include "prelude.h"
 #include "split_k.h"
 #include "tile.h"
@@ -74,7 +75,7 @@ struct TapSource {
         image_pixels(int(v.out_height * v.out_width)),
         first_term(int(first_term_of_part)) {
     image_stride = v.height * row_stride;
-    const i64 index = first_pixel_of_tile / image_pixels, left = v.pixels() - first_pixel_of_tile;
+    const i64 index = v.images == 1 ? 0 : quotient(first_pixel_of_tile, image_pixels), left = v.pixels() - first_pixel_of_tile;
     image = v.x + index * image_stride;
     first_pixel = int(first_pixel_of_tile - index * image_pixels);
     last_line = (left < tile ? int(left) : tile) - 1;
@@ -99,8 +100,9 @@ struct TapWalk : Source {
   KGEN_DEVICE TapWalk(const Source& source) : Source(source) {}
 
   KGEN_DEVICE void begin_line(int i, int outer) {
-    const u32 pixel = u32(this->first_pixel + outer), index = pixel / u32(this->image_pixels);
-    const int within = int(pixel - index * u32(this->image_pixels)), row = within / this->out_width;
+    const u32 pixel = u32(this->first_pixel + outer);
+    const u32 index = pixel < u32(this->image_pixels) ? 0 : pixel / u32(this->image_pixels);
+    const int within = int(pixel - index * u32(this->image_pixels)), row = int(u32(within) / u32(this->out_width));
     top[i] = row * this->stride_h - this->pad_h;
     left[i] = (within - row * this->out_width) * this->stride_w - this->pad_w;
     offset[i] = Offset(i64(index) * this->image_stride + top[i] * this->row_stride + left[i] * this->pixel_stride);
@@ -255,10 +257,11 @@ inline constexpr int kConvVector =
     kColumns ? TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>::kRows
              : TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>::kColumns;
 
-template <class C, bool kColumns, class SourceA, class SourceB, class Store>
-KGEN_DEVICE void store_product(const SourceA& pixels, const SourceB& weights, int k, const Store& store) {
+template <class C, bool kColumns, class SourceA, class SourceB, class Begin, class Store>
+KGEN_DEVICE void store_product(const SourceA& pixels, const SourceB& weights, int k, const Begin& begin,
+                               const Store& store) {
   using Product = TileProduct<C, SourceA, SourceB>;
-  const auto wave = Product::multiply(pixels, weights, k);
+  const auto wave = Product::multiply(pixels, weights, k, begin);
   if constexpr (kColumns)
     Product::template each_column<kConvVector<C, kColumns>>(wave, store);
   else
@@ -267,9 +270,9 @@ KGEN_DEVICE void store_product(const SourceA& pixels, const SourceB& weights, in
 
 // The same where the columns of a kernel row share the pixels in LDS; m0: the tile's first pixel, weight: of its first
 // channel.
-template <class C, bool kColumns, class T, class Store>
+template <class C, bool kColumns, class T, class Begin, class Store>
 KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weight, i64 channels_left,
-                                    const Store& store) {
+                                    const Begin& begin, const Store& store) {
   using Source = HaloSource<T, typename OffsetOf<C::offset_bits>::Type>;
   using Product = TileProduct<C, Source, MatrixSource<T, true>>;
   using Shape = HaloShape<typename Product::Shape, C::window, C::margin>;
@@ -282,8 +285,12 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
   i64 k0;
   const int k = terms_of_part<C>(column.terms(), block_y(), k0);
   const Source pixels(column, m0 - v.pad_w, k0, C::tile_m + span, C::tile_k);
-  HaloWave<Shape> wave(Product::wave_index(), Product::lane(), pixels.first_pixel, int(v.width), int(v.pad_w),
-                       int(v.dil_w));
+  HaloWave<Shape> wave;
+  const auto underway = [&] {
+    Product::begin_cluster();
+    wave.begin(Product::wave_index(), Product::lane(), pixels.first_pixel, int(v.width), int(v.pad_w), int(v.dil_w));
+    begin();
+  };
   const TapWeights<T> weights(weight, v.terms(), channels_left, C::window, int(v.channels), k0, C::tile_n, C::tile_k,
                               C::vec_b);
   if constexpr (C::async_pipeline) {
@@ -291,7 +298,7 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
     TapLoader<AsyncTileLoader<TapWeights<T>, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, false>,
               C::window, Shape::kTapBytes>
         load_b(weights, thread);
-    tile_loop_async<Shape>(wave, load_a, load_b, k);
+    tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
   } else {
     using Lds = typename Shape::Lds;
     TileLoader<Source, Lds, LayoutA, Shape::kLines, C::tile_k, C::vec_a, Shape::kThreads, false> load_a(pixels, thread);
@@ -299,7 +306,7 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
         TileLoader<TapWeights<T>, Lds, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, Product::kBInN>,
         C::window, Shape::kTapBytes>
         load_b(weights, thread);
-    wave.begin();
+    underway();
     tile_loop_plain<Shape>(wave, load_a, load_b, k);
   }
   if constexpr (Shape::kThreads > 1) sync_block();  // the stages become the waves' slabs
@@ -309,9 +316,9 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
     Product::template each_row<kConvVector<C, kColumns>>(wave, store);
 }
 
-// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>]):
-// consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels count from the group's
-// first. Some may lie beyond the edges. begin(pixel, channel): before the product, with the tile's corner.
+// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>], int n)
+// (n: TileProduct): consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels count from the group's
+// first. Some may lie beyond the edges. begin(pixel, channel): while the operands come, with the tile's corner.
 template <class C, bool kColumns, class Begin, class Store>
 KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin, const Store& store) {
   using T = typename C::dtype;
@@ -324,13 +331,13 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   tile_of_block<C>(v.pixels(), v.out_channels, tile_row, tile_column);
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
   const int k = terms_of_part<C>(terms, block_y(), k0);
-  begin(m0, n0);
-  const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>]) {
-    store(m0 + row, n0 + column, values);
+  const auto begin_tile = [&] { begin(m0, n0); };
+  const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>], int n) {
+    store(m0 + row, n0 + column, values, n);
   };
 
   if constexpr (C::gather == gather::halo) {
-    store_halo_product<C, kColumns, T>(v, m0, v.weight + n0 * terms, v.out_channels - n0, in_tile);
+    store_halo_product<C, kColumns, T>(v, m0, v.weight + n0 * terms, v.out_channels - n0, begin_tile, in_tile);
     return;
   }
   const MatrixSource<T, true> weights(v.weight + n0 * terms + k0, terms, v.out_channels - n0, C::tile_n, C::tile_k,
@@ -338,10 +345,10 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   if constexpr (C::gather == gather::rows) {
     const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, v.pixels() - m0, C::tile_m,
                                        C::tile_k, C::vec_a);
-    store_product<C, kColumns>(pixels, weights, k, in_tile);
+    store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   } else if constexpr (C::gather != gather::halo) {
     const TapSource<T, typename OffsetOf<C::offset_bits>::Type> pixels(v, m0, k0, C::tile_m, C::tile_k);
-    store_product<C, kColumns>(pixels, weights, k, in_tile);
+    store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   }
 }
 
@@ -351,15 +358,12 @@ KGEN_DEVICE i64 packed_channels(i64 channels) {
   return (channels + C::vec_a - 1) / C::vec_a * C::vec_a;
 }
 
-// A group's share of all channels.
-template <class P>
-KGEN_DEVICE i64 of_group(const P& p, i64 channels) {
-  return p.groups == 1 ? channels : channels / p.groups;  // most have one group, and a division costs 100 ns
-}
+// A small kernel's time is that of its longest chain; a division of 64 bits would be a large part of it.
+KGEN_DEVICE i64 of_group(i64 channels, i64 groups) { return groups == 1 ? channels : u32(channels) / u32(groups); }
 
 template <class C, class P>
 KGEN_DEVICE ConvInput<typename C::dtype> conv_input(const P& p, i64 group) {
-  const i64 channels = of_group(p, p.c), out_channels = of_group(p, p.k);
+  const i64 channels = of_group(p.c, p.groups), out_channels = of_group(p.k, p.groups);
   ConvInput<typename C::dtype> v;
   v.x = p.x + group * channels;
   v.images = p.n;
@@ -411,12 +415,18 @@ KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, co
   const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
   epilogue<C, N>(y, 0, pixel, channel, values);
 }
+// The same with what the epilogue reads read before.
+template <class C, int N, class P>
+KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N],
+                                 const EpilogueOperands<C, N>& operands) {
+  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+  epilogue<C, N>(y, 0, pixel, channel, values, operands);
+}
 // What finish_channels will read for the tile at `pixel` and `channel`, of which those from the ends on do not exist.
 template <class C, class P>
 KGEN_DEVICE void prefetch_channels(const P& p, i64 pixel, i64 pixels, i64 channel, i64 end) {
   const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
-  prefetch_epilogue<C>(y, 0, pixel, pixels - pixel < C::tile_m ? int(pixels - pixel) : C::tile_m, channel,
-                       end - channel < C::tile_n ? int(end - channel) : C::tile_n, sharer<C>(), sharers<C>());
+  prefetch_epilogue<C, C::tile_m, C::tile_n>(y, 0, pixel, pixels - pixel, channel, end - channel);
 }
 // What finish_channels reads of an output channel, into the L2 beforehand.
 template <class C, class P>
@@ -458,25 +468,35 @@ KGEN_DEVICE void store_pixels(const P& p, i64 pixel, i64 channel, const float (&
 
 template <class C, class P>
 KGEN_DEVICE void conv_group(const P& p, i64 group) {
-  const i64 out_channels = of_group(p, p.k), first = group * out_channels, pixels = p.n * p.p * p.q;
+  const i64 out_channels = of_group(p.k, p.groups), first = group * out_channels, pixels = p.n * p.p * p.q;
   const auto input = conv_input<C>(p, group);
   constexpr int kN = kConvVector < C, C::layout == layout::nchw > ;
   if constexpr (C::layout == layout::nchw) {
-    const auto store = [&](i64 pixel, i64 channel, const float(&values)[kN]) {
+    const auto store = [&](i64 pixel, i64 channel, const float(&values)[kN], int) {
       if (channel < out_channels) store_pixels<C>(p, pixel, first + channel, values);
     };
     conv_product<C, true>(input, [](i64, i64) {}, store);
   } else {
+    using Product = TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>;
+    constexpr bool kAhead = Product::kReadsAhead && C::split_k == 1;
+    EpilogueOperands<C, kN> ahead[kAhead ? Product::kLaneItems : 1];
     const auto begin = [&](i64 pixel, i64 channel) {
-      if constexpr (C::async_pipeline && C::split_k == 1)
+      if constexpr (kAhead)
+        Product::each_lane_item([&](int n, int row, int column) {
+          const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, first + out_channels, p.ldy, p.ldr};
+          if (pixel + row < pixels) ahead[n].load(y, 0, pixel + row, first + channel + column);
+        });
+      else if constexpr (C::async_pipeline && C::split_k == 1)
         prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);
     };
-    conv_product<C, false>(input, begin, [&](i64 pixel, i64 channel, const float(&values)[kN]) {
+    conv_product<C, false>(input, begin, [&](i64 pixel, i64 channel, const float(&values)[kN], int n) {
       if (pixel >= pixels || channel >= out_channels) return;
       if constexpr (C::split_k > 1) {
         const i64 left = out_channels - channel;
         store_columns<kN>(p.partial + (block_y() * pixels + pixel) * p.k + first + channel, left < kN ? int(left) : kN,
                           values);
+      } else if constexpr (kAhead) {
+        finish_channels<C>(p, pixel, first + channel, first + out_channels, values, ahead[n]);
       } else {
         finish_channels<C>(p, pixel, first + channel, first + out_channels, values);
       }

@@ -35,40 +35,35 @@ struct HaloWave : WaveTile<typename S::Tap> {
   static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
   static constexpr int kZeros = (S::kLines - 1) * Layout::kRowBytes;
+  static constexpr int kWords = (S::kTaps * S::kRm + 31) / 32;
+
   typename Mma::A a[kBuffers][S::kRm];
   typename Mma::B b[kBuffers][S::kRn];
-  static constexpr int kWords = (S::kTaps * S::kRm + 31) / 32;
   int line[Mma::kChunksA], place[Mma::kChunksA];  // of piece e: its first block's line for tap 0, column in the line
   u32 inside[Mma::kChunksA][kWords];              // bit tap * kRm + block: the tap lies in the image
   int dil;
-  int width, tile_pixel, pad_w;  // tile_pixel: the tile's first, within its image
 
-  // `first`: the tile's first line, counted within its image.
-  KGEN_DEVICE HaloWave(int wave, int lane, int first, int image_width, int pad, int dilation)
-      : WaveTile<typename S::Tap>(wave, lane, 0, 0), inside{}, dil(dilation), width(image_width), tile_pixel(first + pad),
-        pad_w(pad) {
+  // `first`: the tile's first line, counted within its image, of rows of `width`; `pad` lines before the first pixel.
+  KGEN_DEVICE void begin(int wave, int lane, int first, int width, int pad, int dilation) {
+    WaveTile<typename S::Tap>::begin(wave, lane, 0, 0);
+    dil = dilation;
     const int row = wave % S::kPlaces / S::kWavesN * S::kWaveM;
     const int first_k = wave / S::kPlaces * (S::kTapSteps * Mma::kK);
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       line[e] = row + Mma::a_row(lane, e);
       place[e] = first_k + Mma::a_k(lane, e);
-    }
-  }
-  // What needs a division, after the first copies are on their way.
-  KGEN_DEVICE void begin() {
-    KGEN_UNROLL
-    for (int e = 0; e < Mma::kChunksA; ++e) {
-      int column = int(u32(tile_pixel + line[e]) % u32(width));
+      KGEN_UNROLL
+      for (int word = 0; word < kWords; ++word) inside[e][word] = 0;
+      int column = int(u32(first + pad + line[e]) % u32(width));
       KGEN_UNROLL
       for (int i = 0; i < S::kRm; ++i) {
         if (i > 0) column += Mma::kM;
-        for (; column >= width; column -= width) {
-        }
+        while (column >= width) column -= width;
         KGEN_UNROLL
         for (int tap = 0; tap < S::kTaps; ++tap) {
           const int bit = tap * S::kRm + i;
-          if (u32(column + tap * dil - pad_w) < u32(width)) inside[e][bit / 32] |= 1u << bit % 32;
+          if (u32(column + tap * dil - pad) < u32(width)) inside[e][bit / 32] |= 1u << bit % 32;
         }
       }
     }

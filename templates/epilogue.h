@@ -135,37 +135,37 @@ KGEN_DEVICE void load_channels(const T* p, i64 row, i64 column, int valid, float
   }
 }
 
-// rows x columns elements, a sector each time.
-template <class T>
-KGEN_DEVICE void prefetch_rows(const T* first, i64 pitch, int rows, int columns, int item, int items) {
-  constexpr int kSector = 32 / int(sizeof(T));
-  const int across = (columns + kSector - 1) / kSector;
-  for (int i = item; i < rows * across; i += items) prefetch(first + i / across * pitch + i % across * kSector);
+// Of kRows x kColumns elements those that exist, a sector each time.
+template <int kRows, int kColumns, class T>
+KGEN_DEVICE void prefetch_rows(const T* first, i64 pitch, i64 rows, i64 columns) {
+  constexpr int kSector = 32 / int(sizeof(T)), kAcross = (kColumns + kSector - 1) / kSector;
+  for (u32 i = u32(thread_x()); i < u32(kRows * kAcross); i += u32(block_size())) {
+    const u32 row = i / u32(kAcross), column = i % u32(kAcross) * u32(kSector);
+    if (row < rows && column < columns) prefetch(first + row * pitch + column);
+  }
 }
 
 }  // namespace epilogue_detail
 
-// What the epilogue will read of rows row .. row+rows-1, columns column .. column+columns-1 (all of them exist) is
-// called into the L2, so that its way from memory is hidden by the products. Work-item `item` of `items` that do it
-// together.
-template <class C, class P>
-KGEN_DEVICE void prefetch_epilogue(const P& p, i64 batch, i64 row, int rows, i64 column, int columns, int item,
-                                   int items) {
+// What the epilogue will read of the kRows x kColumns elements at row, column is called into the L2, so that its way
+// from memory is hidden by the products; `rows` and `columns` are left to the edges.
+template <class C, int kRows, int kColumns, class P>
+KGEN_DEVICE void prefetch_epilogue(const P& p, i64 batch, i64 row, i64 rows, i64 column, i64 columns) {
   using epilogue_detail::prefetch_rows;
   if constexpr (!requires { P::kChannelRows; }) {
-    if constexpr (C::epilogue_bias != 0) prefetch_rows(p.bias + column, 0, 1, columns, item, items);
+    if constexpr (C::epilogue_bias != 0) prefetch_rows<1, kColumns>(p.bias + column, 0, 1, columns);
     if constexpr (scale_shift_position<C>() != 0) {
-      prefetch_rows(p.scale + column, 0, 1, columns, item, items);
-      prefetch_rows(p.shift + column, 0, 1, columns, item, items);
+      prefetch_rows<1, kColumns>(p.scale + column, 0, 1, columns);
+      prefetch_rows<1, kColumns>(p.shift + column, 0, 1, columns);
     }
   }
   if constexpr (add_c_position<C>() != 0)
     if (p.beta != 0.0f)
-      prefetch_rows(p.c + batch * p.batch_stride_c + row * p.ldc + column, p.ldc, rows, columns, item, items);
+      prefetch_rows<kRows, kColumns>(p.c + batch * p.batch_stride_c + row * p.ldc + column, p.ldc, rows, columns);
   if constexpr (C::epilogue_add_residual != 0)
-    prefetch_rows(p.residual + batch * p.batch_stride_r + row * p.ldr + column, p.ldr, rows, columns, item, items);
+    prefetch_rows<kRows, kColumns>(p.residual + batch * p.batch_stride_r + row * p.ldr + column, p.ldr, rows, columns);
   if constexpr (mul_other_position<C>() != 0)
-    prefetch_rows(p.other + batch * p.batch_stride_o + row * p.ldo + column, p.ldo, rows, columns, item, items);
+    prefetch_rows<kRows, kColumns>(p.other + batch * p.batch_stride_o + row * p.ldo + column, p.ldo, rows, columns);
 }
 
 // What the epilogue reads for columns column .. column+N-1 of one row (N a power of two); those at or beyond p.n are

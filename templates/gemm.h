@@ -22,11 +22,20 @@
 
 namespace kgen {
 
+// What the epilogue reads for the items of a lane, where that is little enough to be read while the operands come.
+template <class C, class Product>
+inline constexpr bool kReadsAhead = Product::kReadsAhead && C::split_k == 1;
+template <class C, class Product>
+struct AheadOf {
+  EpilogueOperands<C, Product::kColumns> item[kReadsAhead<C, Product> ? Product::kLaneItems : 1];
+};
+
 // The sums of the tile at row m0, column n0 through the epilogue, or to `partial` where K is split.
 template <class C, class Product, class P>
-KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const typename Product::Wave& wave) {
+KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const typename Product::Wave& wave,
+                               const AheadOf<C, Product>& ahead) {
   constexpr int kColumns = Product::kColumns;
-  Product::template each_row<kColumns>(wave, [&](int row, int column, const float(&values)[kColumns]) {
+  Product::template each_row<kColumns>(wave, [&](int row, int column, const float(&values)[kColumns], int n) {
     const i64 to_row = m0 + row, to_column = n0 + column;
     if (to_row >= p.m || to_column >= p.n) return;
     if constexpr (C::split_k > 1) {
@@ -34,6 +43,8 @@ KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const type
       epilogue_detail::store_columns<kColumns>(
           p.partial + ((block_y() * p.batch + batch) * p.m + to_row) * p.n + to_column,
           left < kColumns ? int(left) : kColumns, values);
+    } else if constexpr (kReadsAhead<C, Product>) {
+      epilogue<C, kColumns>(p, batch, to_row, to_column, values, ahead.item[n]);
     } else {
       epilogue<C, kColumns>(p, batch, to_row, to_column, values);
     }
@@ -57,13 +68,17 @@ KGEN_DEVICE void gemm_tile(const P& p) {
   const T* b = p.b + batch * p.batch_stride_b + (kKn ? k0 * p.ldb + n0 : n0 * p.ldb + k0);
   const SourceA source_a(a, p.lda, p.m - m0, C::tile_m, C::tile_k, C::vec_a);
   const SourceB source_b(b, p.ldb, p.n - n0, C::tile_n, C::tile_k, C::vec_b);
-  if constexpr (C::async_pipeline && C::split_k == 1)
-    prefetch_epilogue<C>(p, batch, m0, p.m - m0 < C::tile_m ? int(p.m - m0) : C::tile_m, n0,
-                         p.n - n0 < C::tile_n ? int(p.n - n0) : C::tile_n,
-                         sharer<C>(), sharers<C>());
-  const auto wave = Product::multiply(source_a, source_b, k);
+  AheadOf<C, Product> ahead;
+  const auto wave = Product::multiply(source_a, source_b, k, [&] {
+    if constexpr (kReadsAhead<C, Product>)
+      Product::each_lane_item([&](int n, int row, int column) {
+        if (m0 + row < p.m) ahead.item[n].load(p, batch, m0 + row, n0 + column);
+      });
+    else if constexpr (C::async_pipeline && C::split_k == 1)
+      prefetch_epilogue<C, C::tile_m, C::tile_n>(p, batch, m0, p.m - m0, n0, p.n - n0);
+  });
 
-  store_product<C, Product>(p, batch, m0, n0, wave);
+  store_product<C, Product>(p, batch, m0, n0, wave, ahead);
 }
 
 }  // namespace kgen

@@ -341,6 +341,8 @@ KGEN_DEVICE int cluster_rank() {
 // Barrier of all work-items of the cluster that orders their LDS and global accesses, whole or in two halves. A block
 // whose LDS others read or write must not end before they have: sync once more at the end.
 KGEN_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+// For what another fence has ordered already (barrier_fence): the full one waits for every access on its way.
+KGEN_DEVICE void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 KGEN_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 KGEN_DEVICE void cluster_sync() {
   cluster_arrive();
@@ -413,6 +415,13 @@ KGEN_DEVICE void bulk_copy(u32 lds, const void* global, u32 bytes, u32 barrier) 
                "l"(global), "r"(bytes), "r"(barrier)
                : "memory");
 }
+// Counts bytes that did not come by a copy.
+KGEN_DEVICE void barrier_count(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.complete_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+KGEN_DEVICE void store_zeros(u32 lds) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(lds), "r"(0) : "memory");
+}
 // Orders this work-item's LDS accesses before later bulk copies.
 KGEN_DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #endif
@@ -445,6 +454,7 @@ KGEN_DEVICE u32 lds_address(const void* p);
     KGEN_CLUSTERS)  // NVRTC wants a definition even where every call is discarded; rules keep them from running
 KGEN_DEVICE int cluster_rank() { return 0; }
 KGEN_DEVICE void cluster_arrive() {}
+KGEN_DEVICE void cluster_arrive_relaxed() {}
 KGEN_DEVICE void cluster_wait() {}
 KGEN_DEVICE void cluster_sync() {}
 KGEN_DEVICE u32 cluster_address(u32, int) { return 0; }
@@ -461,6 +471,8 @@ KGEN_DEVICE void barrier_arrive(u32) {}
 KGEN_DEVICE void barrier_expect(u32, u32) {}
 KGEN_DEVICE void barrier_wait(u32, u32) {}
 KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
+KGEN_DEVICE void barrier_count(u32, u32) {}
+KGEN_DEVICE void store_zeros(u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
 

@@ -9,7 +9,7 @@
 // sums that they do not finish themselves, into an inbox at LDS byte receive_at, behind stages and slabs.
 //
 // Names read from Config: dtype, accumulate, out_dtype, arch, mma_m, tile_m, tile_n, tile_k, waves_m, waves_n, stages,
-// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k, rotated where the op has them.
+// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k, bulk where the op has them.
 #pragma once
 #include "mma/mma.h"
 #include "prelude.h"
@@ -33,26 +33,13 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return 1;
 }
 
-// Whether blocks begin with different tiles of K (tile_loop_async).
+// Whether stages are filled by bulk copies.
 template <class C>
-KGEN_HOST_DEVICE constexpr bool rotated() {
-  if constexpr (requires { C::rotated; })
-    return C::rotated != 0;
+KGEN_HOST_DEVICE constexpr bool bulk() {
+  if constexpr (requires { C::bulk; })
+    return C::bulk != 0;
   else
     return false;
-}
-
-// This work-item among those of all blocks that share a tile, and how many they are.
-template <class C>
-KGEN_DEVICE int sharer() {
-  if constexpr (cluster_k<C>() > 1)
-    return cluster_rank() * block_size() + thread_x();
-  else
-    return thread_x();
-}
-template <class C>
-KGEN_DEVICE int sharers() {
-  return cluster_k<C>() * block_size();
 }
 
 // LDS has room for all sums of a wave: its epilogue stands once in the code, not once for each kM rows.
@@ -72,7 +59,7 @@ struct TileProduct {
   static constexpr bool kKn = !SourceB::kKMajor;
   static constexpr bool kBInN = Unit::kBInN || (kKn && Unit::kReadsN);
   using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN,
-                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>()>;
+                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>(), bulk<C>()>;
   using Lds = typename Shape::Lds;
   using Wave = WaveTile<Shape>;
   static constexpr int kThreads = Shape::kThreads;
@@ -90,27 +77,53 @@ struct TileProduct {
   static constexpr int kColumns = kVector < Unit::kN ? kVector : Unit::kN;
   static constexpr int kRows = kVector < Unit::kM ? kVector : Unit::kM;
 
-  static KGEN_DEVICE int wave_index() { return uniform(thread_x() / Unit::kLanes); }
-  static KGEN_DEVICE int lane() { return thread_x() % Unit::kLanes; }
+  // Parts of rows that each_row gives a lane where several share the terms: few enough, what they need is read ahead.
+  static constexpr int kShareLanes = kWavesK * Unit::kLanes;  // of a block, that share a place in the tile
+  static constexpr int kLaneItems =
+      (Shape::kWaveM * Shape::kWaveN / kColumns + kClusterK * kShareLanes - 1) / (kClusterK * kShareLanes);
+  static constexpr bool kReadsAhead = kParts > 1 && kLaneItems <= 2 && C::async_pipeline;
 
-  // The product's first `k` terms, summed in the lanes.
-  static KGEN_DEVICE Wave multiply(const SourceA& source_a, const SourceB& source_b, int k) {
-    const int thread = thread_x();
+  static KGEN_DEVICE int wave_index() { return uniform(int(u32(thread_x()) / u32(Unit::kLanes))); }
+  static KGEN_DEVICE int lane() { return int(u32(thread_x()) % u32(Unit::kLanes)); }
+
+  // Before a product whose terms a cluster shares: add_blocks() waits for all blocks to have been here.
+  static KGEN_DEVICE void begin_cluster() {
     if constexpr (kClusterK > 1) {
-      if (thread == 0) {
+      if (thread_x() == 0) {
         barrier_make(lds_address(lds_base()) + u32(C::receive_at), 1);
         barrier_fence();
       }
-      cluster_arrive();
+      cluster_arrive_relaxed();
     }
-    Wave wave(wave_index(), lane(), source_a, source_b);
-    if constexpr (C::async_pipeline) {
+  }
+
+  static KGEN_DEVICE Wave multiply(const SourceA& source_a, const SourceB& source_b, int k) {
+    return multiply(source_a, source_b, k, [] {});
+  }
+  // The product's first `k` terms, summed in the lanes. prefetch(): what is to be done while the operands come.
+  template <class Prefetch>
+  static KGEN_DEVICE Wave multiply(const SourceA& source_a, const SourceB& source_b, int k, const Prefetch& prefetch) {
+    const int thread = thread_x();
+    Wave wave;
+    const auto underway = [&] {
+      begin_cluster();
+      wave.begin(wave_index(), lane(), source_a, source_b);
+      prefetch();
+    };
+    if constexpr (Shape::kBulk) {
+      // The lines of B go to the work-items behind those with lines of A.
+      BulkTileLoader<SourceA, typename Shape::LayoutA, C::tile_m, C::tile_k, kThreads> load_a(source_a, thread);
+      BulkTileLoader<SourceB, typename Shape::LayoutB, C::tile_n, C::tile_k, kThreads> load_b(
+          source_b, (thread + kThreads - C::tile_m % kThreads) % kThreads);
+      tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
+    } else if constexpr (C::async_pipeline) {
       AsyncTileLoader<SourceA, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, Shape::kRealignA>
           load_a(source_a, thread);
       AsyncTileLoader<SourceB, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, Shape::kRealignB> load_b(
           source_b, thread);
-      tile_loop_async<Shape, rotated<C>()>(wave, load_a, load_b, k);
+      tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
     } else {
+      underway();
       TileLoader<SourceA, Lds, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, false> load_a(
           source_a, thread);
       TileLoader<SourceB, Lds, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, kKn != kBInN> load_b(
@@ -124,7 +137,21 @@ struct TileProduct {
     return wave;
   }
 
-  // store(row, column, values): kN sums of a row of the block's tile, from `column` on. Each lane calls it for its own.
+  // visit(n, row, column): where the n-th of the kLaneItems parts of rows of this lane begins in the tile.
+  template <class Visit>
+  static KGEN_DEVICE void each_lane_item(const Visit& visit) {
+    constexpr int kPerRow = Shape::kWaveN / kColumns, kItems = Shape::kWaveM * kPerRow;
+    const int place = wave_index() % Shape::kPlaces, first = share_lane();
+    const int row = place / C::waves_n * Shape::kWaveM, column = place % C::waves_n * Shape::kWaveN;
+    KGEN_UNROLL
+    for (int n = 0; n < kLaneItems; ++n) {
+      const int item = item_of(n, first);
+      if (item < kItems) visit(n, row + item / kPerRow, column + item % kPerRow * kColumns);
+    }
+  }
+
+  // store(row, column, values, n): kN sums of a row of the block's tile, from `column` on; the lane's n-th where it
+  // reads ahead. Each lane calls it for its own. A store without n will do, too.
   template <int kN, class Store>
   static KGEN_DEVICE void each_row(const Wave& wave, const Store& store) {
     static_assert(kN % 4 == 0 && Shape::kWaveN % kN == 0, "a row of the wave's tile is whole parts");
@@ -173,6 +200,23 @@ struct TileProduct {
     }
   }
 
+  // Among the lanes of the block that share a place.
+  static KGEN_DEVICE int share_lane() { return wave_index() / Shape::kPlaces * Unit::kLanes + lane(); }
+  // The n-th item of a lane: they are dealt out to the blocks of the cluster, kShareLanes at a time.
+  static KGEN_DEVICE int item_of(int n, int first) {
+    if constexpr (kClusterK > 1)
+      return (n * kClusterK + cluster_rank()) * kShareLanes + first;
+    else
+      return n * kShareLanes + first;
+  }
+  template <int kN, class Store>
+  static KGEN_DEVICE void give(const Store& store, int row, int column, const float (&values)[kN], int n) {
+    if constexpr (requires { store(row, column, values, n); })
+      store(row, column, values, n);
+    else
+      store(row, column, values);
+  }
+
   // The slabs of all waves that share a place are written, or read.
   static KGEN_DEVICE void sync_slab() {
     if constexpr (kWavesK > 1)
@@ -184,11 +228,10 @@ struct TileProduct {
   // store(row, column, values) for each of the kItems items of a slab, by one lane; spot_of(item): where it lies.
   template <int kN, int kStep, int kItems, class SpotOf, class Store>
   static KGEN_DEVICE void each_slab(const Wave& wave, const SpotOf& spot_of, const Store& store) {
-    constexpr int kLanes = kWavesK * Unit::kLanes, kBlocks = kSlabRows / Unit::kM;
+    constexpr int kBlocks = kSlabRows / Unit::kM;
     const int index = wave_index(), place = index % Shape::kPlaces, my_lane = lane();
-    const int slab = place * kSlabBytes;
+    const int slab = place * kSlabBytes, first = share_lane();
     float* sums = lds<float>(index * kSlabBytes);
-    const int first = index / Shape::kPlaces * Unit::kLanes + my_lane;  // among the lanes of the block that share it
     const int wave_row = place / C::waves_n * Shape::kWaveM, wave_column = place % C::waves_n * Shape::kWaveN;
     KGEN_UNROLL
     for (int i = 0; i < Shape::kRm; i += kBlocks) {
@@ -200,29 +243,36 @@ struct TileProduct {
       }
       sync_slab();
       if constexpr (kClusterK > 1) {
-        add_blocks<kN, kStep, kItems>(slab, place, first, spot_of, [&](Spot at, const float(&values)[kN]) {
-          store(wave_row + at.row, wave_column + at.column, values);
+        add_blocks<kN, kStep, kItems>(slab, place, first, spot_of, [&](Spot at, const float(&values)[kN], int n) {
+          give<kN>(store, wave_row + at.row, wave_column + at.column, values, n);
         });
       } else {
-        KGEN_NO_UNROLL
-        for (int item = first; item < kItems; item += kLanes) {
+        const auto take = [&](int item, int n) {
           const Spot at = spot_of(item);
           float values[kN];
           read_slab<kN, kStep>(slab, at, values);
-          store(wave_row + i * Unit::kM + at.row, wave_column + at.column, values);
+          give<kN>(store, wave_row + i * Unit::kM + at.row, wave_column + at.column, values, n);
+        };
+        if constexpr (kReadsAhead && kStep == 1) {
+          KGEN_UNROLL
+          for (int n = 0; n < kLaneItems; ++n)
+            if (item_of(n, first) < kItems) take(item_of(n, first), n);
+        } else {
+          KGEN_NO_UNROLL
+          for (int item = first; item < kItems; item += kShareLanes) take(item, 0);
         }
         if (i + kBlocks < Shape::kRm) sync_slab();
       }
     }
   }
 
-  // The items of a place are dealt out to the blocks of the cluster, kLanes at a time. Each block sends its sums of
-  // what is not its own to the owner, whose barrier counts their bytes, and adds for its own items what it got:
+  // Each block sends its sums of the items that are not its own to the owner, whose barrier counts their bytes, and adds
+  // for its own items what it got:
   //
-  //   items      | kLanes: block 0 | block 1 | … | block 0 | …          inbox   [sender][place][round][lane][kN]
+  //   items      | kShareLanes: block 0 | block 1 | … | block 0 | …     inbox   [sender][place][round][lane][kN]
   template <int kN, int kStep, int kItems, class SpotOf, class Take>
   static KGEN_DEVICE void add_blocks(int slab, int place, int first, const SpotOf& spot_of, const Take& take) {
-    constexpr int kLanes = kWavesK * Unit::kLanes, kDeal = kLanes * kClusterK;
+    constexpr int kLanes = kShareLanes, kDeal = kLanes * kClusterK;
     constexpr int kRounds = (kItems + kDeal - 1) / kDeal, kItemBytes = kN * int(sizeof(float));
     constexpr int kPlaceBytes = kRounds * kLanes * kItemBytes, kSenderBytes = Shape::kPlaces * kPlaceBytes;
     const int rank = cluster_rank(), barrier = C::receive_at, inbox = C::receive_at + 16;
@@ -277,7 +327,7 @@ struct TileProduct {
         KGEN_UNROLL
         for (int e = 0; e < kN; ++e) values[e] = block == 0 ? part[e] : values[e] + part[e];
       }
-      take(at, values);
+      take(at, values, round);
     }
   }
 };
@@ -294,7 +344,7 @@ KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
     return;
   }
   if constexpr (C::group_m == 1) {
-    tile_row = index / columns;
+    tile_row = int(u32(index) / u32(columns));
     tile_column = index - int(tile_row) * columns;
     return;
   }
@@ -311,7 +361,8 @@ KGEN_DEVICE int terms_of_part(i64 k, int part, i64& first) {
   first = 0;
   i64 end = k;
   if constexpr (kParts > 1) {
-    const i64 length = ((k + C::tile_k - 1) / C::tile_k + kParts - 1) / kParts * C::tile_k;
+    const u32 tiles = (u32(k) + (C::tile_k - 1)) / u32(C::tile_k);
+    const i64 length = (tiles + (kParts - 1)) / u32(kParts) * C::tile_k;
     first = part * length;
     end = first + length < k ? first + length : k;
   }
