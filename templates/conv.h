@@ -75,7 +75,8 @@ struct TapSource {
         image_pixels(int(v.out_height * v.out_width)),
         first_term(int(first_term_of_part)) {
     image_stride = v.height * row_stride;
-    const i64 index = v.images == 1 ? 0 : quotient(first_pixel_of_tile, image_pixels), left = v.pixels() - first_pixel_of_tile;
+    const i64 index = v.images == 1 ? 0 : quotient(first_pixel_of_tile, image_pixels),
+              left = v.pixels() - first_pixel_of_tile;
     image = v.x + index * image_stride;
     first_pixel = int(first_pixel_of_tile - index * image_pixels);
     last_line = (left < tile ? int(left) : tile) - 1;
@@ -147,8 +148,8 @@ struct TapWalk : Source {
 template <class Source, class Offset, int kLines, int kRuns>
 struct HaloWalk;
 
-// The lines of a halo: pixels of whole rows, from some before the tile's first on, under one column of the kernel. Terms
-// are kernel rows x channels, channels are whole tiles.
+// The lines of a halo: pixels of whole rows, from some before the tile's first on, under one column of the kernel.
+// Terms are kernel rows x channels, channels are whole tiles.
 template <class T_, class Offset>
 struct HaloSource {
   using T = T_;
@@ -193,7 +194,7 @@ struct HaloWalk : Source {
   Offset offset[kLines];  // of the pixel's first tap
   int top[kLines];        // its row
   int down[kRuns], channel[kRuns];
-  Offset tap[kRuns];  // from the pixel's first
+  Offset tap[kRuns];           // from the pixel's first
   int row, column, index, at;  // of the line that was found last
 
   KGEN_DEVICE HaloWalk(const Source& source) : Source(source) {}
@@ -214,8 +215,8 @@ struct HaloWalk : Source {
     }
     for (; row >= this->out_height; row -= this->out_height) ++index;
     top[i] = row * this->stride_h - this->pad_h;
-    offset[i] = Offset(index) * this->image_stride + Offset(top[i]) * this->row_stride +
-                Offset(column) * this->pixel_stride;
+    offset[i] =
+        Offset(index) * this->image_stride + Offset(top[i]) * this->row_stride + Offset(column) * this->pixel_stride;
     if (outer > this->last_line || row < 0) top[i] = -(1 << 30);  // outside with every tap
   }
   KGEN_DEVICE void begin_run(int i, int inner) {
@@ -302,9 +303,8 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
   } else {
     using Lds = typename Shape::Lds;
     TileLoader<Source, Lds, LayoutA, Shape::kLines, C::tile_k, C::vec_a, Shape::kThreads, false> load_a(pixels, thread);
-    TapLoader<
-        TileLoader<TapWeights<T>, Lds, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, Product::kBInN>,
-        C::window, Shape::kTapBytes>
+    TapLoader<TileLoader<TapWeights<T>, Lds, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, Product::kBInN>,
+              C::window, Shape::kTapBytes>
         load_b(weights, thread);
     underway();
     tile_loop_plain<Shape>(wave, load_a, load_b, k);
@@ -316,9 +316,10 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
     Product::template each_row<kConvVector<C, kColumns>>(wave, store);
 }
 
-// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>], int n)
-// (n: TileProduct): consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels count from the group's
-// first. Some may lie beyond the edges. begin(pixel, channel): while the operands come, with the tile's corner.
+// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>], int
+// n) (n: TileProduct): consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels
+// count from the group's first. Some may lie beyond the edges. begin(pixel, channel): while the operands come, with the
+// tile's corner.
 template <class C, bool kColumns, class Begin, class Store>
 KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin, const Store& store) {
   using T = typename C::dtype;

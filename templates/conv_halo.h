@@ -120,9 +120,9 @@ struct TapWeights : MatrixSource<T, true> {
   // `first_term` counts as the pixels' terms do: kernel rows x channels.
   KGEN_DEVICE TapWeights(const T* weight, i64 leading, i64 extent, int taps, int channels_of_tap, i64 first_term,
                          int tile_n, int tile_k, int vec)
-      : MatrixSource<T, true>(weight + first_term / channels_of_tap * (taps * channels_of_tap) +
-                                  first_term % channels_of_tap,
-                              leading, extent, tile_n, tile_k, vec),
+      : MatrixSource<T, true>(
+            weight + first_term / channels_of_tap * (taps * channels_of_tap) + first_term % channels_of_tap, leading,
+            extent, tile_n, tile_k, vec),
         channels(channels_of_tap),
         channel(int(first_term % channels_of_tap)),
         to_next_row(i64(taps - 1) * channels_of_tap) {}

@@ -31,7 +31,7 @@ KGEN_DEVICE int min_int(int a, int b) { return a < b ? a : b; }
 // How the 16-byte chunks of a row are permuted so that 8 consecutive rows have a chunk in 8 different groups of banks.
 enum class Permutation {
   none,
-  swizzle,   // the same chunk of each row is read: chunk ^ f(row), f of period 8
+  swizzle,    // the same chunk of each row is read: chunk ^ f(row), f of period 8
   realigned,  // the chunk moves by an odd number from row to row, so only rows a whole round apart meet
   padded      // each row ends with a free chunk (bulk copies write whole rows)
 };
@@ -42,7 +42,8 @@ struct Layout {
   static constexpr int kRowBytes = kRow * int(sizeof(T)) + (kPermutation == Permutation::padded ? 16 : 0);
   static constexpr int kChunks = kRow * int(sizeof(T)) / 16;
   static constexpr int kGroup = (kChunks & -kChunks) < 8 ? (kChunks & -kChunks) : 8;  // chunks that change places
-  static constexpr int kRowsPerLine = 8 / kGroup;  // rows after which the banks repeat; in all 32 banks where kChunks < 8
+  static constexpr int kRowsPerLine =
+      8 / kGroup;  // rows after which the banks repeat; in all 32 banks where kChunks < 8
   static_assert(kRowBytes % 16 == 0);
   static KGEN_DEVICE int offset(int row, int column) {
     const int byte = column * int(sizeof(T));
@@ -52,8 +53,8 @@ struct Layout {
       return row * kRowBytes + (byte ^ (row / kChunks % kRowsPerLine * 16));
     return row * kRowBytes + byte;
   }
-  // `bytes` further along a row than `at` columns, which are less than the steps that make up `bytes`: the bits that the
-  // permutation changes are free in `at` and pass through the exclusive or.
+  // `bytes` further along a row than `at` columns, which are less than the steps that make up `bytes`: the bits that
+  // the permutation changes are free in `at` and pass through the exclusive or.
   static KGEN_DEVICE int along_row(int at, int bytes) {
     if constexpr (kPermutation == Permutation::padded) return at + bytes;
     const int changed = bytes % (kGroup * 16);
@@ -414,16 +415,16 @@ struct TileShape {
   static constexpr int kStages = kStages_, kWavesK = kWavesK_;
   static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
-  static constexpr bool kWholeTiles = false;  // K is whole tiles
+  static constexpr bool kWholeTiles = false;                             // K is whole tiles
   static constexpr bool kBulk = kBulk_;                                  // stages are filled by bulk copies
-  static constexpr int kPlaces = kWavesM * kWavesN;  // of waves in the tile
+  static constexpr int kPlaces = kWavesM * kWavesN;                      // of waves in the tile
   static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
   static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN;
   static constexpr int kSteps = kTileK / (Mma::kK * kWavesK);  // of a tile that a wave takes
   static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % (Mma::kK * kWavesK) == 0,
                 "a wave tile is whole Mma tiles");
-  static constexpr Permutation kPlain = kBulk            ? Permutation::padded
+  static constexpr Permutation kPlain = kBulk           ? Permutation::padded
                                         : Mma::kSwizzle ? Permutation::swizzle
                                                         : Permutation::none;
   static_assert(!kBulk || !kBInN, "bulk copies are of lines along K");
@@ -484,8 +485,7 @@ struct WaveTile {
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
       KGEN_UNROLL
-      for (int e = 0; e < Mma::kChunksA; ++e)
-        Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
+      for (int e = 0; e < Mma::kChunksA; ++e) Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
     }
     KGEN_UNROLL
     for (int j = 0; j < S::kRn; ++j) {
@@ -620,7 +620,8 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     if constexpr (S::kBulk) {
       if (t < tiles) {
         const u32 barrier = barrier_of(write_stage);
-        if (thread_x() == 0) barrier_expect(barrier, u32((S::kTileM + S::kTileN) * S::kTileK * int(sizeof(typename S::Lds))));
+        if (thread_x() == 0)
+          barrier_expect(barrier, u32((S::kTileM + S::kTileN) * S::kTileK * int(sizeof(typename S::Lds))));
         load_a.issue(to, barrier);
         load_b.issue(to + S::kABytes, barrier);
       }

@@ -9,7 +9,8 @@
 // sums that they do not finish themselves, into an inbox at LDS byte receive_at, behind stages and slabs.
 //
 // Names read from Config: dtype, accumulate, out_dtype, arch, mma_m, tile_m, tile_n, tile_k, waves_m, waves_n, stages,
-// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k, bulk where the op has them.
+// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k, bulk where the op
+// has them.
 #pragma once
 #include "mma/mma.h"
 #include "prelude.h"
@@ -185,7 +186,7 @@ struct TileProduct {
         load_columns_lds<kN>(from, part);
       else
         KGEN_UNROLL
-        for (int e = 0; e < kN; ++e) part[e] = from[e * kStep];
+      for (int e = 0; e < kN; ++e) part[e] = from[e * kStep];
       KGEN_UNROLL
       for (int e = 0; e < kN; ++e) values[e] = s == 0 ? part[e] : values[e] + part[e];
     }
@@ -266,8 +267,8 @@ struct TileProduct {
     }
   }
 
-  // Each block sends its sums of the items that are not its own to the owner, whose barrier counts their bytes, and adds
-  // for its own items what it got:
+  // Each block sends its sums of the items that are not its own to the owner, whose barrier counts their bytes, and
+  // adds for its own items what it got:
   //
   //   items      | kShareLanes: block 0 | block 1 | … | block 0 | …     inbox   [sender][place][round][lane][kN]
   template <int kN, int kStep, int kItems, class SpotOf, class Take>
@@ -301,8 +302,8 @@ struct TileProduct {
         KGEN_UNROLL
         for (int c = 0; c < kN; c += 4) {
           const float four[4] = {values[c], values[c + 1], values[c + 2], values[c + 3]};
-          send_cluster(remote + u32(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes + c * 4), four,
-                       remote + u32(barrier));
+          send_cluster(remote + u32(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes + c * 4),
+                       four, remote + u32(barrier));
         }
       }
     }
@@ -322,7 +323,8 @@ struct TileProduct {
           KGEN_UNROLL
           for (int e = 0; e < kN; ++e) part[e] = own[e];
         } else {
-          load_columns_lds<kN>(lds<float>(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes), part);
+          load_columns_lds<kN>(lds<float>(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes),
+                               part);
         }
         KGEN_UNROLL
         for (int e = 0; e < kN; ++e) values[e] = block == 0 ? part[e] : values[e] + part[e];
