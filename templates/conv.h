@@ -166,7 +166,7 @@ struct HaloSource {
       : image_stride(Offset(v.height * v.width * v.pixel_stride)),
         row_stride(Offset(v.width * v.pixel_stride)),
         pixel_stride(Offset(v.pixel_stride)),
-        height(int(v.height)),
+        height{int(v.height)},
         width(int(v.width)),
         out_height(int(v.out_height)),
         stride_h(int(v.stride_h)),
@@ -214,7 +214,8 @@ struct HaloWalk : Source {
       for (; column >= this->width; column -= this->width) ++row;
     }
     for (; row >= this->out_height; row -= this->out_height) ++index;
-    top[i] = row * this->stride_h - this->pad_h;
+    const int first_tap = row * this->stride_h - this->pad_h;
+    top[i] = first_tap;
     offset[i] =
         Offset(index) * this->image_stride + Offset(top[i]) * this->row_stride + Offset(column) * this->pixel_stride;
     if (outer > this->last_line || row < 0) top[i] = -(1 << 30);  // outside with every tap
@@ -410,23 +411,29 @@ struct ConvPlanes : ConvOutput<C> {
   static constexpr bool kChannelRows = true;
 };
 
+// nhwc, channels up to `end`.
+template <class C, class P>
+KGEN_DEVICE ConvOutput<C> conv_output(const P& p, i64 end) {
+  return {p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+}
+
 // Channels channel .. channel+N-1 of a pixel through the epilogue; those from `end` on do not exist.
 template <class C, int N, class P>
 KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N]) {
-  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+  const auto y = conv_output<C>(p, end);
   epilogue<C, N>(y, 0, pixel, channel, values);
 }
 // The same with what the epilogue reads read before.
 template <class C, int N, class P>
 KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N],
                                  const EpilogueOperands<C, N>& operands) {
-  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+  const auto y = conv_output<C>(p, end);
   epilogue<C, N>(y, 0, pixel, channel, values, operands);
 }
 // What finish_channels will read for the tile at `pixel` and `channel`, of which those from the ends on do not exist.
 template <class C, class P>
 KGEN_DEVICE void prefetch_channels(const P& p, i64 pixel, i64 pixels, i64 channel, i64 end) {
-  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+  const auto y = conv_output<C>(p, end);
   prefetch_epilogue<C, C::tile_m, C::tile_n>(y, 0, pixel, pixels - pixel, channel, end - channel);
 }
 // What finish_channels reads of an output channel, into the L2 beforehand.
