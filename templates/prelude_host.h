@@ -108,7 +108,8 @@ KGEN_DEVICE float rsqrt_f(float x) { return 1.0f / __builtin_sqrtf(x); }
 KGEN_DEVICE float rcp_f(float x) { return 1.0f / x; }
 
 // "Asynchronous" copies, done at once, so that a ring of them can be tried out here. An address is a place in the
-// block's LDS.
+// block's LDS. KGEN_MODELLED_COPIES: a test brings others, which are as late as the hardware's may be.
+#if !defined(KGEN_MODELLED_COPIES)
 #define KGEN_ASYNC_COPY
 KGEN_DEVICE u32 lds_address(const void* p) { return u32(static_cast<const unsigned char*>(p) - lds_base()); }
 template <int kBytes>
@@ -123,6 +124,7 @@ KGEN_DEVICE void async_copy(u32 lds, const void* global) {
 KGEN_DEVICE void async_commit() {}
 template <int kPending>
 KGEN_DEVICE void async_wait() {}
+#endif
 
 }  // namespace kgen
 

@@ -1,4 +1,5 @@
 // The tile kernel in the configurations of gemm_tile_configs.h. Each takes its parameters as one struct.
+#define KGEN_MODELLED_COPIES  // mma_sync_model.h
 #include "gemm_tile_configs.h"
 #include "mma_sync_model.h"
 #include "templates/gemm.h"
