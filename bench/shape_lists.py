@@ -12,7 +12,7 @@ GROUPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "groups.yaml")
 
 def identity(entry):
     """Entries with the same identity are one problem."""
-    parts = [entry.get(name) or None for name in ("op", "dims", "dtype", "epilogue", "params", "b_layout")]
+    parts = [entry.get(name) or None for name in ("op", "dims", "dtype", "epilogue", "params", "b_layout", "gated")]
     return json.dumps(parts, sort_keys=True)
 
 

@@ -372,6 +372,40 @@ def add_rmsnorm(dims, attributes):
                 {"inductor": (expression, (x, residual, w))}, in_place=True)
 
 
+def rmsnorm_gemm(dims, attributes):
+    m, n, k = dims["m"], dims["n"], dims["k"]
+    epilogue, dtype, gated = words(attributes), DTYPES[attributes["dtype"]], int(attributes.get("gated", 0))
+    if dims.get("batch", 1) > 1 or "add_c" in epilogue:
+        return None
+    a, norm, b = random(m, k, dtype=dtype), random(k, dtype=dtype), random((1 + gated) * n, k, dtype=dtype, scale=k**-0.5)
+    operands = {"a": a, "norm": norm, "b": b, "d": empty(m, n, dtype=DTYPES[attributes.get("out_dtype", attributes["dtype"])])}
+    if "bias" in epilogue:
+        operands["bias"] = random(n, dtype=DTYPES[attributes.get("bias_dtype", attributes["dtype"])])
+    if "add_residual" in epilogue:
+        operands["residual"] = random(m, n, dtype=dtype)
+    if "mul_other" in epilogue:
+        operands["other"] = random(m, n, dtype=dtype)
+    optional = [operands.get(name) for name in ("bias", "residual", "other")]
+
+    def expression(a, norm, b, bias, residual, other):
+        y = rms(a, norm) @ b.t()
+        if gated:
+            return finish(y[:, :n], epilogue) * y[:, n:]
+        return finish(y if bias is None else y + bias, epilogue, residual, other)
+
+    def eager():
+        y = F.rms_norm(a, (k,), norm, 1e-6) @ b.t()
+        if gated:
+            return finish(y[:, :n], epilogue) * y[:, n:]
+        return finish(y if optional[0] is None else y + optional[0], epilogue, *optional[1:])
+
+    whole = (expression, (a, norm, b, *optional))
+    compiled = {"inductor": whole}
+    if m == 1:
+        compiled["inductor_cdt"] = (*whole, {"options": {"coordinate_descent_tuning": True}})
+    return Case(operands, ["d"], lambda: [expression(*floats([a, norm, b, *optional]))], {"torch_eager": eager}, compiled, set(), whole)
+
+
 def layernorm(dims, attributes):
     rows, cols, dtype = dims["rows"], dims["cols"], DTYPES[attributes["dtype"]]
     x, w, b = random(rows, cols, dtype=dtype), random(cols, dtype=dtype), random(cols, dtype=dtype)
@@ -554,7 +588,7 @@ def decode_attention(dims, attributes):
 
 CASES = {
     "gemm": gemm, "conv3d_patchify": conv3d_patchify, "conv2d": conv2d, "multi_dilation_conv": multi_dilation_conv,
-    "gptq_gemm": gptq_gemm, "mhc_pre": mhc("mhc_pre"), "mhc_post": mhc("mhc_post"), "hc_head": mhc("hc_head"),
+    "gptq_gemm": gptq_gemm, "rmsnorm_gemm": rmsnorm_gemm, "mhc_pre": mhc("mhc_pre"), "mhc_post": mhc("mhc_post"), "hc_head": mhc("hc_head"),
     "mhc_fused_post_pre": mhc("mhc_fused_post_pre"), "rmsnorm": rmsnorm, "add_rmsnorm": add_rmsnorm, "layernorm": layernorm,
     "softmax": softmax, "silu_and_mul": silu_and_mul, "elementwise": elementwise, "rope": rope, "embedding": embedding,
     "maxpool2d": maxpool2d, "avgpool2d_global": avgpool2d_global, "attention": attention, "decode_attention": decode_attention,

@@ -57,12 +57,15 @@ struct Packed {
     if constexpr (kSame<T, bf16>) return bit_cast<float>(i % 2 ? word & 0xffff0000u : word << 16);
     return to_float(f16{u16(i % 2 ? word >> 16 : word)});
   }
-  // Element i, rounded; in the order of i.
+  // Element i, rounded; all elements, in the order of i, before any of them is read: where pairs are rounded together,
+  // the first of one waits in its word.
   KGEN_DEVICE void set(int i, float value) {
     if constexpr (sizeof(T) == 4)
       words[i] = bit_cast<u32>(value);
-    else
+    else if constexpr (!kPairsRounded || N == 1)
       set_bits(i, bit_cast<u16>(from_float<T>(value)));
+    else
+      words[i / 2] = i % 2 == 0 ? bit_cast<u32>(value) : rounded_pair<T>(bit_cast<float>(words[i / 2]), value);
   }
 };
 

@@ -140,10 +140,7 @@ struct StreamNk {
     const int k = step * S::kStep + lane * C::vec_b;
     KGEN_UNROLL
     for (int r = 0; r < C::rows_per_wave; ++r)
-      if constexpr (C::once != 0)
-        stage.weight[r] = !kEdge || k < whole ? Packed<T, C::vec_b>::load_once(row[r] + k) : Packed<T, C::vec_b>{};
-      else
-        stage.weight[r] = load_or_zero<C::vec_b>(row[r] + k, !kEdge || k < whole);
+      stage.weight[r] = !kEdge || k < whole ? Packed<T, C::vec_b>::load_once(row[r] + k) : Packed<T, C::vec_b>{};
     if constexpr (kAhead) {
       KGEN_UNROLL
       for (int m = 0; m < C::rows_m; ++m) stage.input[m] = load_or_zero<C::vec_b>(a.row[m] + k, !kEdge || k < whole);
@@ -199,6 +196,7 @@ struct StreamNk {
 template <class C, class T>
 struct StreamKn {
   using S = Shape<C>;
+  static constexpr bool kAhead = false;
   struct Stage {
     Packed<T, C::vec_b> weight;
   };
@@ -268,10 +266,10 @@ KGEN_DEVICE void accumulate(Stream& stream, int wave_k, int count, float (&sum)[
         if (step + u + kStride < steps) stream.template load<false>(stage[u], step + u + kStride);
       }
     }
-  } else {
+  } else {  // a stage that was not loaded is zeros: under the condition of its load, both would be done in one place
     KGEN_UNROLL
     for (int u = 0; u < C::unroll; ++u)
-      if (kAll || begin + u < steps) stream.template add<false>(stage[u], begin + u, sum);
+      if (kAll || Stream::kAhead || begin + u < steps) stream.template add<false>(stage[u], begin + u, sum);
   }
   if constexpr (kEdge)
     if (wave_k == 0) stream.add_tail(count, sum);

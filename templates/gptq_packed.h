@@ -174,7 +174,7 @@ struct PackedLayout {
   // are: 1024 + 2^s q, scaled by 2^-s, is exact too, and so a word takes one shift and not one a pair.
   static KGEN_DEVICE u32 half_pair(const Vec<u32, 4>& words, int i, u32 zero) {
     const int at = i % kPairs * kBits, s = at % 8;
-    const u32 raised = words[i / kPairs] >> (at - s) & (kMask | kMask << 16) << s | 0x64006400u;
+    const u32 raised = and_or(words[i / kPairs] >> (at - s), (kMask | kMask << 16) << s, 0x64006400u);
     if (s == 0) return add_f16x2(raised, zero);
     const u32 scale = u32(15 - s) << 10, rest = 0x6000u + 2 * (1024 - (1024 >> s)) - 1024;  // 2^-s, 1024 - 1024 * 2^-s
     return fma_f16x2(raised, scale * 0x10001u, add_f16x2(zero, rest * 0x10001u));
@@ -370,8 +370,8 @@ struct PackedStream {
       for (int e = 0; e < Unit::kRowLines; ++e) {
         const int at = i * Unit::kRows + Unit::row(lane, e);
         // LDS may be read where no row was copied; few rows are read by several lanes at once instead.
-        const int last = C::ring && kRm > 2 ? C::rows_m - 1 : int(p.m) - 1;
-        row[i][e] = (at < last ? at : last) * (C::ring ? Unit::kChunk : stride) + Unit::place(lane);
+        const int existing = (C::ring && kRm > 2) || at < p.m ? at : int(p.m) - 1;
+        row[i][e] = existing * (C::ring ? Unit::kChunk : stride) + Unit::place(lane);
       }
     }
     if constexpr (C::ring) {
@@ -453,6 +453,15 @@ struct PackedStream {
       multiply(step, lds<T>(from), C::rows_m * Unit::kChunk);
   }
 
+  // The bias of the block's columns is asked for at the start, not when the sums are there. It stays in LDS.
+  template <class P>
+  KGEN_DEVICE void copy_bias(const P& p, i64 block_column, int columns) const {
+    const u32 to = lds_address(lds_base()) + u32(C::bias_at);
+    KGEN_NO_UNROLL
+    for (int i = 2 * thread_x(); i < columns; i += 2 * C::threads)
+      if (block_column + i < p.n) async_copy<4>(to + i * 2, p.bias + block_column + i);
+  }
+
   // All steps of this wave. Waves side by side share X, so they go through the slots together.
   template <class P>
   KGEN_DEVICE void run_ring(const P& p, int begin, int end, int lane, int wave_n, int wave_k) {
@@ -478,6 +487,7 @@ struct PackedStream {
       to = from;
       from = from + kSlotBytes < C::depth * kSlotBytes ? from + kSlotBytes : mine;
     }
+    async_wait<0>();  // the bias, where there was no step
   }
 
   // q - zero of the terms of a line, with their scale or without.
@@ -509,20 +519,21 @@ struct PackedStream {
   }
   static KGEN_DEVICE float scale_of(u32 factor) { return to_float(bit_cast<T>(u16(factor & 0xffffu))); }
 
-  // This lane's terms of X in a chunk.
-  KGEN_DEVICE void load_x(const T* from, typename Unit::Line (&a)[kRm][Unit::kRowLines]) const {
+  // This lane's terms of X in a chunk: of some rows, of all.
+  KGEN_DEVICE void load_x_row(const T* from, int i, typename Unit::Line (&a)[Unit::kRowLines]) const {
     KGEN_UNROLL
-    for (int i = 0; i < kRm; ++i) {
+    for (int e = 0; e < Unit::kRowLines; ++e) {
       KGEN_UNROLL
-      for (int e = 0; e < Unit::kRowLines; ++e) {
+      for (int w = 0; w < Unit::kWords; w += 4) {
+        const Packed<T, 8> piece = Packed<T, 8>::load(from + row[i][e] + 2 * w);
         KGEN_UNROLL
-        for (int w = 0; w < Unit::kWords; w += 4) {
-          const Packed<T, 8> piece = Packed<T, 8>::load(from + row[i][e] + 2 * w);
-          KGEN_UNROLL
-          for (int j = 0; j < 4; ++j) a[i][e].words[w + j] = piece.words[j];
-        }
+        for (int j = 0; j < 4; ++j) a[e].words[w + j] = piece.words[j];
       }
     }
+  }
+  KGEN_DEVICE void load_x(const T* from, typename Unit::Line (&a)[kRm][Unit::kRowLines]) const {
+    KGEN_UNROLL
+    for (int i = 0; i < kRm; ++i) load_x_row(from, i, a[i]);
   }
 
   // Few rows: a step's sums are scaled, not its weights (which are then exact). `next`: from one chunk of X to the
@@ -556,23 +567,31 @@ struct PackedStream {
       }
     }
   }
+  // Many rows: the weights of a chunk stay while its rows of X pass.
   KGEN_DEVICE void multiply(const Step& step, const T* of_step, int next) {
     KGEN_UNROLL
     for (int s = 0; s < C::chunks; ++s) {
       typename Unit::Line a[kRm][Unit::kRowLines];
-      load_x(of_step + s * next, a);
+      if constexpr (kRm < kRn || !C::ring) load_x(of_step + s * next, a);
+      typename Unit::Weights b[kRn][Unit::kLines];
       KGEN_UNROLL
-      for (int l = 0; l < C::loads_n; ++l) {
+      for (int j = 0; j < kRn; ++j) {
         KGEN_UNROLL
-        for (int t = 0; t < L::kTiles; ++t) {
-          typename Unit::Weights b[Unit::kLines];
+        for (int e = 0; e < Unit::kLines; ++e) {
+          const int line = j % L::kTiles * Unit::kLines + e;
+          weigh<true>(step.words[j / L::kTiles][s], line, step.factors[j / L::kTiles][line], b[j][e]);
+        }
+        if constexpr (kRm < kRn || !C::ring) {
           KGEN_UNROLL
-          for (int e = 0; e < Unit::kLines; ++e) {
-            const int line = t * Unit::kLines + e;
-            weigh<true>(step.words[l][s], line, step.factors[l][line], b[e]);
-          }
+          for (int i = 0; i < kRm; ++i) Unit::multiply(sums[i][j], a[i], b[j]);
+        }
+      }
+      if constexpr (kRm >= kRn && C::ring) {
+        KGEN_UNROLL
+        for (int i = 0; i < kRm; ++i) {
+          load_x_row(of_step + s * next, i, a[i]);
           KGEN_UNROLL
-          for (int i = 0; i < kRm; ++i) Unit::multiply(sums[i][l * L::kTiles + t], a[i], b);
+          for (int j = 0; j < kRn; ++j) Unit::multiply(sums[i][j], a[i], b[j]);
         }
       }
     }
@@ -623,18 +642,9 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   const int begin = block_y() * share, end = begin + share < all ? begin + share : all;
 
   Stream stream(p, lane, wave_n, i64(block_x()) * (C::waves_n * C::loads_n) + wave_n * C::loads_n);
-  // The bias of the block's columns is asked for now, not when the sums are there.
-  constexpr bool kBias = C::epilogue_bias != 0 && C::split_k == 1;
-  constexpr int kBiasItems = (kColumns + C::threads - 1) / C::threads;
-  typename C::dtype bias[kBiasItems];
-  if constexpr (kBias) {
-    KGEN_UNROLL
-    for (int i = 0; i < kBiasItems; ++i) {
-      const i64 column = block_column + thread_x() + i * C::threads;
-      bias[i] = p.bias[column < p.n ? column : p.n - 1];
-    }
-  }
+  constexpr bool kKeptBias = C::ring && C::epilogue_bias != 0 && C::split_k == 1;
   if constexpr (C::ring) {
+    if constexpr (kKeptBias) stream.copy_bias(p, block_column, kColumns);
     stream.run_ring(p, begin, end, lane, wave_n, wave_k);
     sync_block();  // the sums take the place of the ring
   } else {
@@ -659,13 +669,7 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   constexpr int kPitch = kColumns + 4, kSlab = C::slab_rows * kPitch, kPerRow = kColumns / 4;
   constexpr int kAtOnce = (C::slab_rows + Unit::kRows - 1) / Unit::kRows;
   gptq::GemmView<C, P> view(p);
-  if constexpr (kBias) {
-    typename C::dtype* kept = lds<typename C::dtype>(C::bias_at);
-    KGEN_UNROLL
-    for (int i = 0; i < kBiasItems; ++i)
-      if (int(thread_x()) + i * C::threads < kColumns) kept[thread_x() + i * C::threads] = bias[i];
-    view.bias = kept - block_column;
-  }
+  if constexpr (kKeptBias) view.bias = lds<typename C::dtype>(C::bias_at) - block_column;
   float* slab = lds<float>(0);
   float* mine = slab + wave_k * kSlab + wave_n * (C::loads_n * L::kColumns);
   KGEN_UNROLL

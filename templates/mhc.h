@@ -218,28 +218,67 @@ KGEN_DEVICE void project(const P& p, i64 token0, i64 h_begin, i64 h_end, float* 
 
 // ------------------------------------------------------------------------------------ from totals to coefficients
 
-// Mix of a fn row, scaled and shifted as the gate or matrix that it belongs to.
+// The parameters with base and scale in LDS: the last steps of a kernel should not wait for memory once more. A block
+// asks for them at its start and keeps them where a barrier follows.
+template <class C>
+struct Constants {
+  static constexpr int kCount = C::rows + (C::head ? 1 : 3), kItems = (kCount + C::threads - 1) / C::threads;
+  float value[kItems];
+
+  template <class P>
+  KGEN_DEVICE explicit Constants(const P& p) {
+    KGEN_UNROLL
+    for (int k = 0; k < kItems; ++k) {
+      const int i = thread_x() + k * C::threads;
+      value[k] = i < C::rows ? p.base[i] : i < kCount ? p.scale[i - C::rows] : 0.0f;
+    }
+  }
+  KGEN_DEVICE void keep(float* lds_constants) const {
+    KGEN_UNROLL
+    for (int k = 0; k < kItems; ++k)
+      if (thread_x() + k * C::threads < kCount) lds_constants[thread_x() + k * C::threads] = value[k];
+  }
+};
 template <class C, class P>
-KGEN_DEVICE float logit(const P& p, const float* totals, float inverse, int kind, int row) {
+struct Staged : P {
+  const float *base, *scale;
+  KGEN_DEVICE Staged(const P& p, const float* constants) : P(p), base(constants), scale(constants + C::rows) {}
+};
+
+// Mix of a fn row, scaled and shifted as the gate or matrix that it belongs to. `totals` [1 + rows]: memory, or
+// whatever has operator[].
+template <class C, class P, class Totals>
+KGEN_DEVICE float logit(const P& p, const Totals& totals, float inverse, int kind, int row) {
   return fma_f(totals[1 + row] * inverse, p.scale[kind], p.base[row]);
 }
 
 // 1 / root mean square of the token's n*h elements.
-template <class C, class P>
-KGEN_DEVICE float inverse_rms(const P& p, const float* totals) {
-  return rsqrt_f(totals[0] / float(int(C::n) * p.h) + p.rms_eps);
+template <class C, class P, class Totals>
+KGEN_DEVICE float inverse_rms(const P& p, const Totals& totals) {
+  return rsqrt_f(fma_f(totals[0], rcp_f(float(int(C::n) * p.h)), p.rms_eps));
 }
 
+template <class C, class P, class Totals>
+KGEN_DEVICE float gate(const P& p, const Totals& totals, float inverse, int i) {
+  return sigmoid(logit<C>(p, totals, inverse, 0, i)) + p.pre_eps;
+}
 template <class C, class P>
 KGEN_DEVICE float gate(const P& p, const float* totals, int i) {
-  return sigmoid(logit<C>(p, totals, inverse_rms<C>(p, totals), 0, i)) + p.pre_eps;
+  return gate<C>(p, totals, inverse_rms<C>(p, totals), i);
 }
 
-// Rows lane, lane + kLanes, … of the n x n matrix of a token; those beyond n are 0.
+// Rows and columns lane, lane + kLanes, … of the n x n matrix of a token; those beyond n are never read. The rounds
+// leave the elements alone and keep a factor of each row and column: 1/d, where dividing by (sum + eps) makes d the sum
+// of element * other factor, + eps * d. So a round's chain of operations is short: n shuffles at once, a sum, a
+// reciprocal.
 template <int kN, int kLanes>
 struct Matrix {
   static constexpr int kRows = (kN + kLanes - 1) / kLanes;
   float x[kRows][kN];
+  float columns[kRows][kN];
+  float row_factor[kRows], row_sum[kRows], column_factor[kRows], column_sum[kRows];
+  static constexpr float kNear = 1.0f / 512;  // e^3 is below a rounding even where a later e is twice that
+  bool near;
 
   static KGEN_DEVICE int row(int lane, int k) { return lane + k * kLanes; }
 
@@ -258,56 +297,109 @@ struct Matrix {
       scale_row(k, rcp_f(sum));
     }
   }
-  KGEN_DEVICE void add(float eps, int lane) {
+  KGEN_DEVICE void add(float eps) {
     KGEN_UNROLL
     for (int k = 0; k < kRows; ++k) {
       KGEN_UNROLL
-      for (int j = 0; j < kN; ++j) x[k][j] = row(lane, k) < kN ? x[k][j] + eps : 0.0f;
+      for (int j = 0; j < kN; ++j) x[k][j] += eps;
     }
   }
-  KGEN_DEVICE void divide_rows(float eps, int lane) {
+  // Before the rounds: the columns from the rows.
+  KGEN_DEVICE void transpose(int lane) {
     KGEN_UNROLL
-    for (int k = 0; k < kRows; ++k) {
-      float sum = 0;
+    for (int i = 0; i < kN; ++i) {
       KGEN_UNROLL
-      for (int j = 0; j < kN; ++j) sum += x[k][j];
-      scale_row(k, row(lane, k) < kN ? rcp_f(sum + eps) : 0.0f);
+      for (int j = 0; j < kN; ++j) {
+        const float value = of_lane(x[i / kLanes][j], i % kLanes);
+        if (j % kLanes == lane) columns[j / kLanes][i] = value;
+      }
     }
+    KGEN_UNROLL
+    for (int k = 0; k < kRows; ++k) row_factor[k] = row_sum[k] = column_factor[k] = column_sum[k] = 1;
+    near = true;
   }
-  KGEN_DEVICE void divide_columns(float eps) {
-    float sum[kN] = {};
+  KGEN_DEVICE void divide_rows(float eps) { divide<false>(eps, x, column_factor, row_sum, row_factor); }
+  KGEN_DEVICE void divide_columns(float eps) { divide<false>(eps, columns, row_factor, column_sum, column_factor); }
+  // The same where the factors hardly change any more, as is_near() says; they then change less from round to round.
+  KGEN_DEVICE void correct_rows(float eps) { divide<true>(eps, x, column_factor, row_sum, row_factor); }
+  KGEN_DEVICE void correct_columns(float eps) { divide<true>(eps, columns, row_factor, column_sum, column_factor); }
+  // Of the last divide_rows and divide_columns. A lane decides for itself, so it has the whole matrix.
+  KGEN_DEVICE bool is_near() {
+    const bool result = near && kLanes == 1;
+    near = true;
+    return result;
+  }
+  // After them: the rows with all factors.
+  KGEN_DEVICE void scale() {
     KGEN_UNROLL
     for (int j = 0; j < kN; ++j) {
+      const float factor = of_lane(column_factor[j / kLanes], j % kLanes);
       KGEN_UNROLL
-      for (int k = 0; k < kRows; ++k) sum[j] += x[k][j];
-      sum[j] = reduce_wave<kLanes>(sum[j], Add());
-    }
-    KGEN_UNROLL
-    for (int j = 0; j < kN; ++j) {
-      const float scale = rcp_f(sum[j] + eps);
-      KGEN_UNROLL
-      for (int k = 0; k < kRows; ++k) x[k][j] *= scale;
+      for (int k = 0; k < kRows; ++k) x[k][j] *= row_factor[k] * factor;
     }
   }
 
  private:
+  static KGEN_DEVICE float of_lane(float value, int lane) {
+    if constexpr (kLanes == 1)
+      return value;
+    else
+      return shuffle(value, (lane_id() & ~(kLanes - 1)) + lane);
+  }
   KGEN_DEVICE void scale_row(int k, float scale) {
     KGEN_UNROLL
     for (int j = 0; j < kN; ++j) x[k][j] *= scale;
   }
+  // A reciprocal is found anew, or from the last one: 1/d = f/(1 - e) with e = 1 - d*f, so f (1 + e + e*e) within e^3,
+  // which takes a third of the time.
+  template <bool kCorrect>
+  KGEN_DEVICE void divide(float eps, const float (&lines)[kRows][kN], const float (&others)[kRows],
+                          float (&sums)[kRows], float (&factors)[kRows]) {
+    float other[kN];
+    KGEN_UNROLL
+    for (int i = 0; i < kN; ++i) other[i] = of_lane(others[i / kLanes], i % kLanes);
+    KGEN_UNROLL
+    for (int k = 0; k < kRows; ++k) {
+      float even = eps * sums[k], odd = 0;
+      KGEN_UNROLL
+      for (int i = 0; i < kN; ++i) {  // two short chains where there are few
+        float& to = kRows < 4 && i % 2 == 1 ? odd : even;
+        to = fma_f(lines[k][i], other[i], to);
+      }
+      sums[k] = even + odd;
+    }
+    KGEN_UNROLL
+    for (int k = 0; k < kRows; ++k) {
+      const float e = fma_f(-sums[k], factors[k], 1.0f);
+      if constexpr (kCorrect) {
+        factors[k] = fma_f(factors[k] * e, 1.0f + e, factors[k]);
+      } else {
+        near = near && e < kNear && -e < kNear;
+        factors[k] = rcp_f(sums[k]);
+      }
+    }
+  }
 };
 
-// post and comb of kTokens tokens from their totals [kTokens][1 + rows]; C::token_lanes lanes take a token.
-template <class C, int kTokens, class P>
-KGEN_DEVICE void write_mixes(const P& p, const float* totals, i64 token0, float* post, float* comb) {
-  constexpr int kN = int(C::n), kLanes = C::token_lanes, kItems = kTokens * kLanes;
+template <class C, class P, class Totals>
+KGEN_DEVICE void write_post(const P& p, const Totals& totals, float inverse, i64 token, int row, float* post) {
+  constexpr int kN = int(C::n);
+  post[token * kN + row] = p.post_mult * sigmoid(logit<C>(p, totals, inverse, 1, kN + row));
+}
+
+// comb, and post where kPost, of tokens first_slot, first_slot + kStride … of kTokens tokens from their totals
+// [kTokens] [1 + rows]; C::token_lanes lanes take a token.
+template <class C, int kTokens, int kStride, bool kPost, class P, class Totals>
+KGEN_DEVICE void write_mixes(const P& p, const Totals& totals, i64 token0, int first_slot, float* post, float* comb) {
+  constexpr int kN = int(C::n), kLanes = C::token_lanes, kItems = (kTokens + kStride - 1) / kStride * kLanes;
   KGEN_NO_UNROLL
   for (int first = 0; first < kItems; first += C::threads) {
     if (first + thread_x() / C::lanes * C::lanes >= kItems) break;  // whole waves: all lanes shuffle
-    const int item = first + thread_x(), lane = item % kLanes;
-    const int slot = item < kItems ? item / kLanes : kTokens - 1;
+    const int item = first + thread_x(), lane = item % kLanes, place = first_slot + item / kLanes * kStride;
+    const bool exists = item < kItems && place < kTokens && token0 + place < p.t;
+    const int slot = place < kTokens ? place : kTokens - 1;
     const i64 token = token0 + slot;
-    const float* mine = totals + slot * (C::rows + 1);
+    const auto mine = totals + slot * (C::rows + 1);
     const float inverse = inverse_rms<C>(p, mine);
     Matrix<kN, kLanes> matrix;
     KGEN_UNROLL
@@ -317,22 +409,35 @@ KGEN_DEVICE void write_mixes(const P& p, const float* totals, i64 token0, float*
       for (int j = 0; j < kN; ++j) matrix.x[k][j] = logit<C>(p, mine, inverse, 2, 2 * kN + row * kN + j);
     }
     matrix.softmax_rows();
-    matrix.add(p.sinkhorn_eps, lane);
+    matrix.add(p.sinkhorn_eps);
+    matrix.transpose(lane);
     matrix.divide_columns(p.sinkhorn_eps);
+    int round = 1;
     KGEN_NO_UNROLL
-    for (int round = 1; round < p.sinkhorn_repeat; ++round) {
-      matrix.divide_rows(p.sinkhorn_eps, lane);
+    for (; round < p.sinkhorn_repeat && !matrix.is_near(); ++round) {
+      matrix.divide_rows(p.sinkhorn_eps);
       matrix.divide_columns(p.sinkhorn_eps);
     }
+    KGEN_NO_UNROLL
+    for (; round < p.sinkhorn_repeat; ++round) {
+      matrix.correct_rows(p.sinkhorn_eps);
+      matrix.correct_columns(p.sinkhorn_eps);
+    }
+    matrix.scale();
     KGEN_UNROLL
     for (int k = 0; k < matrix.kRows; ++k) {
       const int row = matrix.row(lane, k);
-      if (item >= kItems || token >= p.t || row >= kN) continue;
-      post[token * kN + row] = p.post_mult * sigmoid(logit<C>(p, mine, inverse, 1, kN + row));
+      if (!exists || row >= kN) continue;
+      if constexpr (kPost) write_post<C>(p, mine, inverse, token, row, post);
       KGEN_UNROLL
       for (int j = 0; j < kN; ++j) comb[(token * kN + row) * kN + j] = matrix.x[k][j];
     }
   }
+}
+
+template <class C, int kTokens, class P>
+KGEN_DEVICE void write_mixes(const P& p, const float* totals, i64 token0, float* post, float* comb) {
+  write_mixes<C, kTokens, 1, true>(p, totals, token0, 0, post, comb);
 }
 
 // ----------------------------------------------------------------------------------------------------- layer_input
@@ -438,29 +543,38 @@ KGEN_DEVICE void sum_parts(const P& p, i64 token0, float* totals, float* scratch
 
 // `streams` of the first token, `stride` elements from token to token.
 template <class C, norm kNorm, class T, class P>
-KGEN_DEVICE void finish(const P& p, const T* streams, i64 stride, float* post, float* comb, T* out, i64 out_stride) {
+KGEN_DEVICE void finish(const P& params, const T* streams, i64 stride, float* post, float* comb, T* out,
+                        i64 out_stride) {
   constexpr int kN = int(C::n), kTokens = C::head ? 1 : C::coefficient_tokens;
   float* totals = lds<float>(0);
   float* scratch = totals + kTokens * (C::rows + 1);
+  const Constants<C> constants(params);
+  const Staged<C, P> p(params, scratch + C::threads);
   i64 block = block_x();
   if constexpr (!C::head) {
     const i64 coefficient_blocks = (p.t + kTokens - 1) / kTokens;
     if (block < coefficient_blocks) {
-      sum_parts<C, kTokens, C::rows + 1>(p, block * kTokens, totals, scratch);
+      sum_parts<C, kTokens, C::rows + 1>(params, block * kTokens, totals, scratch);
+      constants.keep(scratch + C::threads);
+      sync_lds();
       write_mixes<C, kTokens>(p, totals, block * kTokens, post, comb);
       return;
     }
     block -= coefficient_blocks;
   }
-  const i64 token = block / C::chunks, chunk = block % C::chunks;
-  sum_parts<C, 1, 1 + kN>(p, token, totals, scratch);
+  // Backwards: the streams that the projection touched last are still in the L2.
+  const i64 token = p.t - 1 - block / C::chunks, chunk = block % C::chunks;
+  sum_parts<C, 1, 1 + kN>(params, token, totals, scratch);
+  constants.keep(scratch + C::threads);
+  sync_lds();
   float gates[kN];
+  const float inverse = inverse_rms<C>(p, totals);
   KGEN_UNROLL
-  for (int i = 0; i < kN; ++i) gates[i] = gate<C>(p, totals, i);
+  for (int i = 0; i < kN; ++i) gates[i] = gate<C>(p, totals, inverse, i);
   const i64 share = (p.h / C::vec_h + C::chunks - 1) / C::chunks * C::vec_h;
   const i64 h_begin = chunk * share < p.h ? chunk * share : p.h;
   const i64 h_end = h_begin + share < p.h ? h_begin + share : p.h;
-  collapse<C, kNorm, T>(p, streams + token * stride, gates, h_begin, h_end, out + token * out_stride, scratch);
+  collapse<C, kNorm, T>(params, streams + token * stride, gates, h_begin, h_end, out + token * out_stride, scratch);
 }
 
 template <class C, template <class, class> class Source, norm kNorm, class T, class P>

@@ -118,8 +118,12 @@ struct StreamsLoader {
     i64 h;
     KGEN_DEVICE void advance() { h += C::tile_h; }
   };
+  // With a ring, tiles come to LDS by cp.async, C::ring - 1 of them ahead. A work-item copies and reads its own pieces
+  // alone, so no barrier is needed: [ring][piece][stream, then x][work-item].
+  static constexpr int kSources = kN + (kSpreads ? 1 : 0), kPieceBytes = C::vec * int(sizeof(T));
+  static constexpr int kSlotBytes = kCount * kSources * G::kThreads * kPieceBytes;
   struct Registers {
-    Packed<T, C::vec> x[kSpreads ? kCount : 1], stream[kCount][kN];
+    Packed<T, C::vec> x[kSpreads && C::ring == 0 ? kCount : 1], stream[C::ring == 0 ? kCount : 1][kN];
     i64 h;
   };
 
@@ -127,10 +131,45 @@ struct StreamsLoader {
   i64 token0;
   const float* mixes;  // LDS [tile_m][kMixes]
   Source source;
+  i64 h_end;
+  int fetch_slot, store_slot;
   float squares[kCount];
 
-  KGEN_DEVICE StreamsLoader(const P& params, i64 first_token, i64 h, const float* lds_mixes)
-      : p(params), token0(first_token), mixes(lds_mixes), source{h}, squares{} {}
+  KGEN_DEVICE StreamsLoader(const P& params, i64 first_token, i64 h, i64 end, const float* lds_mixes)
+      : p(params),
+        token0(first_token),
+        mixes(lds_mixes),
+        source{h},
+        h_end(end),
+        fetch_slot(0),
+        store_slot(0),
+        squares{} {
+    for (int i = 0; i < C::ring - 1; ++i) fetch(h + i * C::tile_h);
+  }
+
+  static KGEN_DEVICE int ring_at(int slot, int i, int s) {
+    return C::ring_at + slot * kSlotBytes + ((i * kSources + s) * G::kThreads + thread_x()) * kPieceBytes;
+  }
+  KGEN_DEVICE void fetch(i64 tile_start) {
+    if constexpr (C::ring > 0) {
+      if (tile_start < h_end) {
+        KGEN_UNROLL
+        for (int i = 0; i < kCount; ++i) {
+          if (!exists(i)) continue;
+          const i64 token = token0 + slot(i) < p.t ? token0 + slot(i) : p.t - 1;
+          const i64 h = tile_start + column(i) < p.h ? tile_start + column(i) : p.h - C::vec;
+          const u32 to = lds_address(lds_base());
+          KGEN_UNROLL
+          for (int s = 0; s < kN; ++s)
+            async_copy<kPieceBytes>(to + u32(ring_at(fetch_slot, i, s)), p.residual + token * p.ldr + s * p.h + h);
+          if constexpr (kSpreads)
+            async_copy<kPieceBytes>(to + u32(ring_at(fetch_slot, i, kN)), p.x + token * p.ldx + h);
+        }
+      }
+      async_commit();
+      fetch_slot = fetch_slot + 1 < C::ring ? fetch_slot + 1 : 0;
+    }
+  }
 
   static KGEN_DEVICE int piece(int i) { return i * G::kThreads + thread_x(); }
   static KGEN_DEVICE bool exists(int i) { return kPieces % G::kThreads == 0 || piece(i) < kPieces; }
@@ -139,8 +178,12 @@ struct StreamsLoader {
 
   // Places beyond the tokens or h repeat the last ones; store() zeroes the latter.
   template <bool>
-  KGEN_DEVICE void load(Registers& r, int) const {
+  KGEN_DEVICE void load(Registers& r, int) {
     r.h = source.h;
+    if constexpr (C::ring > 0) {
+      fetch(source.h + (C::ring - 1) * C::tile_h);
+      return;
+    }
     KGEN_UNROLL
     for (int i = 0; i < kCount; ++i) {
       if (!exists(i)) continue;
@@ -152,14 +195,25 @@ struct StreamsLoader {
     }
   }
   KGEN_DEVICE void store(const Registers& r, int stage) {
+    if constexpr (C::ring > 0) async_wait<C::ring - 1>();
     KGEN_UNROLL
     for (int i = 0; i < kCount; ++i) {
       if (!exists(i)) continue;
       const i64 token = token0 + slot(i), h = r.h + column(i);
+      Packed<T, C::vec> stream[kN], x = {};
+      if constexpr (C::ring > 0) {
+        KGEN_UNROLL
+        for (int s = 0; s < kN; ++s) stream[s] = Packed<T, C::vec>::load(lds<T>(ring_at(store_slot, i, s)));
+        if constexpr (kSpreads) x = Packed<T, C::vec>::load(lds<T>(ring_at(store_slot, i, kN)));
+      } else {
+        KGEN_UNROLL
+        for (int s = 0; s < kN; ++s) stream[s] = r.stream[i][s];
+        if constexpr (kSpreads) x = r.x[i];
+      }
       float tile_squares = 0;
       KGEN_UNROLL
       for (int s = 0; s < kN; ++s) {
-        Packed<T, C::vec> value = r.stream[i][s];
+        Packed<T, C::vec> value = stream[s];
         if constexpr (kSpreads) {
           const float* post = mixes + slot(i) * kMixes;
           value = {};
@@ -167,8 +221,8 @@ struct StreamsLoader {
           for (int e = 0; e < C::vec; ++e) {
             float sources[kN];
             KGEN_UNROLL
-            for (int j = 0; j < kN; ++j) sources[j] = r.stream[i][j][e];
-            value.set(e, spread<kN>(post, post + kN, s, r.x[i][e], sources));
+            for (int j = 0; j < kN; ++j) sources[j] = stream[j][e];
+            value.set(e, spread<kN>(post, post + kN, s, x[e], sources));
           }
           if (token < p.t && h < p.h) value.store(p.residual_out + (token * kN + s) * p.h + h);
         }
@@ -185,6 +239,7 @@ struct StreamsLoader {
       }
       squares[i] += tile_squares;
     }
+    if constexpr (C::ring > 0) store_slot = store_slot + 1 < C::ring ? store_slot + 1 : 0;
   }
   template <bool>
   KGEN_DEVICE void copy(int, int stage) {
@@ -194,8 +249,87 @@ struct StreamsLoader {
   }
 };
 
-template <class C, bool kSpreads, class P>
-KGEN_DEVICE void project_tiles(const P& p) {
+// Work-items of the wave that makes post and comb.
+template <class C>
+struct FirstWave : C {
+  static constexpr int threads = C::lanes;
+};
+
+// Entry `index` of the totals [tile_m][1 + rows], summed over the cluster's blocks.
+template <class C>
+KGEN_DEVICE float cluster_total(int index) {
+  const u32 mine = lds_address(lds<float>(C::totals_at) + index);
+  float value[C::cluster], total = 0;
+  KGEN_UNROLL
+  for (int r = 0; r < C::cluster; ++r) value[r] = load_cluster(cluster_address(mine, r));
+  KGEN_UNROLL
+  for (int r = 0; r < C::cluster; ++r) total += value[r];
+  return total;
+}
+
+// What `finish` does, by the cluster that has just made the streams, which are still in the L2: each block its own part
+// of h, and post and comb of its share of the tokens. LDS: gates [tile_m][n], then the share's totals.
+template <class C, class T, class P>
+KGEN_DEVICE void finish_cluster(const P& p, i64 token0, i64 h_begin, i64 h_end, const T* streams, i64 stride,
+                                float* post, float* comb, T* out, i64 out_stride) {
+  constexpr int kN = int(C::n), kColumns = C::rows + 1, kShare = C::tile_m / C::cluster, kFlight = 2;
+  // The first wave is busy with post and comb meanwhile.
+  constexpr int kFirst = C::head ? 0 : C::lanes, kWorkers = C::threads - kFirst;
+  static_assert(C::tile_m % C::cluster == 0 && C::threads % kN == 0 && kWorkers > 0);
+  const int thread = thread_x();
+  const float gate_scale = p.scale[0], gate_base = p.base[thread % kN];
+  float* gates = lds<float>(0);
+  float* share = gates + C::tile_m * kN;
+  cluster_sync();
+  for (int i = thread; i < C::tile_m * kN; i += C::threads) {
+    const float squares = cluster_total<C>(i / kN * kColumns), mix = cluster_total<C>(i / kN * kColumns + 1 + i % kN);
+    gates[i] = sigmoid(fma_f(mix * inverse_rms<C>(p, &squares), gate_scale, gate_base)) + p.pre_eps;
+  }
+  if constexpr (!C::head) {
+    for (int i = thread; i < kShare * kColumns; i += C::threads)
+      share[i] = cluster_total<C>(cluster_rank() * (kShare * kColumns) + i);
+  }
+  cluster_arrive();  // this block has read the others' totals
+  sync_block();
+  if constexpr (!C::head) {
+    if (thread < C::lanes) write_mixes<FirstWave<C>, kShare>(p, share, token0 + cluster_rank() * kShare, post, comb);
+  }
+  const int vectors = h_end > h_begin ? int(h_end - h_begin) / C::vec_h : 0, items = C::tile_m * vectors;
+  KGEN_NO_UNROLL
+  for (int first = thread - kFirst; first >= 0 && first < items; first += kFlight * kWorkers) {
+    Packed<T, C::vec_h> stream[kFlight][kN];
+    KGEN_UNROLL
+    for (int f = 0; f < kFlight; ++f) {
+      const int item = first + f * kWorkers < items ? first + f * kWorkers : first;
+      const i64 token = token0 + item / vectors < p.t ? token0 + item / vectors : p.t - 1;
+      KGEN_UNROLL
+      for (int s = 0; s < kN; ++s)
+        stream[f][s] =
+            Packed<T, C::vec_h>::load(streams + token * stride + s * p.h + h_begin + item % vectors * C::vec_h);
+    }
+    KGEN_UNROLL
+    for (int f = 0; f < kFlight; ++f) {
+      const int item = first + f * kWorkers, slot = item / vectors;
+      if (item >= items || token0 + slot >= p.t) continue;
+      float gate[kN];
+      load_floats(gates + slot * kN, gate);
+      Packed<T, C::vec_h> result = {};
+      KGEN_UNROLL
+      for (int e = 0; e < C::vec_h; ++e) {
+        float sum = 0;
+        KGEN_UNROLL
+        for (int s = 0; s < kN; ++s) sum = fma_f(gate[s], stream[f][s][e], sum);
+        result.set(e, sum);
+      }
+      result.store(out + (token0 + slot) * out_stride + h_begin + item % vectors * C::vec_h);
+    }
+  }
+  cluster_wait();  // the others have read this block's
+}
+
+template <class C, bool kSpreads, class T, class P>
+KGEN_DEVICE void project_tiles(const P& p, const T* streams, i64 stride, float* post, float* comb, T* out,
+                               i64 out_stride) {
   using G = Tiles<C>;
   using S = typename G::Shape;
   using Unit = typename G::Unit;
@@ -209,6 +343,7 @@ KGEN_DEVICE void project_tiles(const P& p) {
   const int first = min_int(part * share, tiles), count = min_int(share, tiles - first);
 
   float* mixes = lds<float>(C::mixes_at);
+  LoadA load_a(p, token0, i64(first) * C::tile_h, i64(first + count) * C::tile_h, mixes);
   if constexpr (kSpreads) {
     for (int i = thread; i < C::tile_m * LoadA::kMixes; i += G::kThreads) {
       const i64 token = token0 + i / LoadA::kMixes < p.t ? token0 + i / LoadA::kMixes : p.t - 1;
@@ -218,7 +353,6 @@ KGEN_DEVICE void project_tiles(const P& p) {
     }
     sync_lds();
   }
-  LoadA load_a(p, token0, i64(first) * C::tile_h, mixes);
   Source source_b(p.packed + i64(first) * (C::tile_n * C::tile_k), C::tile_k, C::tile_n, C::tile_n, C::tile_k, kVecB);
   source_b.step = C::tile_n * C::tile_k;
   TileLoader<Source, typename G::Lds, typename S::LayoutB, C::tile_n, C::tile_k, kVecB, G::kThreads, S::kBInN> load_b(
@@ -259,7 +393,15 @@ KGEN_DEVICE void project_tiles(const P& p) {
         total += rest;
       }
     }
-    p.partial[(part * p.t + token0 + slot) * (C::rows + 1) + total_column] = total;
+    if constexpr (C::cluster > 1)
+      lds<float>(C::totals_at)[i] = total;
+    else
+      p.partial[(part * p.t + token0 + slot) * (C::rows + 1) + total_column] = total;
+  }
+  if constexpr (C::cluster > 1) {
+    const i64 h_end = i64(first + count) * C::tile_h;
+    finish_cluster<C, T>(p, token0, i64(first) * C::tile_h, h_end < p.h ? h_end : p.h, streams, stride, post, comb, out,
+                         out_stride);
   }
 }
 
@@ -271,11 +413,17 @@ KGEN_DEVICE void mhc_pack_fn(const P& p) {
 }
 template <class C, class P>
 KGEN_DEVICE void mhc_project_tiles(const P& p) {
-  mhc::project_tiles<C, false>(p);
+  mhc::project_tiles<C, false>(p, p.residual, p.ldr, p.post_mix, p.comb_mix, p.layer_input, p.ldl);
+}
+template <class C, class P>
+KGEN_DEVICE void hc_head_project_tiles(const P& p) {
+  mhc::project_tiles<C, false>(p, p.residual, p.ldr, static_cast<float*>(nullptr), static_cast<float*>(nullptr),
+                               p.collapsed, p.ldc);
 }
 template <class C, class P>
 KGEN_DEVICE void mhc_post_project_tiles(const P& p) {
-  mhc::project_tiles<C, true>(p);
+  mhc::project_tiles<C, true>(p, static_cast<const typename C::dtype*>(p.residual_out), C::n * p.h, p.post_mix_out,
+                              p.comb_mix_out, p.layer_input, p.ldl);
 }
 
 }  // namespace kgen

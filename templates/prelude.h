@@ -141,6 +141,7 @@ KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
       u16, __builtin_fmaf16(__builtin_bit_cast(_Float16, a.bits), __builtin_bit_cast(_Float16, b.bits),
                             __builtin_bit_cast(_Float16, c.bits)))};
 }
+KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
 // Two f16 in a word.
 using HalfPair = _Float16 __attribute__((vector_size(4)));
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
@@ -150,9 +151,9 @@ KGEN_DEVICE u32 mul_f16x2(u32 a, u32 b) {
   return __builtin_bit_cast(u32, __builtin_bit_cast(HalfPair, a) * __builtin_bit_cast(HalfPair, b));
 }
 KGEN_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
-  return __builtin_bit_cast(
-      u32, __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
-                                     __builtin_bit_cast(HalfPair, c)));
+  return __builtin_bit_cast(u32,
+                            __builtin_elementwise_fma(__builtin_bit_cast(HalfPair, a), __builtin_bit_cast(HalfPair, b),
+                                                      __builtin_bit_cast(HalfPair, c)));
 }
 KGEN_DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a, b, c); }
@@ -248,6 +249,12 @@ KGEN_DEVICE u16 f16_bits(float x) {
 KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   f16 result;
   asm("fma.rn.f16 %0, %1, %2, %3;" : "=h"(result.bits) : "h"(a.bits), "h"(b.bits), "h"(c.bits));
+  return result;
+}
+// a & b | c. Where b and c are constants, ptxas makes two instructions of the plain expression.
+KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) {
+  u32 result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
   return result;
 }
 // Two f16 in a word.
@@ -408,19 +415,19 @@ KGEN_DEVICE void barrier_wait(u32 barrier, u32 phase) {
         : "r"(barrier), "r"(phase)
         : "memory");
 }
+// Stores to LDS of the block that both addresses (of cluster_address) lie in; its `barrier` counts the 4 bytes when they
+// are there, so that nobody need wait for the whole cluster.
+KGEN_DEVICE void store_cluster(u32 address, float value, u32 barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address),
+               "r"(bit_cast<u32>(value)), "r"(barrier)
+               : "memory");
+}
 // Copies `bytes` of global memory to LDS; `barrier` counts them when they are there. Addresses and bytes are multiples
 // of 16. LDS that the work-items have read before needs a block barrier (and, if they wrote it, async_fence) before.
 KGEN_DEVICE void bulk_copy(u32 lds, const void* global, u32 bytes, u32 barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(lds),
                "l"(global), "r"(bytes), "r"(barrier)
                : "memory");
-}
-// Counts bytes that did not come by a copy.
-KGEN_DEVICE void barrier_count(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.complete_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-KGEN_DEVICE void store_zeros(u32 lds) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(lds), "r"(0) : "memory");
 }
 // Orders this work-item's LDS accesses before later bulk copies.
 KGEN_DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -470,9 +477,8 @@ KGEN_DEVICE void barrier_fence() {}
 KGEN_DEVICE void barrier_arrive(u32) {}
 KGEN_DEVICE void barrier_expect(u32, u32) {}
 KGEN_DEVICE void barrier_wait(u32, u32) {}
+KGEN_DEVICE void store_cluster(u32, float, u32) {}
 KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
-KGEN_DEVICE void barrier_count(u32, u32) {}
-KGEN_DEVICE void store_zeros(u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
 
@@ -510,6 +516,27 @@ KGEN_DEVICE T from_float(float x) {
     return x;
   }
 }
+
+// Two values rounded to T, of 16 bits, the first in the low half of the word. kPairsRounded: by one instruction, so
+// that it is worth keeping the first value until the second is there.
+#if defined(KGEN_CUDA_ARCH) && KGEN_CUDA_ARCH >= 800
+inline constexpr bool kPairsRounded = true;
+template <class T>
+KGEN_DEVICE u32 rounded_pair(float low, float high) {
+  u32 result;
+  if constexpr (kSame<T, bf16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
+#else
+inline constexpr bool kPairsRounded = false;
+template <class T>
+KGEN_DEVICE u32 rounded_pair(float low, float high) {
+  return u32(from_float<T>(low).bits) | u32(from_float<T>(high).bits) << 16;
+}
+#endif
 
 // N elements, aligned so that one access moves them (16 bytes at most).
 template <class T, int N>
@@ -578,21 +605,19 @@ KGEN_DEVICE Vec<T, N> load_vec(const T* p) {
   return v;
 #endif
 }
-// Four words that are read once: they leave room in the nearest cache for what is read again.
+// Four words that are read once: on NVIDIA they leave room in the nearest cache for what is read again.
 KGEN_DEVICE Vec<u32, 4> load_once(const u32* p) {
-#if defined(__CUDACC__) || defined(__CUDA__)
+#if defined(__CUDACC__) && !defined(__clang__) && KGEN_CUDA_ARCH >= 700
   Vec<u32, 4> v;
   asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
       : "l"(p));
   return v;
-#elif defined(__HIP__)
-  using Words4 = u32 __attribute__((vector_size(16)));
-  return bit_cast<Vec<u32, 4> >(__builtin_nontemporal_load(reinterpret_cast<const Words4*>(p)));
 #else
   return load_vec<u32, 4>(p);
 #endif
 }
+
 template <class T, int N>
 KGEN_DEVICE void store_vec(T* p, const Vec<T, N>& v) {
 #if defined(__CUDACC__) && !defined(__clang__)

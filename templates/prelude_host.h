@@ -88,6 +88,7 @@ KGEN_DEVICE double fma_d(double a, double b, double c) { return __builtin_fma(a,
 KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   return f16{__builtin_bit_cast(u16, _Float16(double(to_float(a)) * double(to_float(b)) + double(to_float(c))))};
 }
+KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
 // Two f16 in a word.
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
   return u32(f16_bits(to_float(f16{u16(a)}) + to_float(f16{u16(b)}))) |

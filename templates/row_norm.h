@@ -32,9 +32,15 @@ struct RowStatistics {
   float shift, mean, inv;
 };
 
+// What a square is weighted with in the mean of squares. Lanes weight their own, so that nothing but the root is left
+// to do when the sum is known.
+template <class P>
+KGEN_DEVICE float square_share(const P& p) {
+  return rcp_f(float(int(p.cols)));
+}
 template <class C, class P>
-KGEN_DEVICE RowStatistics row_statistics(const P& p, float shift, float mean, float squares) {
-  return {shift, mean, rsqrt_f(fma_f(squares, rcp_f(float(p.cols)), p.eps))};
+KGEN_DEVICE RowStatistics row_statistics(const P& p, float shift, float mean, float mean_square) {
+  return {shift, mean, rsqrt_f(mean_square + p.eps)};
 }
 
 // The rows that are normalised: x, or the sum that was stored over the residual.
@@ -137,7 +143,7 @@ KGEN_DEVICE void norm_rows(const P& p) {
       squares = fma_f(d, d, squares);
     }
   }
-  squares = reduce_row<C, 1>(squares, Add());
+  squares = reduce_row<C, 1>(squares * square_share(p), Add());
   if (!at.exists) return;
   store_normalised<C>(p, at.row, 0, cols, at.lane, row_statistics<C>(p, shift, mean, squares), v, weight, bias);
 }
@@ -226,9 +232,9 @@ KGEN_DEVICE void norm_stream(const P& p) {
   RowStatistics s;
   if constexpr (C::centered) {
     const Moments m = part_moments<C>(p, row, part, lane, shift);
-    s = row_statistics<C>(p, shift, m.mean, m.m2);
+    s = row_statistics<C>(p, shift, m.mean, m.m2 * square_share(p));
   } else {
-    s = row_statistics<C>(p, shift, 0.0f, part_squares<C>(p, row, part, lane));
+    s = row_statistics<C>(p, shift, 0.0f, part_squares<C>(p, row, part, lane) * square_share(p));
   }
   apply_part<C>(p, row, part, lane, s);
 }
@@ -250,9 +256,9 @@ KGEN_DEVICE void norm_apply(const P& p) {
   RowStatistics s;
   if constexpr (C::centered) {
     const Moments m = merge_parts<C>(p.partial, row, Moments{0.0f, 0.0f, 0.0f}, MergeMoments());
-    s = row_statistics<C>(p, shift, m.mean, m.m2);
+    s = row_statistics<C>(p, shift, m.mean, m.m2 * square_share(p));
   } else {
-    s = row_statistics<C>(p, shift, 0.0f, merge_parts<C>(p.partial, row, 0.0f, Add()));
+    s = row_statistics<C>(p, shift, 0.0f, merge_parts<C>(p.partial, row, 0.0f, Add()) * square_share(p));
   }
   apply_part<C>(p, row, row_part<C>(p.cols), thread_x(), s);
 }

@@ -23,9 +23,10 @@ struct RowPlace {
   int lane;
 
   KGEN_DEVICE explicit RowPlace(i64 rows) {
-    lane = thread_x() % C::lanes;
-    row = i64(block_x()) * C::rows_block + thread_x() / C::lanes;
-    exists = row < rows;
+    const u32 at = u32(thread_x());
+    lane = int(at % C::lanes);
+    row = C::rows_block == 1 ? i64(block_x()) : i64(block_x()) * C::rows_block + at / C::lanes;
+    exists = C::rows_block == 1 || row < rows;
     if (!exists) row = rows - 1;
   }
 };

@@ -31,16 +31,15 @@ KGEN_DEVICE int min_int(int a, int b) { return a < b ? a : b; }
 // How the 16-byte chunks of a row are permuted so that 8 consecutive rows have a chunk in 8 different groups of banks.
 enum class Permutation {
   none,
-  swizzle,    // the same chunk of each row is read: chunk ^ f(row), f of period 8
-  realigned,  // the chunk moves by an odd number from row to row, so only rows a whole round apart meet
-  padded      // each row ends with a free chunk (bulk copies write whole rows)
+  swizzle,   // the same chunk of each row is read: chunk ^ f(row), f of period 8
+  realigned  // the chunk moves by an odd number from row to row, so only rows a whole round apart meet
 };
 
 // Byte offsets in a matrix of kRow elements a row in LDS.
 template <class T, int kRow, Permutation kPermutation>
 struct Layout {
-  static constexpr int kRowBytes = kRow * int(sizeof(T)) + (kPermutation == Permutation::padded ? 16 : 0);
-  static constexpr int kChunks = kRow * int(sizeof(T)) / 16;
+  static constexpr int kRowBytes = kRow * int(sizeof(T));
+  static constexpr int kChunks = kRowBytes / 16;
   static constexpr int kGroup = (kChunks & -kChunks) < 8 ? (kChunks & -kChunks) : 8;  // chunks that change places
   static constexpr int kRowsPerLine =
       8 / kGroup;  // rows after which the banks repeat; in all 32 banks where kChunks < 8
@@ -56,7 +55,6 @@ struct Layout {
   // `bytes` further along a row than `at` columns, which are less than the steps that make up `bytes`: the bits that
   // the permutation changes are free in `at` and pass through the exclusive or.
   static KGEN_DEVICE int along_row(int at, int bytes) {
-    if constexpr (kPermutation == Permutation::padded) return at + bytes;
     const int changed = bytes % (kGroup * 16);
     return (at ^ changed) + (bytes - changed);
   }
@@ -313,45 +311,6 @@ struct AsyncTileLoader {
   KGEN_DEVICE void advance() { plain.source.advance(); }
 };
 
-// As AsyncTileLoader, by bulk copies (sm_90): one of a whole line each, by one work-item, so that few instructions move
-// much. Lines beside the image (kGaps) become zeros.
-template <class Source, class LdsLayout, int kOuter, int kInner, int kThreads>
-struct BulkTileLoader {
-  using T = typename Source::T;
-  static constexpr int kBytes = kInner * int(sizeof(T)), kCount = (kOuter + kThreads - 1) / kThreads;
-  static_assert(Source::kKMajor && kBytes % 16 == 0);
-
-  typename Source::template Walk<kCount, 1> source;
-  int thread;
-
-  KGEN_DEVICE BulkTileLoader(const Source& from, int thread_index) : source(from), thread(thread_index) {
-    if constexpr (Source::kGaps) {
-      KGEN_UNROLL
-      for (int i = 0; i < kCount; ++i) source.begin_line(i, thread + i * kThreads);
-      source.begin_run(0, 0);
-    }
-  }
-  // The lines of a tile to LDS byte `stage`; `barrier` counts their bytes.
-  KGEN_DEVICE void issue(u32 stage, u32 barrier) const {
-    if constexpr (Source::kGaps) async_fence();  // zeros that a line had before
-    KGEN_UNROLL
-    for (int i = 0; i < kCount; ++i) {
-      const int line = thread + i * kThreads;
-      if (kOuter % kThreads != 0 && line >= kOuter) break;
-      const u32 to = stage + u32(line * LdsLayout::kRowBytes);
-      const Place<T> from = source.template place<false>(i, 0, line, 0, 0, 0);
-      if (!Source::kGaps || from.valid) {
-        bulk_copy(to, from.at, kBytes, barrier);
-      } else {
-        KGEN_NO_UNROLL
-        for (int byte = 0; byte < kBytes; byte += 16) store_zeros(to + u32(byte));
-        barrier_count(barrier, kBytes);
-      }
-    }
-  }
-  KGEN_DEVICE void advance() { source.advance(); }
-};
-
 // Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step
 // `step`.
 template <class LdsLayout, bool kKMajor, int kBlocks, int kBlockRows, int kStepK, int kPieces, int kElementBytes>
@@ -407,7 +366,7 @@ struct ChooseType<false, A, B> {
 
 // The geometry of one block; everything is known at compile time.
 template <class Mma_, int kTileM_, int kTileN_, int kTileK_, int kWavesM_, int kWavesN_, int kStages_, bool kBInN_,
-          bool kRealignA_, bool kRealignB_, int kWavesK_ = 1, bool kBulk_ = false>
+          bool kRealignA_, bool kRealignB_, int kWavesK_ = 1>
 struct TileShape {
   using Mma = Mma_;
   using Lds = typename Mma::Lds;
@@ -416,7 +375,6 @@ struct TileShape {
   static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
   static constexpr bool kWholeTiles = false;                             // K is whole tiles
-  static constexpr bool kBulk = kBulk_;                                  // stages are filled by bulk copies
   static constexpr int kPlaces = kWavesM * kWavesN;                      // of waves in the tile
   static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
@@ -424,10 +382,7 @@ struct TileShape {
   static constexpr int kSteps = kTileK / (Mma::kK * kWavesK);  // of a tile that a wave takes
   static_assert(kWaveM % Mma::kM == 0 && kWaveN % Mma::kN == 0 && kTileK % (Mma::kK * kWavesK) == 0,
                 "a wave tile is whole Mma tiles");
-  static constexpr Permutation kPlain = kBulk           ? Permutation::padded
-                                        : Mma::kSwizzle ? Permutation::swizzle
-                                                        : Permutation::none;
-  static_assert(!kBulk || !kBInN, "bulk copies are of lines along K");
+  static constexpr Permutation kPlain = Mma::kSwizzle ? Permutation::swizzle : Permutation::none;
   using LayoutA = Layout<Lds, kTileK, kRealignA ? Permutation::realigned : kPlain>;
   using LayoutB = Layout<Lds, kBInN ? kTileN : kTileK, kRealignB ? Permutation::realigned : kPlain>;
   static constexpr int kABytes = kTileM * LayoutA::kRowBytes;
@@ -607,25 +562,9 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   const u32 lds_start = lds_address(lds_base());
   const auto after = [](int stage) { return stage + S::kStageBytes == kRing ? 0 : stage + S::kStageBytes; };
   int write_stage = 0, read_stage = 0;
-  // Bulk copies: a barrier for each stage behind the ring, which counts the bytes of a tile.
-  const auto barrier_of = [&](int stage) { return lds_start + u32(kRing + stage / S::kStageBytes * 8); };
-  u32 phase = 0;  // of the stage that is read
-  if constexpr (S::kBulk) {
-    if (thread_x() < S::kStages) barrier_make(lds_start + u32(kRing + thread_x() * 8), 1);
-    barrier_fence();
-    sync_block();
-  }
   const auto issue = [&](int t) {
     const u32 to = lds_start + u32(write_stage);
-    if constexpr (S::kBulk) {
-      if (t < tiles) {
-        const u32 barrier = barrier_of(write_stage);
-        if (thread_x() == 0)
-          barrier_expect(barrier, u32((S::kTileM + S::kTileN) * S::kTileK * int(sizeof(typename S::Lds))));
-        load_a.issue(to, barrier);
-        load_b.issue(to + S::kABytes, barrier);
-      }
-    } else if (t >= kLate && t < full) {
+    if (t >= kLate && t < full) {
       load_a.template issue<false>(t, 0, to);
       load_b.template issue<false>(t, 0, to + S::kABytes);
     } else if constexpr (!S::kWholeTiles) {
@@ -636,49 +575,40 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     }
     load_a.advance();
     load_b.advance();
-    if constexpr (!S::kBulk) async_commit();  // empty groups keep the count of groups equal to that of tiles
+    async_commit();  // empty groups keep the count of groups equal to that of tiles
     write_stage = after(write_stage);
   };
   KGEN_NO_UNROLL
   for (int t = 0; t < S::kStages; ++t) issue(t);
   underway();
-  if constexpr (S::kBulk) {
-    barrier_wait(barrier_of(0), 0);
-  } else {
-    async_wait<S::kStages - 1 - kLate>();
-  }
+  async_wait<S::kStages - 1 - kLate>();
   sync_block();
   // Tile t+1, which is to be read now, has arrived for every work-item, and every wave has read its last fragments of
   // tile t.
-  const auto next_tile = [&](int t) {
-    if constexpr (S::kBulk) {
-      if (read_stage == 0) phase ^= 1;
-      if (t + 1 < tiles) barrier_wait(barrier_of(read_stage), phase);
-    } else {
-      async_wait<S::kStages - 2 - kLate>();
-    }
+  const auto next_tile = [&] {
+    async_wait<S::kStages - 2 - kLate>();
     sync_block();
   };
   if constexpr (kBuffers == 2) {
     int next_stage = after(0);
     wave.load(0, 0, 0, next_stage);
-    const auto turn = [&](int t) {
+    const auto turn = [&] {
       read_stage = next_stage;
       next_stage = after(next_stage);
-      next_tile(t);
+      next_tile();
     };
     KGEN_NO_UNROLL
     for (int t = 0; t < tiles; ++t) {
       // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
       multiply_but_last<S, 0>(wave, read_stage, next_stage);
-      turn(t);
+      turn();
       issue(t + S::kStages);  // into the stage of tile t, which the barrier set free
       wave.load(S::kSteps % 2, 0, read_stage, next_stage);
       wave.multiply((S::kSteps - 1) % 2);
       if constexpr (S::kSteps % 2 != 0) {  // the next tile begins in the other buffer
         if (++t >= tiles) break;
         multiply_but_last<S, 1>(wave, read_stage, next_stage);
-        turn(t);
+        turn();
         wave.load(0, 0, read_stage, next_stage);
         issue(t + S::kStages);
         wave.multiply(1);
@@ -689,7 +619,7 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     for (int t = 0; t < tiles; ++t) {
       wave.multiply_tile(read_stage);
       read_stage = after(read_stage);
-      next_tile(t);
+      next_tile();
       issue(t + S::kStages);
     }
   }

@@ -9,8 +9,8 @@
 // sums that they do not finish themselves, into an inbox at LDS byte receive_at, behind stages and slabs.
 //
 // Names read from Config: dtype, accumulate, out_dtype, arch, mma_m, tile_m, tile_n, tile_k, waves_m, waves_n, stages,
-// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k, bulk where the op
-// has them.
+// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k where the op has
+// them.
 #pragma once
 #include "mma/mma.h"
 #include "prelude.h"
@@ -34,15 +34,6 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return 1;
 }
 
-// Whether stages are filled by bulk copies.
-template <class C>
-KGEN_HOST_DEVICE constexpr bool bulk() {
-  if constexpr (requires { C::bulk; })
-    return C::bulk != 0;
-  else
-    return false;
-}
-
 // LDS has room for all sums of a wave: its epilogue stands once in the code, not once for each kM rows.
 template <class C>
 KGEN_HOST_DEVICE constexpr bool whole_slab() {
@@ -60,7 +51,7 @@ struct TileProduct {
   static constexpr bool kKn = !SourceB::kKMajor;
   static constexpr bool kBInN = Unit::kBInN || (kKn && Unit::kReadsN);
   using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN,
-                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>(), bulk<C>()>;
+                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>()>;
   using Lds = typename Shape::Lds;
   using Wave = WaveTile<Shape>;
   static constexpr int kThreads = Shape::kThreads;
@@ -111,13 +102,7 @@ struct TileProduct {
       wave.begin(wave_index(), lane(), source_a, source_b);
       prefetch();
     };
-    if constexpr (Shape::kBulk) {
-      // The lines of B go to the work-items behind those with lines of A.
-      BulkTileLoader<SourceA, typename Shape::LayoutA, C::tile_m, C::tile_k, kThreads> load_a(source_a, thread);
-      BulkTileLoader<SourceB, typename Shape::LayoutB, C::tile_n, C::tile_k, kThreads> load_b(
-          source_b, (thread + kThreads - C::tile_m % kThreads) % kThreads);
-      tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
-    } else if constexpr (C::async_pipeline) {
+    if constexpr (C::async_pipeline) {
       AsyncTileLoader<SourceA, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, Shape::kRealignA>
           load_a(source_a, thread);
       AsyncTileLoader<SourceB, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, Shape::kRealignB> load_b(
