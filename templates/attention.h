@@ -14,18 +14,19 @@
 //   P becomes the fragment A of the second product in registers (mma_sync) or through the wave's own slab of LDS.
 //   Waves that share rows add up what they have in LDS: o = sum_w 2^(max_w - max) O_w / sum_w 2^(max_w - max) sum_w.
 //   split > 1: a part of the keys a block; unnormalised O, max and sum go to a workspace, a second kernel adds them up.
-//   in_cluster: the parts are the blocks of a cluster, which read one another's LDS instead; there is no second kernel.
+//   in_cluster: the parts are the blocks of a cluster, which write to one another's LDS; there is no second kernel.
 //
 // Tiles of keys: those that no row of the block sees are skipped, a wave skips those that none of its rows sees. Keys
-// beyond the end are read as the last key (their scores are replaced), values beyond it as 0, so nothing from there
-// reaches a product. In the tiles of a causal mask's edge P is 0 where a row does not see a key, which an infinite or
-// NaN element of V there makes a NaN: who finds a value that is not finite in its rows looks for such a key and does
-// the row again without matrix cores (repair), so that all other rows pay nothing for it.
+// beyond the end are read as the last key or as 0 (their scores are replaced), values beyond it as 0, so nothing from
+// there reaches a product. In the tiles of a causal mask's edge P is 0 where a row does not see a key, which an
+// infinite or NaN element of V there makes a NaN: who finds a value that is not finite in its rows looks for such a key
+// and does the row again without matrix cores (repair), so that all other rows pay nothing for it.
 //
 // Pipelines as in tile.h: a ring of asynchronous copies, or the next tile in registers under the products of this one.
 // Where no two waves read the same keys (waves == 1) each wave has a ring of its own, of its keys, and waits for no
-// other. Everything that a block reads first (Q, lengths, the ring's first tiles) is requested at once: a round trip to
-// memory takes as long as the products of many keys.
+// other. Everything that a block reads first (Q, the length, the ring's first tiles) is requested at once: a round trip
+// to memory takes as long as the products of many keys. So does code that is read for the first time, at some 2.5
+// cycles an instruction (H100, 2026-11-22): loops instead of copies of code, where it is run through once or twice.
 //
 // Legal (checked by the rules of the YAML): vec_k divides d and all strides of Q and K, vec_v those of V and dv, and
 // pointers are as aligned; tile*stride < 2^31; d_pad, dv_pad, tile_kv whole fragments.
@@ -81,15 +82,13 @@ struct AttentionShape {
   static constexpr int kSlabs = kQueryBytes, kStages = kSlabs + kWaves * kSlabBytes;
   static constexpr int kPitch = C::dv_pad + 4, kMaxAt = C::dv_pad, kSumAt = C::dv_pad + 1;  // behind a row of O
   static constexpr int kOutBytes = kM * kPitch * int(sizeof(float));
-  static constexpr int kLength = C::async_pipeline ? kStages + C::stages * kStageBytes : 0;  // 16 bytes behind the ring
-  static constexpr int kBarriers = kLength + 16;  // of the bulk copies of each wave: one a stage
-  static_assert((C::async_pipeline ? kBarriers + (C::bulk ? kWaves * C::stages * 8 : 0)
-                                   : kStages + C::stages * kStageBytes) <= C::block_lds);
-  static_assert(!C::bulk || (C::waves == 1 && C::d == C::d_pad && C::dv == C::dv_pad), "bulk copies move whole rows");
-  static_assert(kWaves * kOutBytes <= C::block_lds);
-  // Blocks that read one another's LDS, and how many sets of rows of O are to be added up.
-  static constexpr int kBlocks = C::in_cluster ? C::split : 1, kParts = kBlocks * C::waves_kv;
-  static_assert(kBlocks == 1 || kRm == 1, "the rows of O of a cluster are all in LDS at once");
+  static constexpr int kTail = C::async_pipeline ? 16 : 0, kLength = C::block_lds - kTail, kBarrier = kLength + 8;
+  // Blocks of a cluster send one another what they have of O: columns [block][place][4], max and sum [block][place][2].
+  static constexpr int kBlocks = C::in_cluster ? C::split : 1, kPlaces = kM * C::dv_pad / 4 / kBlocks;
+  static constexpr int kReceived = kWaves * kOutBytes, kReceivedStats = kReceived + kBlocks * kPlaces * 16;
+  static_assert(kBlocks == 1 || (kRm == 1 && C::waves == 1 && kM * C::dv_pad % (4 * kBlocks) == 0));
+  static_assert(kStages + C::stages * kStageBytes + kTail <= C::block_lds);
+  static_assert((kBlocks > 1 ? kReceivedStats + kBlocks * kPlaces * 8 : kReceived) + kTail <= C::block_lds);
   static constexpr bool kToWorkspace = C::split > 1 && kBlocks == 1;
   // Tiles that lie between a part's tiles. A causal mask wants them side by side (repair); else they alternate, so that
   // what a part begins with does not depend on how many there are.
@@ -133,9 +132,16 @@ struct AttentionTask {
 
 KGEN_DEVICE bool is_finite(float x) { return x - x == 0.0f; }
 
-template <class P>
-KGEN_DEVICE float attention_scale(const P& p, int d) {
-  return p.scale == 0.0f ? 1.0f / sqrt_f(float(d)) : p.scale;
+// 1 / sqrt(d), while compiling.
+KGEN_HOST_DEVICE constexpr float reciprocal_root(int d) {
+  double root = d < 1 ? 1.0 : double(d);
+  for (int i = 0; i < 20; ++i) root = 0.5 * (root + (d < 1 ? 1.0 : double(d)) / root);
+  return float(1.0 / root);
+}
+template <int kD, class P>
+KGEN_DEVICE float attention_scale(const P& p) {
+  constexpr float kDefault = reciprocal_root(kD);
+  return p.scale == 0.0f ? kDefault : p.scale;
 }
 
 // Byte offset of piece e of the fragment B for columns `block` and K step `step`.
@@ -269,7 +275,7 @@ struct AttentionWave {
   // From scores to P; the statistics and O follow the new maxima. Row r of the block sees keys below
   // first_keys + r * C::causal of this tile.
   template <bool kMasked>
-  KGEN_DEVICE void softmax(typename UnitS::C (&s)[S::kRm][S::kKeyBlocks], int first_keys) {
+  KGEN_DEVICE void softmax(typename UnitS::C (&s)[S::kRm][S::kKeyBlocks], int first_keys, bool fresh) {
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
       KGEN_UNROLL
@@ -302,6 +308,7 @@ struct AttentionWave {
           }
         }
         sum[i][r] = fma_f(sum[i][r], rescale, added);
+        if (C::ragged && C::async_pipeline && fresh) continue;  // short sequences have one tile
         KGEN_UNROLL
         for (int j = 0; j < S::kValueBlocks; ++j) {
           KGEN_UNROLL
@@ -372,9 +379,9 @@ struct AttentionWave {
   }
 
   // The wave's part of a tile of keys, of which row r of the block sees those below seen + r * C::causal. kDirty: there
-  // may be values of keys that no row sees.
+  // may be values of keys that no row sees. `fresh`: O is still 0.
   template <bool kDirty>
-  KGEN_DEVICE void tile(int stage, int seen) {
+  KGEN_DEVICE void tile(int stage, int seen, bool fresh) {
     const int start = part * C::tile_kv, first_keys = seen - start;
     if (idle || first_keys + (C::causal ? first + C::wave_q - 1 : 0) <= 0) return;  // no row of the wave sees one
     typename UnitS::C s[S::kRm][S::kKeyBlocks] = {};
@@ -386,9 +393,9 @@ struct AttentionWave {
     }
     // Decode runs through little code once: that of whole tiles would only be read from memory, too.
     if (C::ragged || first_keys + (C::causal ? first : 0) < C::tile_kv) {
-      softmax<true>(s, first_keys);
+      softmax<true>(s, first_keys, fresh);
     } else {
-      softmax<false>(s, first_keys);
+      softmax<false>(s, first_keys, fresh);
     }
     add_values(s, values);
   }
@@ -446,51 +453,42 @@ struct AttentionWave {
     }
   }
 
-  // kColumns columns from `column` on of a row of O, the maximum and the sum, over all parts that are in LDS: the
-  // waves' rows lie kOutBytes apart from `from` on, in each block of the cluster.
-  template <int kColumns>
-  static KGEN_DEVICE void add_parts(const float* from, int column, float& top, float& total,
-                                    float (&values)[kColumns]) {
-    if constexpr (S::kParts == 1) {
-      top = from[S::kMaxAt];
-      total = from[S::kSumAt];
-      load_columns<kColumns>(from + column, kColumns, values);
+  // kColumns columns of a row of O, its maximum and sum, over kCount parts in LDS: part n has columns at from + n *
+  // step, maximum and sum at stats + n * stats_step.
+  template <int kCount, int kColumns>
+  static KGEN_DEVICE void add_parts(const float* from, int step, const float* stats, int stats_step, float& top,
+                                    float& total, float (&values)[kColumns]) {
+    if constexpr (kCount == 1) {
+      top = stats[0];
+      total = stats[1];
+      load_columns<kColumns>(from, kColumns, values);
     } else {
-      constexpr int kAtOnce = S::kParts < 8 ? S::kParts : 8;  // in flight
-      static_assert(S::kParts % kAtOnce == 0 && kColumns == 4);
+      constexpr int kAtOnce = kCount < 4 ? kCount : 4;
+      static_assert(kCount % kAtOnce == 0 && kColumns == 4);
       top = negative_infinity();
       total = 0.0f;
       KGEN_UNROLL
       for (int c = 0; c < kColumns; ++c) values[c] = 0.0f;
       KGEN_NO_UNROLL
-      for (int p = 0; p < S::kParts; p += kAtOnce) {
+      for (int p = 0; p < kCount; p += kAtOnce) {
         float part_top[kAtOnce], part_total[kAtOnce], part[kAtOnce][kColumns];
         KGEN_UNROLL
         for (int n = 0; n < kAtOnce; ++n) {
-          const float* at = from + (p + n) % C::waves_kv * (S::kOutBytes / int(sizeof(float)));
-          if constexpr (S::kBlocks > 1) {
-            const u32 address = cluster_address(lds_address(at), (p + n) / C::waves_kv);
-            part_top[n] = load_cluster(address + S::kMaxAt * 4);
-            part_total[n] = load_cluster(address + S::kSumAt * 4);
-            load_cluster(address + u32(column) * 4, part[n]);
-          } else {
-            part_top[n] = at[S::kMaxAt];
-            part_total[n] = at[S::kSumAt];
-            const Vec<float, 4> four = load_vec<float, 4>(at + column);
-            KGEN_UNROLL
-            for (int c = 0; c < kColumns; ++c) part[n][c] = four[c];
-          }
+          part_top[n] = stats[n * stats_step];
+          part_total[n] = stats[n * stats_step + 1];
+          const Vec<float, 4> four = load_vec<float, 4>(from + n * step);
+          KGEN_UNROLL
+          for (int c = 0; c < kColumns; ++c) part[n][c] = four[c];
         }
+        from += kAtOnce * step;
+        stats += kAtOnce * stats_step;
         const float before = top;
         KGEN_UNROLL
         for (int n = 0; n < kAtOnce; ++n) top = Maximum()(top, part_top[n]);
-        const float shift = softmax_shift(top);
-        if (p > 0) {
-          const float rescale = exp2_raw(before - shift);
-          total *= rescale;
-          KGEN_UNROLL
-          for (int c = 0; c < kColumns; ++c) values[c] *= rescale;
-        }
+        const float shift = softmax_shift(top), rescale = exp2_raw(before - shift);  // at first 0 * 0
+        total *= rescale;
+        KGEN_UNROLL
+        for (int c = 0; c < kColumns; ++c) values[c] *= rescale;
         KGEN_UNROLL
         for (int n = 0; n < kAtOnce; ++n) {
           const float weight = exp2_raw(part_top[n] - shift);
@@ -502,18 +500,73 @@ struct AttentionWave {
     }
   }
 
+  // Columns of a row of the block, to memory.
+  template <int kColumns>
+  static KGEN_DEVICE void finish(const AttentionTask<T>& task, int row, int column, float top, float total,
+                                 float (&values)[kColumns]) {
+    const int left = C::dv - column, valid = left < kColumns ? left : kColumns;
+    if (valid <= 0) return;
+    if constexpr (S::kToWorkspace) {
+      const i64 at = task.part * task.all_rows + task.first_row + row;
+      if (column == 0) {
+        task.stats[2 * at] = top;
+        task.stats[2 * at + 1] = total;
+      }
+      store_columns<kColumns>(task.partial + at * C::dv + column, valid, values);
+    } else {
+      const float inverse = total == 0.0f ? 0.0f : rcp_f(total);  // a row that sees no key is 0
+      KGEN_UNROLL
+      for (int c = 0; c < kColumns; ++c) values[c] *= inverse;
+      store_columns<kColumns>(task.o + row * task.ldo + column, valid, values);
+    }
+  }
+
+  // What this block has of items of the rows to the blocks that finish them: item n, four columns of a row, to place n
+  // / kBlocks of block n % kBlocks. Then the own ones: a block ends when all has arrived, so none sends to one that
+  // ended.
+  KGEN_DEVICE void exchange(const AttentionTask<T>& task, const float* rows, int items) {
+    constexpr int kPerRow = C::dv_pad / 4, kPart = S::kOutBytes / int(sizeof(float));
+    const u32 base = lds_address(lds_base());
+    cluster_wait();  // all blocks are done with their tiles
+    float top, total, values[4];
+    KGEN_NO_UNROLL
+    for (int item = thread_x(); item < items; item += S::kThreads) {
+      const float* from = rows + item / kPerRow * S::kPitch;
+      add_parts<C::waves_kv>(from + item % kPerRow * 4, kPart, from + S::kMaxAt, kPart, top, total, values);
+      const int to = item % S::kBlocks, place = task.part * S::kPlaces + item / S::kBlocks;
+      const u32 barrier = cluster_address(base + S::kBarrier, to);
+      const float stats[2] = {top, total};
+      send_cluster(cluster_address(base + u32(S::kReceived + place * 16), to), values, barrier);
+      send_cluster(cluster_address(base + u32(S::kReceivedStats + place * 8), to), stats, barrier);
+    }
+    barrier_wait(base + S::kBarrier, 0);
+    KGEN_NO_UNROLL
+    for (int item = thread_x() * S::kBlocks + task.part; item < items; item += S::kThreads * S::kBlocks) {
+      const int place = item / S::kBlocks;
+      add_parts<S::kBlocks>(lds<float>(S::kReceived + place * 16), S::kPlaces * 4,
+                            lds<float>(S::kReceivedStats + place * 8), S::kPlaces * 2, top, total, values);
+      finish<4>(task, item / kPerRow, item % kPerRow * 4, top, total, values);
+    }
+  }
+  // How many bytes that will be.
+  static KGEN_DEVICE void expect(const AttentionTask<T>& task) {
+    const int items = min_int(S::kM, task.rows) * (C::dv_pad / 4);
+    const u32 barrier = lds_address(lds_base()) + S::kBarrier;
+    barrier_make(barrier, 1);
+    barrier_fence();
+    barrier_expect(barrier, u32((items - task.part + S::kBlocks - 1) / S::kBlocks * S::kBlocks * 24));
+  }
+
   // Rows of O, or of the workspace, from tiles begin .. end-1. The stages are free: kOutBytes of LDS for each wave, the
   // waves of the same rows side by side.
   KGEN_DEVICE void store(const AttentionTask<T>& task, int begin, int end) {
-    constexpr int kColumns = S::kToWorkspace || S::kParts > 1 ? 4 : 16 / int(sizeof(T));
+    constexpr int kColumns = S::kToWorkspace || C::waves_kv > 1 ? 4 : 16 / int(sizeof(T));
     constexpr int kPerRow = C::dv_pad / kColumns;
     constexpr int kPart = S::kOutBytes / int(sizeof(float));
     float* all = lds<float>(first / C::wave_q * C::waves_kv * S::kOutBytes);
     float* rows = all + part * kPart;
     const auto sync = [] {
-      if constexpr (S::kBlocks > 1)
-        cluster_sync();
-      else if constexpr (C::waves_kv > 1)
+      if constexpr (C::waves_kv > 1)
         sync_block();
       else if constexpr (S::kLanes > 1)
         sync_wave();
@@ -544,33 +597,20 @@ struct AttentionWave {
           sync();
         }
       }
-      // The blocks of a cluster have some of the items each.
       const int items = min_int(S::kM, task.rows - first - i * S::kM) * kPerRow;
-      const int share = (items + S::kBlocks - 1) / S::kBlocks, begin_item = S::kBlocks > 1 ? task.part * share : 0;
-      KGEN_NO_UNROLL
-      for (int item = begin_item + part * S::kLanes + lane; item < min_int(begin_item + share, items);
-           item += C::waves_kv * S::kLanes) {
-        const int column = item % kPerRow * kColumns, row = first + i * S::kM + item / kPerRow;
-        const int left = C::dv - column, valid = left < kColumns ? left : kColumns;
-        if (valid <= 0) continue;
-        const float* from = all + item / kPerRow * S::kPitch;
-        float top, total, values[kColumns];
-        add_parts<kColumns>(from, column, top, total, values);
-        if constexpr (S::kToWorkspace) {
-          const i64 at = task.part * task.all_rows + task.first_row + row;
-          if (column == 0) {
-            task.stats[2 * at] = top;
-            task.stats[2 * at + 1] = total;
-          }
-          store_columns<kColumns>(task.partial + at * C::dv + column, valid, values);
-        } else {
-          const float inverse = total == 0.0f ? 0.0f : 1.0f / total;  // a row that sees no key is 0
-          KGEN_UNROLL
-          for (int c = 0; c < kColumns; ++c) values[c] *= inverse;
-          store_columns<kColumns>(task.o + row * task.ldo + column, valid, values);
+      if constexpr (S::kBlocks > 1) {
+        exchange(task, all, min_int(S::kM, task.rows) * (C::dv_pad / 4));
+      } else {
+        KGEN_NO_UNROLL
+        for (int item = part * S::kLanes + lane; item < items; item += C::waves_kv * S::kLanes) {
+          const int column = item % kPerRow * kColumns, row = item / kPerRow;
+          const float* from = all + row * S::kPitch;
+          float top, total, values[kColumns];
+          add_parts<C::waves_kv>(from + column, kPart, from + S::kMaxAt, kPart, top, total, values);
+          finish<kColumns>(task, first + i * S::kM + row, column, top, total, values);
         }
       }
-      if (i + 1 < S::kRm || S::kBlocks > 1) sync();  // the rows are read
+      if (i + 1 < S::kRm) sync();
     }
   }
 };
@@ -594,7 +634,7 @@ struct AttentionKeys {
   KGEN_DEVICE int seen(int t) const { return task.first_keys - t * C::tile_keys; }
 };
 
-// Rows of kColumns elements from `from` on to LDS; what lies beyond `rows` rows and kColumns columns becomes 0.
+// The first `rows` rows of kColumns elements from `from` on to LDS; what lies behind them becomes 0.
 template <class Loader, int kColumns>
 KGEN_DEVICE void copy_rows(int thread, const typename Loader::T* from, i64 ld, int rows, u32 to) {
   constexpr int kBytes = int(sizeof(typename Loader::Piece));
@@ -602,9 +642,9 @@ KGEN_DEVICE void copy_rows(int thread, const typename Loader::T* from, i64 ld, i
   KGEN_UNROLL
   for (int i = 0; i < Loader::kCount; ++i) {
     if (!loader.exists(i)) continue;
-    const int row = loader.outer(i), column = loader.inner(i);
-    const bool valid = row < rows && column < kColumns;
-    async_copy<kBytes>(to + u32(loader.place(i, 0)), valid ? from + row * int(ld) + column : from, valid ? kBytes : 0);
+    const int row = loader.outer(i), column = loader.inner(i);  // its address is not read where 0 bytes are copied
+    async_copy<kBytes>(to + u32(loader.place(i, 0)), from + row * ld + column,
+                       row < rows && column < kColumns ? kBytes : 0);
   }
 }
 
@@ -621,40 +661,17 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
   const auto after = [](int stage) { return stage == (C::stages - 1) * S::kStageBytes ? 0 : stage + S::kStageBytes; };
   int keys = C::ragged ? task.capacity : min_int(task.keys, end * C::tile_keys);
   int next = 0, write_stage = 0;  // the tile to be requested, counted from `begin` on
-  int under_way = 0;              // tiles of which there are bulk copies
-  const auto barrier = [&](int at) {
-    return lds_start + u32(S::kBarriers + (wave.part * C::stages + at / S::kStageBytes) * 8);
-  };
   const auto next_key = [&] { return (begin + next * S::kTileStep) * C::tile_keys + own; };
   const auto request = [&] {
     const int key = next_key();
     if (key < keys) {
       const u32 to = lds_start + u32(S::kStages + write_stage);
-      if constexpr (C::bulk != 0) {
-        constexpr u32 kRowK = C::d * sizeof(typename S::T), kRowV = C::dv * sizeof(typename S::T);
-        const int rows = min_int(keys - key, C::tile_kv);
-        if (thread == 0) barrier_expect(barrier(write_stage), u32(rows) * (kRowK + kRowV));
-        KGEN_UNROLL
-        for (int r = 0; r < C::tile_kv; r += 16) {  // half of the lanes copies keys, half values
-          const int row = r + thread % 16, place = own + row;
-          if (row >= rows) continue;
-          if (thread < 16)
-            bulk_copy(to + u32(S::LayoutK::offset(place, 0)), task.k + (key + row) * task.ldk, kRowK,
-                      barrier(write_stage));
-          else
-            bulk_copy(to + u32(S::kKeyBytes + S::LayoutV::offset(place, 0)), task.v + (key + row) * task.ldv, kRowV,
-                      barrier(write_stage));
-        }
-        ++under_way;
-      } else {
-        copy_rows<typename S::RingK, C::d>(thread, task.k + key * task.ldk, task.ldk, keys - key,
-                                           to + u32(S::LayoutK::offset(own, 0)));
-        copy_rows<typename S::RingV, C::dv>(thread, task.v + key * task.ldv, task.ldv, keys - key,
-                                            to + u32(S::kKeyBytes + S::LayoutV::offset(own, 0)));
-      }
+      copy_rows<typename S::RingK, C::d>(thread, task.k + key * task.ldk, task.ldk, keys - key,
+                                         to + u32(S::LayoutK::offset(own, 0)));
+      copy_rows<typename S::RingV, C::dv>(thread, task.v + key * task.ldv, task.ldv, keys - key,
+                                          to + u32(S::kKeyBytes + S::LayoutV::offset(own, 0)));
     }
-    if constexpr (C::bulk == 0)
-      async_commit();  // empty groups keep the count of groups at least equal to that of tiles
+    async_commit();  // empty groups keep the count of groups at least equal to that of tiles
     write_stage = after(write_stage);
     ++next;
   };
@@ -663,23 +680,15 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
     if (thread_x() == 0) async_copy<4>(lds_start + u32(S::kLength), task.length);
   }
   async_commit();
-  if constexpr (C::bulk != 0) {
-    if (thread == 0) {
-      KGEN_UNROLL
-      for (int i = 0; i < C::stages; ++i) barrier_make(barrier(i * S::kStageBytes), 1);
-      barrier_fence();
-    }
-    sync_wave();
-  }
   const int expected = C::ragged ? task.expected : keys;
   KGEN_NO_UNROLL
   for (int i = 0; i < kAhead; ++i) {
     if (next_key() < expected)
       request();
-    else if constexpr (C::bulk == 0)
+    else
       async_commit();
   }
-  async_wait<C::bulk ? 0 : kAhead>();
+  async_wait<kAhead>();
   sync_block();  // Q and the length
   wave.keep_query();
   if constexpr (C::ragged != 0) {
@@ -688,12 +697,6 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
     end = (keys + C::tile_keys - 1) / C::tile_keys;
   }
   int stage = 0;
-  u32 phase = 0;
-  const auto wait_for_bulk = [&] {
-    if (under_way > 0) barrier_wait(barrier(stage), phase);
-    --under_way;
-    if (stage == (C::stages - 1) * S::kStageBytes) phase ^= 1;
-  };
   KGEN_NO_UNROLL
   for (int t = begin, ahead = kAhead; t < end; t += S::kTileStep, ++ahead) {
     // A ring of its own: the stage of the tile before is free. First of all, what was not expected.
@@ -701,26 +704,18 @@ KGEN_DEVICE int attend_async(AttentionWave<C>& wave, AttentionTask<typename C::d
       KGEN_NO_UNROLL
       while (next < ahead) request();
     }
-    if constexpr (C::bulk == 0) async_wait<kAhead - 1>();
-    if constexpr (C::bulk != 0) {
-      wait_for_bulk();
-    } else if constexpr (S::kOwnRing) {
+    async_wait<kAhead - 1>();
+    if constexpr (S::kOwnRing) {
       sync_wave();
     } else {
       sync_block();  // tile t is there for every wave, and every wave is done with the tile before
       request();
     }
-    wave.template tile<C::ragged || C::bulk>(S::kStages + stage, task.first_keys - t * C::tile_keys);
+    wave.template tile<C::ragged != 0>(S::kStages + stage, task.first_keys - t * C::tile_keys, t == begin);
     if constexpr (S::kOwnRing) sync_wave();  // the tile is read
     stage = after(stage);
   }
-  // More was expected than there is.
-  if constexpr (C::bulk != 0) {
-    KGEN_NO_UNROLL
-    for (; under_way > 0; stage = after(stage)) wait_for_bulk();
-  } else {
-    async_wait<0>();
-  }
+  async_wait<0>();  // more was expected than there is
   return end;
 }
 
@@ -748,7 +743,7 @@ KGEN_DEVICE void attend_direct(AttentionWave<C>& wave, const AttentionKeys<C>& k
     typename S::LoadV(keys.source_v(t), thread_x()).store(v, S::kStages + S::kKeyBytes);
     sync_lds();
     if (t + S::kTileStep < end) load(t + S::kTileStep);
-    wave.template tile<false>(S::kStages, keys.seen(t));
+    wave.template tile<false>(S::kStages, keys.seen(t), t == begin);
     sync_lds();
   }
 }
@@ -767,7 +762,7 @@ KGEN_DEVICE void attend_plain(AttentionWave<C>& wave, const AttentionKeys<C>& ke
     typename S::LoadK(keys.source_k(t), thread).template copy<C::d_pad != C::d>(C::d, S::kStages);
     typename S::LoadV(keys.source_v(t), thread).template copy<true>(keys.left(t), S::kStages + S::kKeyBytes);
     sync();
-    wave.template tile<false>(S::kStages, keys.seen(t));
+    wave.template tile<false>(S::kStages, keys.seen(t), t == begin);
     sync();
   }
 }
@@ -778,6 +773,9 @@ KGEN_DEVICE void attend(AttentionTask<typename C::dtype> task) {
   const int thread = thread_x();
   AttentionWave<C> wave(uniform(thread / S::kLanes), thread % S::kLanes, task.rows, task.scale);
   if constexpr (C::ragged != 0 && !C::async_pipeline) task.set_length(*task.length);
+  if constexpr (S::kBlocks > 1) {
+    if (thread == 0) wave.expect(task);
+  }
   // This part's tiles.
   const int tiles = (task.keys + C::tile_keys - 1) / C::tile_keys, share = (tiles + C::split - 1) / C::split;
   const int begin = C::causal ? task.part * share : task.part;
@@ -793,6 +791,7 @@ KGEN_DEVICE void attend(AttentionTask<typename C::dtype> task) {
     else
       attend_direct<C>(wave, keys, begin, end);
   }
+  if constexpr (S::kBlocks > 1) cluster_arrive_relaxed();
   if constexpr (S::kThreads > 1) sync_block();  // LDS becomes the waves' rows of O
   wave.store(task, begin, end);
 }

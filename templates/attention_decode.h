@@ -30,7 +30,7 @@ KGEN_DEVICE void decode_tile(const P& p) {
   task.capacity = int(p.smax);
   task.expected = int(p.shortest < p.smax ? p.shortest : p.smax);
   task.keys = task.first_keys = 0;
-  task.scale = attention_scale(p, C::d);
+  task.scale = attention_scale<int(C::d)>(p);
   task.first_row = batch * p.hq + head;
   task.all_rows = p.b * p.hq;
   task.part = block_y() % C::split;

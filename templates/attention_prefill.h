@@ -31,7 +31,7 @@ KGEN_DEVICE void attention_tile(const P& p) {
     const i64 by_last = seen + task.rows - 1;
     task.keys = int(by_last < 0 ? 0 : by_last < p.skv ? by_last : p.skv);
   }
-  task.scale = attention_scale(p, C::d);
+  task.scale = attention_scale<int(C::d)>(p);
   task.first_row = (batch * p.hq + head) * p.sq + first;
   task.all_rows = p.b * p.hq * p.sq;
   task.part = block_y() % C::split;

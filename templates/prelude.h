@@ -355,7 +355,7 @@ KGEN_DEVICE void cluster_sync() {
   cluster_arrive();
   cluster_wait();
 }
-// What lds_address is in this block, as seen in block `rank`; only for the four accesses below.
+// What lds_address is in this block, as seen in block `rank`; only for the accesses below.
 KGEN_DEVICE u32 cluster_address(u32 lds, int rank) {
   u32 result;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(result) : "r"(lds), "r"(rank));
@@ -386,6 +386,11 @@ KGEN_DEVICE void send_cluster(u32 address, const float (&values)[4], u32 barrier
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(address),
       "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
       : "memory");
+}
+KGEN_DEVICE void send_cluster(u32 address, const float (&values)[2], u32 barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(address),
+               "f"(values[0]), "f"(values[1]), "r"(barrier)
+               : "memory");
 }
 
 #define KGEN_BULK_COPY
@@ -470,6 +475,7 @@ KGEN_DEVICE void load_cluster(u32, float (&)[4]) {}
 KGEN_DEVICE void store_cluster(u32, float) {}
 KGEN_DEVICE void store_cluster(u32, const float (&)[4]) {}
 KGEN_DEVICE void send_cluster(u32, const float (&)[4], u32) {}
+KGEN_DEVICE void send_cluster(u32, const float (&)[2], u32) {}
 #endif
 #if !defined(KGEN_BULK_COPY)
 KGEN_DEVICE void barrier_make(u32, int) {}
