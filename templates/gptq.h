@@ -403,8 +403,15 @@ KGEN_DEVICE void gptq_tile(const P& p) {
   const int k = terms_of_part<G>(p.k, block_y(), k0);
   const SourceA source_a(p.x + m0 * p.ldx + k0, p.ldx, p.m - m0, C::tile_m, C::tile_k, C::vec_a);
   const SourceB source_b(p, k0, k, n0);
-  const auto wave = Product::multiply(source_a, source_b, k);
-  store_product<G, Product>(gptq::GemmView<C, P>(p), 0, m0, n0, wave);
+  const gptq::GemmView<C, P> view(p);
+  AheadOf<G, Product> ahead;
+  const auto wave = Product::multiply(source_a, source_b, k, [&] {
+    if constexpr (kReadsAhead<G, Product>)
+      Product::each_lane_item([&](int n, int row, int column) {
+        if (m0 + row < p.m) ahead.item[n].load(view, 0, m0 + row, n0 + column);
+      });
+  });
+  store_product<G, Product>(view, 0, m0, n0, wave, ahead);
 }
 
 namespace gptq {
