@@ -348,24 +348,26 @@ struct ConvPlanes : ConvOutput<C> {
   static constexpr bool kChannelRows = true;
 };
 
+// y as rows of pixels, whose channels before `end` exist.
+template <class C, class P>
+KGEN_DEVICE ConvOutput<C> pixel_rows(const P& p, i64 end) {
+  return ConvOutput<C>{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+}
 // Channels channel .. channel+N-1 of a pixel through the epilogue; those from `end` on do not exist.
 template <class C, int N, class P>
 KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N]) {
-  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
-  epilogue<C, N>(y, 0, pixel, channel, values);
+  epilogue<C, N>(pixel_rows<C>(p, end), 0, pixel, channel, values);
 }
 // The same with what the epilogue reads read before.
 template <class C, int N, class P>
 KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N],
                                  const EpilogueOperands<C, N>& operands) {
-  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
-  epilogue<C, N>(y, 0, pixel, channel, values, operands);
+  epilogue<C, N>(pixel_rows<C>(p, end), 0, pixel, channel, values, operands);
 }
 // What finish_channels will read for the tile at `pixel` and `channel`, of which those from the ends on do not exist.
 template <class C, class P>
 KGEN_DEVICE void prefetch_channels(const P& p, i64 pixel, i64 pixels, i64 channel, i64 end) {
-  const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
-  prefetch_epilogue<C, C::tile_m, C::tile_n>(y, 0, pixel, pixels - pixel, channel, end - channel);
+  prefetch_epilogue<C, C::tile_m, C::tile_n>(pixel_rows<C>(p, end), 0, pixel, pixels - pixel, channel, end - channel);
 }
 // What finish_channels reads of an output channel, into the L2 beforehand.
 template <class C, class P>
@@ -422,8 +424,8 @@ KGEN_DEVICE void conv_group(const P& p, i64 group) {
     const auto begin = [&](i64 pixel, i64 channel) {
       if constexpr (kAhead)
         Product::each_lane_item([&](int n, int row, int column) {
-          const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, first + out_channels, p.ldy, p.ldr};
-          if (pixel + row < pixels) ahead[n].load(y, 0, pixel + row, first + channel + column);
+          if (pixel + row < pixels)
+            ahead[n].load(pixel_rows<C>(p, first + out_channels), 0, pixel + row, first + channel + column);
         });
       else if constexpr (C::async_pipeline && C::split_k == 1)
         prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);
