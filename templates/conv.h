@@ -75,7 +75,8 @@ struct TapSource {
         image_pixels(int(v.out_height * v.out_width)),
         first_term(int(first_term_of_part)) {
     image_stride = v.height * row_stride;
-    const i64 index = v.images == 1 ? 0 : quotient(first_pixel_of_tile, image_pixels), left = v.pixels() - first_pixel_of_tile;
+    const i64 index = v.images == 1 ? 0 : quotient(first_pixel_of_tile, image_pixels),
+              left = v.pixels() - first_pixel_of_tile;
     image = v.x + index * image_stride;
     first_pixel = int(first_pixel_of_tile - index * image_pixels);
     last_line = (left < tile ? int(left) : tile) - 1;
@@ -106,8 +107,7 @@ struct TapWalk : Source {
     top[i] = row * this->stride_h - this->pad_h;
     left[i] = (within - row * this->out_width) * this->stride_w - this->pad_w;
     offset[i] = Offset(i64(index) * this->image_stride + top[i] * this->row_stride + left[i] * this->pixel_stride);
-    // Outside with every tap; a halo begins before the first image's first pixel.
-    if (outer > this->last_line || this->first_pixel + outer < 0) top[i] = -(1 << 30);
+    if (outer > this->last_line) top[i] = -(1 << 30);  // outside with every tap
   }
   KGEN_DEVICE void begin_run(int i, int inner) {
     const int term = this->first_term + inner, tap = term / this->channels, columns = this->span / this->dil_w;
@@ -145,43 +145,103 @@ struct TapWalk : Source {
   }
 };
 
-// The lines of a halo: their columns always lie in the image, there is one of the kernel, and channels are whole tiles.
 template <class Source, class Offset, int kLines, int kRuns>
-struct HaloWalk : TapWalk<Source, Offset, kLines, kRuns> {
-  using T = typename Source::T;
-  using TapWalk<Source, Offset, kLines, kRuns>::TapWalk;
-  Offset tap[kRuns], to_next_row;  // of the run from the pixel's first tap; from the end of a tap's channels to the next
+struct HaloWalk;
 
+// The lines of a halo: pixels of whole rows, from some before the tile's first on, under one column of the kernel.
+// Terms are kernel rows x channels, channels are whole tiles.
+template <class T_, class Offset>
+struct HaloSource {
+  using T = T_;
+  static constexpr bool kKMajor = true;
+  static constexpr bool kGaps = true;
+
+  const T* image;  // of the first line, or of the first one that exists
+  Offset image_stride, row_stride, pixel_stride;
+  int height, width, out_height, stride_h, pad_h, dil_h, channels;
+  int first_pixel, last_line;  // first_pixel: of line 0, within its image; negative before the first image
+  int first_row, first_channel, tile;
+
+  KGEN_DEVICE HaloSource(const ConvInput<T>& v, i64 first_line, i64 first_term, int lines, int tile_k)
+      : image_stride(Offset(v.height * v.width * v.pixel_stride)),
+        row_stride(Offset(v.width * v.pixel_stride)),
+        pixel_stride(Offset(v.pixel_stride)),
+        height{int(v.height)},
+        width(int(v.width)),
+        out_height(int(v.out_height)),
+        stride_h(int(v.stride_h)),
+        pad_h(int(v.pad_h)),
+        dil_h(int(v.dil_h)),
+        channels(int(v.channels)),
+        tile(tile_k) {
+    const i64 pixels = v.out_height * v.width, left = v.images * pixels - first_line;
+    const i64 index = first_line < pixels ? 0 : first_line / pixels;
+    image = v.x + index * v.height * v.width * v.pixel_stride;
+    first_pixel = int(first_line - index * pixels);
+    last_line = (left < lines ? int(left) : lines) - 1;
+    first_row = first_term == 0 ? 0 : int(first_term / v.channels);
+    first_channel = int(first_term) - first_row * channels;
+  }
+
+  template <int kLines, int kRuns>
+  using Walk = HaloWalk<HaloSource, Offset, kLines, kRuns>;
+};
+
+// One division a work-item: its lines are found from each other.
+template <class Source, class Offset, int kLines, int kRuns>
+struct HaloWalk : Source {
+  using T = typename Source::T;
+  Offset offset[kLines];  // of the pixel's first tap
+  int top[kLines];        // its row
+  int down[kRuns], channel[kRuns];
+  Offset tap[kRuns];           // from the pixel's first
+  int row, column, index, at;  // of the line that was found last
+
+  KGEN_DEVICE HaloWalk(const Source& source) : Source(source) {}
+
+  KGEN_DEVICE void begin_line(int i, int outer) {
+    if (i == 0) {
+      at = this->first_pixel + outer;
+      row = index = 0;
+      int pixel = at;
+      for (; pixel < 0; pixel += this->width) --row;
+      const int rows = int(u32(pixel) / u32(this->width));
+      row += rows;
+      column = pixel - rows * this->width;
+    } else {
+      column += this->first_pixel + outer - at;
+      at = this->first_pixel + outer;
+      for (; column >= this->width; column -= this->width) ++row;
+    }
+    for (; row >= this->out_height; row -= this->out_height) ++index;
+    const int first_tap = row * this->stride_h - this->pad_h;
+    top[i] = first_tap;
+    offset[i] =
+        Offset(index) * this->image_stride + Offset(top[i]) * this->row_stride + Offset(column) * this->pixel_stride;
+    if (outer > this->last_line || row < 0) top[i] = -(1 << 30);  // outside with every tap
+  }
   KGEN_DEVICE void begin_run(int i, int inner) {
-    TapWalk<Source, Offset, kLines, kRuns>::begin_run(i, inner);
-    tap[i] = Offset(this->down[i]) * Offset(this->row_stride) + this->channel[i];
-    to_next_row = Offset(this->dil_h) * Offset(this->row_stride) - this->channels;
+    down[i] = this->first_row * this->dil_h;
+    channel[i] = this->first_channel + inner;
+    tap[i] = Offset(down[i]) * this->row_stride + channel[i];
   }
   KGEN_DEVICE void advance() {
     KGEN_UNROLL
     for (int i = 0; i < kRuns; ++i) {
       tap[i] += this->tile;
-      this->channel[i] += this->tile;
-      if (this->channel[i] >= this->channels) {
-        tap[i] += to_next_row;
-        this->channel[i] -= this->channels;
-        this->down[i] += this->dil_h;
+      channel[i] += this->tile;
+      if (channel[i] >= this->channels) {
+        tap[i] += Offset(this->dil_h) * this->row_stride - this->channels;
+        channel[i] -= this->channels;
+        down[i] += this->dil_h;
       }
     }
   }
   template <bool kMasked>
   KGEN_DEVICE Place<T> place(int line, int run, int /*outer*/, int /*inner*/, int /*k*/, int /*k_left*/) const {
-    const bool valid = u32(this->top[line] + this->down[run]) < u32(this->height);
-    return {this->image + (valid ? this->offset[line] + tap[run] : Offset(0)), valid};
+    const bool valid = u32(top[line] + down[run]) < u32(this->height);
+    return {this->image + (valid ? offset[line] + tap[run] : Offset(0)), valid};
   }
-};
-template <class T, class Offset>
-struct HaloSource : TapSource<T, Offset> {
-  int tile;  // channels of one
-  KGEN_DEVICE HaloSource(const ConvInput<T>& v, i64 first_pixel, i64 first_term, int lines, int tile_k)
-      : TapSource<T, Offset>(v, first_pixel, first_term, lines, tile_k), tile(tile_k) {}
-  template <int kLines, int kRuns>
-  using Walk = HaloWalk<HaloSource, Offset, kLines, kRuns>;
 };
 
 template <int kBits>
@@ -226,8 +286,13 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
   column.pad_w = 0;
   i64 k0;
   const int k = terms_of_part<C>(column.terms(), block_y(), k0);
-  HaloWave<Shape> wave(Product::wave_index(), Product::lane(), m0, int(v.width), int(v.pad_w), int(v.dil_w));
   const Source pixels(column, m0 - v.pad_w, k0, C::tile_m + span, C::tile_k);
+  HaloWave<Shape> wave;
+  const auto underway = [&] {
+    Product::begin_cluster();
+    wave.begin(Product::wave_index(), Product::lane(), pixels.first_pixel, int(v.width), int(v.pad_w), int(v.dil_w));
+    begin();
+  };
   const TapWeights<T> weights(weight, v.terms(), channels_left, C::window, int(v.channels), k0, C::tile_n, C::tile_k,
                               C::vec_b);
   if constexpr (C::async_pipeline) {
@@ -235,17 +300,14 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
     TapLoader<AsyncTileLoader<TapWeights<T>, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, false>,
               C::window, Shape::kTapBytes>
         load_b(weights, thread);
-    tile_loop_async<Shape>(wave, load_a, load_b, k, [&] {
-      Product::begin_cluster();
-      begin();
-    });
+    tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
   } else {
     using Lds = typename Shape::Lds;
     TileLoader<Source, Lds, LayoutA, Shape::kLines, C::tile_k, C::vec_a, Shape::kThreads, false> load_a(pixels, thread);
-    TapLoader<
-        TileLoader<TapWeights<T>, Lds, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, Product::kBInN>,
-        C::window, Shape::kTapBytes>
+    TapLoader<TileLoader<TapWeights<T>, Lds, LayoutB, C::tile_n, C::tile_k, C::vec_b, Shape::kThreads, Product::kBInN>,
+              C::window, Shape::kTapBytes>
         load_b(weights, thread);
+    underway();
     tile_loop_plain<Shape>(wave, load_a, load_b, k);
   }
   if constexpr (Shape::kThreads > 1) sync_block();  // the stages become the waves' slabs
@@ -255,9 +317,10 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
     Product::template each_row<kConvVector<C, kColumns>>(wave, store);
 }
 
-// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>], int n)
-// (n: TileProduct): consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels count from the group's
-// first. Some may lie beyond the edges. begin(pixel, channel): while the operands come, with the tile's corner.
+// The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>], int
+// n) (n: TileProduct): consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels
+// count from the group's first. Some may lie beyond the edges. begin(pixel, channel): while the operands come, with the
+// tile's corner.
 template <class C, bool kColumns, class Begin, class Store>
 KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin, const Store& store) {
   using T = typename C::dtype;
@@ -348,26 +411,30 @@ struct ConvPlanes : ConvOutput<C> {
   static constexpr bool kChannelRows = true;
 };
 
-// y as rows of pixels, whose channels before `end` exist.
+// nhwc, channels up to `end`.
 template <class C, class P>
-KGEN_DEVICE ConvOutput<C> pixel_rows(const P& p, i64 end) {
-  return ConvOutput<C>{p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
+KGEN_DEVICE ConvOutput<C> conv_output(const P& p, i64 end) {
+  return {p.bias, p.scale, p.shift, p.residual, p.y, end, p.ldy, p.ldr};
 }
+
 // Channels channel .. channel+N-1 of a pixel through the epilogue; those from `end` on do not exist.
 template <class C, int N, class P>
 KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N]) {
-  epilogue<C, N>(pixel_rows<C>(p, end), 0, pixel, channel, values);
+  const auto y = conv_output<C>(p, end);
+  epilogue<C, N>(y, 0, pixel, channel, values);
 }
 // The same with what the epilogue reads read before.
 template <class C, int N, class P>
 KGEN_DEVICE void finish_channels(const P& p, i64 pixel, i64 channel, i64 end, const float (&values)[N],
                                  const EpilogueOperands<C, N>& operands) {
-  epilogue<C, N>(pixel_rows<C>(p, end), 0, pixel, channel, values, operands);
+  const auto y = conv_output<C>(p, end);
+  epilogue<C, N>(y, 0, pixel, channel, values, operands);
 }
 // What finish_channels will read for the tile at `pixel` and `channel`, of which those from the ends on do not exist.
 template <class C, class P>
 KGEN_DEVICE void prefetch_channels(const P& p, i64 pixel, i64 pixels, i64 channel, i64 end) {
-  prefetch_epilogue<C, C::tile_m, C::tile_n>(pixel_rows<C>(p, end), 0, pixel, pixels - pixel, channel, end - channel);
+  const auto y = conv_output<C>(p, end);
+  prefetch_epilogue<C, C::tile_m, C::tile_n>(y, 0, pixel, pixels - pixel, channel, end - channel);
 }
 // What finish_channels reads of an output channel, into the L2 beforehand.
 template <class C, class P>
@@ -425,7 +492,7 @@ KGEN_DEVICE void conv_group(const P& p, i64 group) {
       if constexpr (kAhead)
         Product::each_lane_item([&](int n, int row, int column) {
           if (pixel + row < pixels)
-            ahead[n].load(pixel_rows<C>(p, first + out_channels), 0, pixel + row, first + channel + column);
+            ahead[n].load(conv_output<C>(p, first + out_channels), 0, pixel + row, first + channel + column);
         });
       else if constexpr (C::async_pipeline && C::split_k == 1)
         prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);

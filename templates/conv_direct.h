@@ -86,40 +86,9 @@ KGEN_DEVICE void conv_direct(const P& p) {
   const i64 p0 = (i64(block % tiles_p) * C::lanes_p + lane_p) * kRows;
   const i64 image = block / tiles_p, k0 = slice0 + lane_c * kVec;
 
-  const bool works = k0 < p.k && q0 < p.q && p0 < p.p;
-  if (works) prefetch_channel_operands<C>(p, k0);
-
-  const i64 first_channel = kGeneric ? k0 / (p.k / p.groups) * group : k0 * kGroup;
-  const T* x = p.x + image * at.x_image + first_channel * at.x_channel;
-  const i64 row0 = p0 * p.stride_h - p.pad_h, column0 = q0 * p.stride_w - p.pad_w;
-  // Rows of input for all output rows of the work-item.
-  const int input_rows = int(kRows == 1 ? p.r : (kRows - 1) * p.stride_h + p.r);
-  const int row_step = int(kRows == 1 ? p.dil_h : 1);
-
-  // A ring of rows of input: kRing - 1 are on their way while one is used, the first ones before the weights are here.
-  constexpr int kColumns = C::window > 0 ? (kPixels - 1) * kStep + C::window : 1, kRing = C::ring;
-  Inputs ring[kRing][kColumns];
-  const auto in_image = [&](int e) {
-    const i64 row = row0 + i64(e) * row_step;
-    return e < input_rows && row >= 0 && row < p.h;
-  };
-  const auto load_row = [&](int of_group, int e, Inputs* columns) {
-    const T* from = x + (row0 + i64(e) * row_step) * at.x_row + of_group * at.x_channel;
-    const bool exists = works && in_image(e);
-    KGEN_UNROLL
-    for (int i = 0; i < kColumns; ++i) {
-      const i64 column = column0 + i;
-      columns[i] = Inputs(from + column * at.x_column, exists && column >= 0 && column < p.w);
-    }
-  };
-  const auto load_first_rows = [&](int of_group) {
-    if constexpr (C::window > 0) {
-      KGEN_UNROLL
-      for (int e = 0; e < kRing - 1; ++e) load_row(of_group, e, ring[e]);
-    }
-  };
-  load_first_rows(0);
-
+  if constexpr (kGroup == 1 && !kGeneric && C::layout == layout::nhwc) {
+    if (k0 < p.k) prefetch_channel_operands<C>(p, k0);
+  }
   float* weights = lds<float>(0);  // [tap][channel of the group][kSlice]
   if constexpr (C::weight_lds != 0) {
     const int filter = taps * group;
@@ -132,8 +101,11 @@ KGEN_DEVICE void conv_direct(const P& p) {
     }
     sync_block();
   }
-  if (!works) return;
+  if (k0 >= p.k || q0 >= p.q || p0 >= p.p) return;
 
+  const i64 first_channel = kGeneric ? k0 / (p.k / p.groups) * group : k0 * kGroup;
+  const T* x = p.x + image * at.x_image + first_channel * at.x_channel;
+  const i64 row0 = p0 * p.stride_h - p.pad_h, column0 = q0 * p.stride_w - p.pad_w;
   float sum[kRows][kPixels][kVec] = {};
 
   // sum[o][pixel] += weights of one tap times from[pixel * kStep].
@@ -158,46 +130,38 @@ KGEN_DEVICE void conv_direct(const P& p) {
     }
   };
 
-  // A row of input for every output row that has a tap in it. Columns beyond the image are 0.
-  const auto each_output = [&](int e, int of_group, int tap_column, const Inputs* piece) {
-    KGEN_UNROLL
-    for (int o = 0; o < kRows; ++o) {
-      const int tap_row = int(e - o * p.stride_h);
-      if (kRows == 1 || (tap_row >= 0 && tap_row < p.r)) add(o, int(tap_row * p.s) + tap_column, of_group, piece);
-    }
-  };
+  // One row of input for every output row that has a tap in it. Columns beyond the image are 0.
+  const int input_rows = int(kRows == 1 ? p.r : (kRows - 1) * p.stride_h + p.r);
+  const int row_step = int(kRows == 1 ? p.dil_h : 1);
   KGEN_NO_UNROLL
   for (int of_group = 0; of_group < (kGeneric ? group : 1); ++of_group) {
-    if constexpr (C::window > 0) {
-      if (of_group > 0) load_first_rows(of_group);
-      KGEN_NO_UNROLL
-      for (int first = 0; first < input_rows; first += kRing) {
+    KGEN_NO_UNROLL
+    for (int e = 0; e < input_rows; ++e) {
+      const i64 row = row0 + i64(e) * row_step;
+      if (row < 0 || row >= p.h) continue;
+      const T* from = x + row * at.x_row + of_group * at.x_channel;
+      const auto load = [&](i64 column) { return Inputs(from + column * at.x_column, column >= 0 && column < p.w); };
+      const auto each_output = [&](int tap_column, const Inputs* piece) {
         KGEN_UNROLL
-        for (int i = 0; i < kRing; ++i) {
-          const int e = first + i;
-          if constexpr (kRing > 1)
-            load_row(of_group, e + kRing - 1, ring[(i + kRing - 1) % kRing]);
-          else
-            load_row(of_group, e, ring[0]);
-          if (!in_image(e)) continue;
-          KGEN_UNROLL
-          for (int j = 0; j < C::window; ++j) each_output(e, of_group, j, ring[i] + j);
+        for (int o = 0; o < kRows; ++o) {
+          const int tap_row = int(e - o * p.stride_h);
+          if (kRows == 1 || (tap_row >= 0 && tap_row < p.r)) add(o, int(tap_row * p.s) + tap_column, of_group, piece);
         }
-      }
-    } else {
-      KGEN_NO_UNROLL
-      for (int e = 0; e < input_rows; ++e) {
-        if (!in_image(e)) continue;
-        const T* from = x + (row0 + i64(e) * row_step) * at.x_row + of_group * at.x_channel;
+      };
+      if constexpr (C::window > 0) {
+        constexpr int kColumns = (kPixels - 1) * kStep + C::window;
+        Inputs columns[kColumns];
+        KGEN_UNROLL
+        for (int i = 0; i < kColumns; ++i) columns[i] = load(column0 + i);
+        KGEN_UNROLL
+        for (int j = 0; j < C::window; ++j) each_output(j, columns + j);
+      } else {
         KGEN_NO_UNROLL
         for (int j = 0; j < p.s; ++j) {
           Inputs columns[kPixels];
           KGEN_UNROLL
-          for (int i = 0; i < kPixels; ++i) {
-            const i64 column = column0 + i * p.stride_w + j * p.dil_w;
-            columns[i] = Inputs(from + column * at.x_column, column >= 0 && column < p.w);
-          }
-          each_output(e, of_group, j, columns);
+          for (int i = 0; i < kPixels; ++i) columns[i] = load(column0 + i * p.stride_w + j * p.dil_w);
+          each_output(j, columns);
         }
       }
     }

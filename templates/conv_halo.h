@@ -25,16 +25,8 @@ struct HaloShape : Plain {
   static constexpr int kTapSteps = Plain::kSteps, kSteps = kTaps * kTapSteps;
   static constexpr int kABytes = kLines * Plain::LayoutA::kRowBytes, kTapBytes = Plain::kBBytes;
   static constexpr int kStageBytes = kABytes + kTaps * kTapBytes;
+  static constexpr bool kWholeTiles = true;
 };
-
-// The same value, but what follows from it is not worked out before a loop: kept for all taps, it would take the
-// registers of the sums.
-KGEN_DEVICE int in_loop(int value) {
-#if defined(KGEN_CUDA_ARCH)
-  asm volatile("" : "+r"(value));
-#endif
-  return value;
-}
 
 template <class S>
 struct HaloWave : WaveTile<typename S::Tap> {
@@ -43,30 +35,35 @@ struct HaloWave : WaveTile<typename S::Tap> {
   static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
   static constexpr int kZeros = (S::kLines - 1) * Layout::kRowBytes;
+  static constexpr int kWords = (S::kTaps * S::kRm + 31) / 32;
 
   typename Mma::A a[kBuffers][S::kRm];
   typename Mma::B b[kBuffers][S::kRn];
-  static constexpr int kWords = (S::kTaps * S::kRm + 31) / 32;
   int line[Mma::kChunksA], place[Mma::kChunksA];  // of piece e: its first block's line for tap 0, column in the line
   u32 inside[Mma::kChunksA][kWords];              // bit tap * kRm + block: the tap lies in the image
   int dil;
 
-  // `pixel`: the tile's first.
-  KGEN_DEVICE HaloWave(int wave, int lane, i64 pixel, int image_width, int pad, int dilation)
-      : WaveTile<typename S::Tap>(wave, lane, 0, 0), inside{}, dil(dilation) {
-    const int first = int(pixel % image_width), row = wave % S::kPlaces / S::kWavesN * S::kWaveM;
+  // `first`: the tile's first line, counted within its image, of rows of `width`; `pad` lines before the first pixel.
+  KGEN_DEVICE void begin(int wave, int lane, int first, int width, int pad, int dilation) {
+    WaveTile<typename S::Tap>::begin(wave, lane, 0, 0);
+    dil = dilation;
+    const int row = wave % S::kPlaces / S::kWavesN * S::kWaveM;
     const int first_k = wave / S::kPlaces * (S::kTapSteps * Mma::kK);
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       line[e] = row + Mma::a_row(lane, e);
       place[e] = first_k + Mma::a_k(lane, e);
       KGEN_UNROLL
+      for (int word = 0; word < kWords; ++word) inside[e][word] = 0;
+      int column = int(u32(first + pad + line[e]) % u32(width));
+      KGEN_UNROLL
       for (int i = 0; i < S::kRm; ++i) {
-        const int left = int(u32(first + line[e] + i * Mma::kM) % u32(image_width)) - pad;
+        if (i > 0) column += Mma::kM;
+        while (column >= width) column -= width;
         KGEN_UNROLL
         for (int tap = 0; tap < S::kTaps; ++tap) {
           const int bit = tap * S::kRm + i;
-          if (u32(left + tap * dilation) < u32(image_width)) inside[e][bit / 32] |= 1u << bit % 32;
+          if (u32(column + tap * dil - pad) < u32(width)) inside[e][bit / 32] |= 1u << bit % 32;
         }
       }
     }
@@ -74,7 +71,7 @@ struct HaloWave : WaveTile<typename S::Tap> {
 
   // As WaveTile's, of the tile's step `step`: taps one after the other.
   KGEN_DEVICE void load(int buffer, int step, int stage, int next_stage) {
-    const int tap = step / S::kTapSteps, inner = step % S::kTapSteps, right = in_loop(tap * dil);
+    const int tap = step / S::kTapSteps, inner = step % S::kTapSteps, right = tap * dil;
     KGEN_UNROLL
     for (int e = 0; e < Mma::kChunksA; ++e) {
       const int at = Layout::offset(line[e] + right, place[e]);
@@ -123,9 +120,9 @@ struct TapWeights : MatrixSource<T, true> {
   // `first_term` counts as the pixels' terms do: kernel rows x channels.
   KGEN_DEVICE TapWeights(const T* weight, i64 leading, i64 extent, int taps, int channels_of_tap, i64 first_term,
                          int tile_n, int tile_k, int vec)
-      : MatrixSource<T, true>(weight + first_term / channels_of_tap * (taps * channels_of_tap) +
-                                  first_term % channels_of_tap,
-                              leading, extent, tile_n, tile_k, vec),
+      : MatrixSource<T, true>(
+            weight + first_term / channels_of_tap * (taps * channels_of_tap) + first_term % channels_of_tap, leading,
+            extent, tile_n, tile_k, vec),
         channels(channels_of_tap),
         channel(int(first_term % channels_of_tap)),
         to_next_row(i64(taps - 1) * channels_of_tap) {}

@@ -41,7 +41,8 @@ struct Layout {
   static constexpr int kRowBytes = kRow * int(sizeof(T));
   static constexpr int kChunks = kRowBytes / 16;
   static constexpr int kGroup = (kChunks & -kChunks) < 8 ? (kChunks & -kChunks) : 8;  // chunks that change places
-  static constexpr int kRowsPerLine = 8 / kGroup;  // rows after which the banks repeat; in all 32 banks where kChunks < 8
+  static constexpr int kRowsPerLine =
+      8 / kGroup;  // rows after which the banks repeat; in all 32 banks where kChunks < 8
   static_assert(kRowBytes % 16 == 0);
   static KGEN_DEVICE int offset(int row, int column) {
     const int byte = column * int(sizeof(T));
@@ -51,8 +52,8 @@ struct Layout {
       return row * kRowBytes + (byte ^ (row / kChunks % kRowsPerLine * 16));
     return row * kRowBytes + byte;
   }
-  // `bytes` further along a row than `at` columns, which are less than the steps that make up `bytes`: the bits that the
-  // permutation changes are free in `at` and pass through the exclusive or.
+  // `bytes` further along a row than `at` columns, which are less than the steps that make up `bytes`: the bits that
+  // the permutation changes are free in `at` and pass through the exclusive or.
   static KGEN_DEVICE int along_row(int at, int bytes) {
     const int changed = bytes % (kGroup * 16);
     return (at ^ changed) + (bytes - changed);
@@ -373,7 +374,8 @@ struct TileShape {
   static constexpr int kStages = kStages_, kWavesK = kWavesK_;
   static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
-  static constexpr int kPlaces = kWavesM * kWavesN;  // of waves in the tile
+  static constexpr bool kWholeTiles = false;                             // K is whole tiles
+  static constexpr int kPlaces = kWavesM * kWavesN;                      // of waves in the tile
   static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
   static constexpr int kRm = kWaveM / Mma::kM, kRn = kWaveN / Mma::kN;
@@ -438,8 +440,7 @@ struct WaveTile {
     KGEN_UNROLL
     for (int i = 0; i < S::kRm; ++i) {
       KGEN_UNROLL
-      for (int e = 0; e < Mma::kChunksA; ++e)
-        Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
+      for (int e = 0; e < Mma::kChunksA; ++e) Mma::load_a(a[buffer][i], e, places_a.at(i, step, e, stage, next_stage));
     }
     KGEN_UNROLL
     for (int j = 0; j < S::kRn; ++j) {
@@ -566,9 +567,11 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     if (t >= kLate && t < full) {
       load_a.template issue<false>(t, 0, to);
       load_b.template issue<false>(t, 0, to + S::kABytes);
-    } else if (t < tiles + kLate) {
-      load_a.template issue<true>(t, k - t * S::kTileK, to);
-      load_b.template issue<true>(t, k - t * S::kTileK, to + S::kABytes);
+    } else if constexpr (!S::kWholeTiles) {
+      if (t < tiles + kLate) {
+        load_a.template issue<true>(t, k - t * S::kTileK, to);
+        load_b.template issue<true>(t, k - t * S::kTileK, to + S::kABytes);
+      }
     }
     load_a.advance();
     load_b.advance();

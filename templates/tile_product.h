@@ -9,7 +9,8 @@
 // sums that they do not finish themselves, into an inbox at LDS byte receive_at, behind stages and slabs.
 //
 // Names read from Config: dtype, accumulate, out_dtype, arch, mma_m, tile_m, tile_n, tile_k, waves_m, waves_n, stages,
-// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k where the op has them.
+// vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k where the op has
+// them.
 #pragma once
 #include "mma/mma.h"
 #include "prelude.h"
@@ -33,6 +34,15 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return 1;
 }
 
+// LDS has room for all sums of a wave: its epilogue stands once in the code, not once for each kM rows.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool whole_slab() {
+  if constexpr (requires { C::whole_slab; })
+    return C::whole_slab != 0;
+  else
+    return false;
+}
+
 // The types of a product of two sources under one Config.
 template <class C, class SourceA, class SourceB, int kRealign = 0>
 struct TileProduct {
@@ -52,7 +62,7 @@ struct TileProduct {
 
   // Sums of a wave in LDS: kM rows, or all; the padding puts 8 rows at one column into all banks.
   static constexpr int kPitch = Shape::kWaveN + 4;
-  static constexpr int kSlabRows = kParts > 1 ? Shape::kWaveM : Unit::kM;
+  static constexpr int kSlabRows = kParts > 1 || whole_slab<C>() ? Shape::kWaveM : Unit::kM;
   static constexpr int kSlabBytes = kSlabRows * kPitch * int(sizeof(float));
   // Columns (rows) of one lane on the way out: 16 bytes of output.
   static constexpr int kVector = 16 / int(sizeof(typename C::out_dtype));
@@ -161,7 +171,7 @@ struct TileProduct {
         load_columns_lds<kN>(from, part);
       else
         KGEN_UNROLL
-        for (int e = 0; e < kN; ++e) part[e] = from[e * kStep];
+      for (int e = 0; e < kN; ++e) part[e] = from[e * kStep];
       KGEN_UNROLL
       for (int e = 0; e < kN; ++e) values[e] = s == 0 ? part[e] : values[e] + part[e];
     }
@@ -242,8 +252,8 @@ struct TileProduct {
     }
   }
 
-  // Each block sends its sums of the items that are not its own to the owner, whose barrier counts their bytes, and adds
-  // for its own items what it got:
+  // Each block sends its sums of the items that are not its own to the owner, whose barrier counts their bytes, and
+  // adds for its own items what it got:
   //
   //   items      | kShareLanes: block 0 | block 1 | … | block 0 | …     inbox   [sender][place][round][lane][kN]
   template <int kN, int kStep, int kItems, class SpotOf, class Take>
@@ -277,8 +287,8 @@ struct TileProduct {
         KGEN_UNROLL
         for (int c = 0; c < kN; c += 4) {
           const float four[4] = {values[c], values[c + 1], values[c + 2], values[c + 3]};
-          send_cluster(remote + u32(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes + c * 4), four,
-                       remote + u32(barrier));
+          send_cluster(remote + u32(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes + c * 4),
+                       four, remote + u32(barrier));
         }
       }
     }
@@ -298,7 +308,8 @@ struct TileProduct {
           KGEN_UNROLL
           for (int e = 0; e < kN; ++e) part[e] = own[e];
         } else {
-          load_columns_lds<kN>(lds<float>(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes), part);
+          load_columns_lds<kN>(lds<float>(inbox + sender * kSenderBytes + at_first + round * kLanes * kItemBytes),
+                               part);
         }
         KGEN_UNROLL
         for (int e = 0; e < kN; ++e) values[e] = block == 0 ? part[e] : values[e] + part[e];
@@ -314,6 +325,11 @@ template <class C>
 KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
   const int rows = int((m + C::tile_m - 1) / C::tile_m), columns = int((n + C::tile_n - 1) / C::tile_n);
   const int index = block_x();
+  if (columns == 1) {
+    tile_row = index;
+    tile_column = 0;
+    return;
+  }
   if constexpr (C::group_m == 1) {
     tile_row = int(u32(index) / u32(columns));
     tile_column = index - int(tile_row) * columns;

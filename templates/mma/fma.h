@@ -130,8 +130,7 @@ struct Mma<Arch::host, In, Acc, kM_, kTileK> {
       for (int i = 0; i < kM; ++i)
         for (int k = 0; k < kTileK; ++k)
           for (int j = 0; j < kN; ++j)
-            c.v[i][j] =
-                fma_f16(from_float<f16>(a.rows[i][k]), from_float<f16>(b.rows[k * b.pitch + j]), c.v[i][j]);
+            c.v[i][j] = fma_f16(from_float<f16>(a.rows[i][k]), from_float<f16>(b.rows[k * b.pitch + j]), c.v[i][j]);
     }
   }
 
