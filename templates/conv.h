@@ -491,8 +491,8 @@ KGEN_DEVICE void conv_group(const P& p, i64 group) {
     const auto begin = [&](i64 pixel, i64 channel) {
       if constexpr (kAhead)
         Product::each_lane_item([&](int n, int row, int column) {
-          const ConvOutput<C> y{p.bias, p.scale, p.shift, p.residual, p.y, first + out_channels, p.ldy, p.ldr};
-          if (pixel + row < pixels) ahead[n].load(y, 0, pixel + row, first + channel + column);
+          if (pixel + row < pixels)
+            ahead[n].load(conv_output<C>(p, first + out_channels), 0, pixel + row, first + channel + column);
         });
       else if constexpr (C::async_pipeline && C::split_k == 1)
         prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);

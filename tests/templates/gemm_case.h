@@ -19,6 +19,7 @@ namespace kgen::testing {
 struct PlainConfig {
   using dtype = float;
   using out_dtype = float;
+  using bias_dtype = float;
   using accumulate = float;
   static constexpr auto b_layout = kgen::b_layout::nk;
   static constexpr int epilogue_bias = 0, epilogue_relu = 0, epilogue_gelu_erf = 0, epilogue_gelu_tanh = 0,
@@ -35,8 +36,8 @@ struct GemmArgs {
   const T* b = nullptr;
   const D* c = nullptr;
   const float* bias = nullptr;
-  const D* residual = nullptr;
-  const D* other = nullptr;
+  const T* residual = nullptr;
+  const T* other = nullptr;
   D* d = nullptr;
   float* partial = nullptr;
   T* packed = nullptr;
@@ -73,8 +74,8 @@ class GemmCase {
     args.a = a_.data(), args.b = b_.data();
     if (C::epilogue_add_c) args.c = (c_ = matrix<D>(s.batch, s.m, s.n, args.ldc)).data();
     if (C::epilogue_bias) args.bias = (bias_ = matrix<float>(1, 1, s.n, s.n)).data();
-    if (C::epilogue_add_residual) args.residual = (residual_ = matrix<D>(s.batch, s.m, s.n, args.ldr)).data();
-    if (C::epilogue_mul_other) args.other = (other_ = matrix<D>(s.batch, s.m, s.n, args.ldo)).data();
+    if (C::epilogue_add_residual) args.residual = (residual_ = matrix<T>(s.batch, s.m, s.n, args.ldr)).data();
+    if (C::epilogue_mul_other) args.other = (other_ = matrix<T>(s.batch, s.m, s.n, args.ldo)).data();
     d.assign(extent(s.batch, s.m, s.n, args.ldd), D());
     std::fill_n(reinterpret_cast<unsigned char*>(d.data()), d.size() * sizeof(D), 0xff);
     args.d = d.data();
@@ -169,7 +170,8 @@ class GemmCase {
 
   std::mt19937 random_;
   std::vector<T> a_, b_;
-  std::vector<D> c_, residual_, other_;
+  std::vector<D> c_;
+  std::vector<T> residual_, other_;
   std::vector<float> bias_;
 };
 
