@@ -420,8 +420,8 @@ KGEN_DEVICE void barrier_wait(u32 barrier, u32 phase) {
         : "r"(barrier), "r"(phase)
         : "memory");
 }
-// Stores to LDS of the block that both addresses (of cluster_address) lie in; its `barrier` counts the 4 bytes when they
-// are there, so that nobody need wait for the whole cluster.
+// Stores to LDS of the block that both addresses (of cluster_address) lie in; its `barrier` counts the 4 bytes when
+// they are there, so that nobody need wait for the whole cluster.
 KGEN_DEVICE void store_cluster(u32 address, float value, u32 barrier) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address),
                "r"(bit_cast<u32>(value)), "r"(barrier)
