@@ -532,8 +532,7 @@ KGEN_DEVICE void finish(const P& params, const T* streams, i64 stride, float* po
     }
     block -= coefficient_blocks;
   }
-  // Backwards: the streams that the projection touched last are still in the L2.
-  const i64 token = p.t - 1 - block / C::chunks, chunk = block % C::chunks;
+  const i64 token = block / C::chunks, chunk = block % C::chunks;
   sum_parts<C, 1, 1 + kN>(params, token, totals, scratch);
   constants.keep(scratch + C::threads);
   sync_lds();
