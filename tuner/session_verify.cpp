@@ -161,8 +161,12 @@ Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, con
                       .passed = false,
                       .detail = {}};
     const auto run = [&]() -> Result<VerifyRow> {
-      KGEN_TRY(const OpSpec spec, spec_of(winner, own_ops));
+      KGEN_TRY(OpSpec spec, spec_of(winner, own_ops));
       KGEN_TRY(const Plan plan, plan_from_json(winner.winner.plan_json));
+      // The scalars that the problem was tuned with are no part of its identity; the plan has them as its defaults.
+      for (const Param& param : plan.params) {
+        if (param.role == Role::kScalar) spec.problem.scalars[param.name] = param.default_value;
+      }
       KGEN_TRY(const BoundPlan bound, kgen::bind(plan, spec.problem.dims));
       KGEN_TRY(ObjectRecord object, db.object(winner.winner.object_hash));
       CodeObject code;

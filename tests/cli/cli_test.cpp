@@ -133,6 +133,18 @@ TEST_F(Cli, LookupSaysHowItMatched) {
   EXPECT_EQ(typo.code, 2);
 }
 
+// A norm's eps is no part of the problem's identity, yet the winner was compiled and tuned with it.
+TEST_F(Cli, VerifyUsesTheScalarsThatAWinnerWasTunedWith) {
+  const std::string spec = *folder_ / "norm.yaml", tuned = *folder_ / "norm.db";
+  ASSERT_TRUE(write_file(
+      spec,
+      "kgen: 1\ndefaults: {dtype: fp32}\nops:\n  - op: rmsnorm\n    problems: [{rows: 4, cols: 64, eps: 0.25}]\n"));
+  run_json({"tune", spec, "--device", "host", "--db", tuned, "--budget", "1"});
+  const json winners = run_json({"verify", tuned, "--device", "host"});
+  EXPECT_EQ(winners["failed"], 0) << winners.dump();
+  EXPECT_GE(winners["passed"], 1);
+}
+
 TEST_F(Cli, VerifyChecksWinnersAndSingleCandidates) {
   const json winners = run_json({"verify", db(), "--device", "host", "--own-op", *folder_ / "softcap.yaml"});
   EXPECT_GE(winners["passed"], 2);

@@ -78,6 +78,7 @@ void add_candidates(const OpSpec& spec, Arch arch, std::set<std::string>* seen, 
                   [&](const VariantDef& variant) { return seen->count(spec.op->name + " variant " + variant.name); }))
     return;
   const auto candidates = variant_defaults(spec, arch);
+  if (!candidates && !spec.tune.params.empty()) return;  // narrowed to what this architecture lacks
   ASSERT_TRUE(candidates) << problem << ": " << candidates.error().message;
   for (const Candidate& candidate : *candidates) {
     if (seen != nullptr) {
