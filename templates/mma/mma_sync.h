@@ -64,21 +64,6 @@ struct MmaSyncInstructions {
 #undef KGEN_MMA_F16
 };
 
-// Two values, rounded, the first in the low half.
-template <class In>
-KGEN_DEVICE u32 pair_bits(float low, float high) {
-#if defined(KGEN_CUDA_ARCH) && KGEN_CUDA_ARCH >= 800
-  u32 result;
-  if constexpr (kSame<In, bf16>)
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-  else
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-  return result;
-#else
-  return u32(from_float<In>(low).bits) | u32(from_float<In>(high).bits) << 16;
-#endif
-}
-
 template <class Instructions, class In, class Acc>
 struct MmaSync {
   static constexpr int kM = 16, kN = 16, kK = 16, kLanes = 32;
@@ -129,7 +114,7 @@ struct MmaSync {
   static KGEN_DEVICE A to_a(const C& c) {
     A a;
     KGEN_UNROLL
-    for (int i = 0; i < 4; ++i) a.r[i] = pair_bits<In>(get_c(c, i % 2, i / 2 * 2), get_c(c, i % 2, i / 2 * 2 + 1));
+    for (int i = 0; i < 4; ++i) a.r[i] = rounded_pair<In>(get_c(c, i % 2, i / 2 * 2), get_c(c, i % 2, i / 2 * 2 + 1));
     return a;
   }
 
