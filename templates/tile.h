@@ -366,7 +366,7 @@ struct ChooseType<false, A, B> {
 
 // The geometry of one block; everything is known at compile time.
 template <class Mma_, int kTileM_, int kTileN_, int kTileK_, int kWavesM_, int kWavesN_, int kStages_, bool kBInN_,
-          bool kRealignA_, bool kRealignB_, int kWavesK_ = 1>
+          bool kRealignA_, bool kRealignB_, int kWavesK_ = 1, bool kWholeTiles_ = false>
 struct TileShape {
   using Mma = Mma_;
   using Lds = typename Mma::Lds;
@@ -374,7 +374,7 @@ struct TileShape {
   static constexpr int kStages = kStages_, kWavesK = kWavesK_;
   static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
-  static constexpr bool kWholeTiles = false;                             // K is whole tiles
+  static constexpr bool kWholeTiles = kWholeTiles_;                      // K is whole tiles
   static constexpr int kPlaces = kWavesM * kWavesN;                      // of waves in the tile
   static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;

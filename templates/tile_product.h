@@ -34,6 +34,15 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return 1;
 }
 
+// The terms are whole tiles: bit 0 of Config's `fit` (epilogue.h).
+template <class C>
+KGEN_HOST_DEVICE constexpr bool whole_terms() {
+  if constexpr (requires { C::fit; })
+    return C::fit % 2 != 0;
+  else
+    return false;
+}
+
 // LDS has room for all sums of a wave: its epilogue stands once in the code, not once for each kM rows.
 template <class C>
 KGEN_HOST_DEVICE constexpr bool whole_slab() {
@@ -51,7 +60,7 @@ struct TileProduct {
   static constexpr bool kKn = !SourceB::kKMajor;
   static constexpr bool kBInN = Unit::kBInN || (kKn && Unit::kReadsN);
   using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN,
-                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>()>;
+                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>(), whole_terms<C>()>;
   using Lds = typename Shape::Lds;
   using Wave = WaveTile<Shape>;
   static constexpr int kThreads = Shape::kThreads;
