@@ -43,6 +43,15 @@ KGEN_HOST_DEVICE constexpr bool whole_terms() {
     return false;
 }
 
+// The stages hold all terms: bit 2.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool one_fill() {
+  if constexpr (requires { C::fit; })
+    return C::fit / 4 % 2 != 0;
+  else
+    return false;
+}
+
 // LDS has room for all sums of a wave: its epilogue stands once in the code, not once for each kM rows.
 template <class C>
 KGEN_HOST_DEVICE constexpr bool whole_slab() {
@@ -60,7 +69,7 @@ struct TileProduct {
   static constexpr bool kKn = !SourceB::kKMajor;
   static constexpr bool kBInN = Unit::kBInN || (kKn && Unit::kReadsN);
   using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN,
-                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>(), whole_terms<C>()>;
+                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>(), whole_terms<C>(), one_fill<C>()>;
   using Lds = typename Shape::Lds;
   using Wave = WaveTile<Shape>;
   static constexpr int kThreads = Shape::kThreads;
