@@ -43,12 +43,14 @@ template <class Source, class Offset, int kLines, int kRuns>
 struct TapWalk;
 
 // A of the product: lines are output pixels, terms are taps x channels. Offset: int or i64, of elements from the image
-// of the tile's first pixel.
-template <class T_, class Offset>
+// of the tile's first pixel. kFew: pixels are few enough for small_quotient(). kTapTiles: channels are whole tiles, so
+// a tile lies within a tap. kFromFirst: the terms begin with the first tap.
+template <class T_, class Offset, bool kFew_ = false, bool kTapTiles_ = false, bool kFromFirst_ = false>
 struct TapSource {
   using T = T_;
   static constexpr bool kKMajor = true;
   static constexpr bool kGaps = true;
+  static constexpr bool kFew = kFew_, kTapTiles = kTapTiles_, kFromFirst = kFromFirst_;
 
   const T* image;  // of the tile's first pixel
   i64 image_stride, row_stride, pixel_stride;
@@ -75,11 +77,20 @@ struct TapSource {
         image_pixels(int(v.out_height * v.out_width)),
         first_term(int(first_term_of_part)) {
     image_stride = v.height * row_stride;
-    const i64 index = v.images == 1 ? 0 : quotient(first_pixel_of_tile, image_pixels),
-              left = v.pixels() - first_pixel_of_tile;
+    i64 index = 0;
+    if constexpr (kFew)
+      index = small_quotient(u32(first_pixel_of_tile), u32(image_pixels));
+    else if (v.images != 1)
+      index = quotient(first_pixel_of_tile, image_pixels);
+    const i64 left = v.pixels() - first_pixel_of_tile;
     image = v.x + index * image_stride;
     first_pixel = int(first_pixel_of_tile - index * image_pixels);
     last_line = (left < tile ? int(left) : tile) - 1;
+    if constexpr (kTapTiles) {
+      step_channel = tile_k;
+      step_down = step_right = 0;
+      return;
+    }
     const int taps = tile_k / channels, kernel_w = int(v.kernel_w);
     step_channel = tile_k - taps * channels;
     step_down = taps / kernel_w * dil_h;
@@ -102,14 +113,28 @@ struct TapWalk : Source {
 
   KGEN_DEVICE void begin_line(int i, int outer) {
     const u32 pixel = u32(this->first_pixel + outer);
-    const u32 index = pixel < u32(this->image_pixels) ? 0 : pixel / u32(this->image_pixels);
-    const int within = int(pixel - index * u32(this->image_pixels)), row = int(u32(within) / u32(this->out_width));
+    u32 index;
+    if constexpr (Source::kFew)
+      index = small_quotient(pixel, u32(this->image_pixels));
+    else
+      index = pixel < u32(this->image_pixels) ? 0 : pixel / u32(this->image_pixels);
+    const int within = int(pixel - index * u32(this->image_pixels));
+    int row;
+    if constexpr (Source::kFew)
+      row = int(small_quotient(u32(within), u32(this->out_width)));
+    else
+      row = int(u32(within) / u32(this->out_width));
     top[i] = row * this->stride_h - this->pad_h;
     left[i] = (within - row * this->out_width) * this->stride_w - this->pad_w;
     offset[i] = Offset(i64(index) * this->image_stride + top[i] * this->row_stride + left[i] * this->pixel_stride);
     if (outer > this->last_line) top[i] = -(1 << 30);  // outside with every tap
   }
   KGEN_DEVICE void begin_run(int i, int inner) {
+    if constexpr (Source::kTapTiles && Source::kFromFirst) {
+      channel[i] = inner;
+      down[i] = right[i] = 0;
+      return;
+    }
     const int term = this->first_term + inner, tap = term / this->channels, columns = this->span / this->dil_w;
     channel[i] = term - tap * this->channels;
     down[i] = tap / columns * this->dil_h;
@@ -349,7 +374,9 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
                                        C::tile_k, C::vec_a);
     store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   } else if constexpr (C::gather != gather::halo) {
-    const TapSource<T, typename OffsetOf<C::offset_bits>::Type> pixels(v, m0, k0, C::tile_m, C::tile_k);
+    constexpr bool kFirst = C::split_k * cluster_k<C>() == 1;
+    const TapSource<T, typename OffsetOf<C::offset_bits>::Type, few_tiles<C>(), fit<C>() / 16 != 0, kFirst> pixels(
+        v, m0, k0, C::tile_m, C::tile_k);
     store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   }
 }

@@ -52,6 +52,18 @@ KGEN_HOST_DEVICE constexpr bool one_fill() {
     return false;
 }
 
+// Rows and tiles of the product are fewer than 2^20: bit 3.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool few_tiles() {
+  if constexpr (requires { C::fit; })
+    return C::fit / 8 % 2 != 0;
+  else
+    return false;
+}
+// a / b for a < 2^20: a third of the instructions that the compiler takes for any two numbers. The quotient is 0.5 / b
+// from a whole number or more, and the error is less.
+KGEN_DEVICE u32 small_quotient(u32 a, u32 b) { return u32((float(a) + 0.5f) * rcp_f(float(b))); }
+
 // LDS has room for all sums of a wave: its epilogue stands once in the code, not once for each kM rows.
 template <class C>
 KGEN_HOST_DEVICE constexpr bool whole_slab() {
@@ -349,14 +361,20 @@ KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
     return;
   }
   if constexpr (C::group_m == 1) {
-    tile_row = int(u32(index) / u32(columns));
+    tile_row = int(few_tiles<C>() ? small_quotient(u32(index), u32(columns)) : u32(index) / u32(columns));
     tile_column = index - int(tile_row) * columns;
     return;
   }
-  const int group = index / (C::group_m * columns), first = group * C::group_m;
+  const auto divided = [](int a, int b) {
+    if constexpr (few_tiles<C>())
+      return int(small_quotient(u32(a), u32(b)));
+    else
+      return a / b;
+  };
+  const int group = divided(index, C::group_m * columns), first = group * C::group_m;
   const int height = min_int(rows - first, C::group_m), within = index - group * C::group_m * columns;
-  tile_row = first + within % height;
-  tile_column = within / height;
+  tile_column = divided(within, height);
+  tile_row = first + within - int(tile_column) * height;
 }
 
 // The terms of part `part` of split_k or cluster_k (one of them is 1): from `first` on, as many as are returned.
