@@ -360,7 +360,7 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   const int k = terms_of_part<C>(terms, block_y(), k0);
   const auto begin_tile = [&] { begin(m0, n0); };
   const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>], int n) {
-    store(m0 + row, n0 + column, values, n);
+    store(narrowed<C>(m0 + row), narrowed<C>(n0 + column), values, n);
   };
 
   if constexpr (C::gather == gather::halo) {
@@ -375,7 +375,7 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
     store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   } else if constexpr (C::gather != gather::halo) {
     constexpr bool kFirst = C::split_k * cluster_k<C>() == 1;
-    const TapSource<T, typename OffsetOf<C::offset_bits>::Type, few_tiles<C>(), fit<C>() / 16 != 0, kFirst> pixels(
+    const TapSource<T, typename OffsetOf<C::offset_bits>::Type, few_tiles<C>(), fit<C>() / 16 % 2 != 0, kFirst> pixels(
         v, m0, k0, C::tile_m, C::tile_k);
     store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   }
@@ -388,11 +388,14 @@ KGEN_DEVICE i64 packed_channels(i64 channels) {
 }
 
 // A small kernel's time is that of its longest chain; a division of 64 bits would be a large part of it.
-KGEN_DEVICE i64 of_group(i64 channels, i64 groups) { return groups == 1 ? channels : u32(channels) / u32(groups); }
+template <class C>
+KGEN_DEVICE i64 of_group(i64 channels, i64 groups) {
+  return one_group<C>() || groups == 1 ? channels : u32(channels) / u32(groups);
+}
 
 template <class C, class P>
 KGEN_DEVICE ConvInput<typename C::dtype> conv_input(const P& p, i64 group) {
-  const i64 channels = of_group(p.c, p.groups), out_channels = of_group(p.k, p.groups);
+  const i64 channels = of_group<C>(p.c, p.groups), out_channels = of_group<C>(p.k, p.groups);
   ConvInput<typename C::dtype> v;
   v.x = p.x + group * channels;
   v.images = p.n;
@@ -502,8 +505,14 @@ KGEN_DEVICE void store_pixels(const P& p, i64 pixel, i64 channel, const float (&
 }
 
 template <class C, class P>
-KGEN_DEVICE void conv_group(const P& p, i64 group) {
-  const i64 out_channels = of_group(p.k, p.groups), first = group * out_channels, pixels = p.n * p.p * p.q;
+KGEN_DEVICE void conv_group(P p, i64 group) {
+  narrow<C>(p.n, p.h, p.w, p.c, p.k, p.p, p.q, p.r, p.s, p.ldx, p.ldy, p.ldr);
+  narrow<C>(p.stride_h, p.stride_w, p.pad_h, p.pad_w, p.dil_h, p.dil_w);
+  if constexpr (one_group<C>()) {
+    group = 0;
+    p.groups = 1;
+  }
+  const i64 out_channels = of_group<C>(p.k, p.groups), first = group * out_channels, pixels = p.n * p.p * p.q;
   const auto input = conv_input<C>(p, group);
   constexpr int kN = kConvVector < C, C::layout == layout::nchw > ;
   if constexpr (C::layout == layout::nchw) {
@@ -519,7 +528,8 @@ KGEN_DEVICE void conv_group(const P& p, i64 group) {
       if constexpr (kAhead)
         Product::each_lane_item([&](int n, int row, int column) {
           if (pixel + row < pixels)
-            ahead[n].load(conv_output<C>(p, first + out_channels), 0, pixel + row, first + channel + column);
+            ahead[n].load(conv_output<C>(p, first + out_channels), 0, narrowed<C>(pixel + row),
+                          narrowed<C>(first + channel + column));
         });
       else if constexpr (C::async_pipeline && C::split_k == 1)
         prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);

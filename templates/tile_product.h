@@ -60,6 +60,24 @@ KGEN_HOST_DEVICE constexpr bool few_tiles() {
   else
     return false;
 }
+// One product, or one group of channels: bit 5.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool one_group() {
+  if constexpr (requires { C::fit; })
+    return C::fit / 32 % 2 != 0;
+  else
+    return false;
+}
+// The dimensions of few tiles have 32 bits; said here, products of two of them are one instruction.
+template <class C, class... Ints>
+KGEN_DEVICE void narrow(Ints&... dims) {
+  if constexpr (few_tiles<C>()) ((dims = i64(int(dims))), ...);
+}
+template <class C>
+KGEN_DEVICE i64 narrowed(i64 value) {
+  narrow<C>(value);
+  return value;
+}
 // a / b for a < 2^20: a third of the instructions that the compiler takes for any two numbers. The quotient is 0.5 / b
 // from a whole number or more, and the error is less.
 KGEN_DEVICE u32 small_quotient(u32 a, u32 b) { return u32((float(a) + 0.5f) * rcp_f(float(b))); }
