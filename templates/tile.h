@@ -579,6 +579,7 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     async_commit();  // empty groups keep the count of groups equal to that of tiles
     write_stage = after(write_stage);
   };
+  constexpr bool kLoadFirst = S::kWholeTiles;
   const auto refill = [&](int t) {
     if constexpr (S::kOneFill)
       async_commit();
@@ -609,8 +610,9 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
       // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
       multiply_but_last<S, 0>(wave, read_stage, next_stage);
       turn();
+      if constexpr (kLoadFirst) wave.load(S::kSteps % 2, 0, read_stage, next_stage);
       refill(t + S::kStages);  // into the stage of tile t, which the barrier set free
-      wave.load(S::kSteps % 2, 0, read_stage, next_stage);
+      if constexpr (!kLoadFirst) wave.load(S::kSteps % 2, 0, read_stage, next_stage);
       wave.multiply((S::kSteps - 1) % 2);
       if constexpr (S::kSteps % 2 != 0) {  // the next tile begins in the other buffer
         if (++t >= tiles) break;
