@@ -353,9 +353,9 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
     v.channels *= v.kernel_w;
     v.kernel_w = 1;
   }
-  const i64 terms = v.terms();
+  const i64 terms = narrowed<C>(v.terms());
   i64 tile_row, tile_column, k0;
-  tile_of_block<C>(v.pixels(), v.out_channels, tile_row, tile_column);
+  tile_of_block<C>(narrowed<C>(v.pixels()), v.out_channels, tile_row, tile_column);
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
   const int k = terms_of_part<C>(terms, block_y(), k0);
   const auto begin_tile = [&] { begin(m0, n0); };
@@ -370,7 +370,7 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   const MatrixSource<T, true> weights(v.weight + n0 * terms + k0, terms, v.out_channels - n0, C::tile_n, C::tile_k,
                                       C::vec_b);
   if constexpr (C::gather == gather::rows) {
-    const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, v.pixels() - m0, C::tile_m,
+    const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, narrowed<C>(v.pixels()) - m0, C::tile_m,
                                        C::tile_k, C::vec_a);
     store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   } else if constexpr (C::gather != gather::halo) {
@@ -512,7 +512,8 @@ KGEN_DEVICE void conv_group(P p, i64 group) {
     group = 0;
     p.groups = 1;
   }
-  const i64 out_channels = of_group<C>(p.k, p.groups), first = group * out_channels, pixels = p.n * p.p * p.q;
+  const i64 out_channels = of_group<C>(p.k, p.groups), first = group * out_channels;
+  const i64 pixels = narrowed<C>(p.n * p.p * p.q);
   const auto input = conv_input<C>(p, group);
   constexpr int kN = kConvVector < C, C::layout == layout::nchw > ;
   if constexpr (C::layout == layout::nchw) {

@@ -214,9 +214,9 @@ struct EpilogueOperands {
   template <class P>
   KGEN_DEVICE void load(const P& p, i64 batch, i64 row, i64 column) {
     namespace detail = epilogue_detail;
+    if (column >= p.n) return;
     const i64 left = p.n - column;
     const int valid = left < N ? int(left) : N;
-    if (valid <= 0) return;
     if constexpr (add_c_position<C>() != 0) {
       if (p.beta != 0.0f) {
         detail::load_valid_columns<C>(c, p.c + batch * p.batch_stride_c + row * p.ldc + column, valid);
@@ -240,9 +240,9 @@ struct EpilogueOperands {
 template <class C, int N, class P>
 KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N],
                           const EpilogueOperands<C, N>& operands) {
+  if (column >= p.n) return;
   const i64 left = p.n - column;
   const int valid = left < N ? int(left) : N;
-  if (valid <= 0) return;
   float t[N];
   constexpr bool kResidualFirst = C::epilogue_add_residual != 0 && C::epilogue_add_residual < kActivationPosition<C>;
   KGEN_UNROLL

@@ -556,7 +556,7 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   static_assert(kLate == 0 || kBuffers >= 2, "windows need two K steps a tile");
   constexpr int kRing = S::kStages * S::kStageBytes;
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
-  if (tiles == 0) {
+  if (kLate > 0 && tiles == 0) {  // else there is nothing to issue and no turn of the loop
     underway();
     return;
   }

@@ -371,7 +371,10 @@ struct TileProduct {
 // together, so that neighbours in time share operands in the L2.
 template <class C>
 KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
-  const int rows = int((m + C::tile_m - 1) / C::tile_m), columns = int((n + C::tile_n - 1) / C::tile_n);
+  const auto tiles = [](i64 extent, int tile) {
+    return few_tiles<C>() ? int((u32(extent) + u32(tile - 1)) / u32(tile)) : int((extent + tile - 1) / tile);
+  };
+  const int rows = tiles(m, C::tile_m), columns = tiles(n, C::tile_n);
   const int index = block_x();
   if (columns == 1) {
     tile_row = index;
