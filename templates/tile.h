@@ -376,6 +376,7 @@ struct TileShape {
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
   static constexpr bool kWholeTiles = kWholeTiles_;                      // K is whole tiles
   static constexpr bool kOneFill = kOneFill_;                            // the stages hold all of K
+  static constexpr bool kLoadFirst = kWholeTiles_;                       // a tile's fragments before later copies
   static constexpr int kPlaces = kWavesM * kWavesN;                      // of waves in the tile
   static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
@@ -579,7 +580,7 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     async_commit();  // empty groups keep the count of groups equal to that of tiles
     write_stage = after(write_stage);
   };
-  constexpr bool kLoadFirst = S::kWholeTiles;
+  constexpr bool kLoadFirst = S::kLoadFirst;
   const auto refill = [&](int t) {
     if constexpr (S::kOneFill)
       async_commit();
