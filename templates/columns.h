@@ -109,7 +109,7 @@ KGEN_DEVICE void load_columns(const T* p, int valid, float (&values)[N]) {
 template <class T, int N>
 struct Columns {
   static constexpr int kWidth = kChunk<T, N>;
-  Packed<T, kWidth> part[N / kWidth] = {};
+  Packed<T, kWidth> part[N / kWidth];
 
   KGEN_DEVICE float operator[](int i) const { return part[i / kWidth][i % kWidth]; }
   // All of them, and `p` is aligned.

@@ -370,8 +370,8 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   const MatrixSource<T, true> weights(v.weight + n0 * terms + k0, terms, v.out_channels - n0, C::tile_n, C::tile_k,
                                       C::vec_b);
   if constexpr (C::gather == gather::rows) {
-    const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, narrowed<C>(v.pixels()) - m0, C::tile_m,
-                                       C::tile_k, C::vec_a);
+    const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, narrowed<C>(v.pixels()) - m0,
+                                       C::tile_m, C::tile_k, C::vec_a);
     store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   } else if constexpr (C::gather != gather::halo) {
     constexpr bool kFirst = C::split_k * cluster_k<C>() == 1;

@@ -206,7 +206,7 @@ KGEN_DEVICE void prefetch_epilogue(const P& p, i64 batch, i64 row, i64 rows, i64
 // few integer operations; a caller with N == 1 gets the scalar form alone).
 template <class C, int N>
 struct EpilogueOperands {
-  Columns<typename C::out_dtype, N> c;
+  Columns<typename C::out_dtype, N> c = {};  // not read where beta is 0; the others are read wherever they are used
   Columns<typename epilogue_detail::BiasOf<C>::Type, N> bias;
   Columns<float, N> scale, shift;
   Columns<typename C::dtype, N> residual, other;
