@@ -376,7 +376,7 @@ struct TileShape {
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
   static constexpr bool kWholeTiles = kWholeTiles_;                      // K is whole tiles
   static constexpr bool kOneFill = kOneFill_;                            // the stages hold all of K
-  static constexpr bool kLoadFirst = kWholeTiles_;                       // a tile's fragments before later copies
+  static constexpr bool kShort = kWholeTiles_;                           // code that is run through once or twice
   static constexpr int kPlaces = kWavesM * kWavesN;                      // of waves in the tile
   static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
@@ -557,7 +557,7 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   static_assert(kLate == 0 || kBuffers >= 2, "windows need two K steps a tile");
   constexpr int kRing = S::kStages * S::kStageBytes;
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
-  if (kLate > 0 && tiles == 0) {  // else there is nothing to issue and no turn of the loop
+  if (!S::kShort && tiles == 0) {  // in short code: nothing is issued, and the loop takes no turn
     underway();
     return;
   }
@@ -580,7 +580,6 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     async_commit();  // empty groups keep the count of groups equal to that of tiles
     write_stage = after(write_stage);
   };
-  constexpr bool kLoadFirst = S::kLoadFirst;
   const auto refill = [&](int t) {
     if constexpr (S::kOneFill)
       async_commit();
@@ -611,9 +610,9 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
       // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
       multiply_but_last<S, 0>(wave, read_stage, next_stage);
       turn();
-      if constexpr (kLoadFirst) wave.load(S::kSteps % 2, 0, read_stage, next_stage);
+      if constexpr (S::kShort) wave.load(S::kSteps % 2, 0, read_stage, next_stage);
       refill(t + S::kStages);  // into the stage of tile t, which the barrier set free
-      if constexpr (!kLoadFirst) wave.load(S::kSteps % 2, 0, read_stage, next_stage);
+      if constexpr (!S::kShort) wave.load(S::kSteps % 2, 0, read_stage, next_stage);
       wave.multiply((S::kSteps - 1) % 2);
       if constexpr (S::kSteps % 2 != 0) {  // the next tile begins in the other buffer
         if (++t >= tiles) break;
