@@ -42,8 +42,7 @@ struct Strides {
 };
 
 template <class C, class P>
-KGEN_DEVICE Strides strides(const P& p) {
-  const i64 group = p.c / p.groups, taps = p.r * p.s;
+KGEN_DEVICE Strides strides(const P& p, int group, int taps) {
   if constexpr (C::layout == layout::nhwc)
     return {p.h * p.w * p.ldx, p.w * p.ldx, p.ldx, 1, taps * group, group, 1};
   else
@@ -80,41 +79,44 @@ KGEN_DEVICE void conv_direct(const P& p) {
   using Copies = LdsCopies<C::async_tile != 0, T>;
   static_assert(!kGeneric || kVec == 1, "channels of a vector would be of different groups");
 
-  const direct::Strides at = direct::strides<C>(p);
+  const int height = int(p.h), width = int(p.w), out_height = int(p.p), out_width = int(p.q);
   const int kernel_h = C::high > 0 ? C::high : int(p.r), kernel_w = C::window > 0 ? C::window : int(p.s);
   const int stride_h = C::high > 0 ? C::step : int(p.stride_h), stride_w = C::window > 0 ? C::step : int(p.stride_w);
   const int dil_h = C::high > 0 ? 1 : int(p.dil_h), dil_w = C::window > 0 ? 1 : int(p.dil_w);
   const int group = kGeneric ? int(p.c / p.groups) : kGroup, taps = kernel_h * kernel_w;
+  const direct::Strides at = direct::strides<C>(p, group, taps);
   const int lane_c = thread_x() % C::lanes_c, lane_q = thread_x() / C::lanes_c % C::lanes_q,
             lane_p = thread_x() / (C::lanes_c * C::lanes_q);
   const u32 slices = u32((p.k + kSlice - 1) / kSlice);
-  const u32 tiles_q = u32((p.q + C::lanes_q * kPixels - 1) / (C::lanes_q * kPixels));
-  const u32 tiles_p = u32((p.p + C::lanes_p * kRows - 1) / (C::lanes_p * kRows));
+  const u32 tiles_q = u32(out_width + C::lanes_q * kPixels - 1) / u32(C::lanes_q * kPixels);
+  const u32 tiles_p = u32(out_height + C::lanes_p * kRows - 1) / u32(C::lanes_p * kRows);
   u32 block = u32(block_x());
   const i64 slice0 = i64(block % slices) * kSlice;
   block /= slices;
-  const i64 block_q = i64(block % tiles_q) * (C::lanes_q * kPixels), q0 = block_q + lane_q * kPixels;
+  const int block_q = int(block % tiles_q) * (C::lanes_q * kPixels), q0 = block_q + lane_q * kPixels;
   block /= tiles_q;
-  const i64 block_p = i64(block % tiles_p) * (C::lanes_p * kRows), p0 = block_p + lane_p * kRows;
+  const int block_p = int(block % tiles_p) * (C::lanes_p * kRows), p0 = block_p + lane_p * kRows;
   const i64 image = block / tiles_p, k0 = slice0 + lane_c * kVec;
-  const bool exists = k0 < p.k && q0 < p.q && p0 < p.p;
+  const bool exists = k0 < p.k && q0 < out_width && p0 < out_height;
 
   if constexpr (kGroup == 1 && !kGeneric && C::layout == layout::nhwc && !kAhead && !kTile) {
     if (k0 < p.k) prefetch_channel_operands<C>(p, k0);
   }
 
-  // Weights of the block's channels, [tap][channel of the group][kSlice] in LDS.
+  // Weights of the block's channels, [term][part of a lane's channels][lane][channel of the part] in LDS, so that lanes
+  // read neighbours.
+  constexpr int kPart = kVec < 4 ? kVec : 4;
   float* weights = lds<float>(0);
   const int filter = taps * group, kept = filter * kSlice;
   const auto weight_at = [&](int i) {
-    const int channel = i / filter, term = i % filter, tap = term / group, of_group = term % group;
+    const int channel = i % kSlice, term = i / kSlice, tap = term / group, of_group = term % group;
     return slice0 + channel < p.k
                ? p.weight[(slice0 + channel) * at.w_filter + tap * at.w_tap + of_group * at.w_channel]
                : T{};
   };
   const auto keep = [&](int i, T weight) {
-    const int channel = i / filter, term = i % filter;
-    weights[term * kSlice + channel] = to_float(weight);
+    const int channel = i % kSlice, lane = channel / kVec, v = channel % kVec;
+    weights[i - channel + v / kPart * (C::lanes_c * kPart) + lane * kPart + v % kPart] = to_float(weight);
   };
   constexpr int kHeld = (kAhead || kTile) && C::weight_lds != 0 && C::high > 0
                             ? (C::high * C::window * kGroup * kSlice + kThreads - 1) / kThreads
@@ -125,48 +127,58 @@ KGEN_DEVICE void conv_direct(const P& p) {
     if (thread_x() + n * kThreads < kept) held[n] = weight_at(thread_x() + n * kThreads);
 
   // What the epilogue reads for all pixels.
-  constexpr bool kEarly = (kAhead || kTile) && C::epilogue_add_residual == 0;
+  constexpr bool kEarly = (kAhead || kTile) && C::epilogue_add_residual == 0 && C::layout == layout::nhwc;
   EpilogueOperands<C, kVec> operands;
   if constexpr (kEarly) operands.load(conv_output<C>(p, p.k), 0, 0, k0);
 
   const i64 first_channel = kGeneric ? k0 / (p.k / p.groups) * group : k0 * kGroup;
   const T* x = p.x + image * at.x_image + first_channel * at.x_channel;
-  const i64 row0 = p0 * stride_h - p.pad_h, column0 = q0 * stride_w - p.pad_w;
+  const int row0 = p0 * stride_h - int(p.pad_h), column0 = q0 * stride_w - int(p.pad_w);
 
   constexpr int kAheadRows = kAhead ? (kRows - 1) * C::step + C::high : 1;
   Inputs ahead[kAheadRows][kAhead ? kColumns : 1];
   if constexpr (kAhead) {
     KGEN_UNROLL
     for (int e = 0; e < kAheadRows; ++e) {
-      const i64 row = row0 + e;
-      const bool inside = exists && row >= 0 && row < p.h;
+      const int row = row0 + e;
+      const bool inside = exists && u32(row) < u32(height);
       const T* from = x + row * at.x_row + column0 * at.x_column;
       KGEN_UNROLL
       for (int i = 0; i < kColumns; ++i)
-        ahead[e][i] = Inputs(from + i * at.x_column, inside && column0 + i >= 0 && column0 + i < p.w);
+        ahead[e][i] = Inputs(from + i * at.x_column, inside && u32(column0 + i) < u32(width));
     }
   }
 
   const int tile_columns = (C::lanes_q * kPixels - 1) * stride_w + (kernel_w - 1) * dil_w + 1;
   const int tile_at = (C::weight_lds * kept * int(sizeof(float)) + 15) / 16 * 16;
-  constexpr int kPixelBytes = C::lanes_c * kVec * kGroup * int(sizeof(T));
-  const auto in_tile = [&](int row, int column) {
-    return tile_at + (row * tile_columns + column) * kPixelBytes + lane_c * kVec * kGroup * int(sizeof(T));
-  };
+  constexpr int kLaneBytes = kVec * kGroup * int(sizeof(T)), kPixelBytes = C::lanes_c * kLaneBytes;
   if constexpr (kTile) {
     const int tile_rows = (C::lanes_p * kRows - 1) * stride_h + (kernel_h - 1) * dil_h + 1;
-    const i64 tile_row0 = block_p * stride_h - p.pad_h, tile_column0 = block_q * stride_w - p.pad_w;
+    const int tile_row0 = block_p * stride_h - int(p.pad_h), tile_column0 = block_q * stride_w - int(p.pad_w);
+    const int row_step = int(at.x_row), column_step = int(at.x_column), pixels = tile_rows * tile_columns;
+    const int inside_columns = k0 < p.k ? width : 0;
     const T* from = x + tile_row0 * at.x_row + tile_column0 * at.x_column;
-    KGEN_UNROLL
-    for (int pixel = thread_x() / C::lanes_c; pixel < tile_rows * tile_columns; pixel += kThreads / C::lanes_c) {
+    constexpr int kLanes = kThreads / C::lanes_c;
+    constexpr int kTilePixels = C::high > 0 && C::window > 0 ? ((C::lanes_p * kRows - 1) * C::step + C::high) *
+                                                                   ((C::lanes_q * kPixels - 1) * C::step + C::window)
+                                                             : 0;
+    const auto bring = [&](int pixel) {
       const int row = int(u32(pixel) / u32(tile_columns)), column = pixel - row * tile_columns;
-      const bool inside = u32(tile_row0 + row) < u32(p.h) && u32(tile_column0 + column) < u32(p.w) && k0 < p.k;
-      const T* source = inside ? from + row * at.x_row + column * int(at.x_column) : p.x;
+      const bool inside = (u32(tile_row0 + row) < u32(height)) & (u32(tile_column0 + column) < u32(inside_columns));
+      const T* source = inside ? from + (row * row_step + column * column_step) : p.x;
       KGEN_UNROLL
-      for (int g = 0; g < kGroup; ++g) {
-        const int to = in_tile(row, column) + g * kVec * int(sizeof(T));
-        Copies::template copy<kVec>(to, source + g * kVec, inside);
-      }
+      for (int g = 0; g < kGroup; ++g)
+        Copies::template copy<kVec>(tile_at + pixel * kPixelBytes + lane_c * kLaneBytes + g * kVec * int(sizeof(T)),
+                                    source + g * kVec, inside);
+    };
+    const int first = thread_x() / C::lanes_c;
+    if constexpr (kTilePixels > 0) {
+      KGEN_UNROLL
+      for (int n = 0; n < (kTilePixels + kLanes - 1) / kLanes; ++n)
+        if ((n + 1) * kLanes <= kTilePixels || first + n * kLanes < kTilePixels) bring(first + n * kLanes);
+    } else {
+      KGEN_NO_UNROLL
+      for (int pixel = first; pixel < pixels; pixel += kLanes) bring(pixel);
     }
   }
 
@@ -186,20 +198,24 @@ KGEN_DEVICE void conv_direct(const P& p) {
   const auto add = [&](int o, int tap, int of_group, const Inputs* from) {
     KGEN_UNROLL
     for (int g = 0; g < kGroup; ++g) {
-      Vec<float, kVec> weight;
+      Vec<float, kPart> weight[kVec / kPart];
       if constexpr (C::weight_lds != 0) {
-        weight = load_vec<float, kVec>(weights + (tap * group + of_group + g) * kSlice + lane_c * kVec);
+        KGEN_UNROLL
+        for (int i = 0; i < kVec / kPart; ++i)
+          weight[i] = load_vec<float, kPart>(weights + (tap * group + of_group + g) * kSlice +
+                                             (i * C::lanes_c + lane_c) * kPart);
       } else {
         KGEN_UNROLL
         for (int v = 0; v < kVec; ++v)
-          weight[v] = k0 + v < p.k
-                          ? to_float(p.weight[(k0 + v) * at.w_filter + tap * at.w_tap + (of_group + g) * at.w_channel])
-                          : 0.0f;
+          weight[v / kPart][v % kPart] =
+              k0 + v < p.k ? to_float(p.weight[(k0 + v) * at.w_filter + tap * at.w_tap + (of_group + g) * at.w_channel])
+                           : 0.0f;
       }
       KGEN_UNROLL
       for (int i = 0; i < kPixels; ++i) {
         KGEN_UNROLL
-        for (int v = 0; v < kVec; ++v) sum[o][i][v] = fma_f(from[i * kStep].input(v, g), weight[v], sum[o][i][v]);
+        for (int v = 0; v < kVec; ++v)
+          sum[o][i][v] = fma_f(from[i * kStep].input(v, g), weight[v / kPart][v % kPart], sum[o][i][v]);
       }
     }
   };
@@ -224,7 +240,8 @@ KGEN_DEVICE void conv_direct(const P& p) {
     const auto row_of_tile = [&](int e) {
       const int row = lane_p * kRows * stride_h + e * row_step;
       const auto load = [&](int column) {
-        return Inputs(lds<T>(in_tile(row, lane_q * kPixels * stride_w + column)), true);
+        const int pixel = row * tile_columns + lane_q * kPixels * stride_w + column;
+        return Inputs(lds<T>(tile_at + pixel * kPixelBytes + lane_c * kLaneBytes), true);
       };
       if constexpr (C::window > 0) {
         Inputs columns[kColumns];
@@ -254,10 +271,10 @@ KGEN_DEVICE void conv_direct(const P& p) {
     for (int of_group = 0; of_group < (kGeneric ? group : 1); ++of_group) {
       KGEN_NO_UNROLL
       for (int e = 0; e < input_rows; ++e) {
-        const i64 row = row0 + i64(e) * row_step;
-        if (row < 0 || row >= p.h) continue;
+        const int row = row0 + e * row_step;
+        if (u32(row) >= u32(height)) continue;
         const T* from = x + row * at.x_row + of_group * at.x_channel;
-        const auto load = [&](i64 column) { return Inputs(from + column * at.x_column, column >= 0 && column < p.w); };
+        const auto load = [&](int column) { return Inputs(from + column * at.x_column, u32(column) < u32(width)); };
         if constexpr (C::window > 0) {
           Inputs columns[kColumns];
           KGEN_UNROLL
@@ -277,6 +294,23 @@ KGEN_DEVICE void conv_direct(const P& p) {
     }
   }
 
+  if constexpr (kEarly) {  // one place in y, and one question of whether it takes vectors, for all pixels
+    using Out = typename C::out_dtype;
+    const auto y = conv_output<C>(p, p.k);
+    const bool vectors = vector_aligned<Out, kVec>(p.y) && p.ldy % kChunk<Out, kVec> == 0;
+    Out* to = p.y + ((image * out_height + p0) * out_width + q0) * p.ldy + k0;
+    const int columns_left = out_width - q0, rows_left = out_height - p0;
+    KGEN_UNROLL
+    for (int o = 0; o < kRows; ++o) {
+      if (kRows > 1 && o >= rows_left) break;
+      KGEN_UNROLL
+      for (int i = 0; i < kPixels; ++i)
+        if (kPixels == 1 || i < columns_left)
+          epilogue_to<C, kVec>(y, to + (o * out_width + i) * p.ldy, vectors, sum[o][i], operands);
+    }
+    return;
+  }
+
   KGEN_UNROLL
   for (int o = 0; o < kRows; ++o) {
     if (kRows > 1 && p0 + o >= p.p) break;
@@ -284,12 +318,8 @@ KGEN_DEVICE void conv_direct(const P& p) {
     if constexpr (C::layout == layout::nhwc) {
       KGEN_UNROLL
       for (int i = 0; i < kPixels; ++i)
-        if (kPixels == 1 || q0 + i < p.q) {
-          if constexpr (kEarly)
-            finish_channels<C, kVec>(p, image * p.p * p.q + pixel + i, k0, p.k, sum[o][i], operands);
-          else
-            finish_channels<C, kVec>(p, image * p.p * p.q + pixel + i, k0, p.k, sum[o][i]);
-        }
+        if (kPixels == 1 || q0 + i < p.q)
+          finish_channels<C, kVec>(p, image * p.p * p.q + pixel + i, k0, p.k, sum[o][i]);
     } else {
       float row[kPixels];
       KGEN_UNROLL

@@ -40,29 +40,31 @@ KGEN_DEVICE void conv_patch(const P& p) {
   constexpr bool kAsync = C::async_pipeline != 0;
   const int thread = thread_x();
 
-  const u32 tiles_n = u32((p.k + C::tile_n - 1) / C::tile_n), tiles_q = u32((p.q + C::tile_q - 1) / C::tile_q),
-            tiles_p = u32((p.p + kTileP - 1) / kTileP);
+  const int height = int(p.h), out_height = int(p.p), out_width = int(p.q);
+  const u32 tiles_n = u32((p.k + C::tile_n - 1) / C::tile_n), tiles_q = u32(out_width + C::tile_q - 1) / u32(C::tile_q),
+            tiles_p = u32(out_height + kTileP - 1) / u32(kTileP);
   u32 block = u32(block_x());
   const i64 n0 = i64(block % tiles_n) * C::tile_n;
   block /= tiles_n;
-  const i64 q0 = i64(block % tiles_q) * C::tile_q;
+  const int q0 = int(block % tiles_q) * C::tile_q;
   block /= tiles_q;
-  const i64 p0 = i64(block % tiles_p) * kTileP, image = block / tiles_p;
+  const int p0 = int(block % tiles_p) * kTileP;
+  const i64 image = block / tiles_p;
 
   const int channels = int(p.c), kernel_w = int(p.s), terms = int(p.r) * kernel_w * channels;
   const int stride_h = int(p.stride_h), stride_w = int(p.stride_w), dil_h = int(p.dil_h), dil_w = int(p.dil_w);
   const int rows = (kTileP - 1) * stride_h + (int(p.r) - 1) * dil_h + 1;
   const int columns = (C::tile_q - 1) * stride_w + (kernel_w - 1) * dil_w + 1;
   // A row of the window begins at a whole vector of the image's row, `shift` elements before its first pixel.
-  const int first = (int(q0) * stride_w - int(p.pad_w)) * channels, shift = first & (kVec - 1);
+  const int first = (q0 * stride_w - int(p.pad_w)) * channels, shift = first & (kVec - 1);
   const int pieces = (columns * channels + 2 * kVec - 2) / kVec, pitch = pieces * kVec;
-  const int row0 = int(p0) * stride_h - int(p.pad_h), row_length = int(p.w) * channels;
+  const int row0 = p0 * stride_h - int(p.pad_h), row_length = int(p.w) * channels;
 
   const T* x = p.x + image * p.h * row_length;
   for (u32 i = u32(thread); i < u32(rows * pieces); i += kThreads) {
     const int row = int(i / u32(pieces)), piece = int(i) - row * pieces;
     const int at = first - shift + piece * kVec, to = kWindow + (row * pitch + piece * kVec) * int(sizeof(T));
-    const bool inside = u32(row0 + row) < u32(p.h) && u32(at) < u32(row_length);
+    const bool inside = (u32(row0 + row) < u32(height)) & (u32(at) < u32(row_length));
     const T* from = inside ? x + i64(row0 + row) * row_length + at : p.x;
     Copies::template copy<kVec>(to, from, inside);
   }
@@ -110,10 +112,22 @@ KGEN_DEVICE void conv_patch(const P& p) {
   wave.multiply_tile(0);
   if constexpr (kThreads > 1) sync_block();  // the tiles become the waves' slabs
   constexpr int kN = kConvVector<C, false>;
+  using Out = typename C::out_dtype;
+  const auto y = conv_output<C>(p, p.k);
+  const bool whole = p.k % kN == 0, vectors = vector_aligned<Out, kN>(p.y) && p.ldy % kChunk<Out, kN> == 0;
+  const i64 pixel0 = (image * out_height + p0) * out_width + q0;
+  Out* to = p.y + pixel0 * p.ldy + n0;
+  const int rows_left = out_height - p0, columns_left = out_width - q0, channels_left = int(p.k - n0);
   Product::template each_row<kN>(wave, [&](int row, int column, const float(&values)[kN], int) {
-    const i64 out_row = p0 + row / C::tile_q, out_column = q0 + row % C::tile_q;
-    if (out_row < p.p && out_column < p.q && n0 + column < p.k)
-      finish_channels<C>(p, (image * p.p + out_row) * p.q + out_column, n0 + column, p.k, values);
+    const int down = row / C::tile_q, right = row % C::tile_q;
+    if (down >= rows_left || right >= columns_left || column >= channels_left) return;
+    const int pixel = down * out_width + right;
+    EpilogueOperands<C, kN> operands;
+    operands.load(y, 0, pixel0 + pixel, n0 + column);
+    if (whole)
+      epilogue_to<C, kN>(y, to + pixel * p.ldy + column, vectors, values, operands);
+    else
+      finish_channels<C>(p, pixel0 + pixel, n0 + column, p.k, values, operands);
   });
 }
 
