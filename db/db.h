@@ -77,9 +77,10 @@ struct TrialRecord {
   std::optional<double> max_error_ratio;  // worst |got-ref| / allowed; relative L2 beside it
   std::optional<double> relative_l2;
   std::optional<int> registers, spills, lds_bytes, occupancy_waves;
-  std::optional<int> clock_mhz;     // SM/shader clock sampled while timing
-  bool is_default = false;          // the op's default candidate
-  std::int64_t recorded_at_ms = 0;  // Unix time; record() fills in the present time for 0
+  std::optional<int> clock_mhz, temperature_c;  // of the card while timing
+  std::string throttle;                         // what held its clock down, "thermal, power cap"; "" nothing known
+  bool is_default = false;                      // the op's default candidate
+  std::int64_t recorded_at_ms = 0;              // Unix time; record() fills in the present time for 0
 };
 
 // What the runtime launches: a verified trial with its plan and code object.
