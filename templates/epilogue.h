@@ -69,6 +69,19 @@ KGEN_DEVICE float gelu_erf(float t) {
   return fma_f(-a, half_erfc, t < 0.0f ? 0.0f : t);
 }
 
+// Two of them with one reciprocal: that and exp2 go at a quarter of the rate of a product or less.
+KGEN_DEVICE void silu_pair(float (&t)[2]) {
+  float b[2];
+  KGEN_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const float z = -1.44269502f * t[i];
+    b[i] = 1.0f + exp2_raw(z < 60.0f ? z : 60.0f);  // the product stays finite, and a NaN stays in its own result
+  }
+  const float r = rcp_f(b[0] * b[1]);
+  t[0] *= b[1] * r;
+  t[1] *= b[0] * r;
+}
+
 // What an epilogue rounds its result to.
 template <class C>
 KGEN_HOST_DEVICE constexpr auto epilogue_output() {
@@ -116,6 +129,23 @@ KGEN_DEVICE float activate(float t) {
   if constexpr (C::epilogue_quick_gelu != 0) return quick_gelu<Out>(t);
   if constexpr (C::epilogue_sigmoid != 0) return sigmoid<Out>(t);
   return t;
+}
+
+template <class C, int N>
+KGEN_DEVICE void activate_all(float (&t)[N]) {
+  using Out = decltype(epilogue_output<C>());
+  if constexpr (C::epilogue_silu != 0 && sizeof(Out) == 2 && N % 2 == 0) {
+    KGEN_UNROLL
+    for (int i = 0; i < N; i += 2) {
+      float pair[2] = {t[i], t[i + 1]};
+      silu_pair(pair);
+      t[i] = pair[0];
+      t[i + 1] = pair[1];
+    }
+  } else {
+    KGEN_UNROLL
+    for (int i = 0; i < N; ++i) t[i] = activate<C>(t[i]);
+  }
 }
 
 namespace epilogue_detail {
@@ -224,7 +254,10 @@ KGEN_DEVICE void epilogue_values(const P& p, const float (&acc)[N], const Epilog
     if constexpr (C::epilogue_bias != 0) t[i] += operands.bias[i];
     if constexpr (scale_shift_position<C>() != 0) t[i] = fma_f(t[i], operands.scale[i], operands.shift[i]);
     if constexpr (kResidualFirst) t[i] += operands.residual[i];
-    t[i] = activate<C>(t[i]);
+  }
+  activate_all<C>(t);
+  KGEN_UNROLL
+  for (int i = 0; i < N; ++i) {
     if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operands.residual[i];
     if constexpr (mul_other_position<C>() != 0) t[i] *= operands.other[i];
   }
