@@ -84,7 +84,12 @@ KGEN_DEVICE void conv_patch(const P& p) {
     *lds<int>(kPlaces + term * int(sizeof(int))) =
         term < terms ? down * dil_h * pitch + right * dil_w * channels + channel : -1;
   }
-  prefetch_channels<C>(p, 0, 0, n0, p.k);
+  using Lanes = LaneOutput<C, Product>;
+  Lanes lanes(p, 0, 0, p.k);
+  if constexpr (Lanes::kWorks)
+    lanes.begin(n0);
+  else
+    prefetch_channels<C>(p, 0, 0, n0, p.k);
   Copies::wait();
   if constexpr (kThreads > 1) sync_block();
 
@@ -113,22 +118,34 @@ KGEN_DEVICE void conv_patch(const P& p) {
   if constexpr (kThreads > 1) sync_block();  // the tiles become the waves' slabs
   constexpr int kN = kConvVector<C, false>;
   using Out = typename C::out_dtype;
-  const auto y = conv_output<C>(p, p.k);
   const bool whole = p.k % kN == 0, vectors = vector_aligned<Out, kN>(p.y) && p.ldy % kChunk<Out, kN> == 0;
   const i64 pixel0 = (image * out_height + p0) * out_width + q0;
   Out* to = p.y + pixel0 * p.ldy + n0;
   const int rows_left = out_height - p0, columns_left = out_width - q0, channels_left = int(p.k - n0);
-  Product::template each_row<kN>(wave, [&](int row, int column, const float(&values)[kN], int) {
+  const auto place = [&](int row, int column) {  // of outputs after `to`; -1: they do not exist
     const int down = row / C::tile_q, right = row % C::tile_q;
-    if (down >= rows_left || right >= columns_left || column >= channels_left) return;
-    const int pixel = down * out_width + right;
-    EpilogueOperands<C, kN> operands;
-    operands.load(y, 0, pixel0 + pixel, n0 + column);
-    if (whole)
-      epilogue_to<C, kN>(y, to + pixel * p.ldy + column, vectors, values, operands);
-    else
-      finish_channels<C>(p, pixel0 + pixel, n0 + column, p.k, values, operands);
-  });
+    if (down >= rows_left || right >= columns_left || column >= channels_left) return i64(-1);
+    return (down * out_width + right) * p.ldy + column;
+  };
+  if constexpr (Lanes::kWorks) {
+    const auto finish = [&](int n, float(&pair)[2]) { lanes.finish(n, pair); };
+    Product::each_finished_row(
+        wave, finish, whole && vectors,
+        [&](int row, int column, const Packed<Out, kN>& outputs) {
+          const i64 at = place(row, column);
+          if (at >= 0) outputs.store(to + at);
+        },
+        [&](int row, int column, Out output) {
+          const i64 at = place(row, column);
+          if (at >= 0) to[at] = output;
+        });
+  } else {
+    Product::template each_row<kN>(wave, [&](int row, int column, const float(&values)[kN], int) {
+      if (place(row, column) < 0) return;
+      const i64 pixel = pixel0 + row / C::tile_q * out_width + row % C::tile_q;
+      finish_channels<C>(p, pixel, n0 + column, p.k, values);
+    });
+  }
 }
 
 // Once: the weights with the terms of a channel padded to tile_k.
