@@ -632,6 +632,19 @@ Result<Db> Db::open(const std::string& path, DbMode mode) {
   return Db(std::move(impl));
 }
 
+Result<std::optional<int>> Db::migrate(const std::string& path) {
+  int version = 0;
+  {
+    Connection connection(path);
+    KGEN_CHECK_OK(probe_file(connection));
+    KGEN_CHECK_OK(open_for_reading(connection, DbMode::kReadOnly));
+    KGEN_TRY(version, read_version(connection));
+  }
+  if (version == 0 || version == sql::kVersion) return std::nullopt;
+  KGEN_CHECK_OK(open(path, DbMode::kReadWrite).map([](auto&&) {}));
+  return version;
+}
+
 Result<std::int64_t> Db::intern_device(const DeviceRecord& d) {
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;

@@ -131,6 +131,9 @@ class Db {
   // which command migrates it; newer: says that a newer kgen wrote it). Corrupted or foreign files: kBadInput,
   // untouched. No permission, disk full, locked for longer than a minute: kIo.
   static Result<Db> open(const std::string& path, DbMode mode);
+  // Brings the file of an older kgen to the present schema; the version that it had, or nullopt when there was nothing
+  // to do. Never creates a file.
+  static Result<std::optional<int>> migrate(const std::string& path);
   Db(Db&&) noexcept;
   Db& operator=(Db&&) noexcept;
   ~Db();

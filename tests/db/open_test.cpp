@@ -197,6 +197,17 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   EXPECT_EQ(trials[1].status, TrialStatus::kHung);
 }
 
+TEST(DbOpen, MigrateChangesOldFilesOnly) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  std::filesystem::copy_file("tests/db/data/version1.db", path);
+  EXPECT_EQ(Db::migrate(path).value(), 1);
+  EXPECT_EQ(Db::migrate(path).value(), std::nullopt);
+  EXPECT_TRUE(Db::open(path, DbMode::kReadOnly));
+  EXPECT_FALSE(Db::migrate(folder.file("absent.db")));
+  EXPECT_FALSE(std::filesystem::exists(folder.file("absent.db")));
+}
+
 TEST(DbOpen, AMigrationThatFailsLeavesTheOldFile) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
