@@ -344,7 +344,6 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
   const int k = terms_of_part<C>(terms, block_y(), k0);
   const auto begin_tile = [&] { begin(m0, n0); };
-  if constexpr (requires { store.kInLanes; }) store.touch(m0, n0);
 
   if constexpr (C::gather == gather::halo) {
     store_halo_product<C, kColumns, T>(v, m0, n0, v.weight + n0 * terms, v.out_channels - n0, begin_tile, store);
@@ -500,12 +499,6 @@ struct LaneOutput {
   KGEN_DEVICE LaneOutput(const P& p, i64 first, i64 pixels_of_y, i64 out_channels)
       : y(p.y + first), bias(p.bias + first), ldy(p.ldy), pixels(pixels_of_y), channels(out_channels) {}
 
-  // Before all else: the way to pages that the end will need is as long as one to memory.
-  KGEN_DEVICE void touch(i64 m0, i64 n0) const {
-    if (thread_x() != 0) return;
-    prefetch(y + m0 * ldy + n0);
-    if constexpr (C::epilogue_bias != 0) prefetch(bias + n0);
-  }
   // While the operands of the tile at n0 come.
   KGEN_DEVICE void begin(i64 n0) {
     if constexpr (C::epilogue_bias != 0) {
