@@ -546,21 +546,23 @@ struct LaneOutput {
     }
   }
 
+  KGEN_DEVICE void finish(int n, float (&pair)[2]) const {
+    if constexpr (C::epilogue_bias != 0) {
+      KGEN_UNROLL
+      for (int e = 0; e < 2; ++e) pair[e] += ahead[n][e];
+    }
+    activate_all<C>(pair);
+  }
+
   template <class Of, class Wave>
   KGEN_DEVICE void leave(const Wave& wave, i64 m0, i64 n0) const {
     constexpr int kN = Product::kColumns;
-    const auto finish = [&](int n, float(&pair)[2]) {
-      if constexpr (C::epilogue_bias != 0) {
-        KGEN_UNROLL
-        for (int e = 0; e < 2; ++e) pair[e] += ahead[n][e];
-      }
-      activate_all<C>(pair);
-    };
+    const auto finish_pair = [&](int n, float(&pair)[2]) { finish(n, pair); };
     Out* const corner = y + m0 * ldy + n0;
     const i64 rows = pixels - m0, columns = channels - n0;
     const bool whole = columns % kN == 0 && ldy % kN == 0 && vector_aligned<Out, kN>(corner);
     Of::each_finished_row(
-        wave, finish, whole,
+        wave, finish_pair, whole,
         [&](int row, int column, const Packed<Out, kN>& outputs) {
           if (row < rows && column < columns) outputs.store(corner + row * ldy + column);
         },

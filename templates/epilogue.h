@@ -266,14 +266,10 @@ struct EpilogueOperands {
   }
 };
 
-// Columns column .. column+N-1 of one row from their sums and operands; those at or beyond p.n are not written.
+// What is to be stored, from sums and operands.
 template <class C, int N, class P>
-KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N],
-                          const EpilogueOperands<C, N>& operands) {
-  if (column >= p.n) return;
-  const i64 left = p.n - column;
-  const int valid = left < N ? int(left) : N;
-  float t[N];
+KGEN_DEVICE void epilogue_values(const P& p, const float (&acc)[N], const EpilogueOperands<C, N>& operands,
+                                 float (&t)[N]) {
   constexpr bool kResidualFirst = C::epilogue_add_residual != 0 && C::epilogue_add_residual < kActivationPosition<C>;
   KGEN_UNROLL
   for (int i = 0; i < N; ++i) {
@@ -289,6 +285,42 @@ KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const floa
     if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operands.residual[i];
     if constexpr (mul_other_position<C>() != 0) t[i] *= operands.other[i];
   }
+}
+
+// The same to N columns that exist, at `to`; vectors: that is a multiple of a vector's bytes, asked once for many rows.
+template <class C, int N, class P, class Out>
+KGEN_DEVICE void epilogue_to(const P& p, Out* to, bool vectors, const float (&acc)[N],
+                             const EpilogueOperands<C, N>& operands) {
+  constexpr int kWidth = kChunk<Out, N>;
+  float t[N];
+  epilogue_values<C, N>(p, acc, operands, t);
+  KGEN_UNROLL
+  for (int i = 0; i < N; i += kWidth) {
+    Packed<Out, kWidth> part;
+    KGEN_UNROLL
+    for (int j = 0; j < kWidth; ++j) part.set(j, t[i + j]);
+    if (vectors) {
+      part.store(to + i);
+    } else {
+      KGEN_UNROLL
+      for (int j = 0; j < kWidth; ++j) {
+        Packed<Out, 1> one;
+        one.words[0] = part.bits(j);
+        one.store(to + i + j);
+      }
+    }
+  }
+}
+
+// Columns column .. column+N-1 of one row from their sums and operands; those at or beyond p.n are not written.
+template <class C, int N, class P>
+KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N],
+                          const EpilogueOperands<C, N>& operands) {
+  if (column >= p.n) return;
+  const i64 left = p.n - column;
+  const int valid = left < N ? int(left) : N;
+  float t[N];
+  epilogue_values<C, N>(p, acc, operands, t);
   auto* const to = p.d + batch * p.batch_stride_d + row * p.ldd + column;
   if constexpr (whole_rows<C>())
     store_whole_columns<N>(to, t);
