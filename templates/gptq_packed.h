@@ -10,8 +10,9 @@
 //      └───────────────┘   wmma12    the same of 16        wmma11  lane: column lane%16, all 16 terms
 //
 //   packed [blocks of kTiles*16 columns][chunks][lanes][4 words], so that a wave reads 16 bytes a lane from consecutive
-//   places all the time. With `load_chunks` they are those of some chunks and as much fewer columns. A of the same fragment is 8 (16) consecutive terms of a row of X a lane: 16-byte loads from
-//   memory. The order of the terms within a fragment is the same in A and B, and so is free.
+//   places all the time. With `load_chunks` they are those of some chunks and as much fewer columns. A of the same
+//   fragment is 8 (16) consecutive terms of a row of X a lane: 16-byte loads from memory. The order of the terms within
+//   a fragment is the same in A and B, and so is free.
 //
 //   ring: asynchronous copies bring the steps of each wave (words, factors, terms of X) `depth` - 1 steps ahead
 //
@@ -175,41 +176,6 @@ struct PackedLayout {
   // Slots of a whole group; 0: all terms are one group.
   static constexpr i64 kGroupSlots = C::group_size > 0 ? (C::group_size + kStep - 1) / kStep* kStep : 0;
 
-  // Factors of a block and group: [line][kFactors] bits of the scales, then a byte for each zero.
-  static constexpr int kFactorBytes = 3 * kColumns;
-  static constexpr int kZeroRest = C::bits == 8 && !C::v2;  // what is missing from the byte: zeros up to 256
-  struct Factors {
-    u32 scales[(kFactors + 1) / 2], zeros[(kFactors + 3) / 4];
-
-    // Those of a lane's columns, with the line that it has.
-    KGEN_DEVICE void load(const u8* from, int line) {
-      load_bytes<2 * kFactors>(from + line * (2 * kFactors), scales);
-      load_bytes<kFactors>(from + 2 * kColumns + line * kFactors, zeros);
-    }
-    // As T, in both halves.
-    KGEN_DEVICE u32 scale(int f) const { return f % 2 ? high_twice(scales[f / 2]) : low_twice(scales[f / 2]); }
-    // What zero_operand() has.
-    KGEN_DEVICE u32 zero(int f) const {
-      if constexpr (Packing<C>::kHalves)
-        return byte_under(zeros[f / 4], f % 4, 0xe4u) + u32(kZeroRest) * 0x10001u;
-      else
-        return (zeros[f / 4] >> f % 4 * 8 & 0xffu) + u32(kZeroRest);
-    }
-
-    template <int kBytes>
-    static KGEN_DEVICE void load_bytes(const u8* from, u32 (&to)[(kBytes + 3) / 4]) {
-      if constexpr (kBytes == 1) {
-        to[0] = *from;
-      } else if constexpr (kBytes == 2) {
-        to[0] = *reinterpret_cast<const u16*>(from);
-      } else {
-        const auto words = load_vec<u32, kBytes / 4>(reinterpret_cast<const u32*>(from));
-        KGEN_UNROLL
-        for (int i = 0; i < kBytes / 4; ++i) to[i] = words[i];
-      }
-    }
-  };
-
   // Column of the block that factor f of a lane is for.
   static KGEN_DEVICE int column(int line, int f) {
     return f / Unit::kLines * 16 + line + f % Unit::kLines * (16 / Unit::kLines);
@@ -343,25 +309,22 @@ KGEN_DEVICE void gptq_pack(const P& p) {
   store_vec<u32, 4>(reinterpret_cast<u32*>(p.packed) + item * 4, words);
 }
 
-// factors [blocks of columns][groups] as PackedLayout::Factors reads them; a work-item writes those of a column.
+// factors [blocks of columns][groups][lines][kFactors]: bits of the scale, and what zero_operand() has in a half.
 template <class C, class P>
 KGEN_DEVICE void gptq_pack_factors(const P& p) {
   using L = gptq::PackedLayout<C>;
   const i64 blocks = (p.n + L::kColumns - 1) / L::kColumns, item = i64(block_x()) * block_size() + thread_x();
   if (item >= blocks * p.groups * L::kColumns) return;
   const int place = int(item % L::kColumns);
-  const i64 part = item / L::kColumns, group = part % p.groups;
-  const i64 n = part / p.groups * L::kColumns + L::column(place / L::kFactors, place % L::kFactors);
-  u32 scale = 0, zero = 0;
+  const i64 group = item / L::kColumns % p.groups;
+  const i64 n = item / L::kColumns / p.groups * L::kColumns + L::column(place / L::kFactors, place % L::kFactors);
+  u32 factor = 0;
   if (n < p.n) {
     gptq::Group<C, 1> of;
     of.load(p, int(group), n);
-    scale = of.scales.bits(0);
-    zero = of.zeros.zero(n, 0) - u32(L::kZeroRest);
+    factor = of.scales.bits(0) | (gptq::zero_operand<C>(of.zeros.zero(n, 0)) & 0xffffu) << 16;
   }
-  u8* to = reinterpret_cast<u8*>(p.factors) + part * L::kFactorBytes;
-  reinterpret_cast<u16*>(to)[place] = u16(scale);
-  to[2 * L::kColumns + place] = u8(zero);
+  p.factors[item] = i32(factor);
 }
 
 // ------------------------------------------------------------------------------------------------------------ product
@@ -393,33 +356,30 @@ struct PackedStream {
   using L = PackedLayout<C>;
   using Unit = typename L::Unit;
   static constexpr int kRm = (C::rows_m + Unit::kRows - 1) / Unit::kRows, kRn = C::loads_n * L::kTiles;
-  static constexpr int kFactorPieces = C::loads_n * L::kFactorBytes / 16, kLoadPieces = L::kFactorBytes / 16;
+  static constexpr int kFactorPieces = C::loads_n * L::kColumns / 4, kLoadPieces = L::kColumns / 4;
   static constexpr int kFactorCopies = (kFactorPieces + kWaveSize - 1) / kWaveSize;
   struct Step {
     Vec<u32, 4> words[C::loads_n][L::kStepLoads];
-    typename L::Factors factors[C::loads_n];
+    Vec<u32, L::kFactors> factors[C::loads_n];
   };
 
-  const u32* weight[C::loads_n];           // of this lane
-  const u8* factor[C::loads_n];            // of the columns' first group
-  const u8* copied_factor[kFactorCopies];  // ring: of them those that this lane copies
-  const T* x;                              // of the piece that this lane copies first (ring)
-  int stride;                              // of x
-  int row[kRm][Unit::kRowLines];           // where they start
-  int copied_row, copied_to;               // ring: of that piece; its byte in LDS
-  const u8* bulk_from;                     // bulk copies: this lane's of the first step,
-  int bulk_to, bulk_bytes, bulk_expected;
+  const u32* weight[C::loads_n];            // of this lane
+  const u32* factor[C::loads_n];            // of the columns' first group
+  const u32* copied_factor[kFactorCopies];  // ring: of them those that this lane copies
+  const T* x;                               // of the piece that this lane copies first (ring)
+  int stride;                               // of x
+  int row[kRm][Unit::kRowLines];            // where they start
+  int copied_row, copied_to;                // ring: of that piece; its byte in LDS
   typename Unit::Sums sums[kRm][kRn];
 
   template <class P>
-  KGEN_DEVICE PackedStream(const P& p, int lane, int wave_n, i64 block)
-      : copied_row(0), copied_to(0), bulk_from(nullptr), bulk_to(0), bulk_bytes(0), bulk_expected(0), sums{} {
+  KGEN_DEVICE PackedStream(const P& p, int lane, int wave_n, i64 block) : copied_row(0), copied_to(0), sums{} {
     const i64 last_block = (p.n + L::kColumns - 1) / L::kColumns - 1, loads = L::most_steps(p) * L::kStepLoads;
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
       const i64 at = block + l < last_block ? block + l : last_block;
       weight[l] = reinterpret_cast<const u32*>(p.packed) + (at * loads * Unit::kLanes + lane % Unit::kLanes) * 4;
-      factor[l] = reinterpret_cast<const u8*>(p.factors) + at * p.groups * L::kFactorBytes;
+      factor[l] = reinterpret_cast<const u32*>(p.factors) + at * p.groups * L::kColumns;
     }
     x = C::copy_x ? p.copied : p.x;
     stride = C::copy_x ? int(loads) * (L::kLoadChunks * Unit::kChunk) : int(p.ldx);
@@ -430,7 +390,7 @@ struct PackedStream {
         const int at = i * Unit::kRows + Unit::row(lane, e);
         // LDS may be read where no row was copied; few rows are read by several lanes at once instead.
         const int existing = (C::ring && kRm > 2) || at < p.m ? at : int(p.m) - 1;
-        row[i][e] = existing * (C::ring ? kXRow / 2 : stride) + Unit::place(lane);
+        row[i][e] = existing * (C::ring ? Unit::kChunk : stride) + Unit::place(lane);
       }
     }
     if constexpr (C::ring) {
@@ -439,28 +399,7 @@ struct PackedStream {
         const int piece = c * kWaveSize + lane;
         const i64 of = block + piece / kLoadPieces, at = of < last_block ? of : last_block;
         copied_factor[c] =
-            reinterpret_cast<const u8*>(p.factors) + at * p.groups * L::kFactorBytes + piece % kLoadPieces * 16;
-      }
-      if constexpr (kBulk) {
-        const int at = lane % C::loads_n, load = int(block + at < last_block ? at : last_block - block);
-        const int bulk_row = wave_n + (lane - 2 * C::loads_n) * C::waves_n,
-                  rows = p.m < C::rows_m ? int(p.m) : C::rows_m;
-        const int wave = kXBytes + wave_n * kWaveBytes;
-        bulk_expected =
-            kWaveBytes + (rows > wave_n ? (rows - wave_n + C::waves_n - 1) / C::waves_n : 0) * (L::kStep * 2);
-        if (lane < C::loads_n) {
-          bulk_from = reinterpret_cast<const u8*>(p.packed) + (block + load) * loads * (Unit::kLanes * 16);
-          bulk_to = wave + at * (L::kStepLoads * Unit::kLanes * 16);
-          bulk_bytes = L::kStepLoads * Unit::kLanes * 16;
-        } else if (lane < 2 * C::loads_n) {
-          bulk_from = reinterpret_cast<const u8*>(p.factors) + (block + load) * p.groups * L::kFactorBytes;
-          bulk_to = wave + kWordBytes + at * L::kFactorBytes;
-          bulk_bytes = L::kFactorBytes;
-        } else if (bulk_row < rows) {
-          bulk_from = reinterpret_cast<const u8*>(x + i64(bulk_row) * stride);
-          bulk_to = bulk_row * kXRow;
-          bulk_bytes = L::kStep * 2;
-        }
+            reinterpret_cast<const u32*>(p.factors) + at * p.groups * L::kColumns + piece % kLoadPieces * 4;
       }
       const int item = wave_n * kWaveSize + lane, piece = item % kStepPieces, first_row = item / kStepPieces;
       copied_to = piece / kPieces * kXChunk + first_row * (Unit::kChunk * 2) + piece % kPieces * 16;
@@ -477,7 +416,8 @@ struct PackedStream {
       KGEN_UNROLL
       for (int s = 0; s < L::kStepLoads; ++s)
         step.words[l][s] = load_vec<u32, 4>(weight[l] + (i64(index) * L::kStepLoads + s) * (Unit::kLanes * 4));
-      step.factors[l].load(factor[l] + i64(group) * L::kFactorBytes, Unit::line(lane));
+      const u32* of_group = factor[l] + i64(group) * L::kColumns;
+      step.factors[l] = load_vec<u32, L::kFactors>(of_group + Unit::line(lane) * L::kFactors);
     }
   }
   KGEN_DEVICE void add(const Step& step, int index) { multiply(step, x + i64(index) * L::kStep, Unit::kChunk); }
@@ -485,21 +425,15 @@ struct PackedStream {
   // The ring: LDS of `depth` slots, [slot][wave_k][X: chunk, row, terms | wave_n: words, factors]. A lane reads the
   // words that it copied itself; factors are its wave's, X that of all waves side by side.
   // X by chunks and rows; a row's piece of the next chunk begins in other banks, so that copies of a whole row do not
-  // meet. For bulk copies by rows, each a chunk longer than the step for the same reason.
-  static constexpr bool kBulk = C::loose == 2;
-  static constexpr int kXRow = (kBulk ? C::chunks + 1 : 1) * Unit::kChunk * 2;
-  static constexpr int kXChunk = kBulk ? Unit::kChunk * 2 : (C::rows_m + (C::rows_m > 16)) * Unit::kChunk * 2;
-  static constexpr int kXBytes = kBulk ? C::rows_m * kXRow : C::chunks * kXChunk;
+  // meet.
+  static constexpr int kXChunk = (C::rows_m + (C::rows_m > 16)) * Unit::kChunk * 2, kXBytes = C::chunks * kXChunk;
   static constexpr int kWordBytes = C::loads_n * L::kStepLoads * Unit::kLanes * 16;
-  static constexpr int kWaveBytes = kWordBytes + C::loads_n * L::kFactorBytes;
+  static constexpr int kWaveBytes = kWordBytes + C::loads_n * (L::kColumns * 4);
   static constexpr int kShareBytes = kXBytes + C::waves_n * kWaveBytes;
 
   static constexpr int kSlotBytes = C::waves_k * kShareBytes;
   // Work-items copy X by 16-byte pieces, side by side along the rows of a step.
   static constexpr int kPieces = Unit::kChunk / 8, kStepPieces = C::chunks * kPieces;
-  static constexpr int kGroupSteps = int(L::kGroupSlots / L::kStep);
-  static constexpr int kBulkRows = (C::rows_m + C::waves_n - 1) / C::waves_n;  // of a wave
-  static_assert(!kBulk || 2 * C::loads_n + kBulkRows <= kWaveSize, "each lane has one bulk copy");
   static constexpr int kCopyLanes = C::waves_n * kWaveSize, kRowsAtOnce = kCopyLanes / kStepPieces;
   static_assert(kRowsAtOnce * kStepPieces == kCopyLanes, "work-items copy whole rows of a step");
 
@@ -514,7 +448,7 @@ struct PackedStream {
       for (int s = 0; s < L::kStepLoads; ++s)
         async_copy<16>(words + (l * L::kStepLoads + s) * (Unit::kLanes * 16), from + s * (Unit::kLanes * 4));
     }
-    const i64 of_group = i64(L::group(p, index)) * L::kFactorBytes;
+    const i64 of_group = i64(L::group(p, index)) * L::kColumns;
     KGEN_UNROLL
     for (int c = 0; c < kFactorCopies; ++c) {
       if (lane < kFactorPieces - c * kWaveSize)
@@ -530,7 +464,8 @@ struct PackedStream {
     }
   }
   KGEN_DEVICE void add_share(int from, int lane, int wave_n) {
-    const int words = from + kXBytes + wave_n * kWaveBytes, factors = words + kWordBytes;
+    const int words = from + kXBytes + wave_n * kWaveBytes;
+    const int factors = words + kWordBytes + Unit::line(lane) * (L::kFactors * 4);
     Step step;
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
@@ -538,7 +473,7 @@ struct PackedStream {
       for (int s = 0; s < L::kStepLoads; ++s)
         step.words[l][s] =
             load_vec<u32, 4>(lds<u32>(words + lane * 16 + (l * L::kStepLoads + s) * (Unit::kLanes * 16)));
-      step.factors[l].load(lds<u8>(factors + l * L::kFactorBytes), Unit::line(lane));
+      step.factors[l] = load_vec<u32, L::kFactors>(lds<u32>(factors + l * (L::kColumns * 4)));
     }
     if constexpr (kScaleSums)
       multiply_then_scale(step, lds<T>(from), kXChunk / 2);
@@ -557,36 +492,21 @@ struct PackedStream {
 
   // All steps of this wave, where waves side by side may be a step apart (`loose`): a slot has a barrier that counts
   // the copies that have arrived, and one that counts the waves that have read it, which is waited for two steps later.
-  // Bulk copies (loose = 2): a lane copies the words or the factors of a load, or a row of X, with one instruction.
-  KGEN_DEVICE void copy_bulk(int index, u32 share, u32 full, int lane) const {
-    if (lane == 0) barrier_expect(full, u32(bulk_expected));
-    const int step = lane / C::loads_n == 1 ? index / (kGroupSteps > 0 ? kGroupSteps : 0x7fffffff) : index;
-    if (bulk_bytes > 0) bulk_copy(share + u32(bulk_to), bulk_from + i64(step) * bulk_bytes, u32(bulk_bytes), full);
-  }
-  template <class P>
-  KGEN_DEVICE void copy_loose(const P& p, int index, int slot, u32 full, int lane, int wave_n, int wave_k) const {
-    const int to = wave_k * kShareBytes + slot * kSlotBytes;
-    if constexpr (kBulk) {
-      copy_bulk(index, lds_address(lds_base()) + u32(to), full + slot * 16, lane);
-    } else {
-      copy(p, index, to, lane, wave_n);
-      async_arrive(full + slot * 16);
-    }
-  }
   template <class P>
   KGEN_DEVICE void run_loose_ring(const P& p, int begin, int end, int lane, int wave_n, int wave_k) {
     constexpr int kAhead = C::depth - 2;
+    const int first = wave_k * kShareBytes;
     const u32 full = lds_address(lds_base()) + u32(C::barriers_at) + u32(wave_k * (C::depth * 16));
     if (wave_n == 0 && lane < C::depth) {
-      barrier_make(full + lane * 16, kBulk ? C::waves_n : C::waves_n * kWaveSize);
+      barrier_make(full + lane * 16, C::waves_n * kWaveSize);
       barrier_make(full + lane * 16 + 8, C::waves_n);
-      barrier_fence();
     }
     sync_block();
     KGEN_UNROLL
     for (int d = 0; d < kAhead; ++d) {
       const int step = begin + wave_k + d * C::waves_k;
-      if (step < end) copy_loose(p, step, d, full, lane, wave_n, wave_k);
+      if (step < end) copy(p, step, first + d * kSlotBytes, lane, wave_n);
+      async_arrive(full + d * 16);
     }
     int slot = 0, next_slot = kAhead;
     u32 phase = 0, next_phase = 1;
@@ -595,12 +515,13 @@ struct PackedStream {
       const int next = step + kAhead * C::waves_k;
       if (next < end) {
         barrier_wait(full + next_slot * 16 + 8, next_phase);  // passes in the first round
-        copy_loose(p, next, next_slot, full, lane, wave_n, wave_k);
+        copy(p, next, first + next_slot * kSlotBytes, lane, wave_n);
+        async_arrive(full + next_slot * 16);
       }
       next_slot = next_slot + 1 < C::depth ? next_slot + 1 : 0;
       next_phase ^= next_slot == 0;
       barrier_wait(full + slot * 16, phase);
-      add_share(wave_k * kShareBytes + slot * kSlotBytes, lane, wave_n);
+      add_share(first + slot * kSlotBytes, lane, wave_n);
       sync_wave();
       if (lane == 0) barrier_arrive(full + slot * 16 + 8);
       slot = slot + 1 < C::depth ? slot + 1 : 0;
@@ -642,21 +563,21 @@ struct PackedStream {
 
   // q - zero of the terms of a chunk's line, with their scale or without.
   template <bool kScaled>
-  static KGEN_DEVICE void weigh(const Vec<u32, 4> (&loads)[L::kStepLoads], int chunk, int of_chunk,
-                                const typename L::Factors& factors, typename Unit::Weights& to) {
+  static KGEN_DEVICE void weigh(const Vec<u32, 4> (&loads)[L::kStepLoads], int chunk, int of_chunk, u32 factor,
+                                typename Unit::Weights& to) {
     const Vec<u32, 4>& words = loads[chunk / L::kLoadChunks];
     const int line = chunk % L::kLoadChunks * L::kFactors + of_chunk;
-    const u32 zero = factors.zero(of_chunk);
+    const u32 zero = Packing<C>::kHalves ? high_twice(factor) : factor >> 16;
     KGEN_UNROLL
     for (int i = 0; i < L::kLinePairs; ++i) {
       const int pair = line * L::kLinePairs + i;
       if constexpr (!Unit::kFloats && kSame<T, f16> && Packing<C>::kHalves) {
         to.words[i] = L::half_pair(words, pair, zero);
-        if constexpr (kScaled) to.words[i] = mul_f16x2(to.words[i], factors.scale(of_chunk));
+        if constexpr (kScaled) to.words[i] = mul_f16x2(to.words[i], low_twice(factor));
       } else {
         float low, high;
         differences<C>(L::pair(words, pair), zero, low, high);
-        const float scale = kScaled ? scale_of(factors.scale(of_chunk)) : 1.0f;
+        const float scale = kScaled ? scale_of(factor) : 1.0f;
         if constexpr (Unit::kFloats) {
           to.of[2 * i] = low * scale;
           to.of[2 * i + 1] = high * scale;
@@ -669,7 +590,7 @@ struct PackedStream {
       }
     }
   }
-  static KGEN_DEVICE float scale_of(u32 twice) { return to_float(bit_cast<T>(u16(twice & 0xffffu))); }
+  static KGEN_DEVICE float scale_of(u32 factor) { return to_float(bit_cast<T>(u16(factor & 0xffffu))); }
 
   // This lane's terms of X in a chunk: of some rows, of all.
   static constexpr int kPieceWords = Unit::kWords < 4 ? Unit::kWords : 4;
@@ -703,14 +624,14 @@ struct PackedStream {
         typename Unit::Sums part[kRm] = {};
         float scale[Unit::kLines];
         KGEN_UNROLL
-        for (int e = 0; e < Unit::kLines; ++e) scale[e] = scale_of(step.factors[l].scale(t * Unit::kLines + e));
+        for (int e = 0; e < Unit::kLines; ++e) scale[e] = scale_of(step.factors[l][t * Unit::kLines + e]);
         KGEN_UNROLL
         for (int s = 0; s < C::chunks; ++s) {
           typename Unit::Weights b[Unit::kLines];
           KGEN_UNROLL
           for (int e = 0; e < Unit::kLines; ++e) {
             const int line = t * Unit::kLines + e;
-            weigh<false>(step.words[l], s, line, step.factors[l], b[e]);
+            weigh<false>(step.words[l], s, line, step.factors[l][line], b[e]);
           }
           KGEN_UNROLL
           for (int i = 0; i < kRm; ++i) Unit::multiply(part[i], a[s][i], b);
@@ -732,7 +653,7 @@ struct PackedStream {
         KGEN_UNROLL
         for (int e = 0; e < Unit::kLines; ++e) {
           const int line = j % L::kTiles * Unit::kLines + e;
-          weigh<true>(step.words[j / L::kTiles], s, line, step.factors[j / L::kTiles], b[j][e]);
+          weigh<true>(step.words[j / L::kTiles], s, line, step.factors[j / L::kTiles][line], b[j][e]);
         }
         if constexpr (kRm < kRn || !C::ring) {
           KGEN_UNROLL

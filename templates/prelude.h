@@ -145,8 +145,6 @@ KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
 // One half of a word in both.
 KGEN_DEVICE u32 low_twice(u32 x) { return (x & 0xffffu) | x << 16; }
 KGEN_DEVICE u32 high_twice(u32 x) { return x >> 16 | (x & 0xffff0000u); }
-// Byte i of x in both halves, under the byte `above`.
-KGEN_DEVICE u32 byte_under(u32 x, int i, u32 above) { return ((x >> i * 8 & 0xffu) | above << 8) * 0x10001u; }
 // Two f16 in a word.
 using HalfPair = _Float16 __attribute__((vector_size(4)));
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
@@ -271,12 +269,6 @@ KGEN_DEVICE u32 low_twice(u32 x) {
 KGEN_DEVICE u32 high_twice(u32 x) {
   u32 result;
   asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; mov.b32 %0, {high, high};}" : "=r"(result) : "r"(x));
-  return result;
-}
-// Byte i of x in both halves, under the byte `above`.
-KGEN_DEVICE u32 byte_under(u32 x, int i, u32 above) {
-  u32 result;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(x), "r"(above), "r"(0x4040u | u32(i) * 0x101u));
   return result;
 }
 // Two f16 in a word.

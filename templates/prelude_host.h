@@ -91,7 +91,6 @@ KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
 KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
 KGEN_DEVICE u32 low_twice(u32 x) { return (x & 0xffffu) | x << 16; }
 KGEN_DEVICE u32 high_twice(u32 x) { return x >> 16 | (x & 0xffff0000u); }
-KGEN_DEVICE u32 byte_under(u32 x, int i, u32 above) { return ((x >> i * 8 & 0xffu) | above << 8) * 0x10001u; }
 // Two f16 in a word.
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
   return u32(f16_bits(to_float(f16{u16(a)}) + to_float(f16{u16(b)}))) |
