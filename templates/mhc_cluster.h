@@ -109,117 +109,58 @@ struct SpreadColumn {
   }
 };
 
-// The comb rows of fn in three bytes an element: rounded to a bf16 with eight more bits. A comb's mix of standard
-// deviation 1 is then off by 4e-6 (2^-17 of each term at most, n*h terms of random sign); gates keep all bits. Words:
-// the upper halves of all elements, then their third bytes.
-KGEN_DEVICE u32 narrowed(float value) {
-  const u32 bits = bit_cast<u32>(value), rounded = bits + 0x7fu + (bits >> 8 & 1u);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return bits | 0x400000u;  // a NaN stays one
-  return (rounded & 0x7f800000u) == 0x7f800000u ? bits : rounded;   // the greatest numbers do not become infinite
-}
-template <class C, class P>
-KGEN_DEVICE void pack_narrow(const P& p) {
-  constexpr int kN = int(C::n);
-  const i64 elements = i64(kN * kN * kN) * p.h, first = (i64(block_x()) * block_size() + thread_x()) * 4;
-  if (first >= elements) return;
-  u32 bits[4];
-  KGEN_UNROLL
-  for (int e = 0; e < 4; ++e) bits[e] = narrowed(p.fn[i64(2 * kN * kN) * p.h + first + e]);
-  u32* const words = reinterpret_cast<u32*>(p.narrow_fn);
-  words[first / 2] = bits[0] >> 16 | (bits[1] & 0xffff0000u);
-  words[first / 2 + 1] = bits[2] >> 16 | (bits[3] & 0xffff0000u);
-  u32 low = 0;
-  KGEN_UNROLL
-  for (int e = 0; e < 4; ++e) low |= (bits[e] >> 8 & 0xffu) << 8 * e;
-  words[elements / 2 + first / 4] = low;
-}
-
 // `steps` vectors of each stream and row: a lane's part of fn.
-template <class C, bool kNarrow>
+template <class C>
 struct Weights {
   using S = Clustered<C>;
-  static constexpr int kVec = C::narrow ? C::vec / 2 : C::vec;  // gates have half the rows of comb
-  float w[C::steps][S::kN][S::kRows][kVec];
+  float w[C::steps][S::kN][S::kRows][C::vec];
 
-  // fn: the wave's rows from the slice on.
+  // fn: the first row of the wave, at the slice.
   template <int kStep>
-  KGEN_DEVICE void load(const float* fn, const float*, u32 h, int vector) {
+  KGEN_DEVICE void load(const float* fn, u32 h, int vector) {
     KGEN_UNROLL
     for (int s = 0; s < S::kN; ++s) {
       KGEN_UNROLL
       for (int r = 0; r < S::kRows; ++r)
-        load_floats(fn + (u32(r * S::kN + s) * h + u32(vector * kVec)), w[kStep][s][r]);
+        load_floats(fn + (u32(r * S::kN + s) * h + u32(vector * C::vec)), w[kStep][s][r]);
     }
-  }
-  template <int kStep>
-  KGEN_DEVICE float get(int s, int r, int e) const {
-    return w[kStep][s][r][e];
-  }
-};
-template <class C>
-struct Weights<C, true> {
-  using S = Clustered<C>;
-  static constexpr int kVec = C::vec;
-  static_assert(kVec % 4 == 0);
-  Vec<u32, kVec / 2> high[C::steps][S::kN][S::kRows];
-  Vec<u32, kVec / 4> low[C::steps][S::kN][S::kRows];
-
-  template <int kStep>
-  KGEN_DEVICE void load(const u32* upper, const u32* third, u32 h, int vector) {
-    KGEN_UNROLL
-    for (int s = 0; s < S::kN; ++s) {
-      KGEN_UNROLL
-      for (int r = 0; r < S::kRows; ++r) {
-        const u32 at = u32(r * S::kN + s) * h + u32(vector * kVec);
-        high[kStep][s][r] = load_vec<u32, kVec / 2>(upper + at / 2);
-        low[kStep][s][r] = load_vec<u32, kVec / 4>(third + at / 4);
-      }
-    }
-  }
-  template <int kStep>
-  KGEN_DEVICE float get(int s, int r, int e) const {
-    const u32 word = high[kStep][s][r][e / 2], byte = low[kStep][s][r][e / 4] >> e % 4 * 8 & 0xffu;
-    return bit_cast<float>((e % 2 ? word & 0xffff0000u : word << 16) | byte << 8);
   }
 };
 
-template <class C, int kStep, bool kNarrow, class T>
-KGEN_DEVICE void multiply(const Weights<C, kNarrow>& weights, const T* streams, int slice, int vector,
+template <class C, int kStep, class T>
+KGEN_DEVICE void multiply(const Weights<C>& weights, const T* streams, int slice, int vector,
                           float (&sum)[Clustered<C>::kPadded]) {
   using S = Clustered<C>;
-  constexpr int kVec = Weights<C, kNarrow>::kVec;
   KGEN_UNROLL
   for (int s = 0; s < S::kN; ++s) {
     KGEN_UNROLL
     for (int k = 0; k < S::kTokens; ++k) {
-      const auto x = Packed<T, kVec>::load(streams + (k * S::kN + s) * slice + vector * kVec);
+      const auto x = Packed<T, C::vec>::load(streams + (k * S::kN + s) * slice + vector * C::vec);
       KGEN_UNROLL
       for (int r = 0; r < S::kRows; ++r) {
         float& to = sum[k * S::kRows + r];
         KGEN_UNROLL
-        for (int e = 0; e < kVec; ++e) to = fma_f(weights.template get<kStep>(s, r, e), x[e], to);
+        for (int e = 0; e < C::vec; ++e) to = fma_f(weights.w[kStep][s][r][e], x[e], to);
       }
     }
   }
 }
 
-// fn, rest: where the wave's rows and slice begin, or where the upper halves and the third bytes of them do.
-template <class C, int kStep = 0, bool kNarrow, class W>
-KGEN_DEVICE void load_steps(Weights<C, kNarrow>& weights, const W* fn, const W* rest, u32 h, int vector, int stride,
-                            int vectors) {
+template <class C, int kStep = 0>
+KGEN_DEVICE void load_steps(Weights<C>& weights, const float* fn, u32 h, int vector, int stride, int vectors) {
   if constexpr (kStep < C::steps) {
-    if (vector < vectors) weights.template load<kStep>(fn, rest, h, vector);
-    load_steps<C, kStep + 1>(weights, fn, rest, h, vector + stride, stride, vectors);
+    if (vector < vectors) weights.template load<kStep>(fn, h, vector);
+    load_steps<C, kStep + 1>(weights, fn, h, vector + stride, stride, vectors);
   }
 }
 // Each step's registers are loaded again as soon as they have been used.
-template <class C, int kStep = 0, bool kNarrow, class W, class T>
-KGEN_DEVICE void multiply_steps(Weights<C, kNarrow>& weights, const W* fn, const W* rest, u32 h, const T* streams,
-                                int slice, int vector, int stride, int vectors, float (&sum)[Clustered<C>::kPadded]) {
+template <class C, int kStep = 0, class T>
+KGEN_DEVICE void multiply_steps(Weights<C>& weights, const float* fn, u32 h, const T* streams, int slice, int vector,
+                                int stride, int vectors, float (&sum)[Clustered<C>::kPadded]) {
   if constexpr (kStep < C::steps) {
     if (vector < vectors) multiply<C, kStep>(weights, streams, slice, vector, sum);
-    if (vector + C::steps * stride < vectors) weights.template load<kStep>(fn, rest, h, vector + C::steps * stride);
-    multiply_steps<C, kStep + 1>(weights, fn, rest, h, streams, slice, vector + stride, stride, vectors, sum);
+    if (vector + C::steps * stride < vectors) weights.template load<kStep>(fn, h, vector + C::steps * stride);
+    multiply_steps<C, kStep + 1>(weights, fn, h, streams, slice, vector + stride, stride, vectors, sum);
   }
 }
 
@@ -273,9 +214,9 @@ KGEN_DEVICE void send_shares(const Clustered<C>& share, const float* sums, const
   }
 }
 
-// `stored`: where the streams go that are made here. kComb: the block's group.
-template <class C, template <class, class> class ColumnOf, bool kComb, class T, class P>
-KGEN_DEVICE void cluster_group(const P& params, T* stored, float* post, float* comb, T* out, i64 out_stride) {
+// `stored`: where the streams go that are made here.
+template <class C, template <class, class> class ColumnOf, class T, class P>
+KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* comb, T* out, i64 out_stride) {
   using S = Clustered<C>;
   const S share(params);
   const int wave = uniform(thread_x() / C::lanes), lane = thread_x() % C::lanes;
@@ -309,20 +250,10 @@ KGEN_DEVICE void cluster_group(const P& params, T* stored, float* post, float* c
   source.ask(params, token, lane);
   if (column < columns) source.load(params, token, share.h0 + i64(column) * C::vec_h);
   const Constants<C> constants(params);
-  constexpr bool kNarrow = kComb && C::narrow;
-  const int vectors = share.count / Weights<C, kNarrow>::kVec;
-  const i64 first_element = i64(share.first_row - (kNarrow ? 2 * S::kN : 0)) * S::kN * p.h + share.h0;
-  const auto fn = [&] {
-    if constexpr (kNarrow)
-      return reinterpret_cast<const u32*>(p.narrow_fn) + first_element / 2;
-    else
-      return p.fn + first_element;
-  }();
-  auto rest = fn;
-  if constexpr (kNarrow)
-    rest = reinterpret_cast<const u32*>(p.narrow_fn) + (i64(S::kN * S::kN * S::kN) * p.h / 2 + first_element / 4);
-  Weights<C, kNarrow> weights;
-  load_steps<C>(weights, fn, rest, u32(p.h), share.first_vector, share.stride, vectors);
+  const int vectors = share.count / C::vec;
+  const float* fn = p.fn + i64(share.first_row) * S::kN * p.h + share.h0;
+  Weights<C> weights;
+  load_steps<C>(weights, fn, u32(p.h), share.first_vector, share.stride, vectors);
 
   float* const mixes = lds<float>(S::kMixes * 4) + wave * S::kWaveMixes;
   source.keep(mixes, lane);
@@ -351,7 +282,7 @@ KGEN_DEVICE void cluster_group(const P& params, T* stored, float* post, float* c
   float sum[S::kPadded] = {};
   KGEN_NO_UNROLL
   for (int vector = share.first_vector; vector < vectors; vector += C::steps * share.stride)
-    multiply_steps<C>(weights, fn, rest, u32(p.h), streams, share.slice, vector, share.stride, vectors, sum);
+    multiply_steps<C>(weights, fn, u32(p.h), streams, share.slice, vector, share.stride, vectors, sum);
   int first = 0;
   bool writer = true;
   reduce_lanes<S::kPadded, C::lanes / 2, 1>(sum, lane, first, writer);
@@ -371,8 +302,9 @@ KGEN_DEVICE void cluster_group(const P& params, T* stored, float* post, float* c
   }
   const RankTotals<S::kRanks> totals{shares};
 
-  if constexpr (kComb) {
-    write_mixes<C, S::kTokens, S::kRanks, false>(p, totals, share.token0, share.rank, post, comb);
+  if (!C::head && share.group == 0) {
+    if constexpr (!C::head)
+      write_mixes<C, S::kTokens, S::kRanks, false>(p, totals, share.token0, share.rank, post, comb);
   } else {
     float gates[S::kN];
     const auto mine = totals + slot * S::kColumns;
@@ -404,23 +336,8 @@ KGEN_DEVICE void cluster_group(const P& params, T* stored, float* post, float* c
   }
 }
 
-// The blocks of a group run code of their own.
-template <class C, template <class, class> class ColumnOf, class T, class P>
-KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* comb, T* out, i64 out_stride) {
-  using S = Clustered<C>;
-  if constexpr (!C::head) {
-    if (block_x() / S::kRanks % S::kGroups == 0)
-      return cluster_group<C, ColumnOf, true>(params, stored, post, comb, out, out_stride);
-  }
-  cluster_group<C, ColumnOf, false>(params, stored, post, comb, out, out_stride);
-}
-
 }  // namespace mhc
 
-template <class C, class P>
-KGEN_DEVICE void mhc_pack_narrow(const P& p) {
-  mhc::pack_narrow<C>(p);
-}
 template <class C, class P>
 KGEN_DEVICE void mhc_pre_cluster(const P& p) {
   using T = typename C::dtype;

@@ -26,6 +26,8 @@ struct Fragments {
   static constexpr int kN = int(C::n), kMixes = kN + kN * kN, kMixPitch = (kMixes + 3) / 4 * 4;
   static constexpr int kStep = 32, kTokens = 16;  // of a wave: elements of h, tokens
   static constexpr int kTileM = kTokens * C::waves_m, kTileH = kStep * C::waves_k;
+  // Blocks that share tokens take turns, so that together they move through the tokens' rows of memory in one front.
+  static constexpr int kTurn = C::interleave ? C::parts : 1, kAdvance = kTileH * kTurn;
   static constexpr int kWaves = C::waves_m * C::waves_k, kThreads = kWaves * 32;
   static constexpr int kBlocks = C::tile_n / 8;  // of 8 terms
   static constexpr int kSources = kN + (kSpreads ? 1 : 0);
@@ -35,20 +37,71 @@ struct Fragments {
   static_assert(kThreads == C::threads && kStageBytes == C::stage_bytes);
 };
 
+// Element e of two bf16 in a word.
+KGEN_DEVICE float element(u32 word, int e) { return bit_cast<float>(e ? word & 0xffff0000u : word << 16); }
+
+// 8 elements of each stream of a token, and of x where mhc_post makes the streams anew: as fragments a[stream][K step],
+// of which they are rows lane/4 + 8*half. Returns the sum of their squares.
+template <class C, class T, int kSources>
+KGEN_DEVICE float make_fragments(const Vec<u32, 4> (&from)[kSources], const float* lds_mix, int half,
+                                 u32 (&a)[int(C::n)][2][4]) {
+  constexpr int kN = int(C::n);
+  constexpr bool kSpreads = C::spreads;
+  float mix[(kN + kN * kN + 3) / 4 * 4];
+  if constexpr (kSpreads) load_floats(lds_mix, mix);
+  float squares = 0;
+  KGEN_UNROLL
+  for (int w = 0; w < 4; ++w) {
+    float low[kSources], high[kSources];
+    KGEN_UNROLL
+    for (int s = 0; s < kSources; ++s) {
+      low[s] = element(from[s][w], 0);
+      high[s] = element(from[s][w], 1);
+    }
+    KGEN_UNROLL
+    for (int j = 0; j < kN; ++j) {
+      u32 pair = from[j][w];
+      if constexpr (kSpreads) {
+        float low_sum = mix[j] * low[kN], high_sum = mix[j] * high[kN];
+        KGEN_UNROLL
+        for (int i = 0; i < kN; ++i) {
+          low_sum = fma_f(mix[kN + i * kN + j], low[i], low_sum);
+          high_sum = fma_f(mix[kN + i * kN + j], high[i], high_sum);
+        }
+        pair = rounded_pair<T>(low_sum, high_sum);
+      }
+      a[j][w / 2][w % 2 * 2 + half] = pair;
+      squares = fma_f(element(pair, 0), element(pair, 0), squares);
+      squares = fma_f(element(pair, 1), element(pair, 1), squares);
+    }
+  }
+  return squares;
+}
+// Such streams to `at` elements from `to`, where the token's first has them in memory.
+template <class C, class T>
+KGEN_DEVICE void store_fragments(T* to, u32 at, u32 stride, int half, const u32 (&a)[int(C::n)][2][4]) {
+  KGEN_UNROLL
+  for (int j = 0; j < int(C::n); ++j) {
+    Vec<u32, 4> words;
+    KGEN_UNROLL
+    for (int w = 0; w < 4; ++w) words[w] = a[j][w / 2][w % 2 * 2 + half];
+    store_vec<u32, 4>(reinterpret_cast<u32*>(to + (at + u32(j) * stride)), words);
+  }
+}
+
 // fn as the fragments take it: [step of h][block of 8 terms][stream][lane][8 elements].
 template <class C, class P>
 KGEN_DEVICE void pack_fragments(const P& p) {
-  using S = Fragments<C>;
-  constexpr int kStepElements = S::kFnBytes / 2;
-  const i64 steps = (p.h + S::kTileH - 1) / S::kTileH * C::waves_k;
+  constexpr int kN = int(C::n), kStep = 32, kStepElements = C::tile_n * kN * kStep;
+  const i64 steps = (p.h + kStep * C::fn_steps - 1) / (kStep * C::fn_steps) * C::fn_steps;
   const i64 at = i64(block_x()) * block_size() + thread_x();
   if (at >= steps * kStepElements) return;
   const i64 step = at / kStepElements;
-  const int rest = int(at - step * kStepElements), lane = rest / 8 % 32, stream = rest / 256 % S::kN;
-  const int term = rest / (256 * S::kN) * 8 + lane / 4;
-  const i64 h = step * S::kStep + lane % 4 * 8 + rest % 8;
+  const int rest = int(at - step * kStepElements), lane = rest / 8 % 32, stream = rest / 256 % kN;
+  const int term = rest / (256 * kN) * 8 + lane / 4;
+  const i64 h = step * kStep + lane % 4 * 8 + rest % 8;
   float value = 0;
-  if (h < p.h && term < 2 * C::rows + S::kN) value = p.fn[(i64(term % C::rows) * S::kN + stream) * p.h + h];
+  if (h < p.h && term < 2 * C::rows + kN) value = p.fn[(i64(term % C::rows) * kN + stream) * p.h + h];
   p.packed[at] = split_term(value, term < C::rows ? 0 : term < 2 * C::rows ? 1 : 2);
 }
 
@@ -106,22 +159,25 @@ struct FragmentWave {
   KGEN_DEVICE void fetch(int stage) {
     const u32 to = lds_address(lds_base()) + u32(stage), stride = u32(p.h);
     const bool valid = u32(fetch_h) < stride;
-    fetch_h += S::kTileH;
+    const auto copy = [&](int half, int s, const T* from) {
+      if constexpr (C::once)
+        async_copy_once(to + u32(stream_at(half, s)), from, valid ? 16 : 0);
+      else
+        async_copy<16>(to + u32(stream_at(half, s)), from, valid ? 16 : 0);
+    };
+    fetch_h += S::kAdvance;
     KGEN_UNROLL
     for (int half = 0; half < 2; ++half) {
       const u32 at = valid ? source_at[half] : 0;
       KGEN_UNROLL
-      for (int s = 0; s < kN; ++s)
-        async_copy<16>(to + u32(stream_at(half, s)), source + (at + u32(s) * stride), valid ? 16 : 0);
-      source_at[half] += S::kTileH;
+      for (int s = 0; s < kN; ++s) copy(half, s, source + (at + u32(s) * stride));
+      source_at[half] += S::kAdvance;
       if constexpr (kSpreads) {
-        async_copy<16>(to + u32(stream_at(half, kN)), x + (valid ? x_at[half] : 0), valid ? 16 : 0);
-        x_at[half] += S::kTileH;
+        copy(half, kN, x + (valid ? x_at[half] : 0));
+        x_at[half] += S::kAdvance;
       }
     }
   }
-
-  KGEN_DEVICE static float element(u32 word, int e) { return bit_cast<float>(e ? word & 0xffff0000u : word << 16); }
 
   // The streams of a step as fragments: a[stream][K step].
   KGEN_DEVICE void make(int stage, const float* mixes, u32 (&a)[kN][2][4]) {
@@ -132,54 +188,17 @@ struct FragmentWave {
       Vec<u32, 4> from[S::kSources];
       KGEN_UNROLL
       for (int s = 0; s < S::kSources; ++s) from[s] = load_vec<u32, 4>(lds<u32>(stage + stream_at(half, s)));
-      float mix[S::kMixPitch];
-      if constexpr (kSpreads) load_floats(mixes + (token_slot + 8 * half) * S::kMixPitch, mix);
-      float tile_squares = 0;  // of a step first: a small square would vanish beside the sum
-      KGEN_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        float low[S::kSources], high[S::kSources];
-        KGEN_UNROLL
-        for (int s = 0; s < S::kSources; ++s) {
-          low[s] = element(from[s][w], 0);
-          high[s] = element(from[s][w], 1);
-        }
-        KGEN_UNROLL
-        for (int j = 0; j < kN; ++j) {
-          u32 pair = from[j][w];
-          if constexpr (kSpreads) {
-            float low_sum = mix[j] * low[kN], high_sum = mix[j] * high[kN];
-            KGEN_UNROLL
-            for (int i = 0; i < kN; ++i) {
-              low_sum = fma_f(mix[kN + i * kN + j], low[i], low_sum);
-              high_sum = fma_f(mix[kN + i * kN + j], high[i], high_sum);
-            }
-            pair = rounded_pair<T>(low_sum, high_sum);
-          }
-          a[j][w / 2][w % 2 * 2 + half] = pair;
-          tile_squares = fma_f(element(pair, 0), element(pair, 0), tile_squares);
-          tile_squares = fma_f(element(pair, 1), element(pair, 1), tile_squares);
-        }
-      }
-      squares[half] += tile_squares;
+      squares[half] += make_fragments<C, T>(from, mixes + (token_slot + 8 * half) * S::kMixPitch, half, a);
       if constexpr (kSpreads) {
-        const int slot = token_slot + 8 * half;
-        if (slot <= last && u32(h) < stride) {
-          KGEN_UNROLL
-          for (int j = 0; j < kN; ++j) {
-            Vec<u32, 4> words;
-            KGEN_UNROLL
-            for (int w = 0; w < 4; ++w) words[w] = a[j][w / 2][w % 2 * 2 + half];
-            store_vec<u32, 4>(reinterpret_cast<u32*>(out + (out_at[half] + u32(j) * stride)), words);
-          }
-        }
+        if (token_slot + 8 * half <= last && u32(h) < stride) store_fragments<C>(out, out_at[half], stride, half, a);
       }
     }
   }
 
   KGEN_DEVICE void advance() {
-    h += S::kTileH;
-    out_at[0] += S::kTileH;
-    out_at[1] += S::kTileH;
+    h += S::kAdvance;
+    out_at[0] += S::kAdvance;
+    out_at[1] += S::kAdvance;
   }
 
   KGEN_DEVICE void multiply(int stage, const u32 (&a)[kN][2][4]) {
@@ -231,7 +250,8 @@ KGEN_DEVICE void project_fragments(const P& p) {
   const int thread = thread_x(), part = block_x() % C::parts;
   const i64 token0 = i64(block_x() / C::parts) * S::kTileM;
   const int tiles = int((p.h + S::kTileH - 1) / S::kTileH), share = (tiles + C::parts - 1) / C::parts;
-  const int first = min_int(part * share, tiles), count = min_int(share, tiles - first);
+  const int first = C::interleave ? part : min_int(part * share, tiles);
+  const int count = C::interleave ? (tiles - part + C::parts - 1) / C::parts : min_int(share, tiles - first);
   FragmentWave<C, P> wave(p, token0, i64(first) * S::kTileH);
 
   constexpr int kPieces = C::waves_k * S::kFnBytes / 16;
@@ -245,7 +265,7 @@ KGEN_DEVICE void project_fragments(const P& p) {
       KGEN_UNROLL
       for (int i = 0; i < kPieces; i += S::kThreads)
         if (i + S::kThreads <= kPieces || i + thread < kPieces) async_copy<16>(to + u32(i) * 16, fn + i * 8);
-      fn += kPieces * 8;
+      fn += kPieces * 8 * S::kTurn;
       write_stage = write_stage == (C::stages - 1) * S::kStageBytes ? 0 : write_stage + S::kStageBytes;
     }
     async_commit();
