@@ -26,8 +26,6 @@ struct Fragments {
   static constexpr int kN = int(C::n), kMixes = kN + kN * kN, kMixPitch = (kMixes + 3) / 4 * 4;
   static constexpr int kStep = 32, kTokens = 16;  // of a wave: elements of h, tokens
   static constexpr int kTileM = kTokens * C::waves_m, kTileH = kStep * C::waves_k;
-  // Blocks that share tokens take turns, so that together they move through the tokens' rows of memory in one front.
-  static constexpr int kTurn = C::interleave ? C::parts : 1, kAdvance = kTileH * kTurn;
   static constexpr int kWaves = C::waves_m * C::waves_k, kThreads = kWaves * 32;
   static constexpr int kBlocks = C::tile_n / 8;  // of 8 terms
   static constexpr int kSources = kN + (kSpreads ? 1 : 0);
@@ -158,23 +156,18 @@ struct FragmentWave {
   // Asks for the streams of the next step: to `stage`, a byte of LDS.
   KGEN_DEVICE void fetch(int stage) {
     const u32 to = lds_address(lds_base()) + u32(stage), stride = u32(p.h);
-    const bool valid = u32(fetch_h) < stride;
-    const auto copy = [&](int half, int s, const T* from) {
-      if constexpr (C::once)
-        async_copy_once(to + u32(stream_at(half, s)), from, valid ? 16 : 0);
-      else
-        async_copy<16>(to + u32(stream_at(half, s)), from, valid ? 16 : 0);
-    };
-    fetch_h += S::kAdvance;
+    const bool valid = C::whole || u32(fetch_h) < stride;
+    fetch_h += S::kTileH;
     KGEN_UNROLL
     for (int half = 0; half < 2; ++half) {
       const u32 at = valid ? source_at[half] : 0;
       KGEN_UNROLL
-      for (int s = 0; s < kN; ++s) copy(half, s, source + (at + u32(s) * stride));
-      source_at[half] += S::kAdvance;
+      for (int s = 0; s < kN; ++s)
+        async_copy<16>(to + u32(stream_at(half, s)), source + (at + u32(s) * stride), valid ? 16 : 0);
+      source_at[half] += S::kTileH;
       if constexpr (kSpreads) {
-        copy(half, kN, x + (valid ? x_at[half] : 0));
-        x_at[half] += S::kAdvance;
+        async_copy<16>(to + u32(stream_at(half, kN)), x + (valid ? x_at[half] : 0), valid ? 16 : 0);
+        x_at[half] += S::kTileH;
       }
     }
   }
@@ -190,15 +183,16 @@ struct FragmentWave {
       for (int s = 0; s < S::kSources; ++s) from[s] = load_vec<u32, 4>(lds<u32>(stage + stream_at(half, s)));
       squares[half] += make_fragments<C, T>(from, mixes + (token_slot + 8 * half) * S::kMixPitch, half, a);
       if constexpr (kSpreads) {
-        if (token_slot + 8 * half <= last && u32(h) < stride) store_fragments<C>(out, out_at[half], stride, half, a);
+        if (token_slot + 8 * half <= last && (C::whole || u32(h) < stride))
+          store_fragments<C>(out, out_at[half], stride, half, a);
       }
     }
   }
 
   KGEN_DEVICE void advance() {
-    h += S::kAdvance;
-    out_at[0] += S::kAdvance;
-    out_at[1] += S::kAdvance;
+    h += S::kTileH;
+    out_at[0] += S::kTileH;
+    out_at[1] += S::kTileH;
   }
 
   KGEN_DEVICE void multiply(int stage, const u32 (&a)[kN][2][4]) {
@@ -250,8 +244,7 @@ KGEN_DEVICE void project_fragments(const P& p) {
   const int thread = thread_x(), part = block_x() % C::parts;
   const i64 token0 = i64(block_x() / C::parts) * S::kTileM;
   const int tiles = int((p.h + S::kTileH - 1) / S::kTileH), share = (tiles + C::parts - 1) / C::parts;
-  const int first = C::interleave ? part : min_int(part * share, tiles);
-  const int count = C::interleave ? (tiles - part + C::parts - 1) / C::parts : min_int(share, tiles - first);
+  const int first = min_int(part * share, tiles), count = min_int(share, tiles - first);
   FragmentWave<C, P> wave(p, token0, i64(first) * S::kTileH);
 
   constexpr int kPieces = C::waves_k * S::kFnBytes / 16;
@@ -265,7 +258,7 @@ KGEN_DEVICE void project_fragments(const P& p) {
       KGEN_UNROLL
       for (int i = 0; i < kPieces; i += S::kThreads)
         if (i + S::kThreads <= kPieces || i + thread < kPieces) async_copy<16>(to + u32(i) * 16, fn + i * 8);
-      fn += kPieces * 8 * S::kTurn;
+      fn += kPieces * 8;
       write_stage = write_stage == (C::stages - 1) * S::kStageBytes ? 0 : write_stage + S::kStageBytes;
     }
     async_commit();
@@ -325,6 +318,12 @@ KGEN_DEVICE void project_fragments(const P& p) {
   }
 }
 
+// The second kernel has blocks of another size.
+template <class C>
+struct FragmentsFinish : C {
+  static constexpr int threads = C::finish_threads;
+};
+
 }  // namespace mhc
 
 template <class C, class P>
@@ -338,6 +337,11 @@ KGEN_DEVICE void mhc_project_fragments(const P& p) {
 template <class C, class P>
 KGEN_DEVICE void mhc_post_project_fragments(const P& p) {
   mhc::project_fragments<C>(p);
+}
+
+template <class C, class P>
+KGEN_DEVICE void mhc_fused_fragments_finish(const P& p) {
+  mhc_fused_finish<mhc::FragmentsFinish<C>>(p);
 }
 
 }  // namespace kgen

@@ -329,14 +329,6 @@ KGEN_DEVICE void async_copy(u32 lds, const void* global) {
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(lds), "l"(global), "n"(kBytes) : "memory");
 }
-// 16 bytes that no block reads again: the L2 gives their place away first.
-KGEN_DEVICE void async_copy_once(u32 lds, const void* global, int valid) {
-  u64 policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;" ::"r"(lds), "l"(global),
-               "r"(valid), "l"(policy)
-               : "memory");
-}
 KGEN_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most kPending of the groups committed by this work-item are unfinished.
 template <int kPending>
