@@ -315,31 +315,9 @@ struct Matrix {
     KGEN_UNROLL
     for (int k = 0; k < kRows; ++k) row_factor[k] = row_sum[k] = column_factor[k] = column_sum[k] = 1;
   }
-  template <bool>
-  KGEN_DEVICE void divide_rows(float eps) {
-    divide(eps, x, column_factor, row_sum, row_factor);
-  }
-  template <bool>
-  KGEN_DEVICE void divide_columns(float eps) {
-    divide(eps, columns, row_factor, column_sum, column_factor);
-  }
-  // All rows, for each lane.
-  KGEN_DEVICE void gather(float (&all)[kN][kN]) const {
-    KGEN_UNROLL
-    for (int i = 0; i < kN; ++i) {
-      KGEN_UNROLL
-      for (int j = 0; j < kN; ++j) all[i][j] = of_lane(x[i / kLanes][j], i % kLanes);
-    }
-  }
-  KGEN_DEVICE void scale_by(const float (&row_factors)[kN], const float (&column_factors)[kN], int lane) {
-    KGEN_UNROLL
-    for (int i = 0; i < kN; ++i) {
-      KGEN_UNROLL
-      for (int j = 0; j < kN; ++j)
-        if (i % kLanes == lane) x[i / kLanes][j] *= row_factors[i] * column_factors[j];
-    }
-  }
-  // After the rounds: the rows with all factors.
+  KGEN_DEVICE void divide_rows(float eps) { divide(eps, x, column_factor, row_sum, row_factor); }
+  KGEN_DEVICE void divide_columns(float eps) { divide(eps, columns, row_factor, column_sum, column_factor); }
+  // After them: the rows with all factors.
   KGEN_DEVICE void scale() {
     KGEN_UNROLL
     for (int j = 0; j < kN; ++j) {
@@ -379,67 +357,6 @@ struct Matrix {
   }
 };
 
-// The same where every lane has all of the matrix: no shuffles, and one reciprocal, of the product, for all rows or
-// columns. `product_fits` tells whether all such products were numbers well within range; if not, the rounds are done
-// again with a reciprocal each.
-template <int kN>
-struct WholeMatrix {
-  float x[kN][kN];
-  float row_factor[kN], row_sum[kN], column_factor[kN], column_sum[kN];
-  bool product_fits;
-
-  KGEN_DEVICE void begin() {
-    KGEN_UNROLL
-    for (int k = 0; k < kN; ++k) row_factor[k] = row_sum[k] = column_factor[k] = column_sum[k] = 1;
-    product_fits = true;
-  }
-  template <bool kProduct>
-  KGEN_DEVICE void divide_rows(float eps) {
-    divide<kProduct>(eps, [&](int i, int j) { return x[i][j]; }, column_factor, row_sum, row_factor);
-  }
-  template <bool kProduct>
-  KGEN_DEVICE void divide_columns(float eps) {
-    divide<kProduct>(eps, [&](int j, int i) { return x[i][j]; }, row_factor, column_sum, column_factor);
-  }
-
- private:
-  template <bool kProduct, class At>
-  KGEN_DEVICE void divide(float eps, const At& at, const float (&others)[kN], float (&sums)[kN], float (&factors)[kN]) {
-    KGEN_UNROLL
-    for (int k = 0; k < kN; ++k) {
-      float even = eps * sums[k], odd = 0;
-      KGEN_UNROLL
-      for (int i = 0; i < kN; i += 2) {
-        even = fma_f(at(k, i), others[i], even);
-        if (i + 1 < kN) odd = fma_f(at(k, i + 1), others[i + 1], odd);
-      }
-      sums[k] = even + odd;
-    }
-    if constexpr (kProduct && kN == 4) {
-      const float first = sums[0] * sums[1], second = sums[2] * sums[3], product = first * second;
-      product_fits = product_fits && product > 1e-30f && product < 1e30f;
-      const float reciprocal = rcp_f(product);
-      factors[0] = sums[1] * second * reciprocal;
-      factors[1] = sums[0] * second * reciprocal;
-      factors[2] = sums[3] * first * reciprocal;
-      factors[3] = sums[2] * first * reciprocal;
-    } else {
-      KGEN_UNROLL
-      for (int k = 0; k < kN; ++k) factors[k] = rcp_f(sums[k]);
-    }
-  }
-};
-
-template <bool kProduct, class M>
-KGEN_DEVICE void sinkhorn_rounds(M& matrix, float eps, int repeat) {
-  matrix.template divide_columns<kProduct>(eps);
-  KGEN_NO_UNROLL
-  for (int round = 1; round < repeat; ++round) {
-    matrix.template divide_rows<kProduct>(eps);
-    matrix.template divide_columns<kProduct>(eps);
-  }
-}
-
 template <class C, class P, class Totals>
 KGEN_DEVICE void write_post(const P& p, const Totals& totals, float inverse, i64 token, int row, float* post) {
   constexpr int kN = int(C::n);
@@ -469,21 +386,14 @@ KGEN_DEVICE void write_mixes(const P& p, const Totals& totals, i64 token0, int f
     }
     matrix.softmax_rows();
     matrix.add(p.sinkhorn_eps);
-    if constexpr (kN == 4) {
-      WholeMatrix<kN> whole;
-      matrix.gather(whole.x);
-      whole.begin();
-      sinkhorn_rounds<true>(whole, p.sinkhorn_eps, p.sinkhorn_repeat);
-      if (!whole.product_fits) {
-        whole.begin();
-        sinkhorn_rounds<false>(whole, p.sinkhorn_eps, p.sinkhorn_repeat);
-      }
-      matrix.scale_by(whole.row_factor, whole.column_factor, lane);
-    } else {
-      matrix.transpose(lane);
-      sinkhorn_rounds<false>(matrix, p.sinkhorn_eps, p.sinkhorn_repeat);
-      matrix.scale();
+    matrix.transpose(lane);
+    matrix.divide_columns(p.sinkhorn_eps);
+    KGEN_NO_UNROLL
+    for (int round = 1; round < p.sinkhorn_repeat; ++round) {
+      matrix.divide_rows(p.sinkhorn_eps);
+      matrix.divide_columns(p.sinkhorn_eps);
     }
+    matrix.scale();
     KGEN_UNROLL
     for (int k = 0; k < matrix.kRows; ++k) {
       const int row = matrix.row(lane, k);
@@ -502,17 +412,6 @@ KGEN_DEVICE void write_mixes(const P& p, const float* totals, i64 token0, float*
 
 // ----------------------------------------------------------------------------------------------------- layer_input
 
-template <class C, class T>
-KGEN_DEVICE void mix_streams(const Packed<T, C::vec_h> (&stream)[int(C::n)], const float* weight,
-                             float (&u)[C::vec_h]) {
-  KGEN_UNROLL
-  for (int e = 0; e < C::vec_h; ++e) {
-    u[e] = 0;
-    KGEN_UNROLL
-    for (int i = 0; i < int(C::n); ++i) u[e] = fma_f(weight[i], stream[i][e], u[e]);
-  }
-}
-
 // out[h] = sum_i gates[i] * stream i [h] for h_begin … h_end of one token, then the norm, which needs all of h in one
 // block: it makes the sums twice, the second time from the cache.
 template <class C, norm kNorm, class T, class P>
@@ -526,10 +425,13 @@ KGEN_DEVICE void collapse(const P& p, const T* streams, const float* gates, i64 
     Packed<T, C::vec_h> stream[kN];
     KGEN_UNROLL
     for (int i = 0; i < kN; ++i) stream[i] = Packed<T, C::vec_h>::load(streams + i * p.h + h);
-    mix_streams<C, T>(stream, weight, u);
     KGEN_UNROLL
-    for (int e = 0; e < C::vec_h; ++e)
+    for (int e = 0; e < C::vec_h; ++e) {
+      u[e] = 0;
+      KGEN_UNROLL
+      for (int i = 0; i < kN; ++i) u[e] = fma_f(weight[i], stream[i][e], u[e]);
       if constexpr (kNorm == norm::round_first) u[e] = to_float(from_float<T>(u[e]));
+    }
   };
   float inverse = 1;
   if constexpr (kNorm != norm::none) {
@@ -578,11 +480,14 @@ KGEN_DEVICE void collapse_early(const P& p, const EarlyStreams<C, T>& early, con
                                 i64 h_begin, i64 h_end, T* out) {
   constexpr int kN = int(C::n);
   const auto mix = [&](const Packed<T, C::vec_h>(&stream)[kN], i64 h) {
-    float u[C::vec_h];
-    mix_streams<C, T>(stream, gates, u);
     Packed<T, C::vec_h> result = {};
     KGEN_UNROLL
-    for (int e = 0; e < C::vec_h; ++e) result.set(e, u[e]);
+    for (int e = 0; e < C::vec_h; ++e) {
+      float u = 0;
+      KGEN_UNROLL
+      for (int i = 0; i < kN; ++i) u = fma_f(gates[i], stream[i][e], u);
+      result.set(e, u);
+    }
     result.store(out + h);
   };
   i64 h = h_begin + i64(thread_x()) * C::vec_h;

@@ -89,13 +89,11 @@ KGEN_DEVICE void fragment_cluster(const P& params) {
   }
   const Constants<C> constants(params);
   // The results' pages are looked up while the loads are on their way, not when the kernel could end.
-  if (thread < S::kTokens && thread <= last && first_step < all_steps) {
-    prefetch(params.layer_input + (token0 + thread) * p.ldl + i64(first_step) * S::kStep);
-    prefetch(params.residual_out + (token0 + thread) * (kN * p.h) + i64(first_step) * S::kStep);
-    if (thread == 0) {
-      prefetch(params.post_mix_out);
-      prefetch(params.comb_mix_out);
-    }
+  if (thread == 0 && first_step < all_steps) {
+    prefetch(params.layer_input + token0 * p.ldl + i64(first_step) * S::kStep);
+    prefetch(params.residual_out + token0 * (kN * p.h) + i64(first_step) * S::kStep);
+    prefetch(params.post_mix_out);
+    prefetch(params.comb_mix_out);
   }
   // Unit u: block u % kBlocks of the terms of step u / kBlocks.
   const int ring = S::kRing + wave * S::kRingBytes + lane * 16;
@@ -134,7 +132,7 @@ KGEN_DEVICE void fragment_cluster(const P& params) {
   for (int k = 0; k < C::steps; ++k) {
     KGEN_UNROLL
     for (int half = 0; half < 2; ++half) {
-      if constexpr (C::waves > 8) sync_wave();  // keeps the halves apart, as in mhc_fragments.h
+      sync_wave();  // keeps the halves apart, as in mhc_fragments.h
       const int slot = lane / 4 + 8 * half;
       square[half] += make_fragments<C, T>(from[k][half], mixes + slot * S::kMixPitch, half, a[k]);
       if (slot <= last && exists[k]) store_fragments<C>(out, u32(slot * kN) * stride + u32(h[k]), stride, half, a[k]);
@@ -145,19 +143,16 @@ KGEN_DEVICE void fragment_cluster(const P& params) {
     const int k = unit / S::kBlocks, j = unit % S::kBlocks;
     async_wait<C::depth - 1>();
     if (k * C::waves + wave < share) {
-      u32 acc[kN][4] = {};  // short chains: few waves hide no latency
+      u32 acc[2][4] = {};
       KGEN_UNROLL
       for (int s = 0; s < kN; ++s) {
         Vec<u32, 4> b = load_vec<u32, 4>(lds<u32>(ring + unit % C::depth * S::kUnitBytes + s * 512));
         if (!exists[k]) b = Vec<u32, 4>{};  // no copy came: what lies there may be no number
-        Instructions::template multiply<bf16>(acc[s], a[k][s][0], b[0], b[1]);
-        Instructions::template multiply<bf16>(acc[s], a[k][s][1], b[2], b[3]);
+        Instructions::template multiply<bf16>(acc[0], a[k][s][0], b[0], b[1]);
+        Instructions::template multiply<bf16>(acc[1], a[k][s][1], b[2], b[3]);
       }
       KGEN_UNROLL
-      for (int s = 0; s < kN; ++s) {
-        KGEN_UNROLL
-        for (int e = 0; e < 4; ++e) total[j][e] += bit_cast<float>(acc[s][e]);
-      }
+      for (int e = 0; e < 4; ++e) total[j][e] += bit_cast<float>(acc[0][e]) + bit_cast<float>(acc[1][e]);
     }
     fetch(unit + C::depth);
   }
