@@ -64,10 +64,23 @@ KGEN_DEVICE void decode_stream(const P& p) {
   wave.load_keys(k, ldk, first, expected);
   wave.load_query(p.q + batch * p.batch_stride_q + head * p.head_stride_q, p.head_stride_q, group);
   wave.load_values(v, ldv, first, expected);
+  T* o = p.o + batch * p.batch_stride_o + head * p.head_stride_o;
   if constexpr (C::split > 1) {
     if (thread_x() == 0) ClusterParts<S>::expect(part, group * S::kPerRow);
     cluster_arrive_relaxed();
   }
+  // Rows side by side: lane 0 sends for the keys of the wave's next tiles, lane 1 for the values, to the L2.
+  const T* ahead = lane_id() == 0 ? p.k_cache + batch * p.batch_stride_k + kv_head * p.head_stride_k
+                                  : p.v_cache + batch * p.batch_stride_v + kv_head * p.head_stride_v;
+  const bool sends = C::ahead > 0 && lane_id() < 2 && ldk == C::d && ldv == C::d;
+  int next = first + kStep;
+  const auto send = [&](int limit) {
+    const int rows = limit - next < Wave::kKeys ? limit - next : Wave::kKeys;
+    if (sends && rows > 0) prefetch_bulk(ahead + i64(next) * C::d, u32(rows) * u32(C::d * sizeof(T)));
+    next += kStep;
+  };
+  KGEN_NO_UNROLL
+  for (int i = 0; i < C::ahead; ++i) send(expected);
   const int end = length < capacity ? length : capacity;
   if (end != expected && (end < tile + S::kTile || expected < tile + S::kTile)) {
     wave.load_keys(k, ldk, first, end);
@@ -77,6 +90,7 @@ KGEN_DEVICE void decode_stream(const P& p) {
   const i64 step_k = i64(kStep) * ldk, step_v = i64(kStep) * ldv;
   KGEN_NO_UNROLL
   while (tile < end) {
+    if constexpr (C::ahead > 0) send(end);
     wave.scores();
     tile += kStep;
     k += step_k;
@@ -93,7 +107,7 @@ KGEN_DEVICE void decode_stream(const P& p) {
     const float inverse = total == 0.0f ? 0.0f : rcp_f(total);  // a sequence without keys is 0
     KGEN_UNROLL
     for (int n = 0; n < 4; ++n) result[n] *= inverse;
-    store_columns<4>(p.o + batch * p.batch_stride_o + (head + row) * p.head_stride_o + column, 4, result);
+    store_columns<4>(o + row * p.head_stride_o + column, 4, result);
   };
   if constexpr (C::split > 1) {
     ClusterParts<S>::exchange(part, group * S::kPerRow, finish);
