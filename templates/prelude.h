@@ -513,6 +513,12 @@ KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
 
+// Starts the way of `bytes` of global memory to the L2, whole multiples of 16 as `p` is. sm_90 on; else nothing.
+KGEN_DEVICE void prefetch_bulk([[maybe_unused]] const void* p, [[maybe_unused]] u32 bytes) {
+#ifdef KGEN_BULK_COPY
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
 // Starts the way of a sector of global memory to the L2, for a load that comes later. AMD and the host: nothing.
 KGEN_DEVICE void prefetch([[maybe_unused]] const void* p) {
 #if defined(KGEN_CUDA_ARCH)
