@@ -7,12 +7,12 @@ for docs/results/coverage (see scripts/coverage.py).
     scripts/verify_device.py --kgen KGEN --device nvidia:0 --arch sm_90 --name "NVIDIA H100 80GB HBM3" --lines OUT.jsonl
                              [--edges edge_cases.yaml] [--only paths,problems,edges] [--ops A,B…]
                              [--under "compute-sanitizer --tool memcheck --target-processes all"]
-                             [--jobs N] [--chunk N] [--seconds N] [--until N]
+                             [--jobs N] [--chunk N] [--seconds N] [--until N] [--verbose]
     scripts/verify_device.py … --mutants [--jobs N] [--seconds N]     plants the faults of mutants/device instead
     scripts/verify_device.py … --db TUNED.db [--jobs N]               verifies a database's winners instead
 
-A run of kgen takes --chunk problems of an operator and at most --seconds; none is started after --until seconds. Those with
-clusters and rings come first. --under runs kgen and its workers under a checker, whose own summary is looked at: anything
+A run of kgen takes --chunk problems of an operator and at most --seconds; what has not ended --until seconds after the start is
+not run. Those with clusters and rings come first. --under runs kgen and its workers under a checker, whose own summary is looked at: anything
 but none found is a failure. Set KGEN_SOURCES to a checkout to check what is there instead of what is inside the binary.
 Exit code 1 where anything failed or was not run.
 """
@@ -33,6 +33,9 @@ import time
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/operators"))
+import mutants
+
 SUMMARY = re.compile(r"(ERROR|RACECHECK) SUMMARY: (\d+) (?:errors?|hazards? displayed)(?: \((\d+) errors?, (\d+) warnings?\))?")
 FIRST = ["gemm", "conv2d", "decode_attention", "attention", "gptq_gemm", "mhc_pre", "mhc_fused_post_pre", "hc_head",
          "rmsnorm_gemm", "multi_dilation_conv"]  # operators with clusters and rings
@@ -52,7 +55,8 @@ class Tasks:
                 if data["needs"] != options.arch or not wanted(data["op"]):
                     continue
                 for config in dict.fromkeys([*data.get("configs", []), *(mutant["config"] for mutant in data["mutants"])]):
-                    for number, problem in enumerate(data["problems"]):
+                    legal = mutants.legal_problems(options.kgen, data, config)
+                    for number, problem in enumerate(legal):
                         spec = {"kgen": 1, "ops": [{"op": data["op"], "problems": [problem]}]}
                         self.add("paths", data["op"], spec, config, number)
         if "problems" in kinds:
@@ -83,11 +87,14 @@ class Tasks:
 def verify(options, command):
     """(report or None, the checker's summaries, what went wrong, what the checker said, seconds)."""
     begin = time.time()
+    seconds = min(options.seconds, options.begin + options.until - begin if options.until else options.seconds)
+    if seconds <= 0:
+        return None, [], "time limit", "", 0
     try:
         done = subprocess.run(shlex.split(options.under) + command, capture_output=True, text=True, errors="replace",
-                              timeout=options.seconds)
+                              timeout=seconds)
     except subprocess.TimeoutExpired:
-        return None, [], f"no end within {options.seconds:g} s", "", time.time() - begin
+        return None, [], f"no end within {seconds:.0f} s", "", time.time() - begin
     output = done.stdout + done.stderr
     start = done.stdout.find('{')
     try:
@@ -103,21 +110,20 @@ def run_tasks(options, tasks):
     """What to write as lines, and how much went wrong."""
     counts = collections.Counter()
     totals = collections.defaultdict(collections.Counter)  # (op, kind) → what → how often
-    begin = time.time()
 
     def run(task):
         kind, op, spec, config = task
-        if options.until and time.time() - begin > options.until:
-            return task, (None, [], "time limit", "", 0)
         return task, verify(options, [options.kgen, "verify", str(spec), "--device", options.device, "--config", config, "--json"])
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for (kind, op, spec, config), (report, found, error, said, seconds) in pool.map(run, tasks):
+        for done in concurrent.futures.as_completed([pool.submit(run, task) for task in tasks]):
+            (kind, op, spec, config), (report, found, error, said, seconds) = done.result()
             total = totals[op, kind]
             total["seconds"] += round(seconds, 1)
+            if options.verbose and report:
+                print(f"  {seconds:5.1f} s {op} {kind} {config}: {report['passed']} passed, {report['failed']} failed {found}",
+                      flush=True)
             if report is None:
-                if kind == "paths" and "config '" in error:
-                    continue  # this candidate is for other problems of the file
                 total["not run"] += 1
                 print(f"  NOT RUN {op} {kind} {config} {spec.read_text()[:300]}: {error}", flush=True)
                 continue
@@ -142,7 +148,7 @@ def run_tasks(options, tasks):
               counts[op, dtype, False], "failed": counts[op, dtype, False], "device": options.name, "date": today}
              for op, dtype in sorted({key[:2] for key in counts})]
     sums = {name: sum(total[name] for total in totals.values()) for name in names}
-    print(", ".join(f"{number} {name}" for name, number in sums.items()) + f"; {time.time() - begin:.0f} s", flush=True)
+    print(", ".join(f"{number} {name}" for name, number in sums.items()) + f"; {time.time() - options.begin:.0f} s", flush=True)
     return lines, bad
 
 
@@ -151,12 +157,10 @@ def verify_db(options, folder):
     with sqlite3.connect(options.db) as db:
         winners = [row[0] for row in db.execute("SELECT id FROM winner ORDER BY is_default, id")]
     db.close()
-    begin, total = time.time(), collections.Counter()
+    total = collections.Counter()
 
     def run(at):
         some = winners[at:at + options.chunk]
-        if options.until and time.time() - begin > options.until:
-            return len(some), (None, [], "time limit", "", 0)
         part = pathlib.Path(folder, f"{at}.db")
         part.write_bytes(pathlib.Path(options.db).read_bytes())
         with sqlite3.connect(part) as db:
@@ -177,7 +181,8 @@ def verify_db(options, folder):
             for row in report["rows"]:
                 if not row["passed"]:
                     print(f"  FAILED {row['signature']} {row['dims']} {row['config']}: {row['detail']}")
-    print(f"winners: {total['passed']} passed, {total['failed']} failed, {total['not run']} not run; {time.time() - begin:.0f} s")
+    print(f"winners: {total['passed']} passed, {total['failed']} failed, {total['not run']} not run; "
+          f"{time.time() - options.begin:.0f} s")
     return total["failed"] + total["not run"]
 
 
@@ -207,9 +212,11 @@ def main():
     parser.add_argument("--chunk", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--until", type=float, default=0)
+    parser.add_argument("--verbose", action="store_true", help="a line for each run of kgen")
     parser.add_argument("--mutants", action="store_true")
     parser.add_argument("--db")
     options = parser.parse_args()
+    options.begin = time.time()
     if options.mutants:
         return plant_mutants(options)
     with tempfile.TemporaryDirectory(prefix="kgen-verify-") as folder:

@@ -92,6 +92,7 @@ class Verifier:
         return verdict
 
     def generate(self, problem, config, compiled):
+        """As fits_one(), of one problem."""
         variant, *words = config.split(" ")
         params = {name: [int(value) if value.lstrip("-").isdigit() else value]
                   for name, value in (word.split("=") for word in words)}
@@ -116,6 +117,12 @@ class Verifier:
         return ""
 
 
+def legal_problems(kgen, data, config):
+    """Those of a file about an architecture for which the candidate is legal there."""
+    verifier = Verifier(argparse.Namespace(kgen=kgen, check_for=data["needs"]), data["op"])
+    return [problem for problem in data["problems"] if not verifier.generate(problem, config, False)]
+
+
 def check_file(path, options, first, pool):
     """What --results says of a file."""
     data = yaml.safe_load(open(path))
@@ -129,7 +136,8 @@ def check_file(path, options, first, pool):
         config, problem = pair
         return config, problem, Verifier(options, op).verify(problem, config)
 
-    for config, problem, verdict in pool.map(unmutated, [(config, problem) for config in configs for problem in problems]):
+    legal = lambda config: legal_problems(options.kgen, data, config) if "needs" in data else problems
+    for config, problem, verdict in pool.map(unmutated, [(config, problem) for config in configs for problem in legal(config)]):
         if not verdict:
             usable[config].append(problem)
         elif not config or not verdict.startswith("not verified: ") or "config '" not in verdict:
