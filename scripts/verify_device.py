@@ -54,11 +54,10 @@ class Tasks:
                 data = yaml.safe_load(open(path))
                 if data["needs"] != options.arch or not wanted(data["op"]):
                     continue
-                for config in dict.fromkeys([*data.get("configs", []), *(mutant["config"] for mutant in data["mutants"])]):
-                    legal = mutants.legal_problems(options.kgen, data, config)
-                    for number, problem in enumerate(legal):
-                        spec = {"kgen": 1, "ops": [{"op": data["op"], "problems": [problem]}]}
-                        self.add("paths", data["op"], spec, config, number)
+                configs = dict.fromkeys([*data.get("configs", []), *(mutant["config"] for mutant in data["mutants"])])
+                items = [item for config in configs for item, _ in mutants.legal_items(options.kgen, data, config)]
+                for at in range(0, len(items), options.chunk):
+                    self.add("paths", data["op"], {"kgen": 1, "ops": items[at:at + options.chunk]}, "*")
         if "problems" in kinds:
             for path in sorted((ROOT / "tests/operators/problems").glob("*.yaml")):
                 if wanted(path.stem):
@@ -74,14 +73,13 @@ class Tasks:
                 for at in range(0, len(of_op) if wanted(op) else 0, options.chunk):
                     self.add("edges", op, {"entries": of_op[at:at + options.chunk]}, "*")
         order = {"paths": 0, "problems": 1, "edges": 2}
-        self.tasks.sort(key=lambda task: (order[task[0]] if task[1] in FIRST else 3, task[4],
+        self.tasks.sort(key=lambda task: (order[task[0]] if task[1] in FIRST else 3,
                                           FIRST.index(task[1]) if task[1] in FIRST else 0))
-        self.tasks = [task[:4] for task in self.tasks]
 
-    def add(self, kind, op, spec, config, turn=0):
+    def add(self, kind, op, spec, config):
         path = self.folder / f"{len(self.tasks)}.yaml"
         path.write_text(json.dumps(spec, default=str))  # JSON is YAML
-        self.tasks.append((kind, op, path, config, turn))
+        self.tasks.append((kind, op, path, config))
 
 
 def verify(options, command):
@@ -193,7 +191,7 @@ def plant_mutants(options):
         if data["needs"] == options.arch and (not options.ops or data["op"] in options.ops.split(",")):
             files.append(str(path))
     return subprocess.run([sys.executable, str(ROOT / "tests/operators/mutants.py"), "--kgen", options.kgen, "--device",
-                           options.device, "--jobs", str(options.jobs), "--seconds", str(options.seconds), "--results",
+                           options.device, *(["--unmutated-elsewhere"] if options.unmutated_elsewhere else []), "--jobs", str(options.jobs), "--seconds", str(options.seconds), "--results",
                            options.lines, *files]).returncode
 
 
@@ -214,6 +212,7 @@ def main():
     parser.add_argument("--until", type=float, default=0)
     parser.add_argument("--verbose", action="store_true", help="a line for each run of kgen")
     parser.add_argument("--mutants", action="store_true")
+    parser.add_argument("--unmutated-elsewhere", action="store_true", help="with --mutants: --only paths was run before")
     parser.add_argument("--db")
     options = parser.parse_args()
     options.begin = time.time()

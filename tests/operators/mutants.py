@@ -21,7 +21,7 @@ device; --results gets a JSON line a file. ctest plants the first faults of each
 
 Files in mutants/device are about code that the host does not have (clusters, asynchronous copies): `needs: sm_90` names
 an architecture that has it, `configs` lists candidates that must be right beside those of the mutants. They want --device;
-there a kernel that hangs (no end within --seconds) or crashes is rejected too. --check-for is for machines without the
+there a kernel that hangs (no end within --seconds; `hangs: true` where that is to be expected) or crashes is rejected too. --check-for is for machines without the
 device: every `from` occurs once and every candidate is legal for the architecture; with --compile, mutants compile.
 """
 import argparse
@@ -41,6 +41,7 @@ import yaml
 import report
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+ITEMS = 4  # problems of a run on a device
 MUTANTS = ROOT / "tests/operators/mutants"
 
 
@@ -60,14 +61,14 @@ class Verifier:
             shutil.copytree(ROOT / part, self.folder / part)
         self.environment = dict(os.environ, KGEN_SOURCES=str(self.folder), KGEN_PLAIN_KERNELS="1")
 
-    def write_spec(self, problem, **more):
+    def write_spec(self, items):
         spec = self.folder / "spec.yaml"
-        spec.write_text(json.dumps({"kgen": 1, "ops": [{"op": self.op, "problems": [problem], **more}]}))
+        spec.write_text(json.dumps({"kgen": 1, "ops": items}))
         return str(spec)
 
-    def verify(self, problem, config):
+    def verify(self, items, config):
         """"" when all is right, "wrong: …" for a wrong result, anything else is no verdict on the kernel."""
-        command = [self.options.kgen, "verify", self.write_spec(problem), "--device", self.options.device, "--json"]
+        command = [self.options.kgen, "verify", self.write_spec(items), "--device", self.options.device, "--json"]
         try:
             done = subprocess.run(command + (["--config", config] if config else []), env=self.environment,
                                   capture_output=True, text=True, timeout=self.options.seconds)
@@ -86,26 +87,24 @@ class Verifier:
     def fits_one(self, problems, config, compiled):
         """"" when the candidate is legal for the architecture (and compiles) for one of them, else what is wrong."""
         for problem in problems:
-            verdict = self.generate(problem, config, compiled)
+            verdict, _ = self.generate(problem, config, compiled)
             if not verdict:
                 break
         return verdict
 
     def generate(self, problem, config, compiled):
-        """As fits_one(), of one problem."""
-        variant, *words = config.split(" ")
-        params = {name: [int(value) if value.lstrip("-").isdigit() else value]
-                  for name, value in (word.split("=") for word in words)}
-        command = [self.options.kgen, "gen", self.write_spec(problem, tune={"params": params}), "--arch",
+        """As fits_one(), of one problem; and the whole of the candidate."""
+        command = [self.options.kgen, "gen", self.write_spec([narrowed(self.op, problem, config)]), "--arch",
                    self.options.check_for, "--per-variant", "1", "--json", "--jobs", "1", "-o", str(self.folder / "out")]
         done = subprocess.run(command + (["--compile"] if compiled else []), env=self.environment,
                               capture_output=True, text=True)
         if done.returncode > 1:
-            return done.stderr.strip()
+            return done.stderr.strip(), ""
         for item in json.loads(done.stdout)["files"]:
             if set(config.split(" ")) <= set(item["config"].split(" ")):
-                return item.get("error", "does not compile") if item.get("status", "compiled") != "compiled" else ""
-        return f"config '{config}' is not legal"
+                failed = item.get("status", "compiled") != "compiled"
+                return item.get("error", "does not compile") if failed else "", item["config"]
+        return f"config '{config}' is not legal", ""
 
     def plant(self, mutant):
         """What keeps it from being planted."""
@@ -117,43 +116,72 @@ class Verifier:
         return ""
 
 
-def legal_problems(kgen, data, config):
-    """Those of a file about an architecture for which the candidate is legal there."""
+def narrowed(op, problem, config):
+    """An item of a spec for which the default of the config's variant is the config."""
+    params = {name: [int(value) if value.isdigit() else value]
+              for name, value in (word.split("=") for word in config.split(" ")[1:])}
+    return {"op": op, "problems": [problem], "tune": {"params": params}}
+
+
+def legal_items(kgen, data, config):
+    """Of each problem of a file about an architecture for which the candidate is legal there: narrowed() and the whole candidate."""
     verifier = Verifier(argparse.Namespace(kgen=kgen, check_for=data["needs"]), data["op"])
-    return [problem for problem in data["problems"] if not verifier.generate(problem, config, False)]
+    found = [(narrowed(data["op"], problem, config), *verifier.generate(problem, config, False)) for problem in data["problems"]]
+    return [(item, whole) for item, problem, whole in found if not problem]
+
+
+def on_device(data, options, configs, errors, pool):
+    """config → [([item], what --config takes)] that are right."""
+    usable = {config: [([item], whole) for item, whole in found] for config, found in
+              zip(configs, pool.map(lambda config: legal_items(options.kgen, data, config), configs))}
+    if not options.unmutated_elsewhere:  # runs start slowly there, so each takes several
+        items = [item for found in usable.values() for some, _ in found for item in some]
+        runs = [items[at:at + ITEMS] for at in range(0, len(items), ITEMS)]
+        for some, verdict in zip(runs, pool.map(lambda some: Verifier(options, data["op"]).verify(some, "*"), runs)):
+            if verdict:
+                errors.append(f"unmutated {some}: {verdict}")
+    return usable
+
+
+def on_host(data, options, configs, errors, pool):
+    """The same."""
+    usable = {config: [] for config in configs}
+
+    def unmutated(pair):
+        config, problem = pair
+        items = [{"op": data["op"], "problems": [problem]}]
+        return config, items, Verifier(options, data["op"]).verify(items, config)
+
+    for config, items, verdict in pool.map(unmutated, [(config, problem) for config in configs for problem in data["problems"]]):
+        if not verdict:
+            usable[config].append((items, config))
+        elif not config or not verdict.startswith("not verified: ") or "config '" not in verdict:
+            errors.append(f"unmutated {config or 'default'} {items[0]['problems']}: {verdict}")
+    return usable
 
 
 def check_file(path, options, first, pool):
     """What --results says of a file."""
     data = yaml.safe_load(open(path))
     op, survivors, errors, rejected = data["op"], [], [], []
-    problems, mutants = data["problems"], [m for m in data["mutants"] if options.only in m["name"]][:first or None]
+    mutants = [m for m in data["mutants"] if options.only in m["name"]][:first or None]
     configs = list(dict.fromkeys([*([] if "needs" in data else [""]), *(data.get("configs", []) if not options.only else []),
                                   *(mutant.get("config", "") for mutant in mutants)]))
-    usable = collections.defaultdict(list)  # config → problems that it is legal for and right on
-
-    def unmutated(pair):
-        config, problem = pair
-        return config, problem, Verifier(options, op).verify(problem, config)
-
-    legal = lambda config: legal_problems(options.kgen, data, config) if "needs" in data else problems
-    for config, problem, verdict in pool.map(unmutated, [(config, problem) for config in configs for problem in legal(config)]):
-        if not verdict:
-            usable[config].append(problem)
-        elif not config or not verdict.startswith("not verified: ") or "config '" not in verdict:
-            errors.append(f"unmutated {config or 'default'} {problem}: {verdict}")
+    usable = (on_device if "needs" in data else on_host)(data, options, configs, errors, pool)
     errors += [f"config '{config}' is right on no problem" for config in configs if not usable[config]]
 
     def run(mutant):
         verifier = Verifier(options, op)
         started, verdicts = time.time(), [verifier.plant(mutant)]
-        for problem in usable[mutant.get("config", "")] if not verdicts[0] else []:
-            verdicts.append(verifier.verify(problem, mutant.get("config", "")))
+        for items, config in usable[mutant.get("config", "")] if not verdicts[0] else []:
+            verdicts.append(verifier.verify(items, config))
             if verifier.rejects(verdicts[-1]):
                 break
         return mutant["name"], verifier.rejects(verdicts[-1]), verdicts, f"{time.time() - started:.1f} s"
 
-    for name, is_rejected, verdicts, seconds in pool.map(run, mutants if not errors else []):
+    mutants.sort(key=lambda mutant: mutant.get("hangs", False))  # they take longest, and the device from the others
+    for done in concurrent.futures.as_completed([pool.submit(run, mutant) for mutant in mutants if not errors]):
+        name, is_rejected, verdicts, seconds = done.result()
         if is_rejected:
             rejected.append(name)
             print(f"  rejected  {name}  {seconds}  {verdicts[-1].removeprefix('wrong: ')[:143]}", flush=True)
@@ -162,9 +190,11 @@ def check_file(path, options, first, pool):
         else:
             survivors.append(name)
             print(f"  SURVIVED  {name}  {seconds}", flush=True)
+    for error in errors:
+        print(f"  ERROR {error[:2000]}", flush=True)
     return {"what": "mutants", "op": op, "file": name_of(path), "planted": len(mutants), "rejected": len(rejected),
             "of": len(data["mutants"]), "survivors": survivors, "errors": errors,
-            "unmutated": sum(len(found) for found in usable.values()), "device": options.device}
+            "unmutated": 0 if options.unmutated_elsewhere else sum(map(len, usable.values())), "device": options.device}
 
 
 def check_without_device(path, options):
@@ -196,6 +226,7 @@ def main():
     parser.add_argument("--device", default="host")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--seconds", type=float, default=600, help="of one run of kgen")
+    parser.add_argument("--unmutated-elsewhere", action="store_true", help="verify_device.py --only paths was run")
     parser.add_argument("--check-for", default="", metavar="ARCH")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
