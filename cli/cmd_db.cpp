@@ -48,12 +48,17 @@ int db_info(const Words& args) {
 int db_check(const Words& args) {
   std::string path;
   bool as_json = false;
-  Options options("db check", "tuned.db [--json]", "Integrity of the file: structure, references, hashes, values.");
+  Options options(
+      "db check", "tuned.db [--json]",
+      "Integrity of the file: structure, references, hashes, values. Brings a file of an older kgen up to date first.");
   options.argument("DB", path, "a tuned database");
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
+  const auto migrated = Db::migrate(path);
+  if (!migrated) return report(migrated.error());
   auto db = Db::open(path, DbMode::kReadOnly);
   if (!db) return report(db.error());
+  if (*migrated && !as_json) fmt::print("{}: was of schema {}, is up to date now\n", path, **migrated);
   const auto problems = db->check();
   if (!problems) return report(problems.error());
   if (as_json) {

@@ -26,6 +26,8 @@ Json trial_json(const TrialRecord& trial) {
           {"lds_bytes", optional_json(trial.lds_bytes)},
           {"occupancy_waves", optional_json(trial.occupancy_waves)},
           {"clock_mhz", optional_json(trial.clock_mhz)},
+          {"temperature_c", optional_json(trial.temperature_c)},
+          {"throttle", trial.throttle},
           {"compile_seconds", optional_json(trial.compile_seconds)},
           {"verify_seconds", optional_json(trial.verify_seconds)},
           {"compiler", trial.compiler},

@@ -429,7 +429,8 @@ constexpr std::string_view kTrialColumns =
     "t.id, t.problem, t.device, t.config, t.status, t.reason, t.source_hash, t.op_hash, c.version, c.options, "
     "c.kgen_version, t.timing, t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, "
     "t.relative_l2, "
-    "t.registers, t.spills, t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at";
+    "t.registers, t.spills, t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at, "
+    "t.temperature_c, t.throttle";
 
 Result<TrialRecord> read_trial(const Connection& connection, Statement& s) {
   TrialRecord t;
@@ -460,6 +461,8 @@ Result<TrialRecord> read_trial(const Connection& connection, Statement& s) {
   t.clock_mhz = s.optional_small();
   t.is_default = s.small() != 0;
   t.recorded_at_ms = s.integer();
+  t.temperature_c = s.optional_small();
+  t.throttle = s.text();
   return t;
 }
 
@@ -629,6 +632,19 @@ Result<Db> Db::open(const std::string& path, DbMode mode) {
   return Db(std::move(impl));
 }
 
+Result<std::optional<int>> Db::migrate(const std::string& path) {
+  int version = 0;
+  {
+    Connection connection(path);
+    KGEN_CHECK_OK(probe_file(connection));
+    KGEN_CHECK_OK(open_for_reading(connection, DbMode::kReadOnly));
+    KGEN_TRY(version, read_version(connection));
+  }
+  if (version == 0 || version == sql::kVersion) return std::nullopt;
+  KGEN_CHECK_OK(open(path, DbMode::kReadWrite).map([](auto&&) {}));
+  return version;
+}
+
 Result<std::int64_t> Db::intern_device(const DeviceRecord& d) {
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;
@@ -682,10 +698,12 @@ Result<std::int64_t> Db::record(const TrialRecord& t) {
       "INSERT INTO trial (problem, device, compiler, config, status, reason, source_hash, op_hash, timing, time_us, "
       "mad_us, "
       "compile_seconds, verify_seconds, max_error_ratio, relative_l2, registers, spills, lds_bytes, occupancy_waves, "
-      "clock_mhz, is_default, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      "clock_mhz, is_default, recorded_at, temperature_c, throttle) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       t.problem, t.device, *compiler, t.config, status_name(t.status), t.reason, t.source_hash, t.op_hash, t.timing,
       t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, t.relative_l2, t.registers, t.spills,
-      t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at_ms != 0 ? t.recorded_at_ms : now_ms()));
+      t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at_ms != 0 ? t.recorded_at_ms : now_ms(),
+      t.temperature_c, t.throttle));
   const std::int64_t id = sqlite3_last_insert_rowid(connection.db);
   if (!t.samples_us.empty()) {
     KGEN_CHECK_OK(execute(connection, "INSERT INTO sample (trial, us) VALUES (?, ?)", id,

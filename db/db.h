@@ -77,9 +77,10 @@ struct TrialRecord {
   std::optional<double> max_error_ratio;  // worst |got-ref| / allowed; relative L2 beside it
   std::optional<double> relative_l2;
   std::optional<int> registers, spills, lds_bytes, occupancy_waves;
-  std::optional<int> clock_mhz;     // SM/shader clock sampled while timing
-  bool is_default = false;          // the op's default candidate
-  std::int64_t recorded_at_ms = 0;  // Unix time; record() fills in the present time for 0
+  std::optional<int> clock_mhz, temperature_c;  // of the card while timing
+  std::string throttle;                         // what held its clock down, "thermal, power cap"; "" nothing known
+  bool is_default = false;                      // the op's default candidate
+  std::int64_t recorded_at_ms = 0;              // Unix time; record() fills in the present time for 0
 };
 
 // What the runtime launches: a verified trial with its plan and code object.
@@ -130,6 +131,9 @@ class Db {
   // which command migrates it; newer: says that a newer kgen wrote it). Corrupted or foreign files: kBadInput,
   // untouched. No permission, disk full, locked for longer than a minute: kIo.
   static Result<Db> open(const std::string& path, DbMode mode);
+  // Brings the file of an older kgen to the present schema; the version that it had, or nullopt when there was nothing
+  // to do. Never creates a file.
+  static Result<std::optional<int>> migrate(const std::string& path);
   Db(Db&&) noexcept;
   Db& operator=(Db&&) noexcept;
   ~Db();

@@ -1,4 +1,4 @@
--- The tuned database, version 2. New files are made from this text; older files reach the same schema through
+-- The tuned database, version 3. New files are made from this text; older files reach the same schema through
 -- migrate/NNN.sql, and every file that is opened is compared with it: no other tables, no views, no triggers.
 -- Meanings never change; a new meaning is a new column. docs/database.md says it in prose.
 
@@ -70,6 +70,8 @@ CREATE TABLE trial (
   clock_mhz INTEGER CHECK (clock_mhz >= 0),
   is_default INTEGER NOT NULL CHECK (is_default IN (0, 1)),
   recorded_at INTEGER NOT NULL DEFAULT 0,
+  temperature_c INTEGER,
+  throttle TEXT NOT NULL DEFAULT '',
   CHECK (status NOT IN ('timed', 'stopped_early') OR (time_us IS NOT NULL AND timing <> ''))
 ) STRICT;
 CREATE INDEX trial_by_problem ON trial (problem, device);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <thread>
 
 #include "base/text.h"
 #include "tuner/stats.h"
@@ -17,7 +18,8 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-constexpr int kGraphLaunches = 16;  // at least; more when more buffer sets rotate
+constexpr double kLookSeconds = 0.02;  // a look costs up to 0.3 ms
+constexpr int kGraphLaunches = 16;     // at least; more when more buffer sets rotate
 
 }  // namespace
 
@@ -81,6 +83,11 @@ Result<void> Measurer::sample(TimingMode mode, const Launch& launch, Graph graph
     }
     KGEN_CHECK_OK(device_.record(mark.to, nullptr));
   }
+  // While the device works: an idle card tells another clock.
+  if (telemetry_ != nullptr && now_seconds() - looked_ > kLookSeconds) {
+    state_ = telemetry_->read();
+    looked_ = now_seconds();
+  }
   const double launches = mode == TimingMode::kGraph ? std::max(sets, kGraphLaunches / sets * sets) : 1;
   for (int i = 0; i < count; ++i) {
     const Marks& mark = marks_[static_cast<std::size_t>(i)];
@@ -88,6 +95,22 @@ Result<void> Measurer::sample(TimingMode mode, const Launch& launch, Graph graph
     out.push_back(us / launches);
   }
   return {};
+}
+
+void Measurer::sum_up(Timing& timing) const {
+  timing.median_us = median(timing.samples_us);
+  timing.mad_us = median_deviation(timing.samples_us);
+  timing.clock_mhz = state_.clock_mhz.value_or(0);
+  timing.temperature_c = state_.temperature_c.value_or(0);
+  timing.throttle = state_.throttle;
+}
+
+bool Measurer::pause() {
+  if (!state_.passing || pauses_ == MeasureLimits::kCoolDowns) return false;
+  ++pauses_;
+  looked_ = 0;
+  std::this_thread::sleep_for(std::chrono::duration<double>(MeasureLimits::kCoolDownSeconds));
+  return true;
 }
 
 Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets, const MeasureLimits& limits) {
@@ -104,11 +127,17 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
   const bool far_off = limits.best_us > 0 && limits.expected_us > 10 * limits.best_us && limits.expected_us > 1e3;
   int batch = far_off ? 1 : L::kFirstSamples;
   double spent_us = 0;
-  const double start = now_seconds();
+  double start = now_seconds();
   std::vector<double>& samples = timing.samples_us;
+  pauses_ = 0;
   for (;;) {
     const std::size_t before = samples.size();
     KGEN_CHECK_OK(sample(mode, launch, graph, sets, batch, samples));
+    if (pause()) {
+      samples.resize(before);
+      start = now_seconds();
+      continue;
+    }
     spent_us = std::accumulate(samples.begin() + static_cast<std::ptrdiff_t>(before), samples.end(), spent_us);
     const int taken = static_cast<int>(samples.size());
     const double fastest = *std::min_element(samples.begin(), samples.end());
@@ -129,14 +158,13 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
     // Short kernels in threes and fours, so that waiting for the device is paid less often; long ones one by one.
     batch = fastest > 2e3 ? 1 : std::min(L::kMaxSamples - taken, taken < L::kMinSamples ? L::kMinSamples - taken : 4);
   }
-  timing.median_us = median(samples);
-  timing.mad_us = median_deviation(samples);
+  sum_up(timing);
   return timing;
 }
 
-Result<std::vector<std::vector<double>>> Measurer::in_turns(TimingMode mode, const std::vector<Launch>& launches,
-                                                            int sets, int rounds) {
-  std::vector<std::vector<double>> samples(launches.size());
+Result<std::vector<Timing>> Measurer::in_turns(TimingMode mode, const std::vector<Launch>& launches, int sets,
+                                               int rounds) {
+  std::vector<Timing> timings(launches.size());
   std::vector<Graph> graphs(launches.size(), nullptr);
   for (std::size_t k = 0; k < launches.size(); ++k) {
     if (mode == TimingMode::kGraph) {
@@ -146,16 +174,23 @@ Result<std::vector<std::vector<double>>> Measurer::in_turns(TimingMode mode, con
       KGEN_CHECK_OK(launches[k](0, nullptr));
     }
   }
-  const double start = now_seconds();
+  double start = now_seconds();
+  pauses_ = 0;
   for (int round = 0; round < rounds; ++round) {
     if (round >= MeasureLimits::kMinRounds && now_seconds() - start > MeasureLimits::kWallSeconds) break;
     for (std::size_t k = 0; k < launches.size(); ++k) {
       // Warm means warm for this kernel: the one before it in the round has displaced its data.
       if (mode == TimingMode::kWarm) KGEN_CHECK_OK(launches[k](0, nullptr));
-      KGEN_CHECK_OK(sample(mode, launches[k], graphs[k], sets, 1, samples[k]));
+      KGEN_CHECK_OK(sample(mode, launches[k], graphs[k], sets, 1, timings[k].samples_us));
+    }
+    if (pause()) {  // the round as a whole, or its candidates would not be alike
+      for (Timing& timing : timings) timing.samples_us.pop_back();
+      start = now_seconds();
+      --round;
     }
   }
-  return samples;
+  for (Timing& timing : timings) sum_up(timing);
+  return timings;
 }
 
 Result<double> Measurer::bandwidth() {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "device/device.h"
+#include "device/telemetry.h"
 
 namespace kgen {
 
@@ -22,6 +23,9 @@ struct Timing {
   std::vector<double> samples_us;  // raw, in the order taken; graph: time of a replay divided by its launches
   double median_us = 0, mad_us = 0;
   bool stopped_early = false;  // clearly slower than the best known
+  // Of the card while the samples were taken; 0 and "": not known. A slow-down that passes was waited for first.
+  int clock_mhz = 0, temperature_c = 0;
+  std::string throttle;
 };
 
 struct MeasureLimits {
@@ -38,6 +42,9 @@ struct MeasureLimits {
   // After kFirstSamples a candidate whose fastest sample is above kHopeless times the best (plus the timer's step) is
   // given up: samples scatter upwards, so the fastest one is the fairest to it.
   static constexpr double kHopeless = 1.5, kTimerUs = 1.0;
+  // Samples taken while heat or a power brake held the clock down are taken again after a pause, so many times.
+  static constexpr int kCoolDowns = 3;
+  static constexpr double kCoolDownSeconds = 2;
 };
 
 class Measurer {
@@ -49,13 +56,16 @@ class Measurer {
   Measurer(const Measurer&) = delete;
   Measurer& operator=(const Measurer&) = delete;
 
+  // The card is asked for its state while samples are taken. Must outlive this; null: nothing is asked.
+  void watch(Telemetry* telemetry) { telemetry_ = telemetry; }
+
   // Enqueues one run of the candidate on buffer set `set` (0 unless graph).
   using Launch = std::function<Result<void>(int set, Stream)>;
 
   Result<Timing> measure(TimingMode, const Launch&, int sets, const MeasureLimits&);
   // The same number of samples from each, in turns (A B C A B C …), so that drift of clocks and heat meets all alike.
   // `rounds` of them, fewer (kMinRounds at least) when they take long.
-  Result<std::vector<std::vector<double>>> in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
+  Result<std::vector<Timing>> in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
   // Bytes a second of reading a buffer that no cache holds.
   Result<double> bandwidth();
   std::int64_t flush_bytes() const;
@@ -71,6 +81,14 @@ class Measurer {
 
   Device& device_;
   Function read_all_;
+  // True after a pause: the card was slowed down while the last samples were taken, so they do not count.
+  bool pause();
+  void sum_up(Timing&) const;  // median, deviation and the state of the card
+
+  Telemetry* telemetry_ = nullptr;
+  DeviceState state_;  // as last read, by sample()
+  double looked_ = 0;
+  int pauses_ = 0;  // of the present candidate or race
   DevicePtr flush_buffer_ = nullptr;
   std::vector<Marks> marks_;
 };

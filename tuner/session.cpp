@@ -346,6 +346,9 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
       trial.timing = request_.timing;
       trial.time_us = result->timing.median_us;
       trial.mad_us = result->timing.mad_us;
+      if (result->timing.clock_mhz > 0) trial.clock_mhz = result->timing.clock_mhz;
+      if (result->timing.temperature_c != 0) trial.temperature_c = result->timing.temperature_c;
+      trial.throttle = result->timing.throttle;
       trial.samples_us.assign(result->timing.samples_us.begin(), result->timing.samples_us.end());
     }
   }
@@ -550,15 +553,15 @@ Result<void> Session::conclude(Problem& problem) {
       }
       race.rounds =
           static_cast<int>(std::clamp(kRaceUs / round_us, double(MeasureLimits::kMinRounds), double(kMaxRounds)));
-      const auto samples = supervisor_.race(race);
-      if (!samples && samples.error().kind != ErrorKind::kCheckFailed) return tl::unexpected(samples.error());
-      if (!samples) break;  // the fastest of the search, checked twice, wins without a race
+      const auto timings = supervisor_.race(race);
+      if (!timings && timings.error().kind != ErrorKind::kCheckFailed) return tl::unexpected(timings.error());
+      if (!timings) break;  // the fastest of the search, checked twice, wins without a race
       std::size_t best = 0;
       for (std::size_t i = 1; i < finalists.size(); ++i)
-        if (median((*samples)[i]) < median((*samples)[best])) best = i;
+        if ((*timings)[i].median_us < (*timings)[best].median_us) best = i;
       if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
         const auto i = static_cast<std::size_t>(at - finalists.begin());
-        if (best != i && !significantly_faster((*samples)[best], (*samples)[i])) best = i;
+        if (best != i && !significantly_faster((*timings)[best].samples_us, (*timings)[i].samples_us)) best = i;
       }
       // The winner's row comes last: rows after a winner's are news to the next run.
       std::vector<std::size_t> order(finalists.size());
@@ -571,9 +574,7 @@ Result<void> Session::conclude(Problem& problem) {
         result.verdict.max_error_ratio = before.max_error_ratio.value_or(0);
         result.verdict.relative_l2 = before.relative_l2.value_or(0);
         result.verify_seconds = before.verify_seconds.value_or(0);
-        result.timing.samples_us = (*samples)[i];
-        result.timing.median_us = median((*samples)[i]);
-        result.timing.mad_us = median_deviation((*samples)[i]);
+        result.timing = (*timings)[i];
         std::string reason = fmt::format("finalist: timed in turns with {} others, inputs of seed {}",
                                          finalists.size() - 1, supervisor_.seed());
         if (!before.reason.empty()) reason += "; " + before.reason;

@@ -35,7 +35,7 @@ class Supervisor {
   Result<std::optional<TryResult>> next(double timeout_seconds, int wake_fd);
 
   // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
-  Result<std::vector<std::vector<double>>> race(const RaceRequest&);
+  Result<std::vector<Timing>> race(const RaceRequest&);
 
   double bandwidth() const { return bandwidth_; }
   double busy_seconds() const { return busy_seconds_; }  // of the worker: references, checks, timing

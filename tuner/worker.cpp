@@ -39,7 +39,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, ou
                                    projection_length, seed, rotate)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, twice, measure, best_us)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early, clock_mhz, temperature_c,
+                                   throttle)
 
 static void to_json(Json& json, const Verdict& verdict) {
   json = {{"passed", verdict.passed},
@@ -98,6 +99,7 @@ class WorkerLoop {
       return bench.error().kind != ErrorKind::kDevice;
     }
     bench_ = std::move(*bench);
+    bench_->measurer().watch(telemetry_.get());
     if (bandwidth_ == 0) bandwidth_ = bench_->measurer().bandwidth().value_or(0);
     return send({{"event", "ready"},
                  {"text", bench_->method()},
@@ -155,7 +157,7 @@ class WorkerLoop {
   bool race(const RaceRequest& request) {
     if (!send({{"event", "started"}, {"ticket", 0}})) return false;
     const double start = now_seconds();
-    const auto run = [&]() -> Result<std::vector<std::vector<double>>> {
+    const auto run = [&]() -> Result<std::vector<Timing>> {
       std::vector<LoadedCandidate> candidates;
       for (const TryRequest& entry : request.candidates) {
         KGEN_TRY(LoadedCandidate candidate, load(entry));
@@ -167,17 +169,18 @@ class WorkerLoop {
       for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
       return bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
     };
-    const auto samples = run();
-    const std::string text = samples ? "" : one_line(samples.error().message);
+    const auto timings = run();
+    const std::string text = timings ? "" : one_line(timings.error().message);
     return send({{"event", "raced"},
-                 {"samples_us", samples.value_or(std::vector<std::vector<double>>{})},
+                 {"timings", timings.value_or(std::vector<Timing>{})},
                  {"text", text},
                  {"seconds", now_seconds() - start}}) &&
-           (samples.has_value() || bench_->healthy());
+           (timings.has_value() || bench_->healthy());
   }
 
   Device& device_;
   MessageChannel& channel_;
+  const std::unique_ptr<Telemetry> telemetry_ = open_telemetry(device_.info());
   TimingMode timing_ = TimingMode::kCold;
   std::unique_ptr<Bench> bench_;
   double bandwidth_ = 0;
@@ -307,7 +310,7 @@ WorkerEvent Worker::receive(double timeout_seconds) {
     }
     if (name == "raced") {
       event.kind = Kind::kRaced;
-      json.at("samples_us").get_to(event.samples_us);
+      json.at("timings").get_to(event.timings);
     }
   } catch (const std::exception& error) {
     event.kind = Kind::kEnded;

@@ -62,7 +62,7 @@ struct WorkerEvent {
   double seconds = 0;
   bool killed_from_outside = false;  // kEnded: by a signal that no kernel raises
   TryResult result;
-  std::vector<std::vector<double>> samples_us;  // kRaced, beside RaceRequest::candidates
+  std::vector<Timing> timings;  // kRaced, beside RaceRequest::candidates
 };
 
 // The parent's end. Used by one thread.

@@ -250,6 +250,20 @@ TEST_F(Cli, DbCheckFindsADamagedCodeObjectAndLookupDoesNotHideIt) {
   EXPECT_NE(verify.code, 0) << verify.out;
 }
 
+TEST_F(Cli, DbCheckBringsAnOldFileUpToDate) {
+  const std::string path = *folder_ / "old.db";
+  const auto old = read_file("tests/db/data/version1.db");
+  ASSERT_TRUE(old);
+  ASSERT_TRUE(write_file(path, *old));
+  const Ran before = run_kgen({"show", path});
+  EXPECT_EQ(before.code, 2);
+  EXPECT_THAT(before.err, HasSubstr("kgen db check"));
+  const Ran check = run_kgen({"db", "check", path});
+  EXPECT_EQ(check.code, 0) << check.out << check.err;
+  EXPECT_THAT(check.out, HasSubstr("was of schema 1, is up to date now"));
+  EXPECT_EQ(run_kgen({"show", path}).code, 0) << "the advice of the refusal helps";
+}
+
 TEST_F(Cli, CtrlCLeavesAValidDatabase) {
   const TempFolder folder;
   const std::string spec = folder.write("spec.yaml",

@@ -95,6 +95,8 @@ TEST_F(DbTest, ATimedTrialComesBackWithEveryField) {
   EXPECT_EQ(got.lds_bytes, want.lds_bytes);
   EXPECT_EQ(got.occupancy_waves, want.occupancy_waves);
   EXPECT_EQ(got.clock_mhz, want.clock_mhz);
+  EXPECT_EQ(got.temperature_c, want.temperature_c);
+  EXPECT_EQ(got.throttle, want.throttle);
   EXPECT_EQ(got.is_default, want.is_default);
   EXPECT_GT(got.recorded_at_ms, 1'600'000'000'000) << "the time of recording is filled in";
 }
@@ -266,7 +268,7 @@ TEST_F(DbTest, InfoCountsWhatIsThere) {
   record(TrialStatus::kHung);
   record(TrialStatus::kHung);
   const DbInfo info = db_->info().value();
-  EXPECT_EQ(info.schema_version, 2);
+  EXPECT_EQ(info.schema_version, 3);
   EXPECT_EQ(info.devices, 1);
   EXPECT_EQ(info.ops, 1);
   EXPECT_EQ(info.problems, 1);

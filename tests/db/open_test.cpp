@@ -168,15 +168,15 @@ TEST(DbOpen, ANewerSchemaIsRefused) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   make_db(path);
-  sql(path, "PRAGMA user_version=3");
-  expect_refused(path, "was written by a newer kgen (schema 3, this one knows 2)");
+  sql(path, "PRAGMA user_version=4");
+  expect_refused(path, "was written by a newer kgen (schema 4, this one knows 3)");
 }
 
 TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   std::filesystem::copy_file("tests/db/data/version1.db", path);
-  expect_refused(path, "was written by an older kgen (schema 1, this one reads 2)",
+  expect_refused(path, "was written by an older kgen (schema 1, this one reads 3)",
                  {DbMode::kReadOnly, DbMode::kImmutable});
 
   {
@@ -184,7 +184,7 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
     EXPECT_THAT(db.check().value(), IsEmpty());
   }
   Db db = Db::open(path, DbMode::kImmutable).value();
-  EXPECT_EQ(db.info().value().schema_version, 2);
+  EXPECT_EQ(db.info().value().schema_version, 3);
   const auto rows = db.winners().value();
   ASSERT_EQ(rows.size(), 1U);
   EXPECT_EQ(rows[0].problem.dims_key, "k=8 m=4");
@@ -195,6 +195,17 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   ASSERT_EQ(trials.size(), 2U);
   EXPECT_EQ(trials[0].samples_us, (std::vector<float>{12.5F, 12.5F}));
   EXPECT_EQ(trials[1].status, TrialStatus::kHung);
+}
+
+TEST(DbOpen, MigrateChangesOldFilesOnly) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  std::filesystem::copy_file("tests/db/data/version1.db", path);
+  EXPECT_EQ(Db::migrate(path).value(), 1);
+  EXPECT_EQ(Db::migrate(path).value(), std::nullopt);
+  EXPECT_TRUE(Db::open(path, DbMode::kReadOnly));
+  EXPECT_FALSE(Db::migrate(folder.file("absent.db")));
+  EXPECT_FALSE(std::filesystem::exists(folder.file("absent.db")));
 }
 
 TEST(DbOpen, AMigrationThatFailsLeavesTheOldFile) {

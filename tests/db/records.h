@@ -84,6 +84,8 @@ inline TrialRecord sample_trial(std::int64_t problem, std::int64_t device, Trial
     t.lds_bytes = 49152;
     t.occupancy_waves = 8;
     t.clock_mhz = 1755;
+    t.temperature_c = 61;
+    t.throttle = "power cap";
   }
   return t;
 }

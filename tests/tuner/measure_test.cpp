@@ -165,12 +165,54 @@ TEST(Measure, AGraphRotatesThroughTheBufferSets) {
 TEST(Measure, FinalistsTakeTurns) {
   ScriptedDevice device;
   Measurer measurer(device, nullptr);
-  const auto samples =
+  const auto timings =
       measurer
           .in_turns(TimingMode::kCold, {device.kernel('a', {999, 1, 2, 3}), device.kernel('b', {999, 4, 5, 6})}, 1, 3)
           .value();
-  EXPECT_THAT(samples, ElementsAre(ElementsAre(1, 2, 3), ElementsAre(4, 5, 6)));
+  ASSERT_EQ(timings.size(), 2u);
+  EXPECT_THAT(timings[0].samples_us, ElementsAre(1, 2, 3));
+  EXPECT_THAT(timings[1].samples_us, ElementsAre(4, 5, 6));
+  EXPECT_EQ(timings[1].median_us, 5);
   EXPECT_EQ(device.log_, "abfa.fb.fa.fb.fa.fb.");
+}
+
+// A card that is hot for its first reads.
+class Card : public Telemetry {
+ public:
+  explicit Card(int hot_reads) : hot_(hot_reads) {}
+  DeviceState read() override {
+    ++reads_;
+    if (hot_-- > 0)
+      return {.clock_mhz = 400, .temperature_c = 95, .energy_uj = {}, .throttle = "thermal", .passing = true};
+    return {.clock_mhz = 1700, .temperature_c = 70, .energy_uj = {}, .throttle = "power cap", .passing = false};
+  }
+  int hot_, reads_ = 0;
+};
+
+TEST(Measure, SamplesOfAHotCardAreTakenAgain) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  Card card(1);
+  measurer.watch(&card);
+  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {70, 70, 70, 10}), 1, {}).value();
+  EXPECT_EQ(*std::max_element(timing.samples_us.begin(), timing.samples_us.end()), 10) << "the hot ones are gone";
+  EXPECT_EQ(timing.clock_mhz, 1700);
+  EXPECT_EQ(timing.temperature_c, 70);
+  EXPECT_EQ(timing.throttle, "power cap") << "how a loaded card runs: told, not waited for";
+}
+
+TEST(Measure, ARoundOnAHotCardIsHeldAgain) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  Card card(1);
+  measurer.watch(&card);
+  const auto timings =
+      measurer
+          .in_turns(TimingMode::kCold, {device.kernel('a', {999, 70, 1, 2}), device.kernel('b', {999, 80, 4, 5})}, 1, 2)
+          .value();
+  EXPECT_THAT(timings[0].samples_us, ElementsAre(1, 2));
+  EXPECT_THAT(timings[1].samples_us, ElementsAre(4, 5));
+  EXPECT_EQ(timings[0].clock_mhz, 1700);
 }
 
 TEST(Measure, AnUnknownTimingGetsTheNearest) {
