@@ -109,14 +109,18 @@ KGEN_DEVICE void load_columns(const T* p, int valid, float (&values)[N]) {
 template <class T, int N>
 struct Columns {
   static constexpr int kWidth = kChunk<T, N>;
-  Packed<T, kWidth> part[N / kWidth] = {};
+  Packed<T, kWidth> part[N / kWidth];
 
   KGEN_DEVICE float operator[](int i) const { return part[i / kWidth][i % kWidth]; }
+  // All of them, and `p` is aligned.
+  KGEN_DEVICE void load_whole(const T* p) {
+    KGEN_UNROLL
+    for (int i = 0; i < N / kWidth; ++i) part[i] = Packed<T, kWidth>::load(p + i * kWidth);
+  }
   KGEN_DEVICE void load(const T* p, int valid) {
     if constexpr (kWidth > 1) {
       if (valid >= N && vector_aligned<T, N>(p)) {
-        KGEN_UNROLL
-        for (int i = 0; i < N / kWidth; ++i) part[i] = Packed<T, kWidth>::load(p + i * kWidth);
+        load_whole(p);
         return;
       }
     }
@@ -139,17 +143,22 @@ struct Columns {
 };
 
 template <int N, class T>
+KGEN_DEVICE void store_whole_columns(T* p, const float (&values)[N]) {
+  constexpr int kWidth = kChunk<T, N>;
+  KGEN_UNROLL
+  for (int i = 0; i < N; i += kWidth) {
+    Vec<T, kWidth> v;
+    KGEN_UNROLL
+    for (int j = 0; j < kWidth; ++j) v[j] = from_float<T>(values[i + j]);
+    store_vec<T, kWidth>(p + i, v);
+  }
+}
+template <int N, class T>
 KGEN_DEVICE void store_columns(T* p, int valid, const float (&values)[N]) {
   constexpr int kWidth = kChunk<T, N>;
   if constexpr (kWidth > 1) {
     if (valid >= N && vector_aligned<T, N>(p)) {
-      KGEN_UNROLL
-      for (int i = 0; i < N; i += kWidth) {
-        Vec<T, kWidth> v;
-        KGEN_UNROLL
-        for (int j = 0; j < kWidth; ++j) v[j] = from_float<T>(values[i + j]);
-        store_vec<T, kWidth>(p + i, v);
-      }
+      store_whole_columns<N>(p, values);
       return;
     }
   }

@@ -43,12 +43,14 @@ template <class Source, class Offset, int kLines, int kRuns>
 struct TapWalk;
 
 // A of the product: lines are output pixels, terms are taps x channels. Offset: int or i64, of elements from the image
-// of the tile's first pixel.
-template <class T_, class Offset>
+// of the tile's first pixel. kFew: pixels are few enough for small_quotient(). kTapTiles: channels are whole tiles, so
+// a tile lies within a tap. kFromFirst: the terms begin with the first tap.
+template <class T_, class Offset, bool kFew_ = false, bool kTapTiles_ = false, bool kFromFirst_ = false>
 struct TapSource {
   using T = T_;
   static constexpr bool kKMajor = true;
   static constexpr bool kGaps = true;
+  static constexpr bool kFew = kFew_, kTapTiles = kTapTiles_, kFromFirst = kFromFirst_;
 
   const T* image;  // of the tile's first pixel
   i64 image_stride, row_stride, pixel_stride;
@@ -75,11 +77,20 @@ struct TapSource {
         image_pixels(int(v.out_height * v.out_width)),
         first_term(int(first_term_of_part)) {
     image_stride = v.height * row_stride;
-    const i64 index = v.images == 1 ? 0 : quotient(first_pixel_of_tile, image_pixels),
-              left = v.pixels() - first_pixel_of_tile;
+    i64 index = 0;
+    if constexpr (kFew)
+      index = small_quotient(u32(first_pixel_of_tile), u32(image_pixels));
+    else if (v.images != 1)
+      index = quotient(first_pixel_of_tile, image_pixels);
+    const i64 left = v.pixels() - first_pixel_of_tile;
     image = v.x + index * image_stride;
     first_pixel = int(first_pixel_of_tile - index * image_pixels);
     last_line = (left < tile ? int(left) : tile) - 1;
+    if constexpr (kTapTiles) {
+      step_channel = tile_k;
+      step_down = step_right = 0;
+      return;
+    }
     const int taps = tile_k / channels, kernel_w = int(v.kernel_w);
     step_channel = tile_k - taps * channels;
     step_down = taps / kernel_w * dil_h;
@@ -102,14 +113,28 @@ struct TapWalk : Source {
 
   KGEN_DEVICE void begin_line(int i, int outer) {
     const u32 pixel = u32(this->first_pixel + outer);
-    const u32 index = pixel < u32(this->image_pixels) ? 0 : pixel / u32(this->image_pixels);
-    const int within = int(pixel - index * u32(this->image_pixels)), row = int(u32(within) / u32(this->out_width));
+    u32 index;
+    if constexpr (Source::kFew)
+      index = small_quotient(pixel, u32(this->image_pixels));
+    else
+      index = pixel < u32(this->image_pixels) ? 0 : pixel / u32(this->image_pixels);
+    const int within = int(pixel - index * u32(this->image_pixels));
+    int row;
+    if constexpr (Source::kFew)
+      row = int(small_quotient(u32(within), u32(this->out_width)));
+    else
+      row = int(u32(within) / u32(this->out_width));
     top[i] = row * this->stride_h - this->pad_h;
     left[i] = (within - row * this->out_width) * this->stride_w - this->pad_w;
     offset[i] = Offset(i64(index) * this->image_stride + top[i] * this->row_stride + left[i] * this->pixel_stride);
     if (outer > this->last_line) top[i] = -(1 << 30);  // outside with every tap
   }
   KGEN_DEVICE void begin_run(int i, int inner) {
+    if constexpr (Source::kTapTiles && Source::kFromFirst) {
+      channel[i] = inner;
+      down[i] = right[i] = 0;
+      return;
+    }
     const int term = this->first_term + inner, tap = term / this->channels, columns = this->span / this->dil_w;
     channel[i] = term - tap * this->channels;
     down[i] = tap / columns * this->dil_h;
@@ -328,14 +353,14 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
     v.channels *= v.kernel_w;
     v.kernel_w = 1;
   }
-  const i64 terms = v.terms();
+  const i64 terms = narrowed<C>(v.terms());
   i64 tile_row, tile_column, k0;
-  tile_of_block<C>(v.pixels(), v.out_channels, tile_row, tile_column);
+  tile_of_block<C>(narrowed<C>(v.pixels()), v.out_channels, tile_row, tile_column);
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
   const int k = terms_of_part<C>(terms, block_y(), k0);
   const auto begin_tile = [&] { begin(m0, n0); };
   const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>], int n) {
-    store(m0 + row, n0 + column, values, n);
+    store(narrowed<C>(m0 + row), narrowed<C>(n0 + column), values, n);
   };
 
   if constexpr (C::gather == gather::halo) {
@@ -345,11 +370,13 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   const MatrixSource<T, true> weights(v.weight + n0 * terms + k0, terms, v.out_channels - n0, C::tile_n, C::tile_k,
                                       C::vec_b);
   if constexpr (C::gather == gather::rows) {
-    const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, v.pixels() - m0, C::tile_m,
-                                       C::tile_k, C::vec_a);
+    const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, narrowed<C>(v.pixels()) - m0,
+                                       C::tile_m, C::tile_k, C::vec_a);
     store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   } else if constexpr (C::gather != gather::halo) {
-    const TapSource<T, typename OffsetOf<C::offset_bits>::Type> pixels(v, m0, k0, C::tile_m, C::tile_k);
+    constexpr bool kFirst = C::split_k * cluster_k<C>() == 1;
+    const TapSource<T, typename OffsetOf<C::offset_bits>::Type, few_tiles<C>(), fit<C>() / 16 % 2 != 0, kFirst> pixels(
+        v, m0, k0, C::tile_m, C::tile_k);
     store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
   }
 }
@@ -361,11 +388,14 @@ KGEN_DEVICE i64 packed_channels(i64 channels) {
 }
 
 // A small kernel's time is that of its longest chain; a division of 64 bits would be a large part of it.
-KGEN_DEVICE i64 of_group(i64 channels, i64 groups) { return groups == 1 ? channels : u32(channels) / u32(groups); }
+template <class C>
+KGEN_DEVICE i64 of_group(i64 channels, i64 groups) {
+  return one_group<C>() || groups == 1 ? channels : u32(channels) / u32(groups);
+}
 
 template <class C, class P>
 KGEN_DEVICE ConvInput<typename C::dtype> conv_input(const P& p, i64 group) {
-  const i64 channels = of_group(p.c, p.groups), out_channels = of_group(p.k, p.groups);
+  const i64 channels = of_group<C>(p.c, p.groups), out_channels = of_group<C>(p.k, p.groups);
   ConvInput<typename C::dtype> v;
   v.x = p.x + group * channels;
   v.images = p.n;
@@ -475,8 +505,15 @@ KGEN_DEVICE void store_pixels(const P& p, i64 pixel, i64 channel, const float (&
 }
 
 template <class C, class P>
-KGEN_DEVICE void conv_group(const P& p, i64 group) {
-  const i64 out_channels = of_group(p.k, p.groups), first = group * out_channels, pixels = p.n * p.p * p.q;
+KGEN_DEVICE void conv_group(P p, i64 group) {
+  narrow<C>(p.n, p.h, p.w, p.c, p.k, p.p, p.q, p.r, p.s, p.ldx, p.ldy, p.ldr);
+  narrow<C>(p.stride_h, p.stride_w, p.pad_h, p.pad_w, p.dil_h, p.dil_w);
+  if constexpr (one_group<C>()) {
+    group = 0;
+    p.groups = 1;
+  }
+  const i64 out_channels = of_group<C>(p.k, p.groups), first = group * out_channels;
+  const i64 pixels = narrowed<C>(p.n * p.p * p.q);
   const auto input = conv_input<C>(p, group);
   constexpr int kN = kConvVector < C, C::layout == layout::nchw > ;
   if constexpr (C::layout == layout::nchw) {
@@ -492,7 +529,8 @@ KGEN_DEVICE void conv_group(const P& p, i64 group) {
       if constexpr (kAhead)
         Product::each_lane_item([&](int n, int row, int column) {
           if (pixel + row < pixels)
-            ahead[n].load(conv_output<C>(p, first + out_channels), 0, pixel + row, first + channel + column);
+            ahead[n].load(conv_output<C>(p, first + out_channels), 0, narrowed<C>(pixel + row),
+                          narrowed<C>(first + channel + column));
         });
       else if constexpr (C::async_pipeline && C::split_k == 1)
         prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);

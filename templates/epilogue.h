@@ -118,10 +118,34 @@ KGEN_DEVICE float activate(float t) {
   return t;
 }
 
+// Config's `fit`, where it has one, says what the code may take for granted of the shape (small kernels run their code
+// once, out of memory: what is not there costs nothing). Bit 0: the terms are whole tiles. Bit 1: rows of D, and of
+// what the epilogue reads, are whole aligned vectors.
+template <class C>
+KGEN_HOST_DEVICE constexpr int fit() {
+  if constexpr (requires { C::fit; })
+    return C::fit;
+  else
+    return 0;
+}
+template <class C>
+KGEN_HOST_DEVICE constexpr bool whole_rows() {
+  return fit<C>() / 2 % 2 != 0;
+}
+
 namespace epilogue_detail {
 
 using kgen::load_columns;
 using kgen::store_columns;
+
+// Rows of D and of what is summed with it are whole aligned vectors (see whole_rows()).
+template <class C, class V, class T>
+KGEN_DEVICE void load_valid_columns(V& to, const T* p, int valid) {
+  if constexpr (whole_rows<C>())
+    to.load_whole(p);
+  else
+    to.load(p, valid);
+}
 
 // An op that does not name the bias's type has it in that of its operands.
 template <class C>
@@ -135,12 +159,12 @@ struct BiasOf<C> {
 };
 
 // What channel-wise operand p has for the columns from `column` on, or for the row where channels are rows.
-template <class P, int N, class T>
+template <class C, class P, int N, class T>
 KGEN_DEVICE void load_channels(const T* p, i64 row, i64 column, int valid, Columns<T, N>& values) {
   if constexpr (requires { P::kChannelRows; })
     values.fill(p + row);
   else
-    values.load(p + column, valid);
+    load_valid_columns<C>(values, p + column, valid);
 }
 
 // Of kRows x kColumns elements those that exist, a sector each time.
@@ -182,7 +206,7 @@ KGEN_DEVICE void prefetch_epilogue(const P& p, i64 batch, i64 row, i64 rows, i64
 // few integer operations; a caller with N == 1 gets the scalar form alone).
 template <class C, int N>
 struct EpilogueOperands {
-  Columns<typename C::out_dtype, N> c;
+  Columns<typename C::out_dtype, N> c = {};  // not read where beta is 0; the others are read wherever they are used
   Columns<typename epilogue_detail::BiasOf<C>::Type, N> bias;
   Columns<float, N> scale, shift;
   Columns<typename C::dtype, N> residual, other;
@@ -190,25 +214,25 @@ struct EpilogueOperands {
   template <class P>
   KGEN_DEVICE void load(const P& p, i64 batch, i64 row, i64 column) {
     namespace detail = epilogue_detail;
+    if (column >= p.n) return;
     const i64 left = p.n - column;
     const int valid = left < N ? int(left) : N;
-    if (valid <= 0) return;
     if constexpr (add_c_position<C>() != 0) {
       if (p.beta != 0.0f) {
-        c.load(p.c + batch * p.batch_stride_c + row * p.ldc + column, valid);
+        detail::load_valid_columns<C>(c, p.c + batch * p.batch_stride_c + row * p.ldc + column, valid);
       }
     }
     if constexpr (C::epilogue_bias != 0) {
-      detail::load_channels<P>(p.bias, row, column, valid, bias);
+      detail::load_channels<C, P>(p.bias, row, column, valid, bias);
     }
     if constexpr (scale_shift_position<C>() != 0) {
-      detail::load_channels<P>(p.scale, row, column, valid, scale);
-      detail::load_channels<P>(p.shift, row, column, valid, shift);
+      detail::load_channels<C, P>(p.scale, row, column, valid, scale);
+      detail::load_channels<C, P>(p.shift, row, column, valid, shift);
     }
     if constexpr (C::epilogue_add_residual != 0)
-      residual.load(p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid);
+      detail::load_valid_columns<C>(residual, p.residual + batch * p.batch_stride_r + row * p.ldr + column, valid);
     if constexpr (mul_other_position<C>() != 0)
-      other.load(p.other + batch * p.batch_stride_o + row * p.ldo + column, valid);
+      detail::load_valid_columns<C>(other, p.other + batch * p.batch_stride_o + row * p.ldo + column, valid);
   }
 };
 
@@ -216,9 +240,9 @@ struct EpilogueOperands {
 template <class C, int N, class P>
 KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const float (&acc)[N],
                           const EpilogueOperands<C, N>& operands) {
+  if (column >= p.n) return;
   const i64 left = p.n - column;
   const int valid = left < N ? int(left) : N;
-  if (valid <= 0) return;
   float t[N];
   constexpr bool kResidualFirst = C::epilogue_add_residual != 0 && C::epilogue_add_residual < kActivationPosition<C>;
   KGEN_UNROLL
@@ -232,7 +256,11 @@ KGEN_DEVICE void epilogue(const P& p, i64 batch, i64 row, i64 column, const floa
     if constexpr (C::epilogue_add_residual != 0 && !kResidualFirst) t[i] += operands.residual[i];
     if constexpr (mul_other_position<C>() != 0) t[i] *= operands.other[i];
   }
-  epilogue_detail::store_columns<N>(p.d + batch * p.batch_stride_d + row * p.ldd + column, valid, t);
+  auto* const to = p.d + batch * p.batch_stride_d + row * p.ldd + column;
+  if constexpr (whole_rows<C>())
+    store_whole_columns<N>(to, t);
+  else
+    epilogue_detail::store_columns<N>(to, valid, t);
 }
 
 template <class C, int N, class P>

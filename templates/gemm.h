@@ -36,7 +36,7 @@ KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const type
                                const AheadOf<C, Product>& ahead) {
   constexpr int kColumns = Product::kColumns;
   Product::template each_row<kColumns>(wave, [&](int row, int column, const float(&values)[kColumns], int n) {
-    const i64 to_row = m0 + row, to_column = n0 + column;
+    const i64 to_row = narrowed<C>(m0 + row), to_column = narrowed<C>(n0 + column);
     if (to_row >= p.m || to_column >= p.n) return;
     if constexpr (C::split_k > 1) {
       const i64 left = p.n - to_column;
@@ -52,13 +52,14 @@ KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const type
 }
 
 template <class C, class P>
-KGEN_DEVICE void gemm_tile(const P& p) {
+KGEN_DEVICE void gemm_tile(P p) {
   using T = typename C::dtype;
   constexpr bool kKn = C::b_layout == b_layout::kn;
   using SourceA = MatrixSource<T, true>;
   using SourceB = MatrixSource<T, !kKn>;
   using Product = TileProduct<C, SourceA, SourceB, C::realign>;
-  const i64 batch = block_z();
+  narrow<C>(p.m, p.n, p.k, p.lda, p.ldb, p.ldc, p.ldd, p.ldr, p.ldo);
+  const i64 batch = one_group<C>() ? 0 : block_z();
   i64 tile_row, tile_column, k0;
   tile_of_block<C>(p.m, p.n, tile_row, tile_column);
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
@@ -72,7 +73,7 @@ KGEN_DEVICE void gemm_tile(const P& p) {
   const auto wave = Product::multiply(source_a, source_b, k, [&] {
     if constexpr (kReadsAhead<C, Product>)
       Product::each_lane_item([&](int n, int row, int column) {
-        if (m0 + row < p.m) ahead.item[n].load(p, batch, m0 + row, n0 + column);
+        if (m0 + row < p.m) ahead.item[n].load(p, batch, narrowed<C>(m0 + row), narrowed<C>(n0 + column));
       });
     else if constexpr (C::async_pipeline && C::split_k == 1)
       prefetch_epilogue<C, C::tile_m, C::tile_n>(p, batch, m0, p.m - m0, n0, p.n - n0);

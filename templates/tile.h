@@ -366,7 +366,7 @@ struct ChooseType<false, A, B> {
 
 // The geometry of one block; everything is known at compile time.
 template <class Mma_, int kTileM_, int kTileN_, int kTileK_, int kWavesM_, int kWavesN_, int kStages_, bool kBInN_,
-          bool kRealignA_, bool kRealignB_, int kWavesK_ = 1>
+          bool kRealignA_, bool kRealignB_, int kWavesK_ = 1, bool kWholeTiles_ = false, bool kOneFill_ = false>
 struct TileShape {
   using Mma = Mma_;
   using Lds = typename Mma::Lds;
@@ -374,7 +374,9 @@ struct TileShape {
   static constexpr int kStages = kStages_, kWavesK = kWavesK_;
   static constexpr bool kBInN = kBInN_;                                  // B is [k][n] in LDS
   static constexpr bool kRealignA = kRealignA_, kRealignB = kRealignB_;  // lines along K are read in aligned windows
-  static constexpr bool kWholeTiles = false;                             // K is whole tiles
+  static constexpr bool kWholeTiles = kWholeTiles_;                      // K is whole tiles
+  static constexpr bool kOneFill = kOneFill_;                            // the stages hold all of K
+  static constexpr bool kShort = kWholeTiles_;                           // code that is run through once or twice
   static constexpr int kPlaces = kWavesM * kWavesN;                      // of waves in the tile
   static constexpr int kThreads = kPlaces * kWavesK * Mma::kLanes;
   static constexpr int kWaveM = kTileM / kWavesM, kWaveN = kTileN / kWavesN;
@@ -555,7 +557,7 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   static_assert(kLate == 0 || kBuffers >= 2, "windows need two K steps a tile");
   constexpr int kRing = S::kStages * S::kStageBytes;
   const int tiles = (k + S::kTileK - 1) / S::kTileK, full = k / S::kTileK;
-  if (tiles == 0) {
+  if (!S::kShort && tiles == 0) {  // in short code: nothing is issued, and the loop takes no turn
     underway();
     return;
   }
@@ -577,6 +579,12 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
     load_b.advance();
     async_commit();  // empty groups keep the count of groups equal to that of tiles
     write_stage = after(write_stage);
+  };
+  const auto refill = [&](int t) {
+    if constexpr (S::kOneFill)
+      async_commit();
+    else
+      issue(t);
   };
   KGEN_NO_UNROLL
   for (int t = 0; t < S::kStages; ++t) issue(t);
@@ -602,15 +610,16 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
       // The last step by itself: NVRTC does not unroll a loop that holds a long issue().
       multiply_but_last<S, 0>(wave, read_stage, next_stage);
       turn();
-      issue(t + S::kStages);  // into the stage of tile t, which the barrier set free
-      wave.load(S::kSteps % 2, 0, read_stage, next_stage);
+      if constexpr (S::kShort) wave.load(S::kSteps % 2, 0, read_stage, next_stage);
+      refill(t + S::kStages);  // into the stage of tile t, which the barrier set free
+      if constexpr (!S::kShort) wave.load(S::kSteps % 2, 0, read_stage, next_stage);
       wave.multiply((S::kSteps - 1) % 2);
       if constexpr (S::kSteps % 2 != 0) {  // the next tile begins in the other buffer
         if (++t >= tiles) break;
         multiply_but_last<S, 1>(wave, read_stage, next_stage);
         turn();
         wave.load(0, 0, read_stage, next_stage);
-        issue(t + S::kStages);
+        refill(t + S::kStages);
         wave.multiply(1);
       }
     }
@@ -620,7 +629,7 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
       wave.multiply_tile(read_stage);
       read_stage = after(read_stage);
       next_tile();
-      issue(t + S::kStages);
+      refill(t + S::kStages);
     }
   }
 }

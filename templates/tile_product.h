@@ -34,6 +34,54 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return 1;
 }
 
+// The terms are whole tiles: bit 0 of Config's `fit` (epilogue.h).
+template <class C>
+KGEN_HOST_DEVICE constexpr bool whole_terms() {
+  if constexpr (requires { C::fit; })
+    return C::fit % 2 != 0;
+  else
+    return false;
+}
+
+// The stages hold all terms: bit 2.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool one_fill() {
+  if constexpr (requires { C::fit; })
+    return C::fit / 4 % 2 != 0;
+  else
+    return false;
+}
+
+// Rows and tiles of the product are fewer than 2^20: bit 3.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool few_tiles() {
+  if constexpr (requires { C::fit; })
+    return C::fit / 8 % 2 != 0;
+  else
+    return false;
+}
+// One product, or one group of channels: bit 5.
+template <class C>
+KGEN_HOST_DEVICE constexpr bool one_group() {
+  if constexpr (requires { C::fit; })
+    return C::fit / 32 % 2 != 0;
+  else
+    return false;
+}
+// The dimensions of few tiles have 32 bits; said here, products of two of them are one instruction.
+template <class C, class... Ints>
+KGEN_DEVICE void narrow(Ints&... dims) {
+  if constexpr (few_tiles<C>()) ((dims = i64(int(dims))), ...);
+}
+template <class C>
+KGEN_DEVICE i64 narrowed(i64 value) {
+  narrow<C>(value);
+  return value;
+}
+// a / b for a < 2^20: a third of the instructions that the compiler takes for any two numbers. The quotient is 0.5 / b
+// from a whole number or more, and the error is less.
+KGEN_DEVICE u32 small_quotient(u32 a, u32 b) { return u32((float(a) + 0.5f) * rcp_f(float(b))); }
+
 // LDS has room for all sums of a wave: its epilogue stands once in the code, not once for each kM rows.
 template <class C>
 KGEN_HOST_DEVICE constexpr bool whole_slab() {
@@ -51,7 +99,7 @@ struct TileProduct {
   static constexpr bool kKn = !SourceB::kKMajor;
   static constexpr bool kBInN = Unit::kBInN || (kKn && Unit::kReadsN);
   using Shape = TileShape<Unit, C::tile_m, C::tile_n, C::tile_k, C::waves_m, C::waves_n, C::stages, kBInN,
-                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>()>;
+                          kRealign % 2 != 0, kRealign / 2 != 0, waves_k<C>(), whole_terms<C>(), one_fill<C>()>;
   using Lds = typename Shape::Lds;
   using Wave = WaveTile<Shape>;
   static constexpr int kThreads = Shape::kThreads;
@@ -323,7 +371,10 @@ struct TileProduct {
 // together, so that neighbours in time share operands in the L2.
 template <class C>
 KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
-  const int rows = int((m + C::tile_m - 1) / C::tile_m), columns = int((n + C::tile_n - 1) / C::tile_n);
+  const auto tiles = [](i64 extent, int tile) {
+    return few_tiles<C>() ? int((u32(extent) + u32(tile - 1)) / u32(tile)) : int((extent + tile - 1) / tile);
+  };
+  const int rows = tiles(m, C::tile_m), columns = tiles(n, C::tile_n);
   const int index = block_x();
   if (columns == 1) {
     tile_row = index;
@@ -331,14 +382,20 @@ KGEN_DEVICE void tile_of_block(i64 m, i64 n, i64& tile_row, i64& tile_column) {
     return;
   }
   if constexpr (C::group_m == 1) {
-    tile_row = int(u32(index) / u32(columns));
+    tile_row = int(few_tiles<C>() ? small_quotient(u32(index), u32(columns)) : u32(index) / u32(columns));
     tile_column = index - int(tile_row) * columns;
     return;
   }
-  const int group = index / (C::group_m * columns), first = group * C::group_m;
+  const auto divided = [](int a, int b) {
+    if constexpr (few_tiles<C>())
+      return int(small_quotient(u32(a), u32(b)));
+    else
+      return a / b;
+  };
+  const int group = divided(index, C::group_m * columns), first = group * C::group_m;
   const int height = min_int(rows - first, C::group_m), within = index - group * C::group_m * columns;
-  tile_row = first + within % height;
-  tile_column = within / height;
+  tile_column = divided(within, height);
+  tile_row = first + within - int(tile_column) * height;
 }
 
 // The terms of part `part` of split_k or cluster_k (one of them is 1): from `first` on, as many as are returned.

@@ -69,11 +69,13 @@ Result<Graph> Measurer::capture(const Launch& launch, int sets) {
 
 Result<void> Measurer::sample(TimingMode mode, const Launch& launch, Graph graph, int sets, int count,
                               std::vector<double>& out) {
-  if (marks_.size() < static_cast<std::size_t>(count)) marks_.resize(static_cast<std::size_t>(count));
+  if (marks_.size() < kMarks) marks_.resize(kMarks);
+  const std::size_t first = next_mark_;
+  next_mark_ += static_cast<std::size_t>(count);
   // All is enqueued before anything is read: record, launch, record queue up behind the flush, so the time between the
   // two marks holds no launch overhead of the CPU.
   for (int i = 0; i < count; ++i) {
-    Marks& mark = marks_[static_cast<std::size_t>(i)];
+    Marks& mark = marks_[(first + static_cast<std::size_t>(i)) % kMarks];
     if (mode == TimingMode::kCold) KGEN_CHECK_OK(flush());
     KGEN_CHECK_OK(device_.record(mark.from, nullptr));
     if (mode == TimingMode::kGraph) {
@@ -90,7 +92,7 @@ Result<void> Measurer::sample(TimingMode mode, const Launch& launch, Graph graph
   }
   const double launches = mode == TimingMode::kGraph ? std::max(sets, kGraphLaunches / sets * sets) : 1;
   for (int i = 0; i < count; ++i) {
-    const Marks& mark = marks_[static_cast<std::size_t>(i)];
+    const Marks& mark = marks_[(first + static_cast<std::size_t>(i)) % kMarks];
     KGEN_TRY(const double us, device_.elapsed_us(mark.from, mark.to));
     out.push_back(us / launches);
   }
@@ -177,6 +179,8 @@ Result<std::vector<Timing>> Measurer::in_turns(TimingMode mode, const std::vecto
   double start = now_seconds();
   pauses_ = 0;
   for (int round = 0; round < rounds; ++round) {
+    // Else each of an even number would meet the same few marks in every round.
+    if (launches.size() % 2 == 0) ++next_mark_;
     if (round >= MeasureLimits::kMinRounds && now_seconds() - start > MeasureLimits::kWallSeconds) break;
     for (std::size_t k = 0; k < launches.size(); ++k) {
       // Warm means warm for this kernel: the one before it in the round has displaced its data.
@@ -196,7 +200,7 @@ Result<std::vector<Timing>> Measurer::in_turns(TimingMode mode, const std::vecto
 Result<double> Measurer::bandwidth() {
   std::vector<double> read_us;
   for (int i = 0; i < 6; ++i) {
-    if (marks_.empty()) marks_.resize(1);
+    if (marks_.empty()) marks_.resize(kMarks);
     KGEN_CHECK_OK(flush());
     KGEN_CHECK_OK(device_.record(marks_[0].from, nullptr));
     KGEN_CHECK_OK(flush());
