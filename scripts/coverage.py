@@ -135,7 +135,8 @@ def render():
 
 def mutant_page(mutants):
     yield from ["# Planted faults", "",
-                "Faults of tests/operators/mutants, planted one at a time; verification on the host device has to reject each. Made by",
+                "Faults of tests/operators/mutants, planted one at a time; verification has to reject each: on the host device, those of",
+                "device/ on a GPU that has what they are about (`scripts/verify_device.py --mutants`; kernels that hang where they should count as rejected). Made by",
                 "`scripts/coverage.py` from the last full run of", "",
                 "```", "KGEN_ALL_MUTANTS=1 ctest --test-dir out/build/dev -R operators_mutants", "```", "",
                 "| file | op | planted | rejected | survivors | date |", "|---|---|---|---|---|---|"]

@@ -198,14 +198,7 @@ KGEN_DEVICE void project(const P& p, i64 token0, i64 h_begin, i64 h_end, float* 
   float sum[S::kPadded] = {};
   const Source<C, P> source(p, token0, mixes);
   accumulate<C>(p, source, token0, h_begin, h_end, wave, lane, sum);
-  int first = 0;
-  bool writer = true;
-  reduce_lanes<S::kPadded, C::lanes / 2, 1>(sum, lane, first, writer);
-  if (writer) {
-    KGEN_UNROLL
-    for (int i = 0; i < (S::kPadded > C::lanes ? S::kPadded / C::lanes : 1); ++i)
-      sums[wave * S::kPadded + first + i] = sum[i];
-  }
+  keep_wave_sums<S::kPadded, C::lanes>(sum, lane, sums + wave * S::kPadded);
   sync_lds();
   for (int i = thread_x(); i < C::tokens * S::kColumns; i += C::threads) {
     const int slot = i / S::kColumns, column = i % S::kColumns;

@@ -294,14 +294,7 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
   KGEN_NO_UNROLL
   for (int vector = share.first_vector; vector < vectors; vector += C::steps * share.stride)
     multiply_steps<C>(weights, fn, u32(p.h), streams, share.slice, vector, share.stride, vectors, sum);
-  int first = 0;
-  bool writer = true;
-  reduce_lanes<S::kPadded, C::lanes / 2, 1>(sum, lane, first, writer);
-  if (writer) {
-    KGEN_UNROLL
-    for (int i = 0; i < (S::kPadded > C::lanes ? S::kPadded / C::lanes : 1); ++i)
-      sums[wave * S::kPadded + first + i] = sum[i];
-  }
+  keep_wave_sums<S::kPadded, C::lanes>(sum, lane, sums + wave * S::kPadded);
   sync_lds();
   if constexpr (S::kRanks > 1) cluster_wait();  // the others' barriers exist
   send_shares<C>(share, sums, squares, shares, barrier);

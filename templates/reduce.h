@@ -86,6 +86,18 @@ KGEN_DEVICE void reduce_lanes(float* v, int lane, int& first, bool& writer) {
   }
 }
 
+// Sums of a wave of kLanes lanes to LDS: `to` [kCount], a power of two. A barrier comes before anyone reads them.
+template <int kCount, int kLanes>
+KGEN_DEVICE void keep_wave_sums(float (&sum)[kCount], int lane, float* to) {
+  int first = 0;
+  bool writer = true;
+  reduce_lanes<kCount, kLanes / 2, 1>(sum, lane, first, writer);
+  if (writer) {
+    KGEN_UNROLL
+    for (int i = 0; i < (kCount > kLanes ? kCount / kLanes : 1); ++i) to[first + i] = sum[i];
+  }
+}
+
 // Bytes of LDS that reduce_block() wants for a block of kBlock work-items.
 template <class T, int kBlock>
 inline constexpr int kReduceLds = kBlock <= kWaveSize && (kBlock & (kBlock - 1)) == 0
