@@ -31,9 +31,8 @@
 // Legal (checked by the rules of the YAML): vec_k divides d and all strides of Q and K, vec_v those of V and dv, and
 // pointers are as aligned; tile*stride < 2^31; d_pad, dv_pad, tile_kv whole fragments.
 #pragma once
-#include "columns.h"
+#include "attention_parts.h"
 #include "mma/mma.h"
-#include "reduce.h"
 #include "tile.h"
 
 namespace kgen {
@@ -86,6 +85,8 @@ struct AttentionShape {
   // Blocks of a cluster send one another what they have of O: columns [block][place][4], max and sum [block][place][2].
   static constexpr int kBlocks = C::in_cluster ? C::split : 1, kPlaces = kM * C::dv_pad / 4 / kBlocks;
   static constexpr int kReceived = kWaves * kOutBytes, kReceivedStats = kReceived + kBlocks * kPlaces * 16;
+  static constexpr int kParts = C::waves_kv, kPerRow = C::dv_pad / 4, kRowStep = kPitch;
+  static constexpr int kPartStep = kOutBytes / int(sizeof(float));
   static_assert(kBlocks == 1 || (kRm == 1 && C::waves == 1 && kM * C::dv_pad % (4 * kBlocks) == 0));
   static_assert(kStages + C::stages * kStageBytes + kTail <= C::block_lds);
   static_assert((kBlocks > 1 ? kReceivedStats + kBlocks * kPlaces * 8 : kReceived) + kTail <= C::block_lds);
@@ -131,18 +132,6 @@ struct AttentionTask {
 };
 
 KGEN_DEVICE bool is_finite(float x) { return x - x == 0.0f; }
-
-// 1 / sqrt(d), while compiling.
-KGEN_HOST_DEVICE constexpr float reciprocal_root(int d) {
-  double root = d < 1 ? 1.0 : double(d);
-  for (int i = 0; i < 20; ++i) root = 0.5 * (root + (d < 1 ? 1.0 : double(d)) / root);
-  return float(1.0 / root);
-}
-template <int kD, class P>
-KGEN_DEVICE float attention_scale(const P& p) {
-  constexpr float kDefault = reciprocal_root(kD);
-  return p.scale == 0.0f ? kDefault : p.scale;
-}
 
 // Byte offset of piece e of the fragment B for columns `block` and K step `step`.
 template <class Unit, class LdsLayout, bool kNMajor, int kElementBytes>
@@ -453,53 +442,6 @@ struct AttentionWave {
     }
   }
 
-  // kColumns columns of a row of O, its maximum and sum, over kCount parts in LDS: part n has columns at from + n *
-  // step, maximum and sum at stats + n * stats_step.
-  template <int kCount, int kColumns>
-  static KGEN_DEVICE void add_parts(const float* from, int step, const float* stats, int stats_step, float& top,
-                                    float& total, float (&values)[kColumns]) {
-    if constexpr (kCount == 1) {
-      top = stats[0];
-      total = stats[1];
-      load_columns<kColumns>(from, kColumns, values);
-    } else {
-      constexpr int kAtOnce = kCount < 4 ? kCount : 4;
-      static_assert(kCount % kAtOnce == 0 && kColumns == 4);
-      top = negative_infinity();
-      total = 0.0f;
-      KGEN_UNROLL
-      for (int c = 0; c < kColumns; ++c) values[c] = 0.0f;
-      KGEN_NO_UNROLL
-      for (int p = 0; p < kCount; p += kAtOnce) {
-        float part_top[kAtOnce], part_total[kAtOnce], part[kAtOnce][kColumns];
-        KGEN_UNROLL
-        for (int n = 0; n < kAtOnce; ++n) {
-          part_top[n] = stats[n * stats_step];
-          part_total[n] = stats[n * stats_step + 1];
-          const Vec<float, 4> four = load_vec<float, 4>(from + n * step);
-          KGEN_UNROLL
-          for (int c = 0; c < kColumns; ++c) part[n][c] = four[c];
-        }
-        from += kAtOnce * step;
-        stats += kAtOnce * stats_step;
-        const float before = top;
-        KGEN_UNROLL
-        for (int n = 0; n < kAtOnce; ++n) top = Maximum()(top, part_top[n]);
-        const float shift = softmax_shift(top), rescale = exp2_raw(before - shift);  // at first 0 * 0
-        total *= rescale;
-        KGEN_UNROLL
-        for (int c = 0; c < kColumns; ++c) values[c] *= rescale;
-        KGEN_UNROLL
-        for (int n = 0; n < kAtOnce; ++n) {
-          const float weight = exp2_raw(part_top[n] - shift);
-          total = fma_f(weight, part_total[n], total);
-          KGEN_UNROLL
-          for (int c = 0; c < kColumns; ++c) values[c] = fma_f(weight, part[n][c], values[c]);
-        }
-      }
-    }
-  }
-
   // Columns of a row of the block, to memory.
   template <int kColumns>
   static KGEN_DEVICE void finish(const AttentionTask<T>& task, int row, int column, float top, float total,
@@ -519,42 +461,6 @@ struct AttentionWave {
       for (int c = 0; c < kColumns; ++c) values[c] *= inverse;
       store_columns<kColumns>(task.o + row * task.ldo + column, valid, values);
     }
-  }
-
-  // What this block has of items of the rows to the blocks that finish them: item n, four columns of a row, to place n
-  // / kBlocks of block n % kBlocks. Then the own ones: a block ends when all has arrived, so none sends to one that
-  // ended.
-  KGEN_DEVICE void exchange(const AttentionTask<T>& task, const float* rows, int items) {
-    constexpr int kPerRow = C::dv_pad / 4, kPart = S::kOutBytes / int(sizeof(float));
-    const u32 base = lds_address(lds_base());
-    cluster_wait();  // all blocks are done with their tiles
-    float top, total, values[4];
-    KGEN_NO_UNROLL
-    for (int item = thread_x(); item < items; item += S::kThreads) {
-      const float* from = rows + item / kPerRow * S::kPitch;
-      add_parts<C::waves_kv>(from + item % kPerRow * 4, kPart, from + S::kMaxAt, kPart, top, total, values);
-      const int to = item % S::kBlocks, place = task.part * S::kPlaces + item / S::kBlocks;
-      const u32 barrier = cluster_address(base + S::kBarrier, to);
-      const float stats[2] = {top, total};
-      send_cluster(cluster_address(base + u32(S::kReceived + place * 16), to), values, barrier);
-      send_cluster(cluster_address(base + u32(S::kReceivedStats + place * 8), to), stats, barrier);
-    }
-    barrier_wait(base + S::kBarrier, 0);
-    KGEN_NO_UNROLL
-    for (int item = thread_x() * S::kBlocks + task.part; item < items; item += S::kThreads * S::kBlocks) {
-      const int place = item / S::kBlocks;
-      add_parts<S::kBlocks>(lds<float>(S::kReceived + place * 16), S::kPlaces * 4,
-                            lds<float>(S::kReceivedStats + place * 8), S::kPlaces * 2, top, total, values);
-      finish<4>(task, item / kPerRow, item % kPerRow * 4, top, total, values);
-    }
-  }
-  // How many bytes that will be.
-  static KGEN_DEVICE void expect(const AttentionTask<T>& task) {
-    const int items = min_int(S::kM, task.rows) * (C::dv_pad / 4);
-    const u32 barrier = lds_address(lds_base()) + S::kBarrier;
-    barrier_make(barrier, 1);
-    barrier_fence();
-    barrier_expect(barrier, u32((items - task.part + S::kBlocks - 1) / S::kBlocks * S::kBlocks * 24));
   }
 
   // Rows of O, or of the workspace, from tiles begin .. end-1. The stages are free: kOutBytes of LDS for each wave, the
@@ -599,7 +505,10 @@ struct AttentionWave {
       }
       const int items = min_int(S::kM, task.rows - first - i * S::kM) * kPerRow;
       if constexpr (S::kBlocks > 1) {
-        exchange(task, all, min_int(S::kM, task.rows) * (C::dv_pad / 4));
+        const auto last = [&](int row, int column, float top, float total, float(&values)[4]) {
+          finish<4>(task, row, column, top, total, values);
+        };
+        ClusterParts<S>::exchange(task.part, min_int(S::kM, task.rows) * S::kPerRow, last);
       } else {
         KGEN_NO_UNROLL
         for (int item = part * S::kLanes + lane; item < items; item += C::waves_kv * S::kLanes) {
@@ -774,7 +683,7 @@ KGEN_DEVICE void attend(AttentionTask<typename C::dtype> task) {
   AttentionWave<C> wave(uniform(thread / S::kLanes), thread % S::kLanes, task.rows, task.scale);
   if constexpr (C::ragged != 0 && !C::async_pipeline) task.set_length(*task.length);
   if constexpr (S::kBlocks > 1) {
-    if (thread == 0) wave.expect(task);
+    if (thread == 0) ClusterParts<S>::expect(task.part, min_int(S::kM, task.rows) * S::kPerRow);
   }
   // This part's tiles.
   const int tiles = (task.keys + C::tile_keys - 1) / C::tile_keys, share = (tiles + C::split - 1) / C::split;

@@ -284,21 +284,34 @@ inline constexpr int kConvVector =
     kColumns ? TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>::kRows
              : TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>::kColumns;
 
+// The sums of the tile at pixel m0, channel n0 to store: what conv_product takes.
+template <class C, bool kColumns, class Product, class Wave, class Store>
+KGEN_DEVICE void store_sums(const Wave& wave, i64 m0, i64 n0, const Store& store) {
+  if constexpr (requires { store.kInLanes; }) {
+    store.template leave<Product>(wave, m0, n0);
+  } else {
+    const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>], int n) {
+      store(narrowed<C>(m0 + row), narrowed<C>(n0 + column), values, n);
+    };
+    if constexpr (kColumns)
+      Product::template each_column<kConvVector<C, kColumns>>(wave, in_tile);
+    else
+      Product::template each_row<kConvVector<C, kColumns>>(wave, in_tile);
+  }
+}
+
 template <class C, bool kColumns, class SourceA, class SourceB, class Begin, class Store>
-KGEN_DEVICE void store_product(const SourceA& pixels, const SourceB& weights, int k, const Begin& begin,
+KGEN_DEVICE void store_product(const SourceA& pixels, const SourceB& weights, int k, i64 m0, i64 n0, const Begin& begin,
                                const Store& store) {
   using Product = TileProduct<C, SourceA, SourceB>;
   const auto wave = Product::multiply(pixels, weights, k, begin);
-  if constexpr (kColumns)
-    Product::template each_column<kConvVector<C, kColumns>>(wave, store);
-  else
-    Product::template each_row<kConvVector<C, kColumns>>(wave, store);
+  store_sums<C, kColumns, Product>(wave, m0, n0, store);
 }
 
 // The same where the columns of a kernel row share the pixels in LDS; m0: the tile's first pixel, weight: of its first
 // channel.
 template <class C, bool kColumns, class T, class Begin, class Store>
-KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weight, i64 channels_left,
+KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, i64 n0, const T* weight, i64 channels_left,
                                     const Begin& begin, const Store& store) {
   using Source = HaloSource<T, typename OffsetOf<C::offset_bits>::Type>;
   using Product = TileProduct<C, Source, MatrixSource<T, true>>;
@@ -336,16 +349,13 @@ KGEN_DEVICE void store_halo_product(const ConvInput<T>& v, i64 m0, const T* weig
     tile_loop_plain<Shape>(wave, load_a, load_b, k);
   }
   if constexpr (Shape::kThreads > 1) sync_block();  // the stages become the waves' slabs
-  if constexpr (kColumns)
-    Product::template each_column<kConvVector<C, kColumns>>(wave, store);
-  else
-    Product::template each_row<kConvVector<C, kColumns>>(wave, store);
+  store_sums<C, kColumns, Product>(wave, m0, n0, store);
 }
 
 // The block's tile of the product. store(i64 pixel, i64 channel, const float (&values)[kConvVector<C, kColumns>], int
 // n) (n: TileProduct): consecutive channels of a pixel, or with kColumns consecutive pixels of a channel; channels
-// count from the group's first. Some may lie beyond the edges. begin(pixel, channel): while the operands come, with the
-// tile's corner.
+// count from the group's first. Some may lie beyond the edges. A store with kInLanes takes the wave's sums as they are
+// (LaneOutput). begin(pixel, channel): while the operands come, with the tile's corner.
 template <class C, bool kColumns, class Begin, class Store>
 KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin, const Store& store) {
   using T = typename C::dtype;
@@ -359,12 +369,9 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   const i64 m0 = tile_row * C::tile_m, n0 = tile_column * C::tile_n;
   const int k = terms_of_part<C>(terms, block_y(), k0);
   const auto begin_tile = [&] { begin(m0, n0); };
-  const auto in_tile = [&](int row, int column, const float(&values)[kConvVector<C, kColumns>], int n) {
-    store(narrowed<C>(m0 + row), narrowed<C>(n0 + column), values, n);
-  };
 
   if constexpr (C::gather == gather::halo) {
-    store_halo_product<C, kColumns, T>(v, m0, v.weight + n0 * terms, v.out_channels - n0, begin_tile, in_tile);
+    store_halo_product<C, kColumns, T>(v, m0, n0, v.weight + n0 * terms, v.out_channels - n0, begin_tile, store);
     return;
   }
   const MatrixSource<T, true> weights(v.weight + n0 * terms + k0, terms, v.out_channels - n0, C::tile_n, C::tile_k,
@@ -372,12 +379,12 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
   if constexpr (C::gather == gather::rows) {
     const MatrixSource<T, true> pixels(v.x + m0 * v.pixel_stride + k0, v.pixel_stride, narrowed<C>(v.pixels()) - m0,
                                        C::tile_m, C::tile_k, C::vec_a);
-    store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
+    store_product<C, kColumns>(pixels, weights, k, m0, n0, begin_tile, store);
   } else if constexpr (C::gather != gather::halo) {
     constexpr bool kFirst = C::split_k * cluster_k<C>() == 1;
     const TapSource<T, typename OffsetOf<C::offset_bits>::Type, few_tiles<C>(), fit<C>() / 16 % 2 != 0, kFirst> pixels(
         v, m0, k0, C::tile_m, C::tile_k);
-    store_product<C, kColumns>(pixels, weights, k, begin_tile, in_tile);
+    store_product<C, kColumns>(pixels, weights, k, m0, n0, begin_tile, store);
   }
 }
 
@@ -504,6 +511,67 @@ KGEN_DEVICE void store_pixels(const P& p, i64 pixel, i64 channel, const float (&
     finish_pixels<C, N>(p, image, channel, within, values);
 }
 
+// A nhwc output whose lanes finish the sums that they have: bias and activation alone.
+template <class C, class Product>
+struct LaneOutput {
+  static constexpr bool kInLanes = true;
+  static constexpr bool kWorks = Product::kFinishesInLanes && C::split_k == 1 && C::layout == layout::nhwc &&
+                                 C::epilogue_scale_shift == 0 && C::epilogue_add_residual == 0;
+  using Out = typename C::out_dtype;
+  using Bias = typename C::bias_dtype;
+
+  Out* y;            // of the first channel
+  const Bias* bias;  // the same
+  i64 ldy, pixels, channels;
+  Packed<Bias, 2> ahead[Product::kLanePairs];  // the bias of this lane's channels
+
+  template <class P>
+  KGEN_DEVICE LaneOutput(const P& p, i64 first, i64 pixels_of_y, i64 out_channels)
+      : y(p.y + first), bias(p.bias + first), ldy(p.ldy), pixels(pixels_of_y), channels(out_channels) {}
+
+  // While the operands of the tile at n0 come.
+  KGEN_DEVICE void begin(i64 n0) {
+    if constexpr (C::epilogue_bias != 0) {
+      const i64 left = channels - n0;
+      const bool whole = left >= C::tile_n && vector_aligned<Bias, 2>(bias + n0);
+      if (whole) {
+        Product::each_lane_pair([&](int n, int column) { ahead[n] = Packed<Bias, 2>::load(bias + n0 + column); });
+      } else {
+        Product::each_lane_pair([&](int n, int column) {
+          KGEN_UNROLL
+          for (int e = 0; e < 2; ++e)
+            ahead[n].set_bits(e, column + e < left ? Packed<Bias, 1>::load(bias + n0 + column + e).bits(0) : 0u);
+        });
+      }
+    }
+  }
+
+  KGEN_DEVICE void finish(int n, float (&pair)[2]) const {
+    if constexpr (C::epilogue_bias != 0) {
+      KGEN_UNROLL
+      for (int e = 0; e < 2; ++e) pair[e] += ahead[n][e];
+    }
+    activate_all<C>(pair);
+  }
+
+  template <class Of, class Wave>
+  KGEN_DEVICE void leave(const Wave& wave, i64 m0, i64 n0) const {
+    constexpr int kN = Product::kColumns;
+    const auto finish_pair = [&](int n, float(&pair)[2]) { finish(n, pair); };
+    Out* const corner = y + m0 * ldy + n0;
+    const i64 rows = pixels - m0, columns = channels - n0;
+    const bool whole = columns % kN == 0 && ldy % kN == 0 && vector_aligned<Out, kN>(corner);
+    Of::each_finished_row(
+        wave, finish_pair, whole,
+        [&](int row, int column, const Packed<Out, kN>& outputs) {
+          if (row < rows && column < columns) outputs.store(corner + row * ldy + column);
+        },
+        [&](int row, int column, Out output) {
+          if (row < rows && column < columns) corner[row * ldy + column] = output;
+        });
+  }
+};
+
 template <class C, class P>
 KGEN_DEVICE void conv_group(P p, i64 group) {
   narrow<C>(p.n, p.h, p.w, p.c, p.k, p.p, p.q, p.r, p.s, p.ldx, p.ldy, p.ldr);
@@ -523,6 +591,11 @@ KGEN_DEVICE void conv_group(P p, i64 group) {
     conv_product<C, true>(input, [](i64, i64) {}, store);
   } else {
     using Product = TileProduct<C, MatrixSource<typename C::dtype, true>, MatrixSource<typename C::dtype, true>>;
+    if constexpr (LaneOutput<C, Product>::kWorks) {
+      LaneOutput<C, Product> output(p, first, pixels, out_channels);
+      conv_product<C, false>(input, [&](i64, i64 channel) { output.begin(channel); }, output);
+      return;
+    }
     constexpr bool kAhead = Product::kReadsAhead && C::split_k == 1;
     EpilogueOperands<C, kN> ahead[kAhead ? Product::kLaneItems : 1];
     const auto begin = [&](i64 pixel, i64 channel) {

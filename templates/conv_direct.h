@@ -18,11 +18,18 @@
 // memory, known when compiled; 0: any groups, one output channel a work-item, a loop over the group's channels. window,
 // step: s and stride_w known when compiled (dil_w == 1), else window = 0 and a tap is read for each output on its own.
 // rows > 1 needs dil_h == 1. weight_lds = 0 reads the weights from memory, for groups whose weights do not fit into
-// LDS.
+// LDS. high: r known when compiled (then stride_h == step and dil_h == 1), else 0.
+//
+// input: `lines` waits for memory once for the weights and once for each row of the kernel, with few registers. `ahead`
+// and `tile` ask for everything, weights and bias too, before they wait for any of it: into registers, or into LDS,
+// where an input is read once for the whole block:
+//
+//   LDS  [weights: tap][channel of the group][channel][inputs: row of the window][column][channel], zeros outside
 #pragma once
 #include "columns.h"
 #include "conv.h"
 #include "conv_types.h"
+#include "lds_copy.h"
 #include "prelude.h"
 
 namespace kgen {
@@ -35,8 +42,7 @@ struct Strides {
 };
 
 template <class C, class P>
-KGEN_DEVICE Strides strides(const P& p) {
-  const i64 group = p.c / p.groups, taps = p.r * p.s;
+KGEN_DEVICE Strides strides(const P& p, int group, int taps) {
   if constexpr (C::layout == layout::nhwc)
     return {p.h * p.w * p.ldx, p.w * p.ldx, p.ldx, 1, taps * group, group, 1};
   else
@@ -64,107 +70,245 @@ struct Inputs {
 template <class C, class P>
 KGEN_DEVICE void conv_direct(const P& p) {
   using T = typename C::dtype;
-  constexpr bool kGeneric = C::group_channels == 0;
+  constexpr bool kGeneric = C::group_channels == 0, kAhead = C::input == input::ahead, kTile = C::input == input::tile;
   constexpr int kVec = C::vec, kGroup = kGeneric ? 1 : C::group_channels, kRows = C::rows, kPixels = C::pixels;
   constexpr int kSlice = C::lanes_c * kVec, kThreads = C::lanes_c * C::lanes_q * C::lanes_p;
   constexpr int kStep = C::window > 0 ? C::step : 1;  // input columns from output to output
+  constexpr int kColumns = (kPixels - 1) * kStep + C::window;
   using Inputs = direct::Inputs<T, kVec, kGroup>;
+  using Copies = LdsCopies<C::async_tile != 0, T>;
   static_assert(!kGeneric || kVec == 1, "channels of a vector would be of different groups");
 
-  const direct::Strides at = direct::strides<C>(p);
-  const int group = kGeneric ? int(p.c / p.groups) : kGroup, taps = int(p.r * p.s);
+  const int height = int(p.h), width = int(p.w), out_height = int(p.p), out_width = int(p.q);
+  const int kernel_h = C::high > 0 ? C::high : int(p.r), kernel_w = C::window > 0 ? C::window : int(p.s);
+  const int stride_h = C::high > 0 ? C::step : int(p.stride_h), stride_w = C::window > 0 ? C::step : int(p.stride_w);
+  const int dil_h = C::high > 0 ? 1 : int(p.dil_h), dil_w = C::window > 0 ? 1 : int(p.dil_w);
+  const int group = kGeneric ? int(p.c / p.groups) : kGroup, taps = kernel_h * kernel_w;
+  const direct::Strides at = direct::strides<C>(p, group, taps);
   const int lane_c = thread_x() % C::lanes_c, lane_q = thread_x() / C::lanes_c % C::lanes_q,
             lane_p = thread_x() / (C::lanes_c * C::lanes_q);
-  const int slices = int((p.k + kSlice - 1) / kSlice);
-  const int tiles_q = int((p.q + C::lanes_q * kPixels - 1) / (C::lanes_q * kPixels));
-  const int tiles_p = int((p.p + C::lanes_p * kRows - 1) / (C::lanes_p * kRows));
-  int block = block_x();
+  const u32 slices = u32((p.k + kSlice - 1) / kSlice);
+  const u32 tiles_q = u32(out_width + C::lanes_q * kPixels - 1) / u32(C::lanes_q * kPixels);
+  const u32 tiles_p = u32(out_height + C::lanes_p * kRows - 1) / u32(C::lanes_p * kRows);
+  u32 block = u32(block_x());
   const i64 slice0 = i64(block % slices) * kSlice;
   block /= slices;
-  const i64 q0 = (i64(block % tiles_q) * C::lanes_q + lane_q) * kPixels;
+  const int block_q = int(block % tiles_q) * (C::lanes_q * kPixels), q0 = block_q + lane_q * kPixels;
   block /= tiles_q;
-  const i64 p0 = (i64(block % tiles_p) * C::lanes_p + lane_p) * kRows;
+  const int block_p = int(block % tiles_p) * (C::lanes_p * kRows), p0 = block_p + lane_p * kRows;
   const i64 image = block / tiles_p, k0 = slice0 + lane_c * kVec;
+  const bool exists = k0 < p.k && q0 < out_width && p0 < out_height;
 
-  if constexpr (kGroup == 1 && !kGeneric && C::layout == layout::nhwc) {
+  if constexpr (kGroup == 1 && !kGeneric && C::layout == layout::nhwc && !kAhead && !kTile) {
     if (k0 < p.k) prefetch_channel_operands<C>(p, k0);
   }
-  float* weights = lds<float>(0);  // [tap][channel of the group][kSlice]
-  if constexpr (C::weight_lds != 0) {
-    const int filter = taps * group;
-    for (int i = thread_x(); i < filter * kSlice; i += kThreads) {
-      const int channel = i / filter, term = i % filter, tap = term / group, of_group = term % group;
-      const bool exists = slice0 + channel < p.k;
-      weights[term * kSlice + channel] =
-          exists ? to_float(p.weight[(slice0 + channel) * at.w_filter + tap * at.w_tap + of_group * at.w_channel])
-                 : 0.0f;
-    }
-    sync_block();
-  }
-  if (k0 >= p.k || q0 >= p.q || p0 >= p.p) return;
+
+  // Weights of the block's channels, [term][part of a lane's channels][lane][channel of the part] in LDS, so that lanes
+  // read neighbours.
+  constexpr int kPart = kVec < 4 ? kVec : 4;
+  float* weights = lds<float>(0);
+  const int filter = taps * group, kept = filter * kSlice;
+  const auto weight_at = [&](int i) {
+    const int channel = i % kSlice, term = i / kSlice, tap = term / group, of_group = term % group;
+    return slice0 + channel < p.k
+               ? p.weight[(slice0 + channel) * at.w_filter + tap * at.w_tap + of_group * at.w_channel]
+               : T{};
+  };
+  const auto keep = [&](int i, T weight) {
+    const int channel = i % kSlice, lane = channel / kVec, v = channel % kVec;
+    weights[i - channel + v / kPart * (C::lanes_c * kPart) + lane * kPart + v % kPart] = to_float(weight);
+  };
+  constexpr int kHeld = (kAhead || kTile) && C::weight_lds != 0 && C::high > 0
+                            ? (C::high * C::window * kGroup * kSlice + kThreads - 1) / kThreads
+                            : 0;  // of a work-item, on their way
+  T held[kHeld > 0 ? kHeld : 1];
+  KGEN_UNROLL
+  for (int n = 0; n < kHeld; ++n)
+    if (thread_x() + n * kThreads < kept) held[n] = weight_at(thread_x() + n * kThreads);
+
+  // What the epilogue reads for all pixels.
+  constexpr bool kEarly = (kAhead || kTile) && C::epilogue_add_residual == 0 && C::layout == layout::nhwc;
+  EpilogueOperands<C, kVec> operands;
+  if constexpr (kEarly) operands.load(conv_output<C>(p, p.k), 0, 0, k0);
 
   const i64 first_channel = kGeneric ? k0 / (p.k / p.groups) * group : k0 * kGroup;
   const T* x = p.x + image * at.x_image + first_channel * at.x_channel;
-  const i64 row0 = p0 * p.stride_h - p.pad_h, column0 = q0 * p.stride_w - p.pad_w;
-  float sum[kRows][kPixels][kVec] = {};
+  const int row0 = p0 * stride_h - int(p.pad_h), column0 = q0 * stride_w - int(p.pad_w);
 
+  constexpr int kAheadRows = kAhead ? (kRows - 1) * C::step + C::high : 1;
+  Inputs ahead[kAheadRows][kAhead ? kColumns : 1];
+  if constexpr (kAhead) {
+    KGEN_UNROLL
+    for (int e = 0; e < kAheadRows; ++e) {
+      const int row = row0 + e;
+      const bool inside = exists && u32(row) < u32(height);
+      const T* from = x + row * at.x_row + column0 * at.x_column;
+      KGEN_UNROLL
+      for (int i = 0; i < kColumns; ++i)
+        ahead[e][i] = Inputs(from + i * at.x_column, inside && u32(column0 + i) < u32(width));
+    }
+  }
+
+  const int tile_columns = (C::lanes_q * kPixels - 1) * stride_w + (kernel_w - 1) * dil_w + 1;
+  const int tile_at = (C::weight_lds * kept * int(sizeof(float)) + 15) / 16 * 16;
+  constexpr int kLaneBytes = kVec * kGroup * int(sizeof(T)), kPixelBytes = C::lanes_c * kLaneBytes;
+  if constexpr (kTile) {
+    const int tile_rows = (C::lanes_p * kRows - 1) * stride_h + (kernel_h - 1) * dil_h + 1;
+    const int tile_row0 = block_p * stride_h - int(p.pad_h), tile_column0 = block_q * stride_w - int(p.pad_w);
+    const int row_step = int(at.x_row), column_step = int(at.x_column), pixels = tile_rows * tile_columns;
+    const int inside_columns = k0 < p.k ? width : 0;
+    const T* from = x + tile_row0 * at.x_row + tile_column0 * at.x_column;
+    constexpr int kLanes = kThreads / C::lanes_c;
+    constexpr int kTilePixels = C::high > 0 && C::window > 0 ? ((C::lanes_p * kRows - 1) * C::step + C::high) *
+                                                                   ((C::lanes_q * kPixels - 1) * C::step + C::window)
+                                                             : 0;
+    const auto bring = [&](int pixel) {
+      const int row = int(u32(pixel) / u32(tile_columns)), column = pixel - row * tile_columns;
+      const bool inside = (u32(tile_row0 + row) < u32(height)) & (u32(tile_column0 + column) < u32(inside_columns));
+      const T* source = inside ? from + (row * row_step + column * column_step) : p.x;
+      KGEN_UNROLL
+      for (int g = 0; g < kGroup; ++g)
+        Copies::template copy<kVec>(tile_at + pixel * kPixelBytes + lane_c * kLaneBytes + g * kVec * int(sizeof(T)),
+                                    source + g * kVec, inside);
+    };
+    const int first = thread_x() / C::lanes_c;
+    if constexpr (kTilePixels > 0) {
+      KGEN_UNROLL
+      for (int n = 0; n < (kTilePixels + kLanes - 1) / kLanes; ++n)
+        if ((n + 1) * kLanes <= kTilePixels || first + n * kLanes < kTilePixels) bring(first + n * kLanes);
+    } else {
+      KGEN_NO_UNROLL
+      for (int pixel = first; pixel < pixels; pixel += kLanes) bring(pixel);
+    }
+  }
+
+  if constexpr (kHeld > 0) {
+    KGEN_UNROLL
+    for (int n = 0; n < kHeld; ++n)
+      if (thread_x() + n * kThreads < kept) keep(thread_x() + n * kThreads, held[n]);
+  } else if constexpr (C::weight_lds != 0) {
+    for (int i = thread_x(); i < kept; i += kThreads) keep(i, weight_at(i));
+  }
+  if constexpr (kTile) Copies::wait();
+  if constexpr (C::weight_lds != 0 || kTile) sync_block();
+  if (!exists) return;
+
+  float sum[kRows][kPixels][kVec] = {};
   // sum[o][pixel] += weights of one tap times from[pixel * kStep].
   const auto add = [&](int o, int tap, int of_group, const Inputs* from) {
     KGEN_UNROLL
     for (int g = 0; g < kGroup; ++g) {
-      Vec<float, kVec> weight;
+      Vec<float, kPart> weight[kVec / kPart];
       if constexpr (C::weight_lds != 0) {
-        weight = load_vec<float, kVec>(weights + (tap * group + of_group + g) * kSlice + lane_c * kVec);
+        KGEN_UNROLL
+        for (int i = 0; i < kVec / kPart; ++i)
+          weight[i] = load_vec<float, kPart>(weights + (tap * group + of_group + g) * kSlice +
+                                             (i * C::lanes_c + lane_c) * kPart);
       } else {
         KGEN_UNROLL
         for (int v = 0; v < kVec; ++v)
-          weight[v] = k0 + v < p.k
-                          ? to_float(p.weight[(k0 + v) * at.w_filter + tap * at.w_tap + (of_group + g) * at.w_channel])
-                          : 0.0f;
+          weight[v / kPart][v % kPart] =
+              k0 + v < p.k ? to_float(p.weight[(k0 + v) * at.w_filter + tap * at.w_tap + (of_group + g) * at.w_channel])
+                           : 0.0f;
       }
       KGEN_UNROLL
       for (int i = 0; i < kPixels; ++i) {
         KGEN_UNROLL
-        for (int v = 0; v < kVec; ++v) sum[o][i][v] = fma_f(from[i * kStep].input(v, g), weight[v], sum[o][i][v]);
+        for (int v = 0; v < kVec; ++v)
+          sum[o][i][v] = fma_f(from[i * kStep].input(v, g), weight[v / kPart][v % kPart], sum[o][i][v]);
       }
     }
   };
+  const int input_rows = kRows == 1 ? kernel_h : (kRows - 1) * stride_h + kernel_h;
+  const int row_step = kRows == 1 ? dil_h : 1;
+  // Row e of the window, from which each output row that has a tap in it takes kPixels columns.
+  const auto each_output = [&](int e, int tap_column, int of_group, const Inputs* piece) {
+    KGEN_UNROLL
+    for (int o = 0; o < kRows; ++o) {
+      const int tap_row = e - o * stride_h;
+      if (kRows == 1 || (tap_row >= 0 && tap_row < kernel_h)) add(o, tap_row * kernel_w + tap_column, of_group, piece);
+    }
+  };
 
-  // One row of input for every output row that has a tap in it. Columns beyond the image are 0.
-  const int input_rows = int(kRows == 1 ? p.r : (kRows - 1) * p.stride_h + p.r);
-  const int row_step = int(kRows == 1 ? p.dil_h : 1);
-  KGEN_NO_UNROLL
-  for (int of_group = 0; of_group < (kGeneric ? group : 1); ++of_group) {
-    KGEN_NO_UNROLL
-    for (int e = 0; e < input_rows; ++e) {
-      const i64 row = row0 + i64(e) * row_step;
-      if (row < 0 || row >= p.h) continue;
-      const T* from = x + row * at.x_row + of_group * at.x_channel;
-      const auto load = [&](i64 column) { return Inputs(from + column * at.x_column, column >= 0 && column < p.w); };
-      const auto each_output = [&](int tap_column, const Inputs* piece) {
-        KGEN_UNROLL
-        for (int o = 0; o < kRows; ++o) {
-          const int tap_row = int(e - o * p.stride_h);
-          if (kRows == 1 || (tap_row >= 0 && tap_row < p.r)) add(o, int(tap_row * p.s) + tap_column, of_group, piece);
-        }
+  if constexpr (kAhead) {
+    KGEN_UNROLL
+    for (int e = 0; e < kAheadRows; ++e) {
+      KGEN_UNROLL
+      for (int j = 0; j < C::window; ++j) each_output(e, j, 0, ahead[e] + j);
+    }
+  } else if constexpr (kTile) {
+    const auto row_of_tile = [&](int e) {
+      const int row = lane_p * kRows * stride_h + e * row_step;
+      const auto load = [&](int column) {
+        const int pixel = row * tile_columns + lane_q * kPixels * stride_w + column;
+        return Inputs(lds<T>(tile_at + pixel * kPixelBytes + lane_c * kLaneBytes), true);
       };
       if constexpr (C::window > 0) {
-        constexpr int kColumns = (kPixels - 1) * kStep + C::window;
         Inputs columns[kColumns];
         KGEN_UNROLL
-        for (int i = 0; i < kColumns; ++i) columns[i] = load(column0 + i);
+        for (int i = 0; i < kColumns; ++i) columns[i] = load(i);
         KGEN_UNROLL
-        for (int j = 0; j < C::window; ++j) each_output(j, columns + j);
+        for (int j = 0; j < C::window; ++j) each_output(e, j, 0, columns + j);
       } else {
         KGEN_NO_UNROLL
-        for (int j = 0; j < p.s; ++j) {
+        for (int j = 0; j < kernel_w; ++j) {
           Inputs columns[kPixels];
           KGEN_UNROLL
-          for (int i = 0; i < kPixels; ++i) columns[i] = load(column0 + i * p.stride_w + j * p.dil_w);
-          each_output(j, columns);
+          for (int i = 0; i < kPixels; ++i) columns[i] = load(i * stride_w + j * dil_w);
+          each_output(e, j, 0, columns);
+        }
+      }
+    };
+    if constexpr (C::high > 0) {
+      KGEN_UNROLL
+      for (int e = 0; e < (kRows - 1) * C::step + C::high; ++e) row_of_tile(e);
+    } else {
+      KGEN_NO_UNROLL
+      for (int e = 0; e < input_rows; ++e) row_of_tile(e);
+    }
+  } else {
+    KGEN_NO_UNROLL
+    for (int of_group = 0; of_group < (kGeneric ? group : 1); ++of_group) {
+      KGEN_NO_UNROLL
+      for (int e = 0; e < input_rows; ++e) {
+        const int row = row0 + e * row_step;
+        if (u32(row) >= u32(height)) continue;
+        const T* from = x + row * at.x_row + of_group * at.x_channel;
+        const auto load = [&](int column) { return Inputs(from + column * at.x_column, u32(column) < u32(width)); };
+        if constexpr (C::window > 0) {
+          Inputs columns[kColumns];
+          KGEN_UNROLL
+          for (int i = 0; i < kColumns; ++i) columns[i] = load(column0 + i);
+          KGEN_UNROLL
+          for (int j = 0; j < C::window; ++j) each_output(e, j, of_group, columns + j);
+        } else {
+          KGEN_NO_UNROLL
+          for (int j = 0; j < kernel_w; ++j) {
+            Inputs columns[kPixels];
+            KGEN_UNROLL
+            for (int i = 0; i < kPixels; ++i) columns[i] = load(column0 + i * stride_w + j * dil_w);
+            each_output(e, j, of_group, columns);
+          }
         }
       }
     }
+  }
+
+  if constexpr (kEarly) {  // one place in y, and one question of whether it takes vectors, for all pixels
+    using Out = typename C::out_dtype;
+    const auto y = conv_output<C>(p, p.k);
+    const bool vectors = vector_aligned<Out, kVec>(p.y) && p.ldy % kChunk<Out, kVec> == 0;
+    Out* to = p.y + ((image * out_height + p0) * out_width + q0) * p.ldy + k0;
+    const int columns_left = out_width - q0, rows_left = out_height - p0;
+    KGEN_UNROLL
+    for (int o = 0; o < kRows; ++o) {
+      if (kRows > 1 && o >= rows_left) break;
+      KGEN_UNROLL
+      for (int i = 0; i < kPixels; ++i)
+        if (kPixels == 1 || i < columns_left)
+          epilogue_to<C, kVec>(y, to + (o * out_width + i) * p.ldy, vectors, sum[o][i], operands);
+    }
+    return;
   }
 
   KGEN_UNROLL

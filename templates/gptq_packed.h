@@ -4,25 +4,27 @@
 //   chunk: kChunk terms x 16 columns, a fragment of B       a lane's 16 bytes: its terms of that chunk, of kTiles
 //                                                           fragments side by side
 //        n → 16 columns
-//   k  ┌───────────────┐   mma_sync  lane: columns lane/4 and lane/4 + 8, terms lane%4*8 … + 7 of 32
+//   k  ┌───────────────┐   mma_sync  lane: columns lane/4 and lane/4 + 8, terms lane%4*8 … + 7 of 32 (line_words = 2:
+//                                    lane%4*4 … + 3 of 16)
 //   ↓  │ 8 terms a lane│   mfma      lane: column lane%16, terms lane/16*8 … + 7 of 32
 //      └───────────────┘   wmma12    the same of 16        wmma11  lane: column lane%16, all 16 terms
 //
 //   packed [blocks of kTiles*16 columns][chunks][lanes][4 words], so that a wave reads 16 bytes a lane from consecutive
-//   places all the time. A of the same fragment is 8 (16) consecutive terms of a row of X a lane: 16-byte loads from
-//   memory. The order of the terms within a fragment is the same in A and B, and so is free.
+//   places all the time. With `load_chunks` they are those of some chunks and as much fewer columns. A of the same
+//   fragment is 8 (16) consecutive terms of a row of X a lane: 16-byte loads from memory. The order of the terms within
+//   a fragment is the same in A and B, and so is free.
 //
 //   ring: asynchronous copies bring the steps of each wave (words, factors, terms of X) `depth` - 1 steps ahead
 //
 //   memory ── copy(step + depth - 1) ──▶ LDS │ slot │ slot │ slot │ ── add_share(step) ──▶ fragments ──▶ sums
 //                                            └ X of a step, once for the waves side by side; a wave's words and factors
 //
-//   With one wave across (waves_n = 1) no wave waits for another until the sums are added. The sums take the ring's
-//   place.
+//   With one wave across (waves_n = 1) no wave waits for another until the sums are added; waves side by side wait for
+//   each other alone (`loose`: for their copies, and may be a step apart). The sums take the ring's place.
 //
 //   block: waves_n x waves_k waves; waves_k share the terms, step by step; a wave: loads_n blocks of columns, all rows
-//   grid x: columns, y: parts of K: those of a cluster (cluster_k) are added in its LDS, split_k by gptq_reduce, in
-//   order
+//   grid x: columns, y: parts of K: those of a cluster (cluster_k) are added by the blocks that own the columns, which
+//   the others send them to, split_k by gptq_reduce, in order
 //
 // The terms are reordered into `slots`: with act-order stably sorted by group, and the slots of a group are filled up
 // to whole steps, so that a step of `chunks` chunks has one scale and zero for each column. Where a slot is not the
@@ -80,7 +82,7 @@ struct ChunkUnit<C, unit::mma_sync> {
   using T = typename C::dtype;
   static constexpr bool kFloats = false;
   static constexpr int kRows = 8, kLanes = kWaveSize;
-  static constexpr int kLines = 2, kRowLines = 1, kWords = 4, kChunk = 32;
+  static constexpr int kLines = 2, kRowLines = 1, kWords = int(C::line_words), kChunk = 8 * kWords;
   struct Line {
     u32 words[kWords];
   };
@@ -90,12 +92,12 @@ struct ChunkUnit<C, unit::mma_sync> {
   };
 
   static KGEN_DEVICE int line(int lane) { return lane / 4; }
-  static KGEN_DEVICE int place(int lane) { return lane % 4 * 8; }
+  static KGEN_DEVICE int place(int lane) { return lane % 4 * (2 * kWords); }
   static KGEN_DEVICE int row(int lane, int) { return lane / 4; }
 
   static KGEN_DEVICE void multiply(Sums& sums, const Line (&a)[1], const Line (&b)[2]) {
     KGEN_UNROLL
-    for (int i = 0; i < 4; i += 2) {
+    for (int i = 0; i < kWords; i += 2) {
       const u32 w[4] = {b[0].words[i], b[1].words[i], b[0].words[i + 1], b[1].words[i + 1]};
       MmaSyncInstructions<C::arch>::template multiply<T>(sums.r, w, a[0].words[i], a[0].words[i + 1]);
     }
@@ -162,11 +164,15 @@ struct PackedLayout {
   using Unit = ChunkUnit<C>;
   static constexpr int kBits = C::bits == 3 ? 4 : int(C::bits), kPairs = 16 / kBits;  // of a word
   static constexpr u32 kMask = (1u << kBits) - 1;
-  static constexpr int kLinePairs = Unit::kWords, kTiles = 128 / (kBits * 2 * kLinePairs * Unit::kLines);
+  static constexpr int kLinePairs = Unit::kWords;
+  static constexpr int kLoadChunks = int(C::load_chunks);  // whose words are a lane's 16 bytes
+  static constexpr int kTiles = 128 / (kBits * 2 * kLinePairs * Unit::kLines * kLoadChunks);
   static constexpr int kColumns = 16 * kTiles;            // that lanes read with one access
   static constexpr int kFactors = kTiles * Unit::kLines;  // of them a lane's own
+  static constexpr int kStepLoads = C::chunks / kLoadChunks;
   static constexpr int kStep = C::chunks * Unit::kChunk;  // slots of a step
   static_assert(kStep == C::step_k, "the definition knows the unit's chunks");
+  static_assert(kTiles >= 1 && C::chunks % kLoadChunks == 0, "16 bytes hold whole columns of a fragment");
   // Slots of a whole group; 0: all terms are one group.
   static constexpr i64 kGroupSlots = C::group_size > 0 ? (C::group_size + kStep - 1) / kStep* kStep : 0;
 
@@ -179,13 +185,13 @@ struct PackedLayout {
     return words[i / kPairs] >> (i % kPairs * kBits) & (kMask | kMask << 16);
   }
   // q - zero of the same as two halves; `zero` from zero_operand(). Values above the lowest of a byte stay where they
-  // are: 1024 + 2^s q, scaled by 2^-s, is exact too, and so a word takes one shift and not one a pair.
+  // are, in a half of a smaller exponent (1024 / 2^s + q), and so a word takes one shift and not one a pair.
   static KGEN_DEVICE u32 half_pair(const Vec<u32, 4>& words, int i, u32 zero) {
     const int at = i % kPairs * kBits, s = at % 8;
-    const u32 raised = and_or(words[i / kPairs] >> (at - s), (kMask | kMask << 16) << s, 0x64006400u);
-    if (s == 0) return add_f16x2(raised, zero);
-    const u32 scale = u32(15 - s) << 10, rest = 0x6000u + 2 * (1024 - (1024 >> s)) - 1024;  // 2^-s, 1024 - 1024 * 2^-s
-    return fma_f16x2(raised, scale * 0x10001u, add_f16x2(zero, rest * 0x10001u));
+    const u32 base = (0x6400u - (u32(s) << 10)) * 0x10001u;
+    const u32 raised = and_or(words[i / kPairs] >> (at - s), (kMask | kMask << 16) << s, base);
+    const u32 rest = 0x6000u + 2 * (1024 - (1024 >> s)) - 1024;  // 1024 - 1024 / 2^s
+    return add_f16x2(raised, s == 0 ? zero : add_f16x2(zero, rest * 0x10001u));
   }
 
   // Steps of all terms; with act-order, the most that there can be.
@@ -274,12 +280,12 @@ KGEN_DEVICE void gptq_pack(const P& p) {
   using L = gptq::PackedLayout<C>;
   using Unit = typename L::Unit;
   constexpr int kBits = int(C::bits);
-  const i64 chunks = L::most_steps(p) * C::chunks, blocks = (p.n + L::kColumns - 1) / L::kColumns;
+  const i64 loads = L::most_steps(p) * L::kStepLoads, blocks = (p.n + L::kColumns - 1) / L::kColumns;
   const i64 item = i64(block_x()) * block_size() + thread_x();
-  if (item >= blocks * chunks * Unit::kLanes) return;
+  if (item >= blocks * loads * Unit::kLanes) return;
   const int lane = int(item % Unit::kLanes);
-  const i64 chunk = item / Unit::kLanes % chunks, first_column = item / Unit::kLanes / chunks * L::kColumns;
-  const bool used = chunk < i64(L::steps(p)) * C::chunks;
+  const i64 load = item / Unit::kLanes % loads, first_column = item / Unit::kLanes / loads * L::kColumns;
+  const bool used = load < i64(L::steps(p)) * L::kStepLoads;
   Vec<u32, 4> words = {};
   KGEN_UNROLL
   for (int word = 0; word < 4; ++word) {
@@ -287,7 +293,9 @@ KGEN_DEVICE void gptq_pack(const P& p) {
     KGEN_NO_UNROLL
     for (int i = 0; i < 2 * L::kPairs; ++i) {
       const int pair = word * L::kPairs + i / 2, element = pair % L::kLinePairs * 2 + i % 2;
-      const i64 n = first_column + L::column(Unit::line(lane), pair / L::kLinePairs);
+      const int line = pair / L::kLinePairs % L::kFactors;
+      const i64 chunk = load * L::kLoadChunks + pair / L::kLinePairs / L::kFactors;
+      const i64 n = first_column + L::column(Unit::line(lane), line);
       const i64 k = used ? L::term(p, chunk * Unit::kChunk + Unit::place(lane) + element) : -1;
       if (n >= p.n || k < 0) continue;
       const i64 bit = k * kBits;
@@ -348,30 +356,33 @@ struct PackedStream {
   using L = PackedLayout<C>;
   using Unit = typename L::Unit;
   static constexpr int kRm = (C::rows_m + Unit::kRows - 1) / Unit::kRows, kRn = C::loads_n * L::kTiles;
+  static constexpr int kFactorPieces = C::loads_n * L::kColumns / 4, kLoadPieces = L::kColumns / 4;
+  static constexpr int kFactorCopies = (kFactorPieces + kWaveSize - 1) / kWaveSize;
   struct Step {
-    Vec<u32, 4> words[C::loads_n][C::chunks];
+    Vec<u32, 4> words[C::loads_n][L::kStepLoads];
     Vec<u32, L::kFactors> factors[C::loads_n];
   };
 
-  const u32* weight[C::loads_n];  // of this lane
-  const u32* factor[C::loads_n];  // of the columns' first group
-  const T* x;                     // of the piece that this lane copies first (ring)
-  int stride;                     // of x
-  int row[kRm][Unit::kRowLines];  // where they start
-  int copied_row, copied_to;      // ring: of that piece; its byte in LDS
+  const u32* weight[C::loads_n];            // of this lane
+  const u32* factor[C::loads_n];            // of the columns' first group
+  const u32* copied_factor[kFactorCopies];  // ring: of them those that this lane copies
+  const T* x;                               // of the piece that this lane copies first (ring)
+  int stride;                               // of x
+  int row[kRm][Unit::kRowLines];            // where they start
+  int copied_row, copied_to;                // ring: of that piece; its byte in LDS
   typename Unit::Sums sums[kRm][kRn];
 
   template <class P>
   KGEN_DEVICE PackedStream(const P& p, int lane, int wave_n, i64 block) : copied_row(0), copied_to(0), sums{} {
-    const i64 last_block = (p.n + L::kColumns - 1) / L::kColumns - 1, chunks = L::most_steps(p) * C::chunks;
+    const i64 last_block = (p.n + L::kColumns - 1) / L::kColumns - 1, loads = L::most_steps(p) * L::kStepLoads;
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
       const i64 at = block + l < last_block ? block + l : last_block;
-      weight[l] = reinterpret_cast<const u32*>(p.packed) + (at * chunks * Unit::kLanes + lane % Unit::kLanes) * 4;
+      weight[l] = reinterpret_cast<const u32*>(p.packed) + (at * loads * Unit::kLanes + lane % Unit::kLanes) * 4;
       factor[l] = reinterpret_cast<const u32*>(p.factors) + at * p.groups * L::kColumns;
     }
     x = C::copy_x ? p.copied : p.x;
-    stride = C::copy_x ? int(chunks) * Unit::kChunk : int(p.ldx);
+    stride = C::copy_x ? int(loads) * (L::kLoadChunks * Unit::kChunk) : int(p.ldx);
     KGEN_UNROLL
     for (int i = 0; i < kRm; ++i) {
       KGEN_UNROLL
@@ -383,11 +394,17 @@ struct PackedStream {
       }
     }
     if constexpr (C::ring) {
-      const int item = wave_n * kWaveSize + lane, at = item / kPieces, chunk = at / kRowsAtOnce;
-      copied_row = chunk < kChunksAtOnce ? at % kRowsAtOnce : C::rows_m;  // beyond the last: copies nothing
-      copied_to = (chunk * C::rows_m + copied_row) * (Unit::kChunk * 2) + item % kPieces * 16;
-      x += copied_row * stride + chunk * Unit::kChunk + item % kPieces * 8;
-      copied_row = p.m - copied_row < C::rows_m ? int(p.m) - copied_row : C::rows_m - copied_row;
+      KGEN_UNROLL
+      for (int c = 0; c < kFactorCopies; ++c) {
+        const int piece = c * kWaveSize + lane;
+        const i64 of = block + piece / kLoadPieces, at = of < last_block ? of : last_block;
+        copied_factor[c] =
+            reinterpret_cast<const u32*>(p.factors) + at * p.groups * L::kColumns + piece % kLoadPieces * 4;
+      }
+      const int item = wave_n * kWaveSize + lane, piece = item % kStepPieces, first_row = item / kStepPieces;
+      copied_to = piece / kPieces * kXChunk + first_row * (Unit::kChunk * 2) + piece % kPieces * 16;
+      x += first_row * stride + piece * 8;
+      copied_row = p.m < C::rows_m ? int(p.m) - first_row : C::rows_m - first_row;
     }
   }
 
@@ -397,8 +414,8 @@ struct PackedStream {
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
       KGEN_UNROLL
-      for (int s = 0; s < C::chunks; ++s)
-        step.words[l][s] = load_vec<u32, 4>(weight[l] + (i64(index) * C::chunks + s) * (Unit::kLanes * 4));
+      for (int s = 0; s < L::kStepLoads; ++s)
+        step.words[l][s] = load_vec<u32, 4>(weight[l] + (i64(index) * L::kStepLoads + s) * (Unit::kLanes * 4));
       const u32* of_group = factor[l] + i64(group) * L::kColumns;
       step.factors[l] = load_vec<u32, L::kFactors>(of_group + Unit::line(lane) * L::kFactors);
     }
@@ -407,16 +424,18 @@ struct PackedStream {
 
   // The ring: LDS of `depth` slots, [slot][wave_k][X: chunk, row, terms | wave_n: words, factors]. A lane reads the
   // words that it copied itself; factors are its wave's, X that of all waves side by side.
-  static constexpr int kXBytes = C::rows_m * L::kStep * 2, kWordBytes = C::loads_n * C::chunks * Unit::kLanes * 16;
-  static constexpr int kFactorBytes = C::loads_n * L::kColumns * 4, kWaveBytes = kWordBytes + kFactorBytes;
+  // X by chunks and rows; a row's piece of the next chunk begins in other banks, so that copies of a whole row do not
+  // meet.
+  static constexpr int kXChunk = (C::rows_m + (C::rows_m > 16)) * Unit::kChunk * 2, kXBytes = C::chunks * kXChunk;
+  static constexpr int kWordBytes = C::loads_n * L::kStepLoads * Unit::kLanes * 16;
+  static constexpr int kWaveBytes = kWordBytes + C::loads_n * (L::kColumns * 4);
   static constexpr int kShareBytes = kXBytes + C::waves_n * kWaveBytes;
 
   static constexpr int kSlotBytes = C::waves_k * kShareBytes;
-  // Work-items that copy X: 16-byte pieces of a row's chunk, rows, chunks.
-  static constexpr int kPieces = Unit::kChunk / 8, kItems = C::waves_n * kWaveSize / kPieces;
-  static constexpr int kRowsAtOnce = C::rows_m < kItems ? C::rows_m : kItems;
-  static constexpr int kChunksAtOnce = C::chunks < kItems / kRowsAtOnce ? C::chunks : kItems / kRowsAtOnce;
-  static_assert(C::chunks % kChunksAtOnce == 0);
+  // Work-items copy X by 16-byte pieces, side by side along the rows of a step.
+  static constexpr int kPieces = Unit::kChunk / 8, kStepPieces = C::chunks * kPieces;
+  static constexpr int kCopyLanes = C::waves_n * kWaveSize, kRowsAtOnce = kCopyLanes / kStepPieces;
+  static_assert(kRowsAtOnce * kStepPieces == kCopyLanes, "work-items copy whole rows of a step");
 
   // Step `index` to the slot whose share of this wave begins at byte `to`.
   template <class P>
@@ -424,41 +443,42 @@ struct PackedStream {
     const u32 share = lds_address(lds_base()) + u32(to), words = share + kXBytes + wave_n * kWaveBytes + lane * 16;
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
-      const u32* from = weight[l] + i64(index) * (C::chunks * Unit::kLanes * 4);
+      const u32* from = weight[l] + i64(index) * (L::kStepLoads * Unit::kLanes * 4);
       KGEN_UNROLL
-      for (int s = 0; s < C::chunks; ++s)
-        async_copy<16>(words + (l * C::chunks + s) * (Unit::kLanes * 16), from + s * (Unit::kLanes * 4));
+      for (int s = 0; s < L::kStepLoads; ++s)
+        async_copy<16>(words + (l * L::kStepLoads + s) * (Unit::kLanes * 16), from + s * (Unit::kLanes * 4));
     }
     const i64 of_group = i64(L::group(p, index)) * L::kColumns;
-    if (lane < L::kColumns / 4) {
-      KGEN_UNROLL
-      for (int l = 0; l < C::loads_n; ++l)
-        async_copy<16>(words + kWordBytes + l * (L::kColumns * 4), factor[l] + of_group + lane * 4);
+    KGEN_UNROLL
+    for (int c = 0; c < kFactorCopies; ++c) {
+      if (lane < kFactorPieces - c * kWaveSize)
+        async_copy<16>(words + kWordBytes + c * (kWaveSize * 16), copied_factor[c] + of_group);
     }
+    copy_x(index, share);
+  }
+  KGEN_DEVICE void copy_x(int index, u32 share) const {
     const T* from = x + i64(index) * L::kStep;
     KGEN_UNROLL
     for (int r = 0; r < C::rows_m; r += kRowsAtOnce) {
-      if (r >= copied_row) continue;
-      KGEN_UNROLL
-      for (int s = 0; s < C::chunks; s += kChunksAtOnce)
-        async_copy<16>(share + copied_to + (s * C::rows_m + r) * (Unit::kChunk * 2),
-                       from + r * stride + s * Unit::kChunk);
+      if (r < copied_row) async_copy<16>(share + copied_to + r * (Unit::kChunk * 2), from + r * stride);
     }
   }
   KGEN_DEVICE void add_share(int from, int lane, int wave_n) {
-    const int words = from + kXBytes + wave_n * kWaveBytes, factors = words + Unit::line(lane) * (L::kFactors * 4);
+    const int words = from + kXBytes + wave_n * kWaveBytes;
+    const int factors = words + kWordBytes + Unit::line(lane) * (L::kFactors * 4);
     Step step;
     KGEN_UNROLL
     for (int l = 0; l < C::loads_n; ++l) {
       KGEN_UNROLL
-      for (int s = 0; s < C::chunks; ++s)
-        step.words[l][s] = load_vec<u32, 4>(lds<u32>(words + lane * 16 + (l * C::chunks + s) * (Unit::kLanes * 16)));
-      step.factors[l] = load_vec<u32, L::kFactors>(lds<u32>(factors + kWordBytes + l * (L::kColumns * 4)));
+      for (int s = 0; s < L::kStepLoads; ++s)
+        step.words[l][s] =
+            load_vec<u32, 4>(lds<u32>(words + lane * 16 + (l * L::kStepLoads + s) * (Unit::kLanes * 16)));
+      step.factors[l] = load_vec<u32, L::kFactors>(lds<u32>(factors + l * (L::kColumns * 4)));
     }
     if constexpr (kScaleSums)
-      multiply_then_scale(step, lds<T>(from), C::rows_m * Unit::kChunk);
+      multiply_then_scale(step, lds<T>(from), kXChunk / 2);
     else
-      multiply(step, lds<T>(from), C::rows_m * Unit::kChunk);
+      multiply(step, lds<T>(from), kXChunk / 2);
   }
 
   // The bias of the block's columns is asked for at the start, not when the sums are there. It stays in LDS.
@@ -468,6 +488,47 @@ struct PackedStream {
     KGEN_NO_UNROLL
     for (int i = 2 * thread_x(); i < columns; i += 2 * C::threads)
       if (block_column + i < p.n) async_copy<4>(to + i * 2, p.bias + block_column + i);
+  }
+
+  // All steps of this wave, where waves side by side may be a step apart (`loose`): a slot has a barrier that counts
+  // the copies that have arrived, and one that counts the waves that have read it, which is waited for two steps later.
+  template <class P>
+  KGEN_DEVICE void run_loose_ring(const P& p, int begin, int end, int lane, int wave_n, int wave_k) {
+    constexpr int kAhead = C::depth - 2;
+    const int first = wave_k * kShareBytes;
+    const u32 full = lds_address(lds_base()) + u32(C::barriers_at) + u32(wave_k * (C::depth * 16));
+    if (wave_n == 0 && lane < C::depth) {
+      barrier_make(full + lane * 16, C::waves_n * kWaveSize);
+      barrier_make(full + lane * 16 + 8, C::waves_n);
+    }
+    sync_block();
+    KGEN_UNROLL
+    for (int d = 0; d < kAhead; ++d) {
+      const int step = begin + wave_k + d * C::waves_k;
+      if (step < end) copy(p, step, first + d * kSlotBytes, lane, wave_n);
+      async_arrive(full + d * 16);
+    }
+    int slot = 0, next_slot = kAhead;
+    u32 phase = 0, next_phase = 1;
+    KGEN_NO_UNROLL
+    for (int step = begin + wave_k; step < end; step += C::waves_k) {
+      const int next = step + kAhead * C::waves_k;
+      if (next < end) {
+        barrier_wait(full + next_slot * 16 + 8, next_phase);  // passes in the first round
+        copy(p, next, first + next_slot * kSlotBytes, lane, wave_n);
+        async_arrive(full + next_slot * 16);
+      }
+      next_slot = next_slot + 1 < C::depth ? next_slot + 1 : 0;
+      next_phase ^= next_slot == 0;
+      barrier_wait(full + slot * 16, phase);
+      add_share(first + slot * kSlotBytes, lane, wave_n);
+      sync_wave();
+      if (lane == 0) barrier_arrive(full + slot * 16 + 8);
+      slot = slot + 1 < C::depth ? slot + 1 : 0;
+      phase ^= slot == 0;
+    }
+    async_commit();
+    async_wait<0>();  // the bias, where there was no step
   }
 
   // All steps of this wave. Waves side by side share X, so they go through the slots together.
@@ -486,8 +547,10 @@ struct PackedStream {
       async_wait<C::depth - 2>();
       if constexpr (C::waves_n == 1)
         sync_wave();
-      else
+      else if constexpr (C::waves_k == 1)
         sync_block();
+      else
+        sync_part(wave_k, C::waves_n * kWaveSize);
       const int step = first + wave_k, next = step + (C::depth - 1) * C::waves_k;
       if (next < end) copy(p, next, to, lane, wave_n);
       async_commit();
@@ -498,17 +561,19 @@ struct PackedStream {
     async_wait<0>();  // the bias, where there was no step
   }
 
-  // q - zero of the terms of a line, with their scale or without.
+  // q - zero of the terms of a chunk's line, with their scale or without.
   template <bool kScaled>
-  static KGEN_DEVICE void weigh(const Vec<u32, 4>& words, int line, u32 factor, typename Unit::Weights& to) {
-    const u32 half = factor >> 16, zero = Packing<C>::kHalves ? half | half << 16 : half;
-    const u32 bits = factor & 0xffffu;
+  static KGEN_DEVICE void weigh(const Vec<u32, 4> (&loads)[L::kStepLoads], int chunk, int of_chunk, u32 factor,
+                                typename Unit::Weights& to) {
+    const Vec<u32, 4>& words = loads[chunk / L::kLoadChunks];
+    const int line = chunk % L::kLoadChunks * L::kFactors + of_chunk;
+    const u32 zero = Packing<C>::kHalves ? high_twice(factor) : factor >> 16;
     KGEN_UNROLL
     for (int i = 0; i < L::kLinePairs; ++i) {
       const int pair = line * L::kLinePairs + i;
       if constexpr (!Unit::kFloats && kSame<T, f16> && Packing<C>::kHalves) {
         to.words[i] = L::half_pair(words, pair, zero);
-        if constexpr (kScaled) to.words[i] = mul_f16x2(to.words[i], bits | bits << 16);
+        if constexpr (kScaled) to.words[i] = mul_f16x2(to.words[i], low_twice(factor));
       } else {
         float low, high;
         differences<C>(L::pair(words, pair), zero, low, high);
@@ -528,14 +593,15 @@ struct PackedStream {
   static KGEN_DEVICE float scale_of(u32 factor) { return to_float(bit_cast<T>(u16(factor & 0xffffu))); }
 
   // This lane's terms of X in a chunk: of some rows, of all.
+  static constexpr int kPieceWords = Unit::kWords < 4 ? Unit::kWords : 4;
   KGEN_DEVICE void load_x_row(const T* from, int i, typename Unit::Line (&a)[Unit::kRowLines]) const {
     KGEN_UNROLL
     for (int e = 0; e < Unit::kRowLines; ++e) {
       KGEN_UNROLL
-      for (int w = 0; w < Unit::kWords; w += 4) {
-        const Packed<T, 8> piece = Packed<T, 8>::load(from + row[i][e] + 2 * w);
+      for (int w = 0; w < Unit::kWords; w += kPieceWords) {
+        const auto piece = Packed<T, 2 * kPieceWords>::load(from + row[i][e] + 2 * w);
         KGEN_UNROLL
-        for (int j = 0; j < 4; ++j) a[e].words[w + j] = piece.words[j];
+        for (int j = 0; j < kPieceWords; ++j) a[e].words[w + j] = piece.words[j];
       }
     }
   }
@@ -565,7 +631,7 @@ struct PackedStream {
           KGEN_UNROLL
           for (int e = 0; e < Unit::kLines; ++e) {
             const int line = t * Unit::kLines + e;
-            weigh<false>(step.words[l][s], line, step.factors[l][line], b[e]);
+            weigh<false>(step.words[l], s, line, step.factors[l][line], b[e]);
           }
           KGEN_UNROLL
           for (int i = 0; i < kRm; ++i) Unit::multiply(part[i], a[s][i], b);
@@ -587,7 +653,7 @@ struct PackedStream {
         KGEN_UNROLL
         for (int e = 0; e < Unit::kLines; ++e) {
           const int line = j % L::kTiles * Unit::kLines + e;
-          weigh<true>(step.words[j / L::kTiles][s], line, step.factors[j / L::kTiles][line], b[j][e]);
+          weigh<true>(step.words[j / L::kTiles], s, line, step.factors[j / L::kTiles][line], b[j][e]);
         }
         if constexpr (kRm < kRn || !C::ring) {
           KGEN_UNROLL
@@ -618,20 +684,51 @@ KGEN_DEVICE void add_waves(const float* slab, int at, int to_next, float (&total
     for (int e = 0; e < 4; ++e) total[e] += part[e];
   }
 }
-// And of the blocks of a cluster: all are read before any is added.
-template <class C>
-KGEN_DEVICE void add_cluster(const float* sums, float (&total)[4]) {
-  float parts[C::cluster_k][4];
-  KGEN_UNROLL
-  for (int r = 0; r < C::cluster_k; ++r) load_cluster(cluster_address(lds_address(sums), r), parts[r]);
-  KGEN_UNROLL
-  for (int e = 0; e < 4; ++e) total[e] = parts[0][e];
-  KGEN_UNROLL
-  for (int r = 1; r < C::cluster_k; ++r) {
-    KGEN_UNROLL
-    for (int e = 0; e < 4; ++e) total[e] += parts[r][e];
+// The blocks of a cluster share the sums of its columns: each owns some items (4 columns of a row), and the others send
+// it theirs. Its barrier counts the bytes, so that nobody waits for the whole cluster.
+//
+//   LDS from received_at: barrier (16 bytes) | items of the first other block | of the second | …
+template <class C, int kItems>
+struct ClusterSums {
+  static constexpr int kMost = (kItems + C::cluster_k - 1) / C::cluster_k;  // items of a block
+  int items, rank, own, count;  // all items; of them this block has `count` from `own` on
+  u32 base;
+
+  KGEN_DEVICE explicit ClusterSums(int all)
+      : items(all), rank(cluster_rank()), own(0), count(0), base(lds_address(lds_base()) + u32(C::received_at)) {
+    const int share = per_block();
+    own = rank * share < items ? rank * share : items;
+    count = share < items - own ? share : items - own;
+    if (thread_x() == 0) {
+      barrier_make(base, 1);
+      barrier_fence();
+      barrier_expect(base, u32(count * (C::cluster_k - 1) * 16));
+    }
+    cluster_arrive_relaxed();
   }
-}
+  KGEN_DEVICE int per_block() const { return (items + C::cluster_k - 1) / C::cluster_k; }
+  // Which item of the others' is sent at place i, beginning with those of the next block.
+  KGEN_DEVICE int others(int i) const { return own + count + i < items ? own + count + i : own + count + i - items; }
+
+  KGEN_DEVICE void send(int item, const float (&sums)[4]) const {
+    const int to = item / per_block(), place = (rank - (rank > to)) * kMost + item - to * per_block();
+    send_cluster(cluster_address(base + 16 + u32(place * 16), to), sums, cluster_address(base, to));
+  }
+  KGEN_DEVICE void add(int item, float (&total)[4]) const {
+    const float* received = lds<float>(C::received_at + 16 + (item - own) * 16);
+    KGEN_UNROLL
+    for (int r = 0; r + 1 < C::cluster_k; ++r) {
+      const Vec<float, 4> part = load_vec<float, 4>(received + r * (kMost * 4));
+      KGEN_UNROLL
+      for (int e = 0; e < 4; ++e) total[e] += part[e];
+    }
+  }
+};
+template <class C, int kItems>
+  requires(C::cluster_k == 1)
+struct ClusterSums<C, kItems> {
+  KGEN_DEVICE explicit ClusterSums(int) {}
+};
 
 }  // namespace gptq
 
@@ -641,7 +738,8 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   using L = gptq::PackedLayout<C>;
   using Unit = typename L::Unit;
   using Stream = gptq::PackedStream<C>;
-  const int lane = lane_id(), wave = uniform(thread_x() / kWaveSize);
+  // Few registers are left in the loop; a lane's number that comes from another lane is kept, not asked for again.
+  const int lane = C::loose ? shuffle(lane_id(), lane_id()) : lane_id(), wave = uniform(thread_x() / kWaveSize);
   const int wave_n = wave % C::waves_n, wave_k = wave / C::waves_n;
   constexpr int kColumns = C::waves_n * C::loads_n * L::kColumns;  // of the block
   const i64 block_column = i64(block_x()) * kColumns;
@@ -649,11 +747,17 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   const int all = L::steps(p), share = (all + kParts - 1) / kParts;
   const int begin = block_y() * share, end = begin + share < all ? begin + share : all;
 
+  constexpr int kPerRow = kColumns / 4;
+  static_assert(C::cluster_k == 1 || C::ring, "a cluster sends the sums of all rows at once");
+  const gptq::ClusterSums<C, C::slab_rows * kPerRow> cluster(int(p.m) * kPerRow);
   Stream stream(p, lane, wave_n, i64(block_x()) * (C::waves_n * C::loads_n) + wave_n * C::loads_n);
   constexpr bool kKeptBias = C::ring && C::epilogue_bias != 0 && C::split_k == 1;
   if constexpr (C::ring) {
     if constexpr (kKeptBias) stream.copy_bias(p, block_column, kColumns);
-    stream.run_ring(p, begin, end, lane, wave_n, wave_k);
+    if constexpr (C::loose)
+      stream.run_loose_ring(p, begin, end, lane, wave_n, wave_k);
+    else
+      stream.run_ring(p, begin, end, lane, wave_n, wave_k);
     sync_block();  // the sums take the place of the ring
   } else {
     typename Stream::Step steps[C::depth];
@@ -674,7 +778,7 @@ KGEN_DEVICE void gptq_packed(const P& p) {
   }
 
   // LDS: sums [wave_k][row][column of the block], the rows of some fragments at a time.
-  constexpr int kPitch = kColumns + 4, kSlab = C::slab_rows * kPitch, kPerRow = kColumns / 4;
+  constexpr int kPitch = kColumns + 4, kSlab = C::slab_rows * kPitch;
   constexpr int kAtOnce = (C::slab_rows + Unit::kRows - 1) / Unit::kRows;
   gptq::GemmView<C, P> view(p);
   if constexpr (kKeptBias) view.bias = lds<typename C::dtype>(C::bias_at) - block_column;
@@ -690,30 +794,29 @@ KGEN_DEVICE void gptq_packed(const P& p) {
                     C::slab_rows - r * Unit::kRows);
     }
     sync_lds();
-    const int rows = int(p.m) - i * Unit::kRows, items = (rows < C::slab_rows ? rows : C::slab_rows) * kPerRow;
-    int first = thread_x(), stride = C::threads;
+    const int rows = int(p.m) - i * Unit::kRows;
+    int items = (rows < C::slab_rows ? rows : C::slab_rows) * kPerRow, first = thread_x();
     if constexpr (C::cluster_k > 1) {
+      cluster_wait();  // the barriers of all blocks are there
       KGEN_NO_UNROLL
-      for (int item = thread_x(); item < items; item += C::threads) {
-        const int at = item / kPerRow * kPitch + item % kPerRow * 4;
+      for (int i = thread_x(); i < items - cluster.count; i += C::threads) {
+        const int item = cluster.others(i);
         float total[4];
-        gptq::add_waves<C>(slab, at, kSlab, total);
-        store_vec<float, 4>(slab + at, Vec<float, 4>{{total[0], total[1], total[2], total[3]}});
+        gptq::add_waves<C>(slab, item / kPerRow * kPitch + item % kPerRow * 4, kSlab, total);
+        cluster.send(item, total);
       }
-      cluster_sync();
-      first += cluster_rank() * C::threads;
-      stride *= C::cluster_k;
+      first += cluster.own;
+      items = cluster.own + cluster.count;
+      barrier_wait(cluster.base, 0);
     }
     KGEN_NO_UNROLL
-    for (int item = first; item < items; item += stride) {
+    for (int item = first; item < items; item += C::threads) {
       const int local = item / kPerRow, at = local * kPitch + item % kPerRow * 4;
       const i64 row = i * Unit::kRows + local, column = block_column + item % kPerRow * 4;
       if (column >= p.n) continue;
       float total[4];
-      if constexpr (C::cluster_k > 1)
-        gptq::add_cluster<C>(slab + at, total);
-      else
-        gptq::add_waves<C>(slab, at, kSlab, total);
+      gptq::add_waves<C>(slab, at, kSlab, total);
+      if constexpr (C::cluster_k > 1) cluster.add(item, total);
       if constexpr (C::split_k > 1) {
         const i64 left = p.n - column;
         epilogue_detail::store_columns<4>(p.partial + (block_y() / C::cluster_k * p.m + row) * p.n + column,
@@ -722,7 +825,6 @@ KGEN_DEVICE void gptq_packed(const P& p) {
         epilogue<G, 4>(view, 0, row, column, total);
       }
     }
-    if constexpr (C::cluster_k > 1) cluster_sync();  // a block's LDS stays while others read it
     if (i + kAtOnce < Stream::kRm) sync_lds();
   }
 }

@@ -450,6 +450,51 @@ KGEN_DEVICE void collapse(const P& p, const T* streams, const float* gates, i64 
   }
 }
 
+// A work-item's first vectors of the streams of h_begin … h_end, asked for before the gates are known.
+template <class C, class T>
+struct EarlyStreams {
+  static constexpr int kCount = 2;
+  Packed<T, C::vec_h> stream[kCount][int(C::n)];
+
+  KGEN_DEVICE EarlyStreams(const T* streams, i64 stride, i64 h_begin, i64 h_end) {
+    KGEN_UNROLL
+    for (int k = 0; k < kCount; ++k) {
+      const i64 h = h_begin + i64(thread_x() + k * C::threads) * C::vec_h;
+      if (h >= h_end) break;
+      KGEN_UNROLL
+      for (int i = 0; i < int(C::n); ++i) stream[k][i] = Packed<T, C::vec_h>::load(streams + i * stride + h);
+    }
+  }
+};
+
+// The same without a norm, from such vectors.
+template <class C, class T, class P>
+KGEN_DEVICE void collapse_early(const P& p, const EarlyStreams<C, T>& early, const T* streams, const float* gates,
+                                i64 h_begin, i64 h_end, T* out) {
+  constexpr int kN = int(C::n);
+  const auto mix = [&](const Packed<T, C::vec_h>(&stream)[kN], i64 h) {
+    Packed<T, C::vec_h> result = {};
+    KGEN_UNROLL
+    for (int e = 0; e < C::vec_h; ++e) {
+      float u = 0;
+      KGEN_UNROLL
+      for (int i = 0; i < kN; ++i) u = fma_f(gates[i], stream[i][e], u);
+      result.set(e, u);
+    }
+    result.store(out + h);
+  };
+  i64 h = h_begin + i64(thread_x()) * C::vec_h;
+  KGEN_UNROLL
+  for (int k = 0; k < early.kCount; ++k, h += C::threads * C::vec_h)
+    if (h < h_end) mix(early.stream[k], h);
+  for (; h < h_end; h += C::threads * C::vec_h) {
+    Packed<T, C::vec_h> stream[kN];
+    KGEN_UNROLL
+    for (int i = 0; i < kN; ++i) stream[i] = Packed<T, C::vec_h>::load(streams + i * p.h + h);
+    mix(stream, h);
+  }
+}
+
 // ----------------------------------------------------------------------------------------------------------- kernels
 
 template <class C, template <class, class> class Source, class P>
@@ -525,7 +570,13 @@ KGEN_DEVICE void finish(const P& params, const T* streams, i64 stride, float* po
     }
     block -= coefficient_blocks;
   }
+  if constexpr (C::backwards) block = p.t * C::chunks - 1 - block;  // what was written last is still in the L2
   const i64 token = block / C::chunks, chunk = block % C::chunks;
+  const i64 share = (p.h / C::vec_h + C::chunks - 1) / C::chunks * C::vec_h;
+  const i64 h_begin = chunk * share < p.h ? chunk * share : p.h;
+  const i64 h_end = h_begin + share < p.h ? h_begin + share : p.h;
+  [[maybe_unused]] const EarlyStreams<C, T> early(streams + token * stride, p.h, h_begin,
+                                                  kNorm == norm::none ? h_end : h_begin);
   sum_parts<C, 1, 1 + kN>(params, token, totals, scratch);
   constants.keep(scratch + C::threads);
   sync_lds();
@@ -533,10 +584,10 @@ KGEN_DEVICE void finish(const P& params, const T* streams, i64 stride, float* po
   const float inverse = inverse_rms<C>(p, totals);
   KGEN_UNROLL
   for (int i = 0; i < kN; ++i) gates[i] = gate<C>(p, totals, inverse, i);
-  const i64 share = (p.h / C::vec_h + C::chunks - 1) / C::chunks * C::vec_h;
-  const i64 h_begin = chunk * share < p.h ? chunk * share : p.h;
-  const i64 h_end = h_begin + share < p.h ? h_begin + share : p.h;
-  collapse<C, kNorm, T>(params, streams + token * stride, gates, h_begin, h_end, out + token * out_stride, scratch);
+  if constexpr (kNorm == norm::none)
+    collapse_early<C, T>(params, early, streams + token * stride, gates, h_begin, h_end, out + token * out_stride);
+  else
+    collapse<C, kNorm, T>(params, streams + token * stride, gates, h_begin, h_end, out + token * out_stride, scratch);
 }
 
 template <class C, template <class, class> class Source, norm kNorm, class T, class P>

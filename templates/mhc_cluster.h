@@ -255,6 +255,17 @@ KGEN_DEVICE void cluster_mixes(const P& params, T* stored, float* post, float* c
   Weights<C> weights;
   load_steps<C>(weights, fn, u32(p.h), share.first_vector, share.stride, vectors);
 
+  // The results' pages are looked up while the loads are on their way, not when the kernel could end.
+  if (thread_x() == 0 && share.count > 0) {
+    if (!C::head && share.group == 0) {
+      prefetch(comb);
+    } else {
+      prefetch(out + share.token0 * out_stride + share.h0);
+      if constexpr (ColumnOf<C, P>::kSpreads) prefetch(stored + share.token0 * (S::kN * p.h) + share.h0);
+      if constexpr (!C::head) prefetch(post);
+    }
+  }
+
   float* const mixes = lds<float>(S::kMixes * 4) + wave * S::kWaveMixes;
   source.keep(mixes, lane);
   float square = 0;

@@ -142,6 +142,9 @@ KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
                             __builtin_bit_cast(_Float16, c.bits)))};
 }
 KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
+// One half of a word in both.
+KGEN_DEVICE u32 low_twice(u32 x) { return (x & 0xffffu) | x << 16; }
+KGEN_DEVICE u32 high_twice(u32 x) { return x >> 16 | (x & 0xffff0000u); }
 // Two f16 in a word.
 using HalfPair = _Float16 __attribute__((vector_size(4)));
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
@@ -257,6 +260,17 @@ KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) {
   asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
   return result;
 }
+// One half of a word in both, which the assembler makes part of the f16x2 instruction that takes it.
+KGEN_DEVICE u32 low_twice(u32 x) {
+  u32 result;
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; mov.b32 %0, {low, low};}" : "=r"(result) : "r"(x));
+  return result;
+}
+KGEN_DEVICE u32 high_twice(u32 x) {
+  u32 result;
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; mov.b32 %0, {high, high};}" : "=r"(result) : "r"(x));
+  return result;
+}
 // Two f16 in a word.
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
   u32 result;
@@ -330,6 +344,11 @@ KGEN_DEVICE void async_copy(u32 lds, const void* global) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(lds), "l"(global), "n"(kBytes) : "memory");
 }
 KGEN_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Barrier of the `count` work-items (whole waves) of part `part` of a block, 0 … 14, for code that has asynchronous
+// copies; other parts pass.
+KGEN_DEVICE void sync_part(int part, int count) {
+  asm volatile("bar.sync %0, %1;" ::"r"(part + 1), "r"(count) : "memory");
+}
 // Until at most kPending of the groups committed by this work-item are unfinished.
 template <int kPending>
 KGEN_DEVICE void async_wait() {
@@ -404,6 +423,10 @@ KGEN_DEVICE void barrier_fence() { asm volatile("fence.mbarrier_init.release.clu
 KGEN_DEVICE void barrier_arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+// Arrives when all of this work-item's asynchronous copies so far are there.
+KGEN_DEVICE void async_arrive(u32 barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 KGEN_DEVICE void barrier_expect(u32 barrier, u32 bytes) {  // arrives, too
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
@@ -458,6 +481,7 @@ KGEN_DEVICE void async_copy(u32 lds, const void* global);
 template <int kPending>
 KGEN_DEVICE void async_wait();
 KGEN_DEVICE void async_commit();
+KGEN_DEVICE void sync_part(int part, int count);
 #if !defined(__CUDACC__) && !defined(__CUDA__)
 KGEN_DEVICE u32 lds_address(const void* p);
 #endif
@@ -481,6 +505,7 @@ KGEN_DEVICE void send_cluster(u32, const float (&)[2], u32) {}
 KGEN_DEVICE void barrier_make(u32, int) {}
 KGEN_DEVICE void barrier_fence() {}
 KGEN_DEVICE void barrier_arrive(u32) {}
+KGEN_DEVICE void async_arrive(u32) {}
 KGEN_DEVICE void barrier_expect(u32, u32) {}
 KGEN_DEVICE void barrier_wait(u32, u32) {}
 KGEN_DEVICE void store_cluster(u32, float, u32) {}
@@ -488,6 +513,12 @@ KGEN_DEVICE void bulk_copy(u32, const void*, u32, u32) {}
 KGEN_DEVICE void async_fence() {}
 #endif
 
+// Starts the way of `bytes` of global memory to the L2, whole multiples of 16 as `p` is. sm_90 on; else nothing.
+KGEN_DEVICE void prefetch_bulk([[maybe_unused]] const void* p, [[maybe_unused]] u32 bytes) {
+#ifdef KGEN_BULK_COPY
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
 // Starts the way of a sector of global memory to the L2, for a load that comes later. AMD and the host: nothing.
 KGEN_DEVICE void prefetch([[maybe_unused]] const void* p) {
 #if defined(KGEN_CUDA_ARCH)

@@ -89,6 +89,8 @@ KGEN_DEVICE f16 fma_f16(f16 a, f16 b, f16 c) {
   return f16{__builtin_bit_cast(u16, _Float16(double(to_float(a)) * double(to_float(b)) + double(to_float(c))))};
 }
 KGEN_DEVICE u32 and_or(u32 a, u32 b, u32 c) { return (a & b) | c; }
+KGEN_DEVICE u32 low_twice(u32 x) { return (x & 0xffffu) | x << 16; }
+KGEN_DEVICE u32 high_twice(u32 x) { return x >> 16 | (x & 0xffff0000u); }
 // Two f16 in a word.
 KGEN_DEVICE u32 add_f16x2(u32 a, u32 b) {
   return u32(f16_bits(to_float(f16{u16(a)}) + to_float(f16{u16(b)}))) |
@@ -123,6 +125,7 @@ KGEN_DEVICE void async_copy(u32 lds, const void* global) {
   __builtin_memcpy(lds_base() + lds, global, kBytes);
 }
 KGEN_DEVICE void async_commit() {}
+KGEN_DEVICE void sync_part(int, int) { sync_block(); }  // all parts pass as many
 template <int kPending>
 KGEN_DEVICE void async_wait() {}
 #endif

@@ -3,6 +3,8 @@
 //
 //   wave's sums ──▶ slab in LDS, kM rows at a time ──▶ a lane: consecutive columns of a row   (each_row)
 //                                                      or consecutive rows of a column        (each_column)
+//   or finished where they lie, in pairs of columns ──▶ slab of outputs ──▶ a lane: consecutive columns of a row
+//                                                                                            (each_finished_row)
 //
 // Where waves (waves_k) or the blocks of a cluster (cluster_k) share the terms of a tile, a slab is all rows of a wave;
 // all that share take their part of its rows, and add the sums in the order of the terms. Blocks send one another the
@@ -91,6 +93,15 @@ KGEN_HOST_DEVICE constexpr bool whole_slab() {
     return false;
 }
 
+// Rows of a block of sums that a lane has pairs of columns of, where it has them 8 rows and 8 columns apart; else 0.
+template <class Unit>
+KGEN_HOST_DEVICE constexpr int lane_rows() {
+  if constexpr (requires { Unit::kRunC; })
+    return Unit::kM == 16 && Unit::kN == 16 && Unit::kLanes == 32 && Unit::kRunC == 2 && Unit::kRowsC == 2 ? 2 : 0;
+  else
+    return 0;
+}
+
 // The types of a product of two sources under one Config.
 template <class C, class SourceA, class SourceB, int kRealign = 0>
 struct TileProduct {
@@ -122,6 +133,17 @@ struct TileProduct {
   static constexpr int kLaneItems =
       (Shape::kWaveM * Shape::kWaveN / kColumns + kClusterK * kShareLanes - 1) / (kClusterK * kShareLanes);
   static constexpr bool kReadsAhead = kParts > 1 && kLaneItems <= 2 && C::async_pipeline;
+
+  // Sums that are finished in the lanes that have them: two columns at a time are rounded to a word, so half as much
+  // goes through LDS, and what they need (a bias) is a few words of a lane. Where two waves share the terms, each
+  // finishes one half of the columns of every block of sums.
+  static constexpr int kLaneRows = lane_rows<Unit>();  // of a block of sums; 0: lanes have no pairs of columns
+  static constexpr bool kFinishesInLanes = kLaneRows > 0 && kClusterK == 1 && kWavesK <= 2 && kColumns == 8 &&
+                                           sizeof(typename C::out_dtype) == 2 && kSame<typename C::accumulate, float>;
+  static constexpr int kBlockPairs = kWavesK == 1 ? 2 : 1;  // of a row of a block, that a lane finishes
+  static constexpr int kLanePairs = Shape::kRn * kBlockPairs;
+  static constexpr int kOutPitch = Shape::kWaveN + 8;  // puts 8 rows at one column into all banks
+  static constexpr int kSentBytes = kWavesK > 1 ? Shape::kRm* Shape::kRn* Unit::kLanes * 16 : 0;  // of a wave
 
   static KGEN_DEVICE int wave_index() { return uniform(int(u32(thread_x()) / u32(Unit::kLanes))); }
   static KGEN_DEVICE int lane() { return int(u32(thread_x()) % u32(Unit::kLanes)); }
@@ -201,6 +223,105 @@ struct TileProduct {
     constexpr int kPerColumn = kSlabRows / kN;
     each_slab<kN, kPitch, Shape::kWaveN * kPerColumn>(
         wave, [](int item) { return Spot{item % kPerColumn * kN, item / kPerColumn}; }, store);
+  }
+
+  // visit(n, column): where the n-th of the kLanePairs pairs of columns of this lane begins in the tile.
+  template <class Visit>
+  static KGEN_DEVICE void each_lane_pair(const Visit& visit) {
+    const int place = wave_index() % Shape::kPlaces, half = wave_index() / Shape::kPlaces;
+    const int column = place % C::waves_n * Shape::kWaveN + Unit::c_column(lane(), 0) + half * 8;
+    KGEN_UNROLL
+    for (int n = 0; n < kLanePairs; ++n) visit(n, column + n * (8 * kWavesK));
+  }
+
+  // finish(n, pair): makes results of the sums of the lane's n-th pair of columns. store(row, column, outputs):
+  // kColumns of a row, as words (Packed), or, unless `whole`, store_one(row, column, output); each lane calls it for
+  // its own.
+  template <class Finish, class Store, class StoreOne>
+  static KGEN_DEVICE void each_finished_row(const Wave& wave, const Finish& finish, bool whole, const Store& store,
+                                            const StoreOne& store_one) {
+    using Out = typename C::out_dtype;
+    constexpr int kBlocks = kSlabRows / Unit::kM, kPerRow = Shape::kWaveN / kColumns, kItems = kSlabRows * kPerRow;
+    constexpr int kPlaceBytes = kSlabRows * kOutPitch * int(sizeof(Out));
+    const int index = wave_index(), place = index % Shape::kPlaces, half = index / Shape::kPlaces, my_lane = lane();
+    const int wave_row = place / C::waves_n * Shape::kWaveM, wave_column = place % C::waves_n * Shape::kWaveN;
+    Out* const slab = lds<Out>(Shape::kPlaces * kWavesK * kSentBytes + place * kPlaceBytes);
+    Out* const mine = slab + Unit::c_row(my_lane, 0) * kOutPitch + Unit::c_column(my_lane, 0) + half * 8;
+    if constexpr (kWavesK > 1) {
+      float* const sent = lds<float>(index * kSentBytes + my_lane * 16);
+      KGEN_UNROLL
+      for (int block = 0; block < Shape::kRm * Shape::kRn; ++block) {
+        Vec<float, 4> four;
+        KGEN_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          const auto& sums = wave.acc[block / Shape::kRn][block % Shape::kRn];
+          const float first_half = Unit::get_c(sums, e / 2, e % 2), other_half = Unit::get_c(sums, e / 2, 2 + e % 2);
+          four[e] = half == 0 ? other_half : first_half;
+        }
+        store_vec<float, 4>(sent + block * (Unit::kLanes * 4), four);
+      }
+      sync_block();
+    }
+    const float* const got =
+        lds<float>((half == 0 ? index + Shape::kPlaces : place) * kSentBytes + my_lane * 16);  // by the other wave
+    KGEN_UNROLL
+    for (int i = 0; i < Shape::kRm; i += kBlocks) {
+      KGEN_UNROLL
+      for (int block = 0; block < kBlocks; ++block) {
+        KGEN_UNROLL
+        for (int j = 0; j < Shape::kRn; ++j) {
+          const auto& sums = wave.acc[i + block][j];
+          Vec<float, 4> other;
+          if constexpr (kWavesK > 1)
+            other = load_vec<float, 4>(got + ((i + block) * Shape::kRn + j) * (Unit::kLanes * 4));
+          KGEN_UNROLL
+          for (int h = 0; h < kBlockPairs; ++h) {
+            KGEN_UNROLL
+            for (int r = 0; r < kLaneRows; ++r) {
+              float pair[2];
+              KGEN_UNROLL
+              for (int e = 0; e < 2; ++e) {
+                if constexpr (kWavesK > 1) {
+                  const float first_half = Unit::get_c(sums, r, e), other_half = Unit::get_c(sums, r, 2 + e);
+                  pair[e] = (half == 0 ? first_half : other_half) + other[2 * r + e];
+                } else {
+                  pair[e] = Unit::get_c(sums, r, 2 * h + e);
+                }
+              }
+              finish(j * kBlockPairs + h, pair);
+              const u32 word = rounded_pair<Out>(pair[0], pair[1]);
+              *reinterpret_cast<u32*>(mine + (block * Unit::kM + r * 8) * kOutPitch + j * Unit::kN + h * 8) = word;
+            }
+          }
+        }
+      }
+      sync_slab();
+      const int first = share_lane(), row = wave_row + i * Unit::kM;
+      if (whole) {
+        constexpr int kBatch = 4;  // so many are on their way from LDS at once
+        KGEN_NO_UNROLL
+        for (int item = first; item < kItems; item += kBatch * kShareLanes) {
+          Packed<Out, kColumns> outputs[kBatch];
+          KGEN_UNROLL
+          for (int n = 0; n < kBatch; ++n) {
+            const int at = item + n * kShareLanes;
+            if (at < kItems)
+              outputs[n] = Packed<Out, kColumns>::load(slab + at / kPerRow * kOutPitch + at % kPerRow * kColumns);
+          }
+          KGEN_UNROLL
+          for (int n = 0; n < kBatch; ++n) {
+            const int at = item + n * kShareLanes;
+            if (at < kItems) store(row + at / kPerRow, wave_column + at % kPerRow * kColumns, outputs[n]);
+          }
+        }
+      } else {
+        KGEN_NO_UNROLL
+        for (int at = first; at < kSlabRows * Shape::kWaveN; at += kShareLanes)
+          store_one(row + at / Shape::kWaveN, wave_column + at % Shape::kWaveN,
+                    slab[at / Shape::kWaveN * kOutPitch + at % Shape::kWaveN]);
+      }
+      if (i + kBlocks < Shape::kRm) sync_slab();
+    }
   }
 
  private:
