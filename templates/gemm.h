@@ -30,6 +30,17 @@ struct AheadOf {
   EpilogueOperands<C, Product::kColumns> item[kReadsAhead<C, Product> ? Product::kLaneItems : 1];
 };
 
+// While the operands of the tile at row m0, column n0 come: what its epilogue reads, or at least its way to the L2.
+template <class C, class Product, class P>
+KGEN_DEVICE void read_ahead(const P& p, i64 batch, i64 m0, i64 n0, AheadOf<C, Product>& ahead) {
+  if constexpr (kReadsAhead<C, Product>)
+    Product::each_lane_item([&](int n, int row, int column) {
+      if (m0 + row < p.m) ahead.item[n].load(p, batch, narrowed<C>(m0 + row), narrowed<C>(n0 + column));
+    });
+  else if constexpr (C::async_pipeline && C::split_k == 1)
+    prefetch_epilogue<C, C::tile_m, C::tile_n>(p, batch, m0, p.m - m0, n0, p.n - n0);
+}
+
 // The sums of the tile at row m0, column n0 through the epilogue, or to `partial` where K is split.
 template <class C, class Product, class P>
 KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const typename Product::Wave& wave,
@@ -58,7 +69,8 @@ KGEN_DEVICE void gemm_tile(P p) {
   using SourceA = MatrixSource<T, true>;
   using SourceB = MatrixSource<T, !kKn>;
   using Product = TileProduct<C, SourceA, SourceB, C::realign>;
-  narrow<C>(p.m, p.n, p.k, p.lda, p.ldb, p.ldc, p.ldd, p.ldr, p.ldo);
+  narrow<C>(p.m, p.n, p.k, p.lda, p.ldb, p.ldd);
+  if constexpr (requires { p.ldc; }) narrow<C>(p.ldc, p.ldr, p.ldo);  // gptq's view has none of these operands
   const i64 batch = one_group<C>() ? 0 : block_z();
   i64 tile_row, tile_column, k0;
   tile_of_block<C>(p.m, p.n, tile_row, tile_column);
@@ -70,14 +82,7 @@ KGEN_DEVICE void gemm_tile(P p) {
   const SourceA source_a(a, p.lda, p.m - m0, C::tile_m, C::tile_k, C::vec_a);
   const SourceB source_b(b, p.ldb, p.n - n0, C::tile_n, C::tile_k, C::vec_b);
   AheadOf<C, Product> ahead;
-  const auto wave = Product::multiply(source_a, source_b, k, [&] {
-    if constexpr (kReadsAhead<C, Product>)
-      Product::each_lane_item([&](int n, int row, int column) {
-        if (m0 + row < p.m) ahead.item[n].load(p, batch, narrowed<C>(m0 + row), narrowed<C>(n0 + column));
-      });
-    else if constexpr (C::async_pipeline && C::split_k == 1)
-      prefetch_epilogue<C, C::tile_m, C::tile_n>(p, batch, m0, p.m - m0, n0, p.n - n0);
-  });
+  const auto wave = Product::multiply(source_a, source_b, k, [&] { read_ahead<C, Product>(p, batch, m0, n0, ahead); });
 
   store_product<C, Product>(p, batch, m0, n0, wave, ahead);
 }

@@ -405,12 +405,7 @@ KGEN_DEVICE void gptq_tile(const P& p) {
   const SourceB source_b(p, k0, k, n0);
   const gptq::GemmView<C, P> view(p);
   AheadOf<G, Product> ahead;
-  const auto wave = Product::multiply(source_a, source_b, k, [&] {
-    if constexpr (kReadsAhead<G, Product>)
-      Product::each_lane_item([&](int n, int row, int column) {
-        if (m0 + row < p.m) ahead.item[n].load(view, 0, m0 + row, n0 + column);
-      });
-  });
+  const auto wave = Product::multiply(source_a, source_b, k, [&] { read_ahead<G, Product>(view, 0, m0, n0, ahead); });
   store_product<G, Product>(view, 0, m0, n0, wave, ahead);
 }
 
