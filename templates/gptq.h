@@ -315,13 +315,15 @@ struct TileLoader<gptq::WeightSource<C>, Lds, LdsLayout, kOuter, kInner, kVec, k
 // many slots as the stages, where each work-item reads only what it has copied itself and so needs no barrier. They are
 // unpacked when the tile loop asks for their tile, which is one ring after they were asked for:
 //
-//   issue(j):  slot j ──▶ unpack ──▶ stage j     memory ──▶ slot j + stages - 1     (one group of copies each)
+//   issue(j):  slot j ──▶ unpack ──▶ stage j     memory ──▶ slot j, for tile j + stages     (one group of copies each)
+//
+// The tile loop fills all stages before it waits for the first, so the words of all of these are there before it
+// starts.
 template <class C, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads>
 struct AsyncTileLoader<gptq::WeightSource<C>, LdsLayout, kOuter, kInner, kVec, kThreads, false> {
   using Source = gptq::WeightSource<C>;
   using Plain = TileLoader<Source, typename C::dtype, LdsLayout, kOuter, kInner, kVec, kThreads, false>;
   using Piece = typename Plain::Piece;
-  static constexpr int kAhead = C::stages - 1;
   static constexpr int kRing = C::stages * (C::tile_m + C::tile_n) * C::tile_k * 2;  // after the stages in LDS
   static constexpr int kWordBytes = kVec * 4, kSlotBytes = Plain::kCount * Piece::kWords * kThreads * kWordBytes;
 
@@ -335,7 +337,7 @@ struct AsyncTileLoader<gptq::WeightSource<C>, LdsLayout, kOuter, kInner, kVec, k
   KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index)
       : ahead(source, thread_index), plain(source, thread_index), slot(0), to(0), index(-1) {
     KGEN_UNROLL
-    for (int t = 0; t < kAhead; ++t) copy(t);
+    for (int t = 0; t < C::stages; ++t) copy(t);
     async_commit();
     if (source.k < source.end) load_groups();
     async_wait<0>();
@@ -386,8 +388,8 @@ struct AsyncTileLoader<gptq::WeightSource<C>, LdsLayout, kOuter, kInner, kVec, k
       plain.source.advance();
       if (left > kInner) load_groups();
     }
-    copy(slot == 0 ? kAhead : slot - 1);  // the slot that was unpacked last time
-    slot = slot == kAhead ? 0 : slot + 1;
+    copy(slot);  // its words have been read: they are in the stage
+    slot = slot == C::stages - 1 ? 0 : slot + 1;
   }
 };
 
