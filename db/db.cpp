@@ -769,6 +769,32 @@ Result<std::vector<TrialRecord>> Db::trials(std::int64_t problem, std::int64_t d
   }
 }
 
+Result<std::vector<TrialGroup>> Db::trial_groups() {
+  const std::lock_guard lock(impl_->mutex);
+  KGEN_TRY(auto rows, Statement::make(impl_->connection,
+                                      fmt::format("SELECT g.problem, g.device, p.dims_key, p.dims_json, p.label, "
+                                                  "p.flops, p.bytes, {}, {} "
+                                                  "FROM (SELECT DISTINCT problem, device FROM trial) g "
+                                                  "JOIN problem p ON p.id = g.problem JOIN op o ON o.id = p.op "
+                                                  "JOIN device d ON d.id = g.device ORDER BY g.problem, g.device",
+                                                  kOpColumns, kDeviceColumns)));
+  std::vector<TrialGroup> out;
+  for (;;) {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return out;
+    TrialGroup& group = out.emplace_back();
+    group.problem_id = rows.integer();
+    group.device_id = rows.integer();
+    group.problem.dims_key = rows.text();
+    group.problem.dims_json = rows.text();
+    group.problem.label = rows.text();
+    group.problem.flops = rows.real();
+    group.problem.bytes = rows.real();
+    group.op = read_op(rows);
+    group.device = read_device(rows);
+  }
+}
+
 Result<std::vector<WinnerRow>> Db::winners() {
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;

@@ -113,6 +113,14 @@ struct WinnerIndex {
   std::vector<Entry> entries;
 };
 
+// A problem on a device of which there are trials.
+struct TrialGroup {
+  std::int64_t problem_id = 0, device_id = 0;
+  OpRecord op;
+  ProblemRecord problem;
+  DeviceRecord device;
+};
+
 struct DbInfo {
   int schema_version = 0;
   std::int64_t devices = 0, ops = 0, problems = 0, trials = 0, winners = 0, objects = 0, object_bytes = 0;
@@ -148,6 +156,7 @@ class Db {
 
   // Trials of one problem on one device, oldest first; without samples unless asked.
   Result<std::vector<TrialRecord>> trials(std::int64_t problem, std::int64_t device, bool with_samples = false);
+  Result<std::vector<TrialGroup>> trial_groups();
   Result<std::vector<WinnerRow>> winners();
   // The same in two steps, for the runtime: one short scan, then single rows with their plan.
   Result<WinnerIndex> winner_index();
