@@ -148,6 +148,8 @@ class Db {
 
   // One transaction: the trial with its samples. Returns its id.
   Result<std::int64_t> record(const TrialRecord&);
+  // Many in one transaction: all or none.
+  Result<void> record_all(const std::vector<TrialRecord>&);
   // One transaction: object and plan (when new) and winner; replaces the winner of (problem, device, is_default). The
   // trial must be one of that problem and device with status kTimed or kStoppedEarly.
   Result<void> publish(const WinnerRecord&, const ObjectRecord&);

@@ -88,16 +88,19 @@ Result<Recording> from_kernel_tuner(const Json& json, const std::string& file) {
   recording.op.op = recording.op.signature = json.value("kernel_name", std::string("kernel"));
   recording.device.name = json.value("device_name", std::string());
   std::vector<std::string> dims;
+  Json dims_json = Json::object();
   if (json.contains("problem_size")) {
     Json size = json["problem_size"];
     if (!size.is_array()) size = Json::array({size});
     for (std::size_t i = 0; i < size.size(); ++i) {
       const std::string name = i < 3 ? std::string(1, "xyz"[i]) : fmt::format("d{}", i);
       dims.push_back(name);
+      dims_json[name] = size[i];
       recording.problem.dims_key += (i == 0 ? "" : " ") + name + "=" + spelled(size[i]);
     }
   }
   recording.op.dims = join(dims, ",");
+  recording.problem.dims_json = dims_json.dump();
   const auto keys = json.at("tune_params_keys").get<std::vector<std::string>>();
   const std::string objective = json.value("objective", std::string("time"));
   for (const auto& [key, record] : json.at("cache").items()) {
@@ -236,6 +239,7 @@ Result<std::vector<Recording>> t4_recordings(const OrderedJson& json, const std:
     std::string stem = file.substr(file.find_last_of('/') + 1);
     stem = stem.substr(0, stem.find('.'));
     recordings.front().op.op = recordings.front().op.signature = spelled(OrderedJson(stem));
+    recordings.front().problem.dims_json = "{}";
   }
   for (Recording& recording : recordings) {
     recording.file = file;
