@@ -13,7 +13,9 @@ constexpr double kMostUneven = 2.5;        // log2 of the odd part: five and mor
 constexpr double kLongAxis = 16;           // values from which on unevenness counts in full
 constexpr double kSourceWeight = 0.9, kSourceSpread = 0.5;  // shared by the sources
 constexpr std::size_t kLeastRound = 20;
-constexpr std::size_t kMostSourceData = 240;
+constexpr double kSourceWork = 4e8;  // data² × points: bounds the time of predicting what a source does not know
+constexpr double kMostSourceData = 240;
+constexpr std::size_t kLeastTimed = 5;  // fewer tell nothing about a space
 constexpr std::size_t kMostSeeds = 8;
 constexpr double kLeastGain = 0.01;
 
@@ -42,9 +44,15 @@ std::vector<float> source_scores(const SearchSpace& space, const std::vector<dou
   for (const std::size_t i : known)
     scores[i] = static_cast<float>(((times[i] < kFailed ? std::log(times[i]) : worst) - mean) / deviation);
   if (unknown.empty()) return scores;
-  Random64 random(1);
-  random.shuffle(known);
-  known.resize(std::min(known.size(), kMostSourceData));
+  // The best half as it is, where precision matters, and a random sample of the others.
+  const auto most = static_cast<std::size_t>(
+      std::min(kMostSourceData, std::max(24.0, std::sqrt(kSourceWork / static_cast<double>(unknown.size())))));
+  if (known.size() > most) {
+    Random64 random(1);
+    std::stable_sort(known.begin(), known.end(), [&](auto a, auto b) { return times[a] < times[b]; });
+    for (std::size_t i = most / 2; i < most; ++i) std::swap(known[i], known[i + random.below(known.size() - i)]);
+    known.resize(most);
+  }
   std::vector<double> targets;
   for (const std::size_t i : known) targets.push_back(scores[i]);
   Surrogate surrogate(space, {}, 1);
@@ -97,6 +105,7 @@ std::size_t warm_start(SearchSpace& space, const std::vector<Elsewhere>& sources
   for (const Elsewhere& source : sources) {
     std::vector<double> times(space.points.size(), std::nan(""));
     double best = kFailed;
+    std::size_t timed = 0;
     for (const auto& [config, time] : source.times) {
       std::vector<int> point(space.axes.size(), kAbsent);
       bool known = true;
@@ -115,9 +124,10 @@ std::size_t warm_start(SearchSpace& space, const std::vector<Elsewhere>& sources
       if (const auto i = index.find(point)) {
         times[*i] = time;
         best = std::min(best, time);
+        timed += time < kFailed;
       }
     }
-    if (best == kFailed) continue;
+    if (timed < kLeastTimed) continue;
     ++used;
     std::vector<double>& share = shares.emplace_back(times.size());
     for (std::size_t i = 0; i < times.size(); ++i) share[i] = times[i] < kFailed ? best / times[i] : 0;
