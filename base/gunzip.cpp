@@ -65,13 +65,14 @@ class Huffman {
 };
 
 void inflate_block(Bits& bits, const Huffman& literals, const Huffman& distances, std::string& out, std::size_t limit) {
-  static constexpr std::array<std::uint16_t, 29> kLength = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
-                                                            31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
+  static constexpr std::array<std::uint16_t, 29> kLength = {3,  4,  5,  6,   7,   8,   9,   10,  11, 13,
+                                                            15, 17, 19, 23,  27,  31,  35,  43,  51, 59,
+                                                            67, 83, 99, 115, 131, 163, 195, 227, 258};
   static constexpr std::array<std::uint8_t, 29> kLengthBits = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
                                                                2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
-  static constexpr std::array<std::uint16_t, 30> kDistance = {1,    2,    3,    4,    5,    7,     9,     13,    17,  25,
-                                                              33,   49,   65,   97,   129,  193,   257,   385,   513, 769,
-                                                              1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
+  static constexpr std::array<std::uint16_t, 30> kDistance = {
+      1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
+      193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
   while (true) {
     const int symbol = literals.read(bits);
     if (symbol == 256) return;
@@ -163,7 +164,8 @@ Result<std::string> gunzip(std::string_view bytes, std::size_t limit) {
       for (std::uint32_t extra = bits.take(16); extra > 0; --extra) bits.take(8);
     for (const std::uint32_t text : {8u, 16u})  // name, comment
       if ((flags & text) != 0)
-        while (bits.take(8) != 0) {}
+        while (bits.take(8) != 0) {
+        }
     if ((flags & 2) != 0) bits.take(16);
     std::string out;
     inflate(bits, out, limit);

@@ -24,7 +24,7 @@ Result<std::vector<Recording>> read_all(const Words& files) {
   return all;
 }
 
-Json fractions_json(const std::map<std::size_t, Fraction>& fractions, double Fraction::*member) {
+Json fractions_json(const std::map<std::size_t, Fraction>& fractions, double Fraction::* member) {
   Json json = Json::object();
   for (const auto& [evaluations, fraction] : fractions) json[std::to_string(evaluations)] = fraction.*member;
   return json;
@@ -59,18 +59,17 @@ void add_fractions(Json& json, const std::map<std::size_t, Fraction>& fractions)
 }
 
 void print_json_results(const SimulateRequest& request, const std::vector<Simulation>& results) {
-  Json json{{"strategy", request.strategy},
-            {"budget", request.budget},
-            {"repeats", request.repeats},
-            {"seed", request.seed}};
+  Json json{
+      {"strategy", request.strategy}, {"budget", request.budget}, {"repeats", request.repeats}, {"seed", request.seed}};
   add_fractions(json, over_spaces(results));
   json["worst_space"] = Json::object();
   for (const auto& [evaluations, unused] : results.front().fractions)
     json["worst_space"][std::to_string(evaluations)] = worst_space(results, evaluations).mean;
   json["spaces"] = Json::array();
   for (const Simulation& result : results) {
-    Json space{{"space", result.space},           {"configurations", result.points}, {"failed", result.failed},
-               {"optimum_us", result.optimum_us}, {"sources", result.sources},       {"proposal_us", result.proposal_us}};
+    Json space{{"space", result.space},     {"configurations", result.points},
+               {"failed", result.failed},   {"optimum_us", result.optimum_us},
+               {"sources", result.sources}, {"proposal_us", result.proposal_us}};
     add_fractions(space, result.fractions);
     json["spaces"].push_back(std::move(space));
   }
@@ -106,8 +105,9 @@ int cmd_simulate(const Context&, const Words& args) {
   SimulateRequest request;
   std::int64_t budget = 200, repeats = 100, seed = 1;
   bool json = false;
-  Options options("simulate", "SPACE… [flags]",
-                  "Replay a search on recorded spaces: Kernel Tuner caches, T4 files (.json, .json.gz) or kgen databases.");
+  Options options(
+      "simulate", "SPACE… [flags]",
+      "Replay a search on recorded spaces: Kernel Tuner caches, T4 files (.json, .json.gz) or kgen databases.");
   options.arguments("SPACE", files, "recorded spaces");
   options.choice("--strategy", request.strategy, strategy_names(), "how to search");
   options.number("--budget", budget, 1, "evaluations a run (200)");

@@ -29,7 +29,7 @@ namespace {
 constexpr double kPollSeconds = 0.2;  // how often a stop request and the progress line are looked at
 constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, one on the way
 constexpr std::size_t kFinalists = 3;
-constexpr std::size_t kSources = 6;  // recordings that warm the start of a problem
+constexpr std::size_t kSources = 6;      // recordings that warm the start of a problem
 constexpr double kFinalistReach = 1.05;  // of the best median
 constexpr double kRaceUs = 400e3;        // device time that a race may take
 constexpr int kMaxRounds = 25;
@@ -648,8 +648,9 @@ void Session::warm_search(Problem& problem) {
     for (const auto& [name, value] : parse_config(recording.problem.dims_key)) dims[name] = std::atof(value.c_str());
     for (const auto& [name, value] : parse_config(problem.row.dims_key)) {
       const auto at = dims.find(name);
-      sum += at == dims.end() ? 1 : std::abs(std::log2(std::max(1.0, at->second)) -
-                                             std::log2(std::max(1.0, std::atof(value.c_str()))));
+      sum += at == dims.end()
+                 ? 1
+                 : std::abs(std::log2(std::max(1.0, at->second)) - std::log2(std::max(1.0, std::atof(value.c_str()))));
     }
     return sum;
   };

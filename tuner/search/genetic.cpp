@@ -11,9 +11,7 @@ namespace {
 class Genetic final : public SearchBase {
  public:
   Genetic(const SearchSpace& space, std::uint64_t seed, std::size_t budget)
-      : SearchBase(space, seed),
-        index_(space),
-        population_(std::clamp<std::size_t>(budget / 8, 6, kPopulation)) {}
+      : SearchBase(space, seed), index_(space), population_(std::clamp<std::size_t>(budget / 8, 6, kPopulation)) {}
 
  private:
   static constexpr std::size_t kPopulation = 20;
@@ -47,9 +45,7 @@ class Genetic final : public SearchBase {
     if (elite_.size() > population_) elite_.pop_back();
   }
 
-  std::size_t parent() {
-    return elite_[std::min(random_.below(elite_.size()), random_.below(elite_.size()))].second;
-  }
+  std::size_t parent() { return elite_[std::min(random_.below(elite_.size()), random_.below(elite_.size()))].second; }
 
   const PointIndex index_;
   const std::size_t population_;

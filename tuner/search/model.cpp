@@ -19,11 +19,11 @@ class Model final : public SearchBase {
         surrogate_(space, make_bases(space, uneven_), seed) {}
 
  private:
-  static constexpr std::size_t kStart = 8;         // diverse points before the model is asked
-  static constexpr std::size_t kDraws = 50;        // candidates for each of them
-  static constexpr double kRefit = 0.1;            // growth of the data between two fits
-  static constexpr std::size_t kMostData = 240;    // points that the model learns at once
-  static constexpr double kScored = 6e5;           // data × pool: bounds the time of a proposal
+  static constexpr std::size_t kStart = 8;       // diverse points before the model is asked
+  static constexpr std::size_t kDraws = 50;      // candidates for each of them
+  static constexpr double kRefit = 0.1;          // growth of the data between two fits
+  static constexpr std::size_t kMostData = 240;  // points that the model learns at once
+  static constexpr double kScored = 6e5;         // data × pool: bounds the time of a proposal
   static constexpr std::size_t kLeastPool = 2048;
   static constexpr std::size_t kElite = 6;
 
@@ -139,8 +139,8 @@ std::optional<std::size_t> Model::next() {
     }
   if (trials_.size() < (space_.elsewhere.empty() ? kStart : 1) || best == kFailed) return spread_point();
 
-  const bool fit = fitted_trials_ == 0 || static_cast<double>(trials_.size()) >=
-                                              static_cast<double>(fitted_trials_) * (1 + kRefit);
+  const bool fit =
+      fitted_trials_ == 0 || static_cast<double>(trials_.size()) >= static_cast<double>(fitted_trials_) * (1 + kRefit);
   if (fit) {
     choose_data();
     fitted_trials_ = trials_.size();

@@ -24,7 +24,8 @@ std::int64_t parse_time(const std::string& text) {
   int year = 0;
   unsigned month = 0, day = 0, hour = 0, minute = 0;
   double second = 0;
-  if (std::sscanf(text.c_str(), "%d-%u-%u%*1[ T]%u:%u:%lf", &year, &month, &day, &hour, &minute, &second) != 6) return 0;
+  if (std::sscanf(text.c_str(), "%d-%u-%u%*1[ T]%u:%u:%lf", &year, &month, &day, &hour, &minute, &second) != 6)
+    return 0;
   const std::chrono::sys_days date =
       std::chrono::year_month_day(std::chrono::year(year), std::chrono::month(month), std::chrono::day(day));
   const auto minutes = std::chrono::minutes(date.time_since_epoch() / std::chrono::minutes(1) + hour * 60 + minute);
@@ -50,14 +51,10 @@ struct Failure {
   TrialStatus status;
 };
 // The first of a status is the one that is written.
-constexpr Failure kInvalidity[] = {{"compile", TrialStatus::kCompileFailed},
-                                   {"compile", TrialStatus::kCompileTimeout},
-                                   {"constraints", TrialStatus::kPruned},
-                                   {"correctness", TrialStatus::kWrong},
-                                   {"runtime", TrialStatus::kLaunchFailed},
-                                   {"runtime", TrialStatus::kCrashed},
-                                   {"timeout", TrialStatus::kHung},
-                                   {"correct", TrialStatus::kTimed},
+constexpr Failure kInvalidity[] = {{"compile", TrialStatus::kCompileFailed}, {"compile", TrialStatus::kCompileTimeout},
+                                   {"constraints", TrialStatus::kPruned},    {"correctness", TrialStatus::kWrong},
+                                   {"runtime", TrialStatus::kLaunchFailed},  {"runtime", TrialStatus::kCrashed},
+                                   {"timeout", TrialStatus::kHung},          {"correct", TrialStatus::kTimed},
                                    {"correct", TrialStatus::kStoppedEarly}};
 TrialStatus failure_status(const std::string& text) {
   for (const Failure& failure : kInvalidity)
@@ -218,7 +215,8 @@ void set_context(Recording& r, const OrderedJson& json) {
 }
 
 Result<double> unit_in_us(const std::string& unit) {
-  for (const auto& [name, factor] : {std::pair{"milli", 1e3}, {"mili", 1e3}, {"micro", 1.0}, {"nano", 1e-3}, {"s", 1e6}})
+  for (const auto& [name, factor] :
+       {std::pair{"milli", 1e3}, {"mili", 1e3}, {"micro", 1.0}, {"nano", 1e-3}, {"s", 1e6}})
     if (unit.starts_with(name)) return factor;
   return fail(ErrorKind::kBadInput, fmt::format("unknown timeunit '{}'", unit));
 }
@@ -413,8 +411,7 @@ RecordedSpace recorded_space(const Recording& recording) {
 
 Elsewhere elsewhere(const RecordedSpace& space) {
   Elsewhere result;
-  for (std::size_t i = 0; i < space.configs.size(); ++i)
-    result.times.emplace_back(space.configs[i], space.times_us[i]);
+  for (std::size_t i = 0; i < space.configs.size(); ++i) result.times.emplace_back(space.configs[i], space.times_us[i]);
   return result;
 }
 

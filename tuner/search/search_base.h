@@ -53,8 +53,8 @@ class SearchBase : public Strategy {
   SearchBase(const SearchSpace& space, std::uint64_t seed, std::size_t seeds = SIZE_MAX)
       : space_(space), random_(seed), seen_(space.points.size()), seeds_(std::min(seeds, space.seeds.size())) {}
 
-  // A point that is not seen yet, or nothing: a random one is taken then. `taken` and `told` are called for every point,
-  // also seeds, random ones and those of an earlier run (told without taken).
+  // A point that is not seen yet, or nothing: a random one is taken then. `taken` and `told` are called for every
+  // point, also seeds, random ones and those of an earlier run (told without taken).
   virtual std::optional<std::size_t> next() = 0;
   virtual void taken(std::size_t) {}
   virtual void told(std::size_t, double /*time_us*/) {}

@@ -99,7 +99,8 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
     }
     result.optimum_us = replay.optimum_us;
     if (replay.optimum_us == kFailed)
-      return fail(ErrorKind::kBadInput, fmt::format("{}: no configuration succeeded; nothing to search for", result.space));
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("{}: no configuration succeeded; nothing to search for", result.space));
     std::vector<Elsewhere> elsewheres;
     for (const RecordedSpace& other : others)
       if (!same_measurements(recorded, other)) elsewheres.push_back(elsewhere(other));
@@ -132,7 +133,8 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
         fraction.mean += values[m] / repeats;
         fraction.worst = std::min(fraction.worst, values[m]);
       }
-      for (const auto& values : replays[r].fractions) squares += (values[m] - fraction.mean) * (values[m] - fraction.mean);
+      for (const auto& values : replays[r].fractions)
+        squares += (values[m] - fraction.mean) * (values[m] - fraction.mean);
       fraction.deviation = std::sqrt(squares / repeats);
     }
   }

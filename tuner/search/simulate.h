@@ -22,8 +22,8 @@ struct Simulation {
   std::string space;
   std::size_t points = 0, failed = 0;
   double optimum_us = 0;
-  std::size_t sources = 0;  // recordings that warmed the start
-  double proposal_us = 0;   // mean time of the strategy itself
+  std::size_t sources = 0;                    // recordings that warmed the start
+  double proposal_us = 0;                     // mean time of the strategy itself
   std::map<std::size_t, Fraction> fractions;  // by evaluations: 25, 50, 100, 200, 400 as far as the budget, and it
 };
 

@@ -68,8 +68,7 @@ SearchSpace make_search_space(const std::vector<Candidate>& candidates, const Ca
 }
 
 const std::vector<std::string>& strategy_names() {
-  static const std::vector<std::string> names{"auto",      "exhaustive", "random", "local",
-                                              "annealing", "genetic",    "model"};
+  static const std::vector<std::string> names{"auto", "exhaustive", "random", "local", "annealing", "genetic", "model"};
   return names;
 }
 

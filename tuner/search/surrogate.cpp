@@ -11,7 +11,7 @@ namespace {
 constexpr double kRelevance = 1.4, kRelevanceSpread = 1.2;
 constexpr double kLength = 0.6, kLengthSpread = 0.8;
 constexpr double kNoise = 1e-3, kNoiseSpread = 2;
-constexpr double kScaleCount = 2;     // observations that the prior scale 1 is worth
+constexpr double kScaleCount = 2;       // observations that the prior scale 1 is worth
 constexpr std::size_t kFitPoints = 96;  // for the covariance's parameters; more cost time and change little
 
 double logit(double x) { return std::log(x / (1 - x)); }
@@ -51,8 +51,8 @@ void Surrogate::tabulate(Factor& factor) const {
   for (std::size_t i = 0; i + 1 < size; ++i)
     for (std::size_t j = 0; j < i; ++j) {
       const double distance = std::abs(factor.place[i] - factor.place[j]) / factor.length * std::sqrt(3.0);
-      const double kappa = kernel_ == Kernel::kMatern ? (1 + distance) * std::exp(-distance)
-                                                      : std::exp(-distance / std::sqrt(3.0));
+      const double kappa =
+          kernel_ == Kernel::kMatern ? (1 + distance) * std::exp(-distance) : std::exp(-distance / std::sqrt(3.0));
       factor.table[i * size + j] = factor.table[j * size + i] =
           static_cast<float>(1 - factor.relevance + factor.relevance * kappa);
     }
@@ -125,7 +125,7 @@ void Surrogate::adapt(std::span<const std::size_t> points, std::span<const doubl
     use(Kernel::kExponential);
   }
   // Each parameter in turn is moved up and down by a random step.
-  const auto move = [&](Factor& factor, double Factor::*parameter, auto&& moved) {
+  const auto move = [&](Factor& factor, double Factor::* parameter, auto&& moved) {
     const double old = factor.*parameter;
     double keep = old;
     for (const int direction : {-1, 1}) {
@@ -261,9 +261,7 @@ void Surrogate::update(std::span<const std::size_t> points, std::span<const doub
   scale_ = std::sqrt(rest / (static_cast<double>(points_.size()) + kScaleCount));
 }
 
-double Surrogate::mean(std::size_t at) const {
-  return prior_[at] + constant_ * (1 - ones_sum_[at]) + target_sum_[at];
-}
+double Surrogate::mean(std::size_t at) const { return prior_[at] + constant_ * (1 - ones_sum_[at]) + target_sum_[at]; }
 double Surrogate::deviation(std::size_t at) const { return std::sqrt(std::max(1e-9f, variance_[at])) * scale_; }
 
 }  // namespace kgen

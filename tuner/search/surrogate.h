@@ -37,8 +37,8 @@ class Surrogate {
     int levels = 0;
     bool ordered = false;
     double relevance = 0.8, length = 0.6;
-    std::vector<float> place;         // of each value, in [0, 1]
-    std::vector<float> table;         // (levels + 1)²: the last row and column stand for an absent axis
+    std::vector<float> place;          // of each value, in [0, 1]
+    std::vector<float> table;          // (levels + 1)²: the last row and column stand for an absent axis
     std::vector<std::uint16_t> level;  // of every point
   };
 
