@@ -55,7 +55,9 @@ TEST_F(Recorded, ReadsAKernelTunerCache) {
   for (const TrialRecord& trial : r.trials) {
     EXPECT_DOUBLE_EQ(*trial.compile_seconds, 0.5);
     EXPECT_EQ(trial.recorded_at_ms, 1703238828692);
-    if (trial.config == "a=32 b=4") EXPECT_DOUBLE_EQ(*trial.time_us, 1000);
+    if (trial.config == "a=32 b=4") {
+      EXPECT_DOUBLE_EQ(*trial.time_us, 1000);
+    }
   }
 }
 

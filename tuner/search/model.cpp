@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <unordered_map>
 
 #include "tuner/search/prior.h"
@@ -9,7 +10,8 @@ namespace kgen {
 namespace {
 
 // Model-based search: a few round, diverse points first, then always the point with the highest expected improvement
-// of log(time) under a Gaussian process. docs/search.md has what each constant was measured at.
+// of log(time) under a Gaussian process. Once the good regions are known, slow times are squeezed together, so that the
+// model spends its detail on the fast ones. docs/search.md has what each constant was measured at.
 class Model final : public SearchBase {
  public:
   Model(const SearchSpace& space, std::uint64_t seed)
@@ -19,17 +21,20 @@ class Model final : public SearchBase {
         surrogate_(space, make_bases(space, uneven_), seed) {}
 
  private:
-  static constexpr std::size_t kStart = 8;       // diverse points before the model is asked
-  static constexpr std::size_t kDraws = 50;      // candidates for each of them
-  static constexpr double kRefit = 0.1;          // growth of the data between two fits
-  static constexpr std::size_t kMostData = 240;  // points that the model learns at once
-  static constexpr double kScored = 6e5;         // data × pool: bounds the time of a proposal
+  static constexpr std::size_t kStart = 8;         // diverse points before the model is asked
+  static constexpr std::size_t kDraws = 50;        // candidates for each of them
+  static constexpr double kAmbition = 0.1;         // least improvement that counts, in deviations of the targets
+  static constexpr std::size_t kSqueezeFrom = 50;  // trials
+  static constexpr double kSqueeze = 0.5;          // of the median's distance from the best: what stays as it is
+  static constexpr double kRefit = 0.1;            // growth of the data between two fits
+  static constexpr std::size_t kMostData = 240;    // points that the model learns at once
+  static constexpr double kScored = 6e5;           // data × pool: bounds the time of a proposal
   static constexpr std::size_t kLeastPool = 2048;
   static constexpr std::size_t kElite = 6;
 
   struct Trial {
     std::size_t point;
-    double log_time;  // of a pending one: what the model believes
+    double log_time;  // of a pending one: what the model believes, NaN where it was not asked
     enum { kPending, kTimed, kFailedHere } state;
   };
 
@@ -37,6 +42,7 @@ class Model final : public SearchBase {
   void taken(std::size_t index) override {
     number_.emplace(index, trials_.size());
     trials_.push_back({index, believed_, Trial::kPending});
+    believed_ = std::nan("");
   }
   void told(std::size_t index, double time_us) override {
     if (!number_.contains(index)) taken(index);
@@ -47,6 +53,8 @@ class Model final : public SearchBase {
 
   std::size_t spread_point();
   void choose_data();
+  double target(const Trial&) const;
+  double unsqueezed(double target) const;  // its inverse, as a log time
   std::vector<std::size_t> make_pool();
 
   const PointIndex index_;
@@ -57,7 +65,9 @@ class Model final : public SearchBase {
   std::vector<std::size_t> round_;                       // points with the least unevenness
   std::vector<std::size_t> data_;                        // trials that the model knows
   std::size_t known_trials_ = 0, fitted_trials_ = 0;     // of trials_: looked at, looked at by the last fit
-  double believed_ = 0;
+  double best_ = 0, median_ = 0, worst_ = 0;             // log times
+  double width_ = 0;                                     // of the squeeze; 0: none
+  double believed_ = std::nan("");  // log time of the point that is proposed, where the model chose it
 };
 
 // The farthest of some round points from all that were taken; steps along an axis count by the square root of their
@@ -94,9 +104,7 @@ void Model::choose_data() {
   data_.resize(trials_.size());
   for (std::size_t i = 0; i < data_.size(); ++i) data_[i] = i;
   if (data_.size() <= kMostData) return;
-  const auto time = [&](std::size_t i) {
-    return trials_[i].state == Trial::kFailedHere ? kFailed : trials_[i].log_time;
-  };
+  const auto time = [&](std::size_t i) { return trials_[i].state == Trial::kTimed ? trials_[i].log_time : kFailed; };
   std::stable_sort(data_.begin(), data_.end(), [&](auto a, auto b) { return time(a) < time(b); });
   for (std::size_t i = kMostData / 2; i < kMostData; ++i)
     std::swap(data_[i], data_[i + random_.below(data_.size() - i)]);
@@ -130,14 +138,29 @@ std::vector<std::size_t> Model::make_pool() {
   return pool;
 }
 
+// What the model learns: how far the log time is from the best, near the best as it is, far from it as a logarithm. A
+// failure counts as the slowest time seen: far enough to be avoided, near enough not to bend the model.
+double Model::target(const Trial& trial) const {
+  const double log_time = trial.state == Trial::kFailedHere ? worst_
+                          : std::isnan(trial.log_time)      ? median_
+                                                            : trial.log_time;
+  const double distance = log_time - best_;
+  return width_ > 0 ? width_ * std::log1p(std::max(distance / width_, -0.9)) : distance;
+}
+double Model::unsqueezed(double target) const {
+  return best_ + (width_ > 0 ? width_ * std::expm1(target / width_) : target);
+}
+
 std::optional<std::size_t> Model::next() {
-  double best = kFailed, worst = -kFailed;
+  std::vector<double> timed;
   for (const Trial& trial : trials_)
-    if (trial.state == Trial::kTimed) {
-      best = std::min(best, trial.log_time);
-      worst = std::max(worst, trial.log_time);
-    }
-  if (trials_.size() < (space_.elsewhere.empty() ? kStart : 1) || best == kFailed) return spread_point();
+    if (trial.state == Trial::kTimed) timed.push_back(trial.log_time);
+  if (trials_.size() < (space_.elsewhere.empty() ? kStart : 1) || timed.empty()) return spread_point();
+  std::sort(timed.begin(), timed.end());
+  best_ = timed.front();
+  median_ = timed[timed.size() / 2];
+  worst_ = timed.back();
+  width_ = trials_.size() < kSqueezeFrom ? 0 : kSqueeze * (median_ - best_);
 
   const bool fit =
       fitted_trials_ == 0 || static_cast<double>(trials_.size()) >= static_cast<double>(fitted_trials_) * (1 + kRefit);
@@ -149,18 +172,17 @@ std::optional<std::size_t> Model::next() {
   }
   known_trials_ = trials_.size();
 
-  // A failure counts as the slowest time seen: far enough to be avoided, near enough not to bend the model.
   std::vector<std::size_t> points;
   std::vector<double> targets;
-  double sum = 0, squares = 0;
   for (const std::size_t i : data_) {
     points.push_back(trials_[i].point);
-    targets.push_back(trials_[i].state == Trial::kFailedHere ? worst : trials_[i].log_time);
-    sum += targets.back();
-    squares += targets.back() * targets.back();
+    targets.push_back(target(trials_[i]));
   }
-  const double count = static_cast<double>(data_.size()), mean = sum / count;
-  const double deviation = std::sqrt(std::max(1e-12, squares / count - mean * mean));
+  const double count = static_cast<double>(targets.size());
+  const double mean = std::accumulate(targets.begin(), targets.end(), 0.0) / count;
+  double squares = 1e-12;
+  for (const double target : targets) squares += (target - mean) * (target - mean);
+  const double deviation = std::sqrt(squares / count);
   for (double& target : targets) target = (target - mean) / deviation;
   if (fit) {
     surrogate_.fit(points, targets, make_pool());
@@ -168,7 +190,7 @@ std::optional<std::size_t> Model::next() {
     surrogate_.update(points, targets);
   }
 
-  const double goal = (best - mean) / deviation;
+  const double goal = -mean / deviation - kAmbition;
   std::optional<std::size_t> chosen;
   double most = -1;
   for (std::size_t c = 0; c < surrogate_.pool().size(); ++c) {
@@ -179,7 +201,7 @@ std::optional<std::size_t> Model::next() {
     if (improvement > most) {
       most = improvement;
       chosen = surrogate_.pool()[c];
-      believed_ = mean + deviation * surrogate_.mean(c);
+      believed_ = unsqueezed(mean + deviation * surrogate_.mean(c));
     }
   }
   return chosen;

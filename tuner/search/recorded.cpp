@@ -131,6 +131,7 @@ OrderedJson extras(const TrialRecord& t) {
   text("compiler", t.compiler);
   text("options", t.options);
   text("kgen_version", t.kgen_version);
+  value("time_us", t.time_us);
   value("mad_us", t.mad_us);
   value("compile_seconds", t.compile_seconds);
   value("verify_seconds", t.verify_seconds);
@@ -158,6 +159,7 @@ void set_extras(TrialRecord& t, const OrderedJson& json) {
   text("compiler", t.compiler);
   text("options", t.options);
   text("kgen_version", t.kgen_version);
+  value("time_us", t.time_us);
   value("mad_us", t.mad_us);
   value("compile_seconds", t.compile_seconds);
   value("verify_seconds", t.verify_seconds);
@@ -264,7 +266,7 @@ Result<std::vector<Recording>> t4_recordings(const OrderedJson& json, const std:
       trial.status = failure_status(invalidity);
     }
     if (const auto times = result.find("times"); times != result.end()) {
-      if (const auto runs = times->find("runtimes"); runs != times->end() && trial.time_us)
+      if (const auto runs = times->find("runtimes"); runs != times->end() && (trial.time_us || own != result.end()))
         for (const OrderedJson& run : *runs) trial.samples_us.push_back(static_cast<float>(run.get<double>() * to_us));
       if (const auto time = times->find("compilation"); time != times->end() && time->is_number())
         trial.compile_seconds = time->get<double>() * to_us / 1e6;
