@@ -38,10 +38,12 @@ std::map<std::size_t, Fraction> over_spaces(const std::vector<Simulation>& resul
     sum.worst = 1;
     for (const Simulation& result : results) {
       const Fraction& own = result.fractions.at(evaluations);
-      sum.mean += own.mean / static_cast<double>(results.size());
-      sum.deviation += own.deviation / static_cast<double>(results.size());
+      sum.mean += own.mean;
+      sum.deviation += own.deviation;
       sum.worst = std::min(sum.worst, own.worst);
     }
+    sum.mean /= static_cast<double>(results.size());
+    sum.deviation /= static_cast<double>(results.size());
   }
   return total;
 }

@@ -130,9 +130,10 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
       fraction.worst = 1;
       double squares = 0;
       for (const auto& values : replays[r].fractions) {
-        fraction.mean += values[m] / repeats;
+        fraction.mean += values[m];
         fraction.worst = std::min(fraction.worst, values[m]);
       }
+      fraction.mean /= repeats;
       for (const auto& values : replays[r].fractions)
         squares += (values[m] - fraction.mean) * (values[m] - fraction.mean);
       fraction.deviation = std::sqrt(squares / repeats);
