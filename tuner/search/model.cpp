@@ -21,7 +21,7 @@ class Model final : public SearchBase {
         surrogate_(space, make_bases(space, uneven_), seed) {}
 
  private:
-  static constexpr std::size_t kStart = 8;         // diverse points before the model is asked
+  static constexpr std::size_t kStart = 6;         // diverse points before the model is asked
   static constexpr std::size_t kDraws = 50;        // candidates for each of them
   static constexpr double kAmbition = 0.1;         // least improvement that counts, in deviations of the targets
   static constexpr std::size_t kSqueezeFrom = 50;  // trials

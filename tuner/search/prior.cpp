@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kUnevenWeight = 0.5, kUnevenSpread = 0.5;
 constexpr double kMostUneven = 2.5;                         // log2 of the odd part: five and more are alike
-constexpr double kLongAxis = 16;                            // values from which on unevenness counts in full
+constexpr double kLongAxis = 24;                            // values from which on unevenness counts in full
 constexpr double kSourceWeight = 0.9, kSourceSpread = 0.5;  // shared by the sources
 constexpr std::size_t kLeastRound = 20;
 constexpr double kSourceWork = 4e8;  // data² × points: bounds the time of predicting what a source does not know
