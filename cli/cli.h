@@ -35,6 +35,7 @@ int cmd_show(const Context&, const Words& args);
 int cmd_lookup(const Context&, const Words& args);
 int cmd_devices(const Context&, const Words& args);
 int cmd_ops(const Context&, const Words& args);
+int cmd_simulate(const Context&, const Words& args);
 int cmd_db(const Context&, const Words& args);
 
 // Prints the error as one line on stderr and gives the process's exit code for it.

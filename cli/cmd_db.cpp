@@ -1,8 +1,11 @@
 #include <fmt/core.h>
 
+#include <set>
+
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "tuner/search/recorded.h"
 
 namespace kgen {
 namespace {
@@ -70,16 +73,136 @@ int db_check(const Words& args) {
   return problems->empty() ? 0 : 1;
 }
 
+std::string csv_cell(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + '"';
+}
+
+// One line a trial; a column for what people sort and filter by.
+std::string to_csv(const std::vector<Recording>& recordings) {
+  std::string out =
+      "op,signature,dims,device,arch,config,status,time_us,mad_us,timing,compile_seconds,registers,spills,lds_bytes,"
+      "occupancy_waves,reason\n";
+  const auto optional = [](const auto& value) { return value ? fmt::format("{}", *value) : std::string(); };
+  for (const Recording& r : recordings)
+    for (const TrialRecord& t : r.trials) {
+      const Words cells{r.op.op,
+                        r.op.signature,
+                        r.problem.dims_key,
+                        r.device.name,
+                        r.device.arch,
+                        t.config,
+                        std::string(status_name(t.status)),
+                        optional(t.time_us),
+                        optional(t.mad_us),
+                        t.timing,
+                        optional(t.compile_seconds),
+                        optional(t.registers),
+                        optional(t.spills),
+                        optional(t.lds_bytes),
+                        optional(t.occupancy_waves),
+                        t.reason};
+      for (std::size_t c = 0; c < cells.size(); ++c) out += (c == 0 ? "" : ",") + csv_cell(cells[c]);
+      out += '\n';
+    }
+  return out;
+}
+
+int db_export(const Words& args) {
+  std::string path, format = "t4", op_glob = "*", output;
+  Options options("db export", "tuned.db [--format t4|csv] [--op GLOB] [-o FILE]",
+                  "Every trial as T4 (JSON, with samples) or as CSV.");
+  options.argument("DB", path, "a tuned database");
+  options.choice("--format", format, {"t4", "csv"}, "T4 unless csv is asked for");
+  options.text("--op", op_glob, "only operators whose name matches, e.g. 'conv*'");
+  options.text("-o,--output", output, "file to write instead of stdout");
+  if (const auto code = options.parse(args)) return *code;
+  auto recordings = read_recordings(path, true);
+  if (!recordings) return report(recordings.error());
+  std::erase_if(*recordings, [&](const Recording& r) { return !glob_match(op_glob, r.op.op); });
+  const std::string text = format == "t4" ? to_t4(*recordings) + "\n" : to_csv(*recordings);
+  if (output.empty()) {
+    fmt::print("{}", text);
+  } else if (const auto written = write_file(output, text); !written) {
+    return report(written.error());
+  }
+  return 0;
+}
+
+// What a trial is recognised by, so that the same file imported twice adds nothing. A file without times of day gets
+// the time of the import, which cannot tell.
+std::string trial_key(const TrialRecord& t, bool dated) {
+  return fmt::format("{}|{}|{}|{}", t.config, status_name(t.status), t.time_us.value_or(0),
+                     dated ? t.recorded_at_ms : 0);
+}
+
+Result<std::pair<std::size_t, std::size_t>> import_into(const std::string& path, const Words& files,
+                                                        const std::string& device) {
+  std::vector<Recording> all;
+  for (const std::string& file : files) {
+    KGEN_TRY(std::vector<Recording> recordings, read_recordings(file, true));
+    std::move(recordings.begin(), recordings.end(), std::back_inserter(all));
+  }
+  KGEN_TRY(Db db, Db::open(path, DbMode::kReadWrite));
+  std::size_t added = 0, known = 0;
+  for (Recording& recording : all) {
+    if (!device.empty()) recording.device.name = device;
+    if (recording.device.name.empty()) recording.device.name = "unknown";
+    KGEN_TRY(const std::int64_t problem, db.intern_problem(recording.op, recording.problem));
+    KGEN_TRY(const std::int64_t device_id, db.intern_device(recording.device));
+    KGEN_TRY(const std::vector<TrialRecord> present, db.trials(problem, device_id));
+    std::set<std::string> keys;
+    for (const TrialRecord& trial : present)
+      for (const bool dated : {false, true}) keys.insert(trial_key(trial, dated));
+    std::vector<TrialRecord> fresh;
+    for (TrialRecord& trial : recording.trials) {
+      if (!keys.insert(trial_key(trial, trial.recorded_at_ms != 0)).second) continue;
+      trial.problem = problem;
+      trial.device = device_id;
+      fresh.push_back(std::move(trial));
+    }
+    KGEN_CHECK_OK(db.record_all(fresh));
+    added += fresh.size();
+    known += recording.trials.size() - fresh.size();
+  }
+  return std::pair{added, known};
+}
+
+int db_import(const Words& args) {
+  std::string path, device;
+  Words files;
+  bool as_json = false;
+  Options options("db import", "tuned.db FILE… [--device NAME] [--json]",
+                  "Trials of T4 files, Kernel Tuner caches (.json, .json.gz) or other databases, once each.");
+  options.argument("DB", path, "database to add to; made if it is not there");
+  options.arguments("FILE", files, "what to read");
+  options.text("--device", device, "name of the device, where the files do not say it");
+  options.flag("--json", as_json, "one JSON document on stdout");
+  if (const auto code = options.parse(args)) return *code;
+  const auto count = import_into(path, files, device);
+  if (!count) return report(count.error());
+  if (as_json) {
+    print_json({{"db", path}, {"added", count->first}, {"known", count->second}});
+  } else {
+    fmt::print("{}: {} trials added, {} were there\n", path, count->first, count->second);
+  }
+  return 0;
+}
+
 }  // namespace
 
 int cmd_db(const Context&, const Words& args) {
-  const Words names = {"info", "check"};
+  const Words names = {"info", "check", "export", "import"};
   const std::string name = args.empty() ? "" : args.front();
   const Words rest(args.begin() + (args.empty() ? 0 : 1), args.end());
   if (name == "info") return db_info(rest);
   if (name == "check") return db_check(rest);
+  if (name == "export") return db_export(rest);
+  if (name == "import") return db_import(rest);
   if (name == "--help" || name == "-h") {
-    fmt::print("Usage: kgen db info|check tuned.db [--json]\n");
+    fmt::print("Usage: kgen db info|check|export tuned.db …\n       kgen db import tuned.db FILE…\n");
     return 0;
   }
   fmt::print(stderr, "kgen db: {}{}; valid: {}\n",

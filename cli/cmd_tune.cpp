@@ -147,6 +147,8 @@ int cmd_tune(const Context& context, const Words& args) {
   options.number("--seed", seed, 0, "of the search and of the test data");
   options.text("--op", op_glob, "only operators whose name matches, e.g. 'conv*'");
   options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
+  options.list("--warm-start", request.warm_start,
+               "a database or recorded space of other devices or shapes to begin from; may be repeated");
   options.choice("--timing", request.timing, {"cold", "warm", "graph"}, "state of the caches while timing");
   options.flag("--json", json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;

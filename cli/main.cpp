@@ -30,7 +30,8 @@ constexpr Command kCommands[] = {
     {"lookup", "what the runtime would choose for a shape, and why", cmd_lookup},
     {"devices", "the devices of this machine", cmd_devices},
     {"ops", "the operators, or one of them in detail", cmd_ops},
-    {"db", "care of database files: info, check", cmd_db},
+    {"simulate", "replay a search on recorded, fully measured spaces", cmd_simulate},
+    {"db", "care of database files: info, check, export, import", cmd_db},
 };
 
 void print_help() {

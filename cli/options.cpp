@@ -59,6 +59,9 @@ void Options::text(const std::string& flag, std::string& value, const std::strin
 void Options::list(const std::string& flag, std::vector<std::string>& values, const std::string& help) {
   impl_->add_flag_name(flag, impl_->app.add_option(flag, values, help)->expected(1)->take_all())->option_text("TEXT");
 }
+void Options::words(const std::string& flag, std::vector<std::string>& values, const std::string& help) {
+  impl_->add_flag_name(flag, impl_->app.add_option(flag, values, help)->expected(1, 1 << 20))->option_text("TEXT…");
+}
 void Options::choice(const std::string& flag, std::string& value, const std::vector<std::string>& choices,
                      const std::string& help) {
   const auto valid = [choices](const std::string& word) {

@@ -22,6 +22,8 @@ class Options {
                  bool required = true);
   void text(const std::string& flag, std::string& value, const std::string& help);
   void list(const std::string& flag, std::vector<std::string>& values, const std::string& help);  // one value a flag
+  // Every word up to the next flag is a value.
+  void words(const std::string& flag, std::vector<std::string>& values, const std::string& help);
   void choice(const std::string& flag, std::string& value, const std::vector<std::string>& choices,
               const std::string& help);
   void number(const std::string& flag, std::int64_t& value, std::int64_t least, const std::string& help);

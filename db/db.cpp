@@ -536,6 +536,37 @@ Result<WinnerRow> read_winner(const Connection& connection, Statement& s) {
   return row;
 }
 
+std::int64_t now_ms() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
+Result<std::int64_t> insert_trial(const Connection& connection, const TrialRecord& t) {
+  KGEN_CHECK_OK(execute(connection,
+                        "INSERT INTO compiler (version, options, kgen_version) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                        t.compiler, t.options, t.kgen_version));
+  KGEN_TRY(const auto compiler,
+           query_integer(connection, "SELECT id FROM compiler WHERE version=? AND options=? AND kgen_version=?",
+                         t.compiler, t.options, t.kgen_version));
+  KGEN_CHECK_OK(execute(
+      connection,
+      "INSERT INTO trial (problem, device, compiler, config, status, reason, source_hash, op_hash, timing, time_us, "
+      "mad_us, "
+      "compile_seconds, verify_seconds, max_error_ratio, relative_l2, registers, spills, lds_bytes, occupancy_waves, "
+      "clock_mhz, is_default, recorded_at, temperature_c, throttle) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      t.problem, t.device, *compiler, t.config, status_name(t.status), t.reason, t.source_hash, t.op_hash, t.timing,
+      t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, t.relative_l2, t.registers, t.spills,
+      t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at_ms != 0 ? t.recorded_at_ms : now_ms(),
+      t.temperature_c, t.throttle));
+  const std::int64_t id = sqlite3_last_insert_rowid(connection.db);
+  if (!t.samples_us.empty()) {
+    KGEN_CHECK_OK(execute(connection, "INSERT INTO sample (trial, us) VALUES (?, ?)", id,
+                          std::as_bytes(std::span(t.samples_us))));
+  }
+  return id;
+}
+
 // The plans and objects that some winners refer to.
 struct References {
   std::set<std::int64_t> plans, objects;
@@ -564,11 +595,6 @@ Result<void> drop_unused(const Connection& connection, const References& referen
         connection, "DELETE FROM object WHERE id=?1 AND NOT EXISTS (SELECT 1 FROM winner WHERE winner.object=?1)", id));
   }
   return {};
-}
-
-std::int64_t now_ms() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
 }
 
 Result<std::vector<std::byte>> decompress(const Connection& connection, const std::string& hash, std::int64_t size,
@@ -685,32 +711,17 @@ Result<std::int64_t> Db::intern_problem(const OpRecord& o, const ProblemRecord& 
 
 Result<std::int64_t> Db::record(const TrialRecord& t) {
   const std::lock_guard lock(impl_->mutex);
-  const Connection& connection = impl_->connection;
-  KGEN_TRY(auto transaction, Transaction::begin(connection));
-  KGEN_CHECK_OK(execute(connection,
-                        "INSERT INTO compiler (version, options, kgen_version) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                        t.compiler, t.options, t.kgen_version));
-  KGEN_TRY(const auto compiler,
-           query_integer(connection, "SELECT id FROM compiler WHERE version=? AND options=? AND kgen_version=?",
-                         t.compiler, t.options, t.kgen_version));
-  KGEN_CHECK_OK(execute(
-      connection,
-      "INSERT INTO trial (problem, device, compiler, config, status, reason, source_hash, op_hash, timing, time_us, "
-      "mad_us, "
-      "compile_seconds, verify_seconds, max_error_ratio, relative_l2, registers, spills, lds_bytes, occupancy_waves, "
-      "clock_mhz, is_default, recorded_at, temperature_c, throttle) "
-      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-      t.problem, t.device, *compiler, t.config, status_name(t.status), t.reason, t.source_hash, t.op_hash, t.timing,
-      t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, t.relative_l2, t.registers, t.spills,
-      t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at_ms != 0 ? t.recorded_at_ms : now_ms(),
-      t.temperature_c, t.throttle));
-  const std::int64_t id = sqlite3_last_insert_rowid(connection.db);
-  if (!t.samples_us.empty()) {
-    KGEN_CHECK_OK(execute(connection, "INSERT INTO sample (trial, us) VALUES (?, ?)", id,
-                          std::as_bytes(std::span(t.samples_us))));
-  }
+  KGEN_TRY(auto transaction, Transaction::begin(impl_->connection));
+  KGEN_TRY(const std::int64_t id, insert_trial(impl_->connection, t));
   KGEN_CHECK_OK(transaction.commit());
   return id;
+}
+
+Result<void> Db::record_all(const std::vector<TrialRecord>& trials) {
+  const std::lock_guard lock(impl_->mutex);
+  KGEN_TRY(auto transaction, Transaction::begin(impl_->connection));
+  for (const TrialRecord& trial : trials) KGEN_CHECK_OK(insert_trial(impl_->connection, trial).map([](auto) {}));
+  return transaction.commit();
 }
 
 Result<void> Db::publish(const WinnerRecord& w, const ObjectRecord& object) {
@@ -784,6 +795,32 @@ Result<std::vector<TrialRecord>> Db::trials(std::int64_t problem, std::int64_t d
     KGEN_TRY(auto trial, read_trial(connection, rows));
     trial.samples_us = to_samples(rows.blob());
     out.push_back(std::move(trial));
+  }
+}
+
+Result<std::vector<TrialGroup>> Db::trial_groups() {
+  const std::lock_guard lock(impl_->mutex);
+  KGEN_TRY(auto rows, Statement::make(impl_->connection,
+                                      fmt::format("SELECT g.problem, g.device, p.dims_key, p.dims_json, p.label, "
+                                                  "p.flops, p.bytes, {}, {} "
+                                                  "FROM (SELECT DISTINCT problem, device FROM trial) g "
+                                                  "JOIN problem p ON p.id = g.problem JOIN op o ON o.id = p.op "
+                                                  "JOIN device d ON d.id = g.device ORDER BY g.problem, g.device",
+                                                  kOpColumns, kDeviceColumns)));
+  std::vector<TrialGroup> out;
+  for (;;) {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return out;
+    TrialGroup& group = out.emplace_back();
+    group.problem_id = rows.integer();
+    group.device_id = rows.integer();
+    group.problem.dims_key = rows.text();
+    group.problem.dims_json = rows.text();
+    group.problem.label = rows.text();
+    group.problem.flops = rows.real();
+    group.problem.bytes = rows.real();
+    group.op = read_op(rows);
+    group.device = read_device(rows);
   }
 }
 

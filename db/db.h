@@ -114,6 +114,14 @@ struct WinnerIndex {
   std::vector<Entry> entries;
 };
 
+// A problem on a device of which there are trials.
+struct TrialGroup {
+  std::int64_t problem_id = 0, device_id = 0;
+  OpRecord op;
+  ProblemRecord problem;
+  DeviceRecord device;
+};
+
 struct DbInfo {
   int schema_version = 0;
   std::int64_t devices = 0, ops = 0, problems = 0, trials = 0, winners = 0, objects = 0, object_bytes = 0;
@@ -144,6 +152,8 @@ class Db {
 
   // One transaction: the trial with its samples. Returns its id.
   Result<std::int64_t> record(const TrialRecord&);
+  // Many in one transaction: all or none.
+  Result<void> record_all(const std::vector<TrialRecord>&);
   // One transaction: object and plan (when new) and winner; replaces the winner of (problem, device, is_default). The
   // trial must be one of that problem and device with status kTimed or kStoppedEarly.
   Result<void> publish(const WinnerRecord&, const ObjectRecord&);
@@ -152,6 +162,7 @@ class Db {
 
   // Trials of one problem on one device, oldest first; without samples unless asked.
   Result<std::vector<TrialRecord>> trials(std::int64_t problem, std::int64_t device, bool with_samples = false);
+  Result<std::vector<TrialGroup>> trial_groups();
   Result<std::vector<WinnerRow>> winners();
   // The same in two steps, for the runtime: one short scan, then single rows with their plan.
   Result<WinnerIndex> winner_index();

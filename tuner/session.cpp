@@ -18,6 +18,7 @@
 #include "generator/emit.h"
 #include "generator/space.h"
 #include "tuner/problem.h"
+#include "tuner/search/recorded.h"
 #include "tuner/search/strategy.h"
 #include "tuner/stats.h"
 #include "tuner/supervisor.h"
@@ -28,6 +29,7 @@ namespace {
 constexpr double kPollSeconds = 0.2;  // how often a stop request and the progress line are looked at
 constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, one on the way
 constexpr std::size_t kFinalists = 3;
+constexpr std::size_t kSources = 6;      // recordings that warm the start of a problem
 constexpr double kFinalistReach = 1.05;  // of the best median
 constexpr double kRaceUs = 400e3;        // device time that a race may take
 constexpr int kMaxRounds = 25;
@@ -115,6 +117,7 @@ class Session {
   Result<void> publish(Problem&, const std::string& config, bool is_default);
   void remember_winner(const std::string& config);
   void seed_search(Problem&);
+  void warm_search(Problem&);
   Result<Item> rebuild(Problem&, const std::string& config);
   Result<TryResult> examine(Problem&, const Item&, TryRequest);
   Result<std::vector<std::string>> reverify(Problem&, const std::vector<std::string>& configs);
@@ -137,6 +140,7 @@ class Session {
   TimingMode timing_ = TimingMode::kCold;
   std::map<std::pair<std::int64_t, bool>, std::int64_t> winners_;  // (problem, is_default) -> trial, on this device
   std::vector<std::string> winning_configs_;                       // of winners_, most recent last
+  std::vector<Recording> warm_start_;                              // of other devices or shapes
   std::int64_t next_ticket_ = 1;
   std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
   TuneOutcome outcome_;
@@ -635,6 +639,34 @@ void Session::seed_search(Problem& problem) {
   for (auto config = winning_configs_.rbegin(); config != winning_configs_.rend(); ++config) add(*config);
 }
 
+// Recordings of the same operator, the most alike first: the same shape, then by how far the dims are apart. Those of
+// other programs count where their tunables fit.
+void Session::warm_search(Problem& problem) {
+  const auto distance = [&](const Recording& recording) {
+    double sum = recording.op.signature == problem.row.signature ? 0 : 1;
+    if (recording.problem.dims_key == problem.row.dims_key) return sum;
+    std::map<std::string, double> dims;
+    for (const auto& [name, value] : parse_config(recording.problem.dims_key)) dims[name] = std::atof(value.c_str());
+    for (const auto& [name, value] : parse_config(problem.row.dims_key)) {
+      const auto at = dims.find(name);
+      sum += at == dims.end()
+                 ? 1
+                 : std::abs(std::log2(std::max(1.0, at->second)) - std::log2(std::max(1.0, std::atof(value.c_str()))));
+    }
+    return sum;
+  };
+  std::vector<std::pair<double, const Recording*>> near;
+  for (const Recording& recording : warm_start_) {
+    const bool own = !recording.device.arch.empty();  // written by kgen
+    if (!own || recording.op.op == problem.row.op) near.emplace_back(distance(recording), &recording);
+  }
+  std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  near.resize(std::min(near.size(), kSources));
+  std::vector<Elsewhere> sources;
+  for (const auto& [far, recording] : near) sources.push_back(elsewhere(recorded_space(*recording)));
+  warm_start(problem.search_space, sources);
+}
+
 // Everything about a problem that needs no device; its reference and first candidates start to compile.
 Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
   auto opened = std::make_unique<Problem>(spec);
@@ -658,6 +690,7 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
   problem.budget =
       static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
   seed_search(problem);
+  warm_search(problem);
   problem.seconds = request_.budget.seconds;
   KGEN_TRY(problem.strategy, make_strategy(request_.strategy, problem.search_space, request_.seed, problem.budget));
 
@@ -732,6 +765,10 @@ Result<void> Session::work(Problem& problem, Problem* next) {
 Result<TuneOutcome> Session::run() {
   KGEN_TRY(timing_, find_timing(request_.timing));
   KGEN_CHECK_OK(make_strategy(request_.strategy, SearchSpace{}, 0, 0).map([](auto&&) {}));
+  for (const std::string& file : request_.warm_start) {
+    KGEN_TRY(std::vector<Recording> recordings, read_recordings(file));
+    std::move(recordings.begin(), recordings.end(), std::back_inserter(warm_start_));
+  }
   KGEN_TRY(device_, supervisor_.start());
   outcome_.device_name = device_.name;
   outcome_.arch = std::string(device_.arch->name);

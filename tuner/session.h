@@ -24,9 +24,10 @@ struct TuneRequest {
   std::vector<OpSpec> specs;
   std::string device = "auto";
   Budget budget{.candidates = 64};
-  std::string strategy = "auto";  // exhaustive, random, local; auto picks
-  std::string timing = "cold";    // cold, warm, graph
-  int jobs = 0;                   // compile processes; 0 = all cores
+  std::string strategy = "auto";        // of strategy_names()
+  std::vector<std::string> warm_start;  // databases and recorded spaces: what other devices or shapes found
+  std::string timing = "cold";          // cold, warm, graph
+  int jobs = 0;                         // compile processes; 0 = all cores
   std::uint64_t seed = 1;
   bool fresh = false;
   double candidate_timeout_seconds = 30;  // verification and timing of one candidate, reference excluded

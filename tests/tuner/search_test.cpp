@@ -6,7 +6,7 @@
 #include <functional>
 #include <set>
 
-#include "tuner/search/strategy.h"
+#include "tuner/search/prior.h"
 
 namespace kgen {
 namespace {
@@ -106,7 +106,8 @@ TEST_P(EveryStrategy, SurvivesASpaceWhereEverythingFails) {
   EXPECT_EQ(drive(*strategy, SIZE_MAX, 3, [](std::size_t) { return kFailed; }).order.size(), candidates_.size());
 }
 
-INSTANTIATE_TEST_SUITE_P(Search, EveryStrategy, ::testing::Values("exhaustive", "random", "local"));
+INSTANTIATE_TEST_SUITE_P(Search, EveryStrategy,
+                         ::testing::Values("exhaustive", "random", "local", "annealing", "genetic", "model"));
 
 TEST(Search, LocalFindsTheOptimumInAFifthOfTheSpace) {
   const auto candidates = tiled_candidates();
@@ -122,6 +123,64 @@ TEST(Search, LocalFindsTheOptimumInAFifthOfTheSpace) {
   }
   EXPECT_GE(local_hits, 18);
   EXPECT_LT(random_hits, local_hits);
+}
+
+TEST(Search, TheModelNeedsATenthOfTheSpace) {
+  const auto candidates = tiled_candidates();
+  const SearchSpace space = make_search_space(candidates, candidates[0]);
+  int hits = 0;
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    auto model = make_strategy("model", space, seed, 0).value();
+    hits += drive(*model, candidates.size() / 10, 4, [&](std::size_t i) { return cost(candidates[i]); }).best == 10;
+  }
+  EXPECT_EQ(hits, 10);
+}
+
+TEST(Search, TheModelAvoidsARegionThatFails) {
+  const auto candidates = tiled_candidates();
+  const SearchSpace space = make_search_space(candidates, candidates[0]);
+  const auto time = [&](std::size_t i) { return value(candidates[i], 3) == 4 ? kFailed : cost(candidates[i]); };
+  auto model = make_strategy("model", space, 1, 0).value();
+  const Outcome outcome = drive(*model, 60, 1, time);
+  EXPECT_EQ(outcome.best, 10);
+  int failed = 0;
+  for (const std::size_t index : outcome.order) failed += time(index) == kFailed;
+  EXPECT_LE(failed, 15);  // an even share would be as many
+}
+
+TEST(Search, PointsOfDifferentVariantsHaveTheirOwnAxes) {
+  const SearchSpace space = make_search_space({{{"variant", "a"}, {"tile", "8"}}, {{"variant", "b"}, {"width", "2"}}});
+  EXPECT_EQ(space.points, (std::vector<std::vector<int>>{{0, 0, kAbsent}, {1, kAbsent, 0}}));
+}
+
+TEST(Search, AWarmStartBeginsWithWhatIsBestElsewhere) {
+  const auto candidates = tiled_candidates();
+  SearchSpace space = make_search_space(candidates, candidates[0]);
+  Elsewhere similar, stranger;
+  for (const Candidate& candidate : candidates) {
+    Config config{{"variant", candidate.variant}};
+    config.insert(config.end(), candidate.params.begin(), candidate.params.end());
+    similar.times.emplace_back(config, 3 * cost(candidate) * (1 + 0.02 * value(candidate, 3)));
+    stranger.times.emplace_back(Config{{"other", candidate.variant}}, 1);
+  }
+  EXPECT_EQ(warm_start(space, {similar, stranger}), 1u);
+  ASSERT_EQ(space.elsewhere.size(), 1u);
+  auto model = make_strategy("model", space, 1, 0).value();
+  EXPECT_EQ(drive(*model, 6, 1, [&](std::size_t i) { return cost(candidates[i]); }).best, 10);
+}
+
+TEST(Search, AFewTrialsElsewhereAreEnoughToWarm) {
+  const auto candidates = tiled_candidates();
+  SearchSpace space = make_search_space(candidates, candidates[0]);
+  Elsewhere source;
+  for (std::size_t i = 0; i < candidates.size(); i += 17) {
+    Config config{{"variant", candidates[i].variant}};
+    config.insert(config.end(), candidates[i].params.begin(), candidates[i].params.end());
+    source.times.emplace_back(config, i == 17 ? kFailed : cost(candidates[i]));
+  }
+  EXPECT_EQ(warm_start(space, {source}), 1u);
+  auto model = make_strategy("model", space, 1, 0).value();
+  EXPECT_LE(drive(*model, 12, 1, [&](std::size_t i) { return cost(candidates[i]); }).best, 12);
 }
 
 TEST(Search, AutoIsExhaustiveOnlyWhereTheSpaceFitsTheBudget) {
@@ -140,7 +199,8 @@ TEST(Search, OrdinalsFollowNumbersNotSpelling) {
   const std::vector<Candidate> candidates{{"v", {{"tile", "128"}}}, {"v", {{"tile", "16"}}}, {"v", {{"tile", "64"}}}};
   const SearchSpace space = make_search_space(candidates, candidates[2]);
   EXPECT_EQ(space.points, (std::vector<std::vector<int>>{{0, 2}, {0, 0}, {0, 1}}));
-  EXPECT_EQ(space.default_index, 2u);
+  EXPECT_EQ(space.axes[1].numbers, (std::vector<double>{16, 64, 128}));
+  EXPECT_EQ(space.seeds, std::vector<std::size_t>{2});
 }
 
 TEST(Search, AnUnknownNameGetsTheNearest) {
@@ -151,7 +211,7 @@ TEST(Search, AnUnknownNameGetsTheNearest) {
 }
 
 TEST(Search, AnEmptySpaceEndsAtOnce) {
-  for (const char* name : {"exhaustive", "random", "local"}) {
+  for (const char* name : {"exhaustive", "random", "local", "annealing", "genetic", "model"}) {
     const SearchSpace space;
     EXPECT_EQ(make_strategy(name, space, 1, 10).value()->propose(), std::nullopt) << name;
   }

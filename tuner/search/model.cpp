@@ -1,0 +1,216 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <unordered_map>
+
+#include "tuner/search/prior.h"
+#include "tuner/search/surrogate.h"
+
+namespace kgen {
+namespace {
+
+// Model-based search: a few round, diverse points first, then always the point with the highest expected improvement
+// of log(time) under a Gaussian process. Once the good regions are known, slow times are squeezed together, so that the
+// model spends its detail on the fast ones. docs/search.md has what each constant was measured at.
+class Model final : public SearchBase {
+ public:
+  Model(const SearchSpace& space, std::uint64_t seed)
+      : SearchBase(space, seed),
+        index_(space),
+        uneven_(unevenness(space)),
+        surrogate_(space, make_bases(space, uneven_), seed) {}
+
+ private:
+  static constexpr std::size_t kStart = 6;         // diverse points before the model is asked
+  static constexpr std::size_t kDraws = 50;        // candidates for each of them
+  static constexpr double kAmbition = 0.1;         // least improvement that counts, in deviations of the targets
+  static constexpr std::size_t kSqueezeFrom = 50;  // trials
+  static constexpr double kSqueeze = 0.5;          // of the median's distance from the best: what stays as it is
+  static constexpr double kRefit = 0.1;            // growth of the data between two fits
+  static constexpr std::size_t kMostData = 240;    // points that the model learns at once
+  static constexpr double kScored = 6e5;           // data × pool: bounds the time of a proposal
+  static constexpr std::size_t kLeastPool = 2048;
+  static constexpr std::size_t kElite = 6;
+
+  struct Trial {
+    std::size_t point;
+    double log_time;  // of a pending one: what the model believes, NaN where it was not asked
+    enum { kPending, kTimed, kFailedHere } state;
+  };
+
+  std::optional<std::size_t> next() override;
+  void taken(std::size_t index) override {
+    number_.emplace(index, trials_.size());
+    trials_.push_back({index, believed_, Trial::kPending});
+    believed_ = std::nan("");
+  }
+  void told(std::size_t index, double time_us) override {
+    if (!number_.contains(index)) taken(index);
+    Trial& trial = trials_[number_[index]];
+    trial.state = time_us < kFailed ? Trial::kTimed : Trial::kFailedHere;
+    if (trial.state == Trial::kTimed) trial.log_time = std::log(std::max(time_us, 1e-12));
+  }
+
+  std::size_t spread_point();
+  void choose_data();
+  double target(const Trial&) const;
+  double unsqueezed(double target) const;  // its inverse, as a log time
+  std::vector<std::size_t> make_pool();
+
+  const PointIndex index_;
+  const std::vector<float> uneven_;
+  Surrogate surrogate_;
+  std::vector<Trial> trials_;
+  std::unordered_map<std::size_t, std::size_t> number_;  // point -> its trial
+  std::vector<std::size_t> round_;                       // points with the least unevenness
+  std::vector<std::size_t> data_;                        // trials that the model knows
+  std::size_t known_trials_ = 0, fitted_trials_ = 0;     // of trials_: looked at, looked at by the last fit
+  double best_ = 0, median_ = 0, worst_ = 0;             // log times
+  double width_ = 0;                                     // of the squeeze; 0: none
+  double believed_ = std::nan("");  // log time of the point that is proposed, where the model chose it
+};
+
+// The farthest of some round points from all that were taken; steps along an axis count by the square root of their
+// share of it, so that a point that differs everywhere a little is far.
+std::size_t Model::spread_point() {
+  if (round_.empty()) round_ = round_points(space_, uneven_);
+  const auto distance = [&](std::size_t a, std::size_t b) {
+    double sum = 0;
+    for (std::size_t axis = 0; axis < space_.axes.size(); ++axis) {
+      const int p = space_.points[a][axis], q = space_.points[b][axis];
+      if (p == q) continue;
+      const bool ordered = !space_.axes[axis].numbers.empty() && p != kAbsent && q != kAbsent;
+      sum += ordered ? std::sqrt(std::abs(p - q) / (static_cast<double>(space_.axes[axis].values.size()) - 1)) : 1;
+    }
+    return sum;
+  };
+  std::optional<std::size_t> best;
+  double farthest = -1;
+  for (std::size_t draw = 0; draw < kDraws; ++draw) {
+    const std::size_t point = round_[random_.below(round_.size())];
+    if (seen(point)) continue;
+    double nearest = 1e9;
+    for (const Trial& trial : trials_) nearest = std::min(nearest, distance(point, trial.point));
+    if (nearest > farthest) {
+      farthest = nearest;
+      best = point;
+    }
+  }
+  return best ? *best : *unseen_random();
+}
+
+// All trials while they are few; later the best ones and a random sample.
+void Model::choose_data() {
+  data_.resize(trials_.size());
+  for (std::size_t i = 0; i < data_.size(); ++i) data_[i] = i;
+  if (data_.size() <= kMostData) return;
+  const auto time = [&](std::size_t i) { return trials_[i].state == Trial::kTimed ? trials_[i].log_time : kFailed; };
+  std::stable_sort(data_.begin(), data_.end(), [&](auto a, auto b) { return time(a) < time(b); });
+  for (std::size_t i = kMostData / 2; i < kMostData; ++i)
+    std::swap(data_[i], data_[i + random_.below(data_.size() - i)]);
+  data_.resize(kMostData);
+}
+
+// The points to choose from until the next fit: all, or a random sample with the neighbours of the best.
+std::vector<std::size_t> Model::make_pool() {
+  const std::size_t n = space_.points.size();
+  const auto limit = std::max(kLeastPool, static_cast<std::size_t>(kScored / static_cast<double>(data_.size())));
+  std::vector<std::size_t> pool;
+  if (n - seen_count() <= limit) {
+    for (std::size_t i = 0; i < n; ++i)
+      if (!seen(i)) pool.push_back(i);
+    return pool;
+  }
+  std::vector<std::pair<double, std::size_t>> best;
+  for (const Trial& trial : trials_)
+    if (trial.state == Trial::kTimed) best.emplace_back(trial.log_time, trial.point);
+  const std::size_t elite = std::min(kElite, best.size());
+  std::partial_sort(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(elite), best.end());
+  std::vector<bool> in(n);
+  const auto add = [&](std::size_t point) {
+    if (!in[point] && !seen(point)) pool.push_back(point);
+    in[point] = true;
+  };
+  for (std::size_t e = 0; e < elite; ++e)
+    for (const std::size_t point : index_.neighbours(best[e].second)) add(point);
+  // A stride that visits every residue would do; draws with repeats are simpler and as good.
+  for (std::size_t draw = 0; draw < 2 * limit && pool.size() < limit; ++draw) add(random_.below(n));
+  return pool;
+}
+
+// What the model learns: how far the log time is from the best, near the best as it is, far from it as a logarithm. A
+// failure counts as the slowest time seen: far enough to be avoided, near enough not to bend the model.
+double Model::target(const Trial& trial) const {
+  const double log_time = trial.state == Trial::kFailedHere ? worst_
+                          : std::isnan(trial.log_time)      ? median_
+                                                            : trial.log_time;
+  const double distance = log_time - best_;
+  return width_ > 0 ? width_ * std::log1p(std::max(distance / width_, -0.9)) : distance;
+}
+double Model::unsqueezed(double target) const {
+  return best_ + (width_ > 0 ? width_ * std::expm1(target / width_) : target);
+}
+
+std::optional<std::size_t> Model::next() {
+  std::vector<double> timed;
+  for (const Trial& trial : trials_)
+    if (trial.state == Trial::kTimed) timed.push_back(trial.log_time);
+  if (trials_.size() < (space_.elsewhere.empty() ? kStart : 1) || timed.empty()) return spread_point();
+  std::sort(timed.begin(), timed.end());
+  best_ = timed.front();
+  median_ = timed[timed.size() / 2];
+  worst_ = timed.back();
+  width_ = trials_.size() < kSqueezeFrom ? 0 : kSqueeze * (median_ - best_);
+
+  const bool fit =
+      fitted_trials_ == 0 || static_cast<double>(trials_.size()) >= static_cast<double>(fitted_trials_) * (1 + kRefit);
+  if (fit) {
+    choose_data();
+    fitted_trials_ = trials_.size();
+  } else {
+    for (std::size_t i = known_trials_; i < trials_.size(); ++i) data_.push_back(i);
+  }
+  known_trials_ = trials_.size();
+
+  std::vector<std::size_t> points;
+  std::vector<double> targets;
+  for (const std::size_t i : data_) {
+    points.push_back(trials_[i].point);
+    targets.push_back(target(trials_[i]));
+  }
+  const double count = static_cast<double>(targets.size());
+  const double mean = std::accumulate(targets.begin(), targets.end(), 0.0) / count;
+  double squares = 1e-12;
+  for (const double target : targets) squares += (target - mean) * (target - mean);
+  const double deviation = std::sqrt(squares / count);
+  for (double& target : targets) target = (target - mean) / deviation;
+  if (fit) {
+    surrogate_.fit(points, targets, make_pool());
+  } else {
+    surrogate_.update(points, targets);
+  }
+
+  const double goal = -mean / deviation - kAmbition;
+  std::optional<std::size_t> chosen;
+  double most = -1;
+  for (std::size_t c = 0; c < surrogate_.pool().size(); ++c) {
+    if (seen(surrogate_.pool()[c])) continue;
+    const double s = surrogate_.deviation(c), z = (goal - surrogate_.mean(c)) / s;
+    const double improvement =
+        s * (z * 0.5 * std::erfc(-z * 0.7071067811865476) + std::exp(-0.5 * z * z) * 0.3989422804014327);
+    if (improvement > most) {
+      most = improvement;
+      chosen = surrogate_.pool()[c];
+      believed_ = unsqueezed(mean + deviation * surrogate_.mean(c));
+    }
+  }
+  return chosen;
+}
+
+}  // namespace
+
+std::unique_ptr<Strategy> make_model(const SearchSpace& space, std::uint64_t seed) {
+  return std::make_unique<Model>(space, seed);
+}
+
+}  // namespace kgen

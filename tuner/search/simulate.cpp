@@ -1,0 +1,145 @@
+#include "tuner/search/simulate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+
+namespace kgen {
+namespace {
+
+struct Replay {
+  SearchSpace space;
+  std::vector<double> times_us;
+  double optimum_us = kFailed;
+  std::vector<std::vector<double>> fractions;  // by repeat and mark
+  double strategy_seconds = 0;
+  std::size_t proposals = 0;
+};
+
+// The same measurements: half of the common configurations have the same time.
+bool same_measurements(const RecordedSpace& a, const RecordedSpace& b) {
+  const auto key = [](const Config& config) {
+    Config sorted = config;
+    std::sort(sorted.begin(), sorted.end());
+    std::string text;
+    for (const auto& [name, value] : sorted) text += name + "=" + value + " ";
+    return text;
+  };
+  std::unordered_map<std::string, double> times;
+  for (std::size_t i = 0; i < a.configs.size(); ++i) times.emplace(key(a.configs[i]), a.times_us[i]);
+  std::size_t common = 0, same = 0;
+  for (std::size_t i = 0; i < b.configs.size(); ++i) {
+    const auto at = times.find(key(b.configs[i]));
+    if (at == times.end() || at->second == kFailed || b.times_us[i] == kFailed) continue;
+    ++common;
+    same += std::abs(at->second - b.times_us[i]) <= 1e-6 * b.times_us[i];
+  }
+  return common > 0 && 2 * same >= common;
+}
+
+std::vector<std::size_t> marks_of(std::size_t budget) {
+  std::vector<std::size_t> marks;
+  for (const std::size_t mark : {25, 50, 100, 200, 400})
+    if (mark < budget) marks.push_back(mark);
+  marks.push_back(budget);
+  return marks;
+}
+
+// Fractions at the marks. A strategy that has seen everything keeps its last value.
+std::vector<double> run(Replay& replay, const SimulateRequest& request, std::size_t repeat, std::mutex& mutex) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> fractions;
+  const std::vector<std::size_t> marks = marks_of(request.budget);
+  double best = kFailed;
+  std::size_t done = 0;
+  const auto start = Clock::now();
+  const auto strategy =
+      make_strategy(request.strategy, replay.space, request.seed * 1'000'003 + repeat, request.budget).value();
+  for (; done < request.budget; ++done) {
+    const auto index = strategy->propose();
+    if (!index) break;
+    strategy->report(*index, replay.times_us[*index]);
+    best = std::min(best, replay.times_us[*index]);
+    if (done + 1 == marks[fractions.size()]) fractions.push_back(replay.optimum_us / best);
+  }
+  fractions.resize(marks.size(), replay.optimum_us / best);
+  const std::lock_guard lock(mutex);
+  replay.strategy_seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  replay.proposals += done;
+  return fractions;
+}
+
+}  // namespace
+
+Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recordings,
+                                         const std::vector<Recording>& sources, const SimulateRequest& request) {
+  KGEN_CHECK_OK(make_strategy(request.strategy, SearchSpace{}, 0, 0).map([](auto&&) {}));
+  std::vector<RecordedSpace> others;
+  for (const Recording& source : sources) others.push_back(recorded_space(source));
+
+  std::vector<Replay> replays;
+  std::vector<Simulation> results;
+  for (const Recording& recording : recordings) {
+    const RecordedSpace recorded = recorded_space(recording);
+    Replay& replay = replays.emplace_back();
+    Simulation& result = results.emplace_back();
+    replay.space = make_search_space(recorded.configs);
+    replay.times_us = recorded.times_us;
+    result.space = recording.name();
+    result.points = replay.times_us.size();
+    for (const double time : replay.times_us) {
+      replay.optimum_us = std::min(replay.optimum_us, time);
+      result.failed += time == kFailed;
+    }
+    result.optimum_us = replay.optimum_us;
+    if (replay.optimum_us == kFailed)
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("{}: no configuration succeeded; nothing to search for", result.space));
+    std::vector<Elsewhere> elsewheres;
+    for (const RecordedSpace& other : others)
+      if (!same_measurements(recorded, other)) elsewheres.push_back(elsewhere(other));
+    result.sources = warm_start(replay.space, elsewheres);
+    replay.fractions.resize(request.repeats);
+  }
+
+  std::atomic<std::size_t> next{0};
+  std::mutex mutex;
+  const auto work = [&] {
+    for (std::size_t job; (job = next++) < replays.size() * request.repeats;) {
+      Replay& replay = replays[job / request.repeats];
+      const std::size_t repeat = job % request.repeats;
+      replay.fractions[repeat] = run(replay, request, repeat, mutex);
+    }
+  };
+  std::vector<std::thread> threads(std::max(1u, std::thread::hardware_concurrency()));
+  for (std::thread& thread : threads) thread = std::thread(work);
+  for (std::thread& thread : threads) thread.join();
+
+  const std::vector<std::size_t> marks = marks_of(request.budget);
+  const auto repeats = static_cast<double>(request.repeats);
+  for (std::size_t r = 0; r < replays.size(); ++r) {
+    results[r].proposal_us = replays[r].strategy_seconds * 1e6 / static_cast<double>(replays[r].proposals);
+    for (std::size_t m = 0; m < marks.size(); ++m) {
+      Fraction& fraction = results[r].fractions[marks[m]];
+      fraction.worst = 1;
+      double squares = 0;
+      for (const auto& values : replays[r].fractions) {
+        fraction.mean += values[m];
+        fraction.worst = std::min(fraction.worst, values[m]);
+      }
+      fraction.mean /= repeats;
+      for (const auto& values : replays[r].fractions)
+        squares += (values[m] - fraction.mean) * (values[m] - fraction.mean);
+      fraction.deviation = std::sqrt(squares / repeats);
+    }
+  }
+  return results;
+}
+
+}  // namespace kgen

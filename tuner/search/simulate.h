@@ -1,0 +1,36 @@
+// Replays searches on recorded spaces: a "measurement" is a look-up.
+#pragma once
+
+#include <map>
+
+#include "tuner/search/recorded.h"
+
+namespace kgen {
+
+struct SimulateRequest {
+  std::string strategy = "auto";
+  std::size_t budget = 200, repeats = 100;
+  std::uint64_t seed = 1;
+};
+
+// Optimum over the best time found after so many evaluations (first-time ones; failures count; 0 before the first
+// success), over the repeats.
+struct Fraction {
+  double mean = 0, worst = 0, deviation = 0;
+};
+struct Simulation {
+  std::string space;
+  std::size_t points = 0, failed = 0;
+  double optimum_us = 0;
+  std::size_t sources = 0;                    // recordings that warmed the start
+  double proposal_us = 0;                     // mean time of the strategy itself
+  std::map<std::size_t, Fraction> fractions;  // by evaluations: 25, 50, 100, 200, 400 as far as the budget, and it
+};
+
+// One result a recording, in order. `sources` warm the start of every recording that has the same tunables, except
+// those with the same measurements: a recording must not help itself, whatever its file is called. Uses all cores;
+// results depend on the request only. kBadInput for an unknown strategy or a recording in which nothing succeeded.
+Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recordings,
+                                         const std::vector<Recording>& sources, const SimulateRequest&);
+
+}  // namespace kgen
