@@ -10,8 +10,9 @@ namespace kgen {
 namespace {
 
 // Model-based search: a few round, diverse points first, then always the point with the highest expected improvement
-// of log(time) under a Gaussian process. Once the good regions are known, slow times are squeezed together, so that the
-// model spends its detail on the fast ones. docs/search.md has what each constant was measured at.
+// of log(time) under a Gaussian process. Once the good regions are known, slow times are squeezed together and the
+// model is made rough: what is left to find stands between cliffs. docs/search.md has what each constant was measured
+// at.
 class Model final : public SearchBase {
  public:
   Model(const SearchSpace& space, std::uint64_t seed)
@@ -21,14 +22,14 @@ class Model final : public SearchBase {
         surrogate_(space, make_bases(space, uneven_), seed) {}
 
  private:
-  static constexpr std::size_t kStart = 6;         // diverse points before the model is asked
-  static constexpr std::size_t kDraws = 50;        // candidates for each of them
-  static constexpr double kAmbition = 0.1;         // least improvement that counts, in deviations of the targets
-  static constexpr std::size_t kSqueezeFrom = 50;  // trials
-  static constexpr double kSqueeze = 0.5;          // of the median's distance from the best: what stays as it is
-  static constexpr double kRefit = 0.1;            // growth of the data between two fits
-  static constexpr std::size_t kMostData = 240;    // points that the model learns at once
-  static constexpr double kScored = 6e5;           // data × pool: bounds the time of a proposal
+  static constexpr std::size_t kStart = 6;       // diverse points before the model is asked
+  static constexpr std::size_t kDraws = 50;      // candidates for each of them
+  static constexpr double kAmbition = 0.1;       // least improvement that counts, in deviations of the targets
+  static constexpr std::size_t kFine = 50;       // trials from which on the good regions count as known
+  static constexpr double kSqueeze = 0.5;        // of the median's distance from the best: what stays as it is
+  static constexpr double kRefit = 0.1;          // growth of the data between two fits
+  static constexpr std::size_t kMostData = 240;  // points that the model learns at once
+  static constexpr double kScored = 6e5;         // data × pool: bounds the time of a proposal
   static constexpr std::size_t kLeastPool = 2048;
   static constexpr std::size_t kElite = 6;
 
@@ -160,7 +161,7 @@ std::optional<std::size_t> Model::next() {
   best_ = timed.front();
   median_ = timed[timed.size() / 2];
   worst_ = timed.back();
-  width_ = trials_.size() < kSqueezeFrom ? 0 : kSqueeze * (median_ - best_);
+  width_ = trials_.size() < kFine ? 0 : kSqueeze * (median_ - best_);
 
   const bool fit =
       fitted_trials_ == 0 || static_cast<double>(trials_.size()) >= static_cast<double>(fitted_trials_) * (1 + kRefit);
@@ -185,7 +186,7 @@ std::optional<std::size_t> Model::next() {
   const double deviation = std::sqrt(squares / count);
   for (double& target : targets) target = (target - mean) / deviation;
   if (fit) {
-    surrogate_.fit(points, targets, make_pool());
+    surrogate_.fit(points, targets, make_pool(), trials_.size() >= kFine);
   } else {
     surrogate_.update(points, targets);
   }

@@ -112,17 +112,19 @@ double Surrogate::evidence(std::span<const std::size_t> points, std::span<const 
   return value;
 }
 
-void Surrogate::adapt(std::span<const std::size_t> points, std::span<const double> targets) {
+void Surrogate::adapt(std::span<const std::size_t> points, std::span<const double> targets, bool rough) {
   const auto use = [&](Kernel kernel) {
     kernel_ = kernel;
     for (Factor& factor : factors_) tabulate(factor);
     return evidence(points, targets);
   };
   double best = use(Kernel::kExponential);
-  if (const double matern = use(Kernel::kMatern); matern >= best) {
-    best = matern;
-  } else {
-    use(Kernel::kExponential);
+  if (!rough) {
+    if (const double matern = use(Kernel::kMatern); matern >= best) {
+      best = matern;
+    } else {
+      use(Kernel::kExponential);
+    }
   }
   // Each parameter in turn is moved up and down by a random step.
   const auto move = [&](Factor& factor, double Factor::* parameter, auto&& moved) {
@@ -163,10 +165,10 @@ void Surrogate::adapt(std::span<const std::size_t> points, std::span<const doubl
   noise_ = keep;
 }
 
-void Surrogate::fit(std::span<const std::size_t> points, std::span<const double> targets,
-                    std::vector<std::size_t> pool) {
+void Surrogate::fit(std::span<const std::size_t> points, std::span<const double> targets, std::vector<std::size_t> pool,
+                    bool rough) {
   if (points.size() <= kFitPoints) {
-    adapt(points, targets);
+    adapt(points, targets, rough);
   } else {
     // The best third, where precision matters, and a random sample of the others.
     std::vector<std::size_t> order(points.size());
@@ -180,7 +182,7 @@ void Surrogate::fit(std::span<const std::size_t> points, std::span<const double>
       some_points[i] = points[order[i]];
       some_targets[i] = targets[order[i]];
     }
-    adapt(some_points, some_targets);
+    adapt(some_points, some_targets, rough);
   }
   pool_ = std::move(pool);
   points_.clear();

@@ -22,8 +22,10 @@ class Surrogate {
  public:
   Surrogate(const SearchSpace& space, std::vector<Basis> bases, std::uint64_t seed);
 
-  // Adapts the covariance to data and predicts at `pool` from then on. Targets should be standardised.
-  void fit(std::span<const std::size_t> points, std::span<const double> targets, std::vector<std::size_t> pool);
+  // Adapts the covariance to data and predicts at `pool` from then on. Targets should be standardised. `rough`: κ is
+  // exponential whatever the data say.
+  void fit(std::span<const std::size_t> points, std::span<const double> targets, std::vector<std::size_t> pool,
+           bool rough = false);
   // Learns more data without adapting: `points` begins with the points of the call before; targets may be other ones.
   void update(std::span<const std::size_t> points, std::span<const double> targets);
 
@@ -45,7 +47,7 @@ class Surrogate {
   void tabulate(Factor&) const;
   double covariance(std::size_t a, std::size_t b) const;
   double evidence(std::span<const std::size_t> points, std::span<const double> targets) const;
-  void adapt(std::span<const std::size_t> points, std::span<const double> targets);
+  void adapt(std::span<const std::size_t> points, std::span<const double> targets, bool rough);
   void append(std::size_t point);
   double residual(std::size_t point, double target) const;
 
