@@ -70,6 +70,8 @@ TEST_F(Recorded, AnUnfinishedCacheIsReadToItsEnd) {
 TEST_F(Recorded, T4OutAndInIsTheSame) {
   auto recordings = read_recordings(write("stencil.json", cache(1)), true).value();
   recordings[0].trials[3].registers = 40;
+  recordings[0].trials[3].temperature_c = 61;
+  recordings[0].trials[3].throttle = "power cap";
   recordings[0].trials[4].status = TrialStatus::kStoppedEarly;
   recordings[0].trials[5].status = TrialStatus::kWrong;
   recordings[0].trials[5].reason = "element 3 is 1, not 2";
@@ -78,6 +80,9 @@ TEST_F(Recorded, T4OutAndInIsTheSame) {
   EXPECT_EQ(to_t4(again), text);
   EXPECT_EQ(again[0].trials[5].reason, recordings[0].trials[5].reason);
   EXPECT_EQ(again[0].trials[4].status, TrialStatus::kStoppedEarly);
+  EXPECT_EQ(again[0].trials[3].registers, 40);
+  EXPECT_EQ(again[0].trials[3].temperature_c, 61);
+  EXPECT_EQ(again[0].trials[3].throttle, "power cap");
   EXPECT_EQ(again[0].trials[7].samples_us, recordings[0].trials[7].samples_us);
 }
 

@@ -117,20 +117,16 @@ Result<Recording> from_kernel_tuner(const Json& json, const std::string& file) {
 }
 
 // Members of the trial that T4 has no place for.
-OrderedJson extras(const TrialRecord& t) {
-  OrderedJson json{{"status", status_name(t.status)}, {"timing", t.timing}};
-  const auto text = [&](const char* name, const std::string& value) {
-    if (!value.empty()) json[name] = value;
-  };
-  const auto value = [&](const char* name, const auto& optional) {
-    if (optional) json[name] = *optional;
-  };
+// What of a trial T4 has no place for, by name: the same list for writing and reading.
+template <class Trial, class Text, class Value>
+void each_extra(Trial& t, const Text& text, const Value& value) {
   text("reason", t.reason);
   text("source_hash", t.source_hash);
   text("op_hash", t.op_hash);
   text("compiler", t.compiler);
   text("options", t.options);
   text("kgen_version", t.kgen_version);
+  text("throttle", t.throttle);
   value("time_us", t.time_us);
   value("mad_us", t.mad_us);
   value("compile_seconds", t.compile_seconds);
@@ -142,6 +138,18 @@ OrderedJson extras(const TrialRecord& t) {
   value("lds_bytes", t.lds_bytes);
   value("occupancy_waves", t.occupancy_waves);
   value("clock_mhz", t.clock_mhz);
+  value("temperature_c", t.temperature_c);
+}
+
+OrderedJson extras(const TrialRecord& t) {
+  OrderedJson json{{"status", status_name(t.status)}, {"timing", t.timing}};
+  const auto text = [&](const char* name, const std::string& value) {
+    if (!value.empty()) json[name] = value;
+  };
+  const auto value = [&](const char* name, const auto& optional) {
+    if (optional) json[name] = *optional;
+  };
+  each_extra(t, text, value);
   if (t.is_default) json["is_default"] = true;
   if (t.recorded_at_ms != 0) json["recorded_at_ms"] = t.recorded_at_ms;
   return json;
@@ -153,23 +161,7 @@ void set_extras(TrialRecord& t, const OrderedJson& json) {
   };
   if (const auto status = find_status(json.at("status").get<std::string>())) t.status = *status;
   text("timing", t.timing);
-  text("reason", t.reason);
-  text("source_hash", t.source_hash);
-  text("op_hash", t.op_hash);
-  text("compiler", t.compiler);
-  text("options", t.options);
-  text("kgen_version", t.kgen_version);
-  value("time_us", t.time_us);
-  value("mad_us", t.mad_us);
-  value("compile_seconds", t.compile_seconds);
-  value("verify_seconds", t.verify_seconds);
-  value("max_error_ratio", t.max_error_ratio);
-  value("relative_l2", t.relative_l2);
-  value("registers", t.registers);
-  value("spills", t.spills);
-  value("lds_bytes", t.lds_bytes);
-  value("occupancy_waves", t.occupancy_waves);
-  value("clock_mhz", t.clock_mhz);
+  each_extra(t, text, value);
   t.is_default = json.value("is_default", false);
   t.recorded_at_ms = json.value("recorded_at_ms", t.recorded_at_ms);
 }
