@@ -84,7 +84,7 @@ std::string csv_cell(const std::string& text) {
 std::string to_csv(const std::vector<Recording>& recordings) {
   std::string out =
       "op,signature,dims,device,arch,config,status,time_us,mad_us,timing,compile_seconds,registers,spills,lds_bytes,"
-      "occupancy_waves,reason\n";
+      "occupancy_waves,reason,clock_mhz,temperature_c,throttle,energy_uj,deterministic\n";
   const auto optional = [](const auto& value) { return value ? fmt::format("{}", *value) : std::string(); };
   for (const Recording& r : recordings)
     for (const TrialRecord& t : r.trials) {
@@ -103,7 +103,12 @@ std::string to_csv(const std::vector<Recording>& recordings) {
                         optional(t.spills),
                         optional(t.lds_bytes),
                         optional(t.occupancy_waves),
-                        t.reason};
+                        t.reason,
+                        optional(t.clock_mhz),
+                        optional(t.temperature_c),
+                        t.throttle,
+                        optional(t.energy_uj),
+                        t.deterministic ? *t.deterministic ? "1" : "0" : ""};
       for (std::size_t c = 0; c < cells.size(); ++c) out += (c == 0 ? "" : ",") + csv_cell(cells[c]);
       out += '\n';
     }

@@ -169,7 +169,7 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
   }
 }
 
-Result<std::vector<Timing>> Supervisor::race(const RaceRequest& request) {
+Result<RaceResult> Supervisor::race(const RaceRequest& request) {
   if (!ready_) KGEN_CHECK_OK(bring_up());
   worker_->race(request);
   const double limit = now_seconds() + timeout_ * static_cast<double>(request.candidates.size());
@@ -178,7 +178,7 @@ Result<std::vector<Timing>> Supervisor::race(const RaceRequest& request) {
     if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult) continue;
     if (event.kind == WorkerEvent::Kind::kRaced) {
       busy_seconds_ += event.seconds;
-      if (event.timings.size() == request.candidates.size()) return event.timings;
+      if (event.race.timings.size() == request.candidates.size()) return event.race;
       lose_worker();
       return fail(ErrorKind::kCheckFailed, event.text);
     }

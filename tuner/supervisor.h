@@ -35,8 +35,9 @@ class Supervisor {
   Result<std::optional<TryResult>> next(double timeout_seconds, int wake_fd);
 
   // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
-  Result<std::vector<Timing>> race(const RaceRequest&);
+  Result<RaceResult> race(const RaceRequest&);
 
+  bool counts_energy() const { return worker_ && worker_->counts_energy(); }
   double bandwidth() const { return bandwidth_; }
   double busy_seconds() const { return busy_seconds_; }  // of the worker: references, checks, timing
   std::uint64_t seed() const { return check_.seed; }     // of the present inputs

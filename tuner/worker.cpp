@@ -37,10 +37,13 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny,
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
                                    projection_length, seed, rotate)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, twice, measure, best_us)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early, clock_mhz, temperature_c,
-                                   throttle)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, repeats, measure, best_us)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SampleState, clock_mhz, temperature_c, throttled)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, states, median_us, mad_us, stopped_early, clock_mhz,
+                                   temperature_c, throttle)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Energy, samples_uj, median_uj, mad_uj)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceResult, timings, energies)
 
 static void to_json(Json& json, const Verdict& verdict) {
   json = {{"passed", verdict.passed},
@@ -48,6 +51,7 @@ static void to_json(Json& json, const Verdict& verdict) {
           {"max_error_ratio", number(verdict.max_error_ratio)},
           {"relative_l2", number(verdict.relative_l2)},
           {"launch_us", verdict.launch_us}};
+  if (verdict.same_bits) json["same_bits"] = *verdict.same_bits;
 }
 static void from_json(const Json& json, Verdict& verdict) {
   json.at("passed").get_to(verdict.passed);
@@ -55,6 +59,7 @@ static void from_json(const Json& json, Verdict& verdict) {
   verdict.max_error_ratio = number(json.at("max_error_ratio"));
   verdict.relative_l2 = number(json.at("relative_l2"));
   json.at("launch_us").get_to(verdict.launch_us);
+  if (json.contains("same_bits")) verdict.same_bits = json.at("same_bits").get<bool>();
 }
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, seconds)
 
@@ -73,7 +78,8 @@ std::string one_line(std::string text) {
 // The child's end.
 class WorkerLoop {
  public:
-  WorkerLoop(Device& device, MessageChannel& channel) : device_(device), channel_(channel) {}
+  WorkerLoop(Device& device, std::unique_ptr<Telemetry> telemetry, MessageChannel& channel)
+      : device_(device), channel_(channel), telemetry_(std::move(telemetry)) {}
 
   // False when the worker has to end: the device is broken for this process, or the parent is gone.
   bool handle(const Json& message) {
@@ -122,7 +128,7 @@ class WorkerLoop {
   Result<void> examine(const TryRequest& request, TryResult& result) {
     const double start = now_seconds();
     KGEN_TRY(const LoadedCandidate candidate, load(request));
-    KGEN_TRY(result.verdict, bench_->verify(candidate, request.twice));
+    KGEN_TRY(result.verdict, bench_->verify(candidate, request.repeats));
     result.verify_seconds = now_seconds() - start;
     result.reason = result.verdict.reason;
     if (!result.verdict.passed) {
@@ -157,30 +163,36 @@ class WorkerLoop {
   bool race(const RaceRequest& request) {
     if (!send({{"event", "started"}, {"ticket", 0}})) return false;
     const double start = now_seconds();
-    const auto run = [&]() -> Result<std::vector<Timing>> {
+    const auto run = [&]() -> Result<RaceResult> {
       std::vector<LoadedCandidate> candidates;
       for (const TryRequest& entry : request.candidates) {
         KGEN_TRY(LoadedCandidate candidate, load(entry));
-        KGEN_TRY(const Verdict verdict, bench_->verify(candidate, false));
+        KGEN_TRY(const Verdict verdict, bench_->verify(candidate, Repeats::kNone));
         if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
         candidates.push_back(std::move(candidate));
       }
       std::vector<Measurer::Launch> launches;
       for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
-      return bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
+      RaceResult result;
+      KGEN_TRY(result.timings, bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds));
+      if (request.energy_rounds > 0) {
+        KGEN_TRY(result.energies,
+                 bench_->measurer().energy_in_turns(timing_, launches, bench_->sets(), request.energy_rounds));
+      }
+      return result;
     };
-    const auto timings = run();
-    const std::string text = timings ? "" : one_line(timings.error().message);
+    const auto result = run();
+    const std::string text = result ? "" : one_line(result.error().message);
     return send({{"event", "raced"},
-                 {"timings", timings.value_or(std::vector<Timing>{})},
+                 {"race", result.value_or(RaceResult{})},
                  {"text", text},
                  {"seconds", now_seconds() - start}}) &&
-           (timings.has_value() || bench_->healthy());
+           (result.has_value() || bench_->healthy());
   }
 
   Device& device_;
   MessageChannel& channel_;
-  const std::unique_ptr<Telemetry> telemetry_ = open_telemetry(device_.info());
+  const std::unique_ptr<Telemetry> telemetry_;
   TimingMode timing_ = TimingMode::kCold;
   std::unique_ptr<Bench> bench_;
   double bandwidth_ = 0;
@@ -189,13 +201,15 @@ class WorkerLoop {
 
 }  // namespace
 
-int worker_main(const std::string& device_id) {
+int worker_main(const std::string& device_id,
+                const std::function<Result<std::unique_ptr<Device>>(const std::string&)>& open,
+                const std::function<std::unique_ptr<Telemetry>(const DeviceInfo&)>& watch) {
   // The kernel ends this process with its parent even while a driver call never returns.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // Ctrl-C is for the tuner: it lets the running candidate end.
   ::signal(SIGINT, SIG_IGN);
   MessageChannel channel = MessageChannel::from_stdio();
-  auto device = open_device(device_id);
+  auto device = open(device_id);
   if (!device) {
     const Json refusal{
         {"event", "refused"}, {"kind", static_cast<int>(device.error().kind)}, {"text", device.error().message}};
@@ -203,7 +217,9 @@ int worker_main(const std::string& device_id) {
     return exit_code(device.error().kind);
   }
   const DeviceInfo& info = (*device)->info();
+  auto telemetry = watch(info);
   const Json hello{{"event", "hello"},
+                   {"counts_energy", telemetry != nullptr && telemetry->read().energy_uj.has_value()},
                    {"id", info.id},
                    {"name", info.name},
                    {"arch", std::string(info.arch->name)},
@@ -218,7 +234,7 @@ int worker_main(const std::string& device_id) {
   if (!channel.send({hello.dump(-1, ' ', false, Json::error_handler_t::replace)})) return 0;
   bool broken = false;
   {
-    WorkerLoop loop(**device, channel);
+    WorkerLoop loop(**device, std::move(telemetry), channel);
     while (auto message = channel.receive()) {
       try {
         if (!message->empty() && loop.handle(Json::parse(message->front()))) continue;
@@ -251,6 +267,7 @@ Result<Worker> Worker::start(const std::string& self, const std::string& device)
       return fail(static_cast<ErrorKind>(json.at("kind").get<int>()), json.at("text").get<std::string>());
     DeviceInfo& info = worker.device_;
     KGEN_TRY(info.arch, find_arch(json.at("arch").get<std::string>()));
+    json.at("counts_energy").get_to(worker.counts_energy_);
     json.at("id").get_to(info.id);
     json.at("name").get_to(info.name);
     json.at("arch_name").get_to(info.arch_name);
@@ -310,7 +327,7 @@ WorkerEvent Worker::receive(double timeout_seconds) {
     }
     if (name == "raced") {
       event.kind = Kind::kRaced;
-      json.at("timings").get_to(event.timings);
+      json.at("race").get_to(event.race);
     }
   } catch (const std::exception& error) {
     event.kind = Kind::kEnded;

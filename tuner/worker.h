@@ -26,7 +26,7 @@ struct TryRequest {
   std::string code_path{};
   BoundPlan bound{};
   std::vector<CheckCase::Output> limits{};  // of the candidate's compute type; none: the case's
-  bool twice = false;                       // check repeated runs for equal bits
+  Repeats repeats = Repeats::kNone;         // further launches whose bits are compared
   bool measure = true;
   double best_us = 0;  // of the problem so far; 0 = none
 };
@@ -43,6 +43,11 @@ struct TryResult {
 struct RaceRequest {
   std::vector<TryRequest> candidates;
   int rounds = 0;
+  int energy_rounds = 0;  // 0: energy is not measured
+};
+struct RaceResult {  // beside the candidates
+  std::vector<Timing> timings;
+  std::vector<Energy> energies;  // empty where energy was not asked for
 };
 
 struct WorkerEvent {
@@ -62,7 +67,7 @@ struct WorkerEvent {
   double seconds = 0;
   bool killed_from_outside = false;  // kEnded: by a signal that no kernel raises
   TryResult result;
-  std::vector<Timing> timings;  // kRaced, beside RaceRequest::candidates
+  RaceResult race;  // kRaced
 };
 
 // The parent's end. Used by one thread.
@@ -72,6 +77,7 @@ class Worker {
   static Result<Worker> start(const std::string& self, const std::string& device);
 
   const DeviceInfo& device() const { return device_; }
+  bool counts_energy() const { return counts_energy_; }
   double bandwidth() const { return bandwidth_; }  // bytes a second, measured at the first setup; 0 before
   bool setup(const CheckCase&, TimingMode);        // false: the worker is gone, receive() says how
   bool submit(const TryRequest&);
@@ -84,6 +90,7 @@ class Worker {
   explicit Worker(ChildProcess child) : child_(std::move(child)) {}
   ChildProcess child_;
   DeviceInfo device_;
+  bool counts_energy_ = false;
   double bandwidth_ = 0;
 };
 
