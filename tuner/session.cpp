@@ -604,6 +604,8 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     finalists = std::move(*checked);
     problem.default_checked = std::find(finalists.begin(), finalists.end(), default_key) != finalists.end();
 
+    if (finalists.size() == 1 && !energy) return finalists.front();
+
     RaceRequest race;
     std::vector<Item> items;
     double round_us = 0;
