@@ -40,10 +40,12 @@ std::map<std::size_t, Fraction> over_spaces(const std::vector<Simulation>& resul
       const Fraction& own = result.fractions.at(evaluations);
       sum.mean += own.mean;
       sum.deviation += own.deviation;
+      sum.within += own.within;
       sum.worst = std::min(sum.worst, own.worst);
     }
     sum.mean /= static_cast<double>(results.size());
     sum.deviation /= static_cast<double>(results.size());
+    sum.within /= static_cast<double>(results.size());
   }
   return total;
 }
@@ -58,6 +60,7 @@ void add_fractions(Json& json, const std::map<std::size_t, Fraction>& fractions)
   json["mean_fraction"] = fractions_json(fractions, &Fraction::mean);
   json["worst_fraction"] = fractions_json(fractions, &Fraction::worst);
   json["std"] = fractions_json(fractions, &Fraction::deviation);
+  json["within_3_percent"] = fractions_json(fractions, &Fraction::within);
 }
 
 void print_json_results(const SimulateRequest& request, const std::vector<Simulation>& results) {
@@ -71,7 +74,8 @@ void print_json_results(const SimulateRequest& request, const std::vector<Simula
   for (const Simulation& result : results) {
     Json space{{"space", result.space},     {"configurations", result.points},
                {"failed", result.failed},   {"optimum_us", result.optimum_us},
-               {"sources", result.sources}, {"proposal_us", result.proposal_us}};
+               {"sources", result.sources}, {"prior", result.prior},
+               {"proposal_us", result.proposal_us}};
     add_fractions(space, result.fractions);
     json["spaces"].push_back(std::move(space));
   }
@@ -88,13 +92,15 @@ void print_table(const SimulateRequest& request, const std::vector<Simulation>& 
       row.push_back(fmt::format("{:.3f} ±{:.3f}", fraction.mean, fraction.deviation));
     table.add(row);
   }
-  Words mean{"mean", "", ""}, worst{"worst space", "", ""};
+  Words mean{"mean", "", ""}, worst{"worst space", "", ""}, within{"runs within 3 %", "", ""};
   for (const auto& [evaluations, fraction] : over_spaces(results)) {
     mean.push_back(fmt::format("{:.4f}", fraction.mean));
     worst.push_back(fmt::format("{:.4f}", worst_space(results, evaluations).mean));
+    within.push_back(fmt::format("{:.1f} %", 100 * fraction.within));
   }
   table.add(mean);
   table.add(worst);
+  table.add(within);
   table.print();
   fmt::print("\noptimum / best found after so many evaluations: mean ± deviation of {} repeats; strategy {}, seed {}\n",
              request.repeats, request.strategy, request.seed);
@@ -117,6 +123,9 @@ int cmd_simulate(const Context&, const Words& args) {
   options.number("--seed", seed, 0, "of the first run (1)");
   options.words("--warm-start", warm,
                 "recordings of the same kernel elsewhere; one with the same measurements is not used");
+  options.flag("--prior", request.prior,
+               "databases: begin with what won on other shapes, as a first `kgen tune` does");
+  options.text("--prior-folder", request.prior_folder, "winners written by `kgen db prior` instead of those built in");
   options.flag("--json", json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
   request.budget = static_cast<std::size_t>(budget);

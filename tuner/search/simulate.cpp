@@ -10,6 +10,9 @@
 #include <thread>
 #include <unordered_map>
 
+#include "base/arch.h"
+#include "tuner/search/winners.h"
+
 namespace kgen {
 namespace {
 
@@ -105,6 +108,14 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
     for (const RecordedSpace& other : others)
       if (!same_measurements(recorded, other)) elsewheres.push_back(elsewhere(other));
     result.sources = warm_start(replay.space, elsewheres);
+    if (const auto arch = find_arch(recording.device.arch); request.prior && arch) {
+      KGEN_TRY(std::vector<Winner> winners, winners_of(recording.op.op, request.prior_folder));
+      std::erase_if(winners, [&](const Winner& w) { return w.dims_key == recording.problem.dims_key; });
+      const auto first = rank_winners(replay.space, winners, recording.op.signature, recording.problem.dims_key,
+                                      std::string((*arch)->family), kPriorPoints);
+      result.prior = first.size();
+      replay.space.seeds.insert(replay.space.seeds.end(), first.begin(), first.end());
+    }
     replay.fractions.resize(request.repeats);
   }
 
@@ -132,8 +143,10 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
       for (const auto& values : replays[r].fractions) {
         fraction.mean += values[m];
         fraction.worst = std::min(fraction.worst, values[m]);
+        fraction.within += values[m] >= 1 / (1 + kWithin);
       }
       fraction.mean /= repeats;
+      fraction.within /= repeats;
       for (const auto& values : replays[r].fractions)
         squares += (values[m] - fraction.mean) * (values[m] - fraction.mean);
       fraction.deviation = std::sqrt(squares / repeats);
