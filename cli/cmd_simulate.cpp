@@ -109,7 +109,7 @@ void print_table(const SimulateRequest& request, const std::vector<Simulation>& 
 }  // namespace
 
 int cmd_simulate(const Context&, const Words& args) {
-  Words files, warm;
+  Words files, warm, prior;
   SimulateRequest request;
   std::int64_t budget = 200, repeats = 100, seed = 1;
   bool json = false;
@@ -123,9 +123,8 @@ int cmd_simulate(const Context&, const Words& args) {
   options.number("--seed", seed, 0, "of the first run (1)");
   options.words("--warm-start", warm,
                 "recordings of the same kernel elsewhere; one with the same measurements is not used");
-  options.flag("--prior", request.prior,
-               "databases: begin with what won on other shapes, as a first `kgen tune` does");
-  options.text("--prior-folder", request.prior_folder, "winners written by `kgen db prior` instead of those built in");
+  options.words("--prior", prior,
+                "begin with what won on other shapes: 'shipped', or databases to learn that from");
   options.flag("--json", json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
   request.budget = static_cast<std::size_t>(budget);
@@ -136,6 +135,12 @@ int cmd_simulate(const Context&, const Words& args) {
   if (!recordings) return report(recordings.error());
   const auto sources = read_all(warm);
   if (!sources) return report(sources.error());
+  request.shipped_prior = prior == Words{"shipped"};
+  if (!request.shipped_prior) {
+    auto teachers = read_all(prior);
+    if (!teachers) return report(teachers.error());
+    request.prior = std::move(*teachers);
+  }
   const auto results = simulate(*recordings, *sources, request);
   if (!results) return report(results.error());
   if (!warm.empty())

@@ -78,6 +78,22 @@ std::vector<double> run(Replay& replay, const SimulateRequest& request, std::siz
   return fractions;
 }
 
+// What may be known of other shapes of the same operator; nothing for what kgen did not write.
+Result<std::vector<Winner>> winners_elsewhere(const Recording& recording, const SimulateRequest& request) {
+  const auto same_shape = [&](const std::string& op, const std::string& dims_key) {
+    return op == recording.op.op && dims_key == recording.problem.dims_key;
+  };
+  if (request.shipped_prior && find_arch(recording.device.arch)) {
+    KGEN_TRY(std::vector<Winner> winners, winners_of(recording.op.op, ""));
+    std::erase_if(winners, [&](const Winner& winner) { return same_shape(winner.op, winner.dims_key); });
+    return winners;
+  }
+  std::vector<Recording> others;
+  for (const Recording& other : request.prior)
+    if (other.op.op == recording.op.op && !same_shape(other.op.op, other.problem.dims_key)) others.push_back(other);
+  return learn_winners(others);
+}
+
 }  // namespace
 
 Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recordings,
@@ -108,11 +124,10 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
     for (const RecordedSpace& other : others)
       if (!same_measurements(recorded, other)) elsewheres.push_back(elsewhere(other));
     result.sources = warm_start(replay.space, elsewheres);
-    if (const auto arch = find_arch(recording.device.arch); request.prior && arch) {
-      KGEN_TRY(std::vector<Winner> winners, winners_of(recording.op.op, request.prior_folder));
-      std::erase_if(winners, [&](const Winner& w) { return w.dims_key == recording.problem.dims_key; });
+    KGEN_TRY(const std::vector<Winner> winners, winners_elsewhere(recording, request));
+    if (!winners.empty() && find_arch(recording.device.arch)) {
       const auto first = rank_winners(replay.space, winners, recording.op.signature, recording.problem.dims_key,
-                                      std::string((*arch)->family), kPriorPoints);
+                                      std::string(find_arch(recording.device.arch).value()->family), kPriorPoints);
       result.prior = first.size();
       replay.space.seeds.insert(replay.space.seeds.end(), first.begin(), first.end());
     }

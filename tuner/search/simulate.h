@@ -11,10 +11,10 @@ struct SimulateRequest {
   std::string strategy = "auto";
   std::size_t budget = 200, repeats = 100;
   std::uint64_t seed = 1;
-  // Databases only: begin with the winners of other problems, as a first `kgen tune` does; no winner of the same shape
-  // is used. `prior_folder`: winners_of().
-  bool prior = false;
-  std::string prior_folder;
+  // Begin with the winners of other shapes, as a first `kgen tune` does: with those that ship with kgen, or with those
+  // that `prior` teaches. Nothing is learnt from the same operator and shape. Kernels that kgen does not know have none.
+  bool shipped_prior = false;
+  std::vector<Recording> prior{};
 };
 
 constexpr double kWithin = 0.03;
