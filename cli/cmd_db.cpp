@@ -233,7 +233,9 @@ int cmd_db(const Context&, const Words& args) {
   if (name == "import") return db_import(rest);
   if (name == "prior") return db_prior(rest);
   if (name == "--help" || name == "-h") {
-    fmt::print("Usage: kgen db info|check|export tuned.db …\n       kgen db import tuned.db FILE…\n       kgen db prior tuned.db… -o FOLDER\n");
+    fmt::print(
+        "Usage: kgen db info|check|export tuned.db …\n       kgen db import tuned.db FILE…\n       kgen db prior "
+        "tuned.db… -o FOLDER\n");
     return 0;
   }
   fmt::print(stderr, "kgen db: {}{}; valid: {}\n",

@@ -72,9 +72,12 @@ void print_json_results(const SimulateRequest& request, const std::vector<Simula
     json["worst_space"][std::to_string(evaluations)] = worst_space(results, evaluations).mean;
   json["spaces"] = Json::array();
   for (const Simulation& result : results) {
-    Json space{{"space", result.space},     {"configurations", result.points},
-               {"failed", result.failed},   {"optimum_us", result.optimum_us},
-               {"sources", result.sources}, {"prior", result.prior},
+    Json space{{"space", result.space},
+               {"configurations", result.points},
+               {"failed", result.failed},
+               {"optimum_us", result.optimum_us},
+               {"sources", result.sources},
+               {"prior", result.prior},
                {"proposal_us", result.proposal_us}};
     add_fractions(space, result.fractions);
     json["spaces"].push_back(std::move(space));
@@ -123,8 +126,7 @@ int cmd_simulate(const Context&, const Words& args) {
   options.number("--seed", seed, 0, "of the first run (1)");
   options.words("--warm-start", warm,
                 "recordings of the same kernel elsewhere; one with the same measurements is not used");
-  options.words("--prior", prior,
-                "begin with what won on other shapes: 'shipped', or databases to learn that from");
+  options.words("--prior", prior, "begin with what won on other shapes: 'shipped', or databases to learn that from");
   options.flag("--json", json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
   request.budget = static_cast<std::size_t>(budget);

@@ -149,6 +149,7 @@ int cmd_tune(const Context& context, const Words& args) {
   options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
   options.list("--warm-start", request.warm_start,
                "a database or recorded space of other devices or shapes to begin from; may be repeated");
+  options.text("--prior", request.prior, "what to try first: shipped, none, or a folder that 'kgen db prior' wrote");
   options.choice("--timing", request.timing, {"cold", "warm", "graph"}, "state of the caches while timing");
   options.flag("--json", json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;

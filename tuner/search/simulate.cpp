@@ -124,6 +124,10 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
     for (const RecordedSpace& other : others)
       if (!same_measurements(recorded, other)) elsewheres.push_back(elsewhere(other));
     result.sources = warm_start(replay.space, elsewheres);
+    for (const TrialRecord& trial : recording.trials)
+      if (trial.is_default && replay.space.seeds.empty())
+        for (std::size_t i = 0; i < recorded.configs.size(); ++i)
+          if (recorded.configs[i] == parse_config(trial.config)) replay.space.seeds.push_back(i);
     KGEN_TRY(const std::vector<Winner> winners, winners_elsewhere(recording, request));
     if (!winners.empty() && find_arch(recording.device.arch)) {
       const auto first = rank_winners(replay.space, winners, recording.op.signature, recording.problem.dims_key,

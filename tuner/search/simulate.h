@@ -12,7 +12,8 @@ struct SimulateRequest {
   std::size_t budget = 200, repeats = 100;
   std::uint64_t seed = 1;
   // Begin with the winners of other shapes, as a first `kgen tune` does: with those that ship with kgen, or with those
-  // that `prior` teaches. Nothing is learnt from the same operator and shape. Kernels that kgen does not know have none.
+  // that `prior` teaches. Nothing is learnt from the same operator and shape. Kernels that kgen does not know have
+  // none.
   bool shipped_prior = false;
   std::vector<Recording> prior{};
 };
