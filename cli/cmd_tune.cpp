@@ -165,6 +165,7 @@ int cmd_tune(const Context& context, const Words& args) {
   options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
   options.list("--warm-start", request.warm_start,
                "a database or recorded space of other devices or shapes to begin from; may be repeated");
+  options.text("--prior", request.prior, "what to try first: shipped, none, or a folder that 'kgen db prior' wrote");
   options.choice("--timing", request.timing, {"cold", "warm", "graph"}, "state of the caches while timing");
   options.choice("--objective", request.objective, {"time", "energy"}, "what a winner needs the least of");
   options.flag("--deterministic", deterministic, "only candidates that give the same bits on every launch");

@@ -19,8 +19,8 @@
 #include "generator/emit.h"
 #include "generator/space.h"
 #include "tuner/problem.h"
-#include "tuner/search/recorded.h"
 #include "tuner/search/strategy.h"
+#include "tuner/search/winners.h"
 #include "tuner/stats.h"
 #include "tuner/supervisor.h"
 
@@ -121,7 +121,6 @@ class Session {
   Result<void> publish(Problem&, const std::string& config, bool is_default);
   Result<std::string> hold_finals(Problem&, const std::string& incumbent);
   Goal goal(const Problem&) const;
-  void remember_winner(const std::string& config);
   void seed_search(Problem&);
   void warm_search(Problem&);
   Result<Item> rebuild(Problem&, const std::string& config);
@@ -144,14 +143,15 @@ class Session {
   std::int64_t device_id_ = 0;
   std::string compiler_version_;
   TimingMode timing_ = TimingMode::kCold;
-  struct Winner {
+  struct Incumbent {
     std::int64_t trial = 0;
     std::string config{};
   };
   // By problem, is_default, deterministic; on this device, of the request's timing and objective.
-  std::map<std::tuple<std::int64_t, bool, bool>, Winner> winners_;
-  std::vector<std::string> winning_configs_;  // of winners_, most recent last
-  std::vector<Recording> warm_start_;         // of other devices or shapes
+  std::map<std::tuple<std::int64_t, bool, bool>, Incumbent> winners_;
+  std::map<std::string, std::vector<Winner>> priors_;  // by operator
+  std::vector<Winner> won_;                            // of winners_
+  std::vector<Recording> warm_start_;                  // of other devices or shapes
   std::int64_t next_ticket_ = 1;
   std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
   TuneOutcome outcome_;
@@ -500,7 +500,7 @@ Result<std::vector<std::string>> Session::reverify(Problem& problem, const std::
 
 Result<void> Session::publish(Problem& problem, const std::string& config, bool is_default) {
   const TrialRecord& trial = problem.known.at(config).trial;
-  Winner& present = winners_[{problem.id, is_default, problem.spec.tune.deterministic}];
+  Incumbent& present = winners_[{problem.id, is_default, problem.spec.tune.deterministic}];
   if (present.trial == trial.id) return {};
   KGEN_TRY(const Item item, rebuild(problem, config));
   const CodeObject& code = item.compiled.code;
@@ -517,7 +517,9 @@ Result<void> Session::publish(Problem& problem, const std::string& config, bool 
                             .bytes = code.bytes};
   KGEN_CHECK_OK(db_.publish(winner, object));
   present = {.trial = trial.id, .config = config};
-  if (!is_default) remember_winner(config);
+  if (!is_default)
+    won_.push_back(
+        {problem.row.op, std::string(device_.arch->family), problem.row.signature, problem.row.dims_key, config});
   return {};
 }
 
@@ -555,7 +557,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
         finalists.push_back(config);
     };
     if (!incumbent.empty()) {
-      const Winner& present = winners_.at({problem.id, false, problem.spec.tune.deterministic});
+      const Incumbent& present = winners_.at({problem.id, false, problem.spec.tune.deterministic});
       const TrialRecord& trial = problem.known.at(incumbent).trial;
       const bool news = (energy && !trial.energy_uj) ||
                         std::any_of(finalists.begin(), finalists.end(),
@@ -690,43 +692,33 @@ Result<void> Session::conclude(Problem& problem) {
   return {};
 }
 
-// Most recent last, each once.
-void Session::remember_winner(const std::string& config) {
-  std::erase(winning_configs_, config);
-  winning_configs_.push_back(config);
-}
-
-// The other variants' defaults, then what won on other shapes of this device, the most recent first: a quarter of the
+// What won on the nearest shapes, in this database and in the prior, then the other variants' defaults: half of the
 // budget at most.
 void Session::seed_search(Problem& problem) {
-  const std::size_t most = problem.budget == 0 ? 16 : std::max<std::size_t>(2, problem.budget / 4);
+  const std::size_t most = problem.budget == 0 ? SIZE_MAX : std::max<std::size_t>(2, problem.budget / 2);
   auto& seeds = problem.search_space.seeds;
-  const auto add = [&](const std::string& key) {
-    const auto at = problem.index.find(key);
-    if (at != problem.index.end() && seeds.size() < most &&
-        std::find(seeds.begin(), seeds.end(), at->second) == seeds.end())
-      seeds.push_back(at->second);
+  const auto add = [&](std::size_t point) {
+    if (seeds.size() < most && std::find(seeds.begin(), seeds.end(), point) == seeds.end()) seeds.push_back(point);
   };
+  std::vector<Winner> winners;
+  for (auto winner = won_.rbegin(); winner != won_.rend(); ++winner)
+    if (winner->op == problem.row.op) winners.push_back(*winner);
+  const std::vector<Winner>& prior = priors_[problem.row.op];
+  winners.insert(winners.end(), prior.begin(), prior.end());
+  for (const std::size_t point : rank_winners(problem.search_space, winners, problem.row.signature,
+                                              problem.row.dims_key, std::string(device_.arch->family), kPriorPoints))
+    add(point);
   for (const VariantDef& variant : problem.spec.op->variants)
-    if (const auto candidate = parse_candidate(problem.spec, device_.arch, variant.name)) add(candidate->key());
-  for (auto config = winning_configs_.rbegin(); config != winning_configs_.rend(); ++config) add(*config);
+    if (const auto candidate = parse_candidate(problem.spec, device_.arch, variant.name))
+      if (const auto at = problem.index.find(candidate->key()); at != problem.index.end()) add(at->second);
 }
 
 // Recordings of the same operator, the most alike first: the same shape, then by how far the dims are apart. Those of
 // other programs count where their tunables fit.
 void Session::warm_search(Problem& problem) {
   const auto distance = [&](const Recording& recording) {
-    double sum = recording.op.signature == problem.row.signature ? 0 : 1;
-    if (recording.problem.dims_key == problem.row.dims_key) return sum;
-    std::map<std::string, double> dims;
-    for (const auto& [name, value] : parse_config(recording.problem.dims_key)) dims[name] = std::atof(value.c_str());
-    for (const auto& [name, value] : parse_config(problem.row.dims_key)) {
-      const auto at = dims.find(name);
-      sum += at == dims.end()
-                 ? 1
-                 : std::abs(std::log2(std::max(1.0, at->second)) - std::log2(std::max(1.0, std::atof(value.c_str()))));
-    }
-    return sum;
+    return problem_distance(problem.row.signature, problem.row.dims_key, recording.op.signature,
+                            recording.problem.dims_key);
   };
   std::vector<std::pair<double, const Recording*>> near;
   for (const Recording& recording : warm_start_) {
@@ -860,7 +852,12 @@ Result<TuneOutcome> Session::run() {
   outcome_.device_name = device_.name;
   outcome_.arch = std::string(device_.arch->name);
   // All bad input is found before any work is done.
-  for (const OpSpec& spec : request_.specs) KGEN_CHECK_OK(enumerate(spec, device_.arch, 1).map([](auto&&) {}));
+  for (const OpSpec& spec : request_.specs) {
+    KGEN_CHECK_OK(enumerate(spec, device_.arch, 1).map([](auto&&) {}));
+    if (request_.prior != "none" && !priors_.contains(spec.op->name)) {
+      KGEN_TRY(priors_[spec.op->name], winners_of(spec.op->name, request_.prior == "shipped" ? "" : request_.prior));
+    }
+  }
   KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
   KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
   KGEN_TRY(const std::vector<WinnerRow> winners, db_.winners());
@@ -869,7 +866,9 @@ Result<TuneOutcome> Session::run() {
     if (row.winner.goal.timing == request_.timing && row.winner.goal.objective == request_.objective)
       winners_[{row.winner.problem, row.winner.is_default, row.winner.goal.deterministic}] = {row.winner.trial,
                                                                                               row.trial.config};
-    if (!row.winner.is_default) remember_winner(row.trial.config);
+    if (!row.winner.is_default)
+      won_.push_back(
+          {row.op.op, std::string(device_.arch->family), row.op.signature, row.problem.dims_key, row.trial.config});
   }
 
   progress_.problems = request_.specs.size();

@@ -29,6 +29,7 @@ struct TuneRequest {
   Budget budget{.candidates = 64};
   std::string strategy = "auto";        // of strategy_names()
   std::vector<std::string> warm_start;  // databases and recorded spaces: what other devices or shapes found
+  std::string prior = "shipped";        // or "none", or a folder that `kgen db prior` wrote: what to try first
   std::string timing = "cold";          // cold, warm, graph
   std::string objective = "time";       // time, energy
   int jobs = 0;                         // compile processes; 0 = all cores
