@@ -56,7 +56,8 @@ static void from_json(const Json& json, Verdict& verdict) {
   verdict.relative_l2 = number(json.at("relative_l2"));
   json.at("launch_us").get_to(verdict.launch_us);
 }
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, seconds)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, timing_seconds,
+                                   seconds)
 
 namespace {
 
@@ -134,7 +135,9 @@ class WorkerLoop {
     // time.
     if (best_us_ == 0 || (request.best_us > 0 && request.best_us < best_us_)) best_us_ = request.best_us;
     const MeasureLimits limits{.best_us = best_us_, .expected_us = result.verdict.launch_us};
+    const double verified = now_seconds();
     KGEN_TRY(result.timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
+    result.timing_seconds = now_seconds() - verified;
     result.status = result.timing.stopped_early ? TrialStatus::kStoppedEarly : TrialStatus::kTimed;
     if (best_us_ == 0 || result.timing.median_us < best_us_) best_us_ = result.timing.median_us;
     return {};
@@ -157,6 +160,7 @@ class WorkerLoop {
   bool race(const RaceRequest& request) {
     if (!send({{"event", "started"}, {"ticket", 0}})) return false;
     const double start = now_seconds();
+    double timing_seconds = 0;
     const auto run = [&]() -> Result<std::vector<Timing>> {
       std::vector<LoadedCandidate> candidates;
       for (const TryRequest& entry : request.candidates) {
@@ -167,13 +171,17 @@ class WorkerLoop {
       }
       std::vector<Measurer::Launch> launches;
       for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
-      return bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
+      const double verified = now_seconds();
+      auto sampled = bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
+      timing_seconds = now_seconds() - verified;
+      return sampled;
     };
     const auto timings = run();
     const std::string text = timings ? "" : one_line(timings.error().message);
     return send({{"event", "raced"},
                  {"timings", timings.value_or(std::vector<Timing>{})},
                  {"text", text},
+                 {"timing_seconds", timing_seconds},
                  {"seconds", now_seconds() - start}}) &&
            (timings.has_value() || bench_->healthy());
   }
@@ -296,6 +304,7 @@ WorkerEvent Worker::receive(double timeout_seconds) {
     event.text = json.value("text", "");
     event.ticket = json.value("ticket", std::int64_t{0});
     event.seconds = json.value("seconds", 0.0);
+    event.timing_seconds = json.value("timing_seconds", 0.0);
     if (name == "probed") event.kind = Kind::kProbed;
     if (name == "ready") {
       event.kind = Kind::kReady;

@@ -37,7 +37,7 @@ struct TryResult {
   std::string reason{};
   Verdict verdict{};
   Timing timing{};
-  double verify_seconds = 0, seconds = 0;  // wall time of the check, and of all
+  double verify_seconds = 0, timing_seconds = 0, seconds = 0;  // wall time of the check, of the samples, of all
 };
 
 struct RaceRequest {
@@ -59,8 +59,8 @@ struct WorkerEvent {
   Kind kind = Kind::kTimeout;
   std::string text;
   std::int64_t ticket = 0;
-  double seconds = 0;
-  bool killed_from_outside = false;  // kEnded: by a signal that no kernel raises
+  double seconds = 0, timing_seconds = 0;  // of all, and of a race's samples
+  bool killed_from_outside = false;        // kEnded: by a signal that no kernel raises
   TryResult result;
   std::vector<Timing> timings;  // kRaced, beside RaceRequest::candidates
 };
