@@ -123,6 +123,9 @@ class Session {
   Result<TryResult> examine(Problem&, const Item&, TryRequest);
   Result<std::vector<std::string>> reverify(Problem&, const std::vector<std::string>& configs);
   bool out_of_budget(const Problem&) const;
+  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
+  // timed right.
+  bool takes_turns() const { return device_.arch->vendor == Vendor::kHost; }
   void show(const Problem*, bool force);
   void sum_up();
 
@@ -325,6 +328,7 @@ Result<void> Session::send_ready(Problem& problem) {
                         .limits = std::move(limits),
                         .twice = false,
                         .measure = true,
+                        .idle = !takes_turns(),
                         .best_us = problem.best_us});
     account_.device_has_work(true);
   }
@@ -402,9 +406,7 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
 }
 
 Result<void> Session::search(Problem& problem, Problem* next) {
-  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
-  // timed right.
-  const bool turns = device_.arch->vendor == Vendor::kHost;
+  const bool turns = takes_turns();
   const Supervisor::BusySeconds at_start = supervisor_.busy();
   for (;;) {
     if (!turns) {

@@ -37,7 +37,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny,
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
                                    projection_length, seed, rotate)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, twice, measure, best_us)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, twice, measure, idle, best_us)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early, clock_mhz, temperature_c,
                                    throttle)
@@ -74,7 +74,7 @@ std::string one_line(std::string text) {
 // The child's end.
 class WorkerLoop {
  public:
-  WorkerLoop(Device& device, MessageChannel& channel) : device_(device), channel_(channel) {}
+  WorkerLoop(Device& device, MessageChannel& channel) : examiner_(device), channel_(channel) {}
 
   // False when the worker has to end: the device is broken for this process, or the parent is gone.
   bool handle(const Json& message) {
@@ -90,112 +90,116 @@ class WorkerLoop {
   bool send(const Json& json) { return channel_.send({json.dump(-1, ' ', false, Json::error_handler_t::replace)}); }
 
   bool setup(const CheckCase& check, TimingMode timing) {
-    timing_ = timing;
-    bench_.reset();
-    best_us_ = 0;
     const double start = now_seconds();
-    auto bench = Bench::open(device_, check, [&] { send({{"event", "probed"}}); });
-    if (!bench) {
-      send({{"event", "refused"}, {"text", one_line(bench.error().message)}});
-      return bench.error().kind != ErrorKind::kDevice;
+    if (const auto done = examiner_.setup(check, timing, [&] { send({{"event", "probed"}}); }); !done) {
+      send({{"event", "refused"}, {"text", one_line(done.error().message)}});
+      return done.error().kind != ErrorKind::kDevice;
     }
-    bench_ = std::move(*bench);
-    bench_->measurer().watch(telemetry_.get());
-    if (bandwidth_ == 0) bandwidth_ = bench_->measurer().bandwidth().value_or(0);
     return send({{"event", "ready"},
-                 {"text", bench_->method()},
+                 {"text", examiner_.method()},
                  {"seconds", now_seconds() - start},
-                 {"bandwidth", bandwidth_}});
-  }
-
-  Measurer::Launch launcher(const LoadedCandidate& candidate) {
-    return [this, &candidate](int set, Stream stream) { return bench_->launch(candidate, set, stream); };
-  }
-
-  Result<LoadedCandidate> load(const TryRequest& request) {
-    KGEN_TRY(const std::string code, read_file(request.code_path));
-    KGEN_TRY(LoadedCandidate candidate, bench_->load(request.bound, std::as_bytes(std::span(code))));
-    candidate.limits = request.limits;
-    return candidate;
-  }
-
-  // Verifies and times; an error is a refusal or a fault of the device.
-  Result<void> examine(const TryRequest& request, TryResult& result) {
-    const double start = now_seconds();
-    KGEN_TRY(const LoadedCandidate candidate, load(request));
-    KGEN_TRY(result.verdict, bench_->verify(candidate, request.twice));
-    result.verify_seconds = now_seconds() - start;
-    result.reason = result.verdict.reason;
-    if (!result.verdict.passed) {
-      result.status = TrialStatus::kWrong;
-      return {};
-    }
-    if (!request.measure) return {};
-    // The request was on the way while the one before it was timed, so the parent may not have known of that one's
-    // time.
-    if (best_us_ == 0 || (request.best_us > 0 && request.best_us < best_us_)) best_us_ = request.best_us;
-    const MeasureLimits limits{.best_us = best_us_, .expected_us = result.verdict.launch_us};
-    const double verified = now_seconds();
-    KGEN_TRY(result.timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
-    result.timing_seconds = now_seconds() - verified;
-    result.status = result.timing.stopped_early ? TrialStatus::kStoppedEarly : TrialStatus::kTimed;
-    if (best_us_ == 0 || result.timing.median_us < best_us_) best_us_ = result.timing.median_us;
-    return {};
+                 {"bandwidth", examiner_.bandwidth()}});
   }
 
   bool attempt(const TryRequest& request) {
-    TryResult result{.ticket = request.ticket};
     if (!send({{"event", "started"}, {"ticket", request.ticket}})) return false;
-    const double start = now_seconds();
-    bool healthy = true;
-    if (const auto done = examine(request, result); !done) {
-      healthy = bench_->healthy();
-      result.status = healthy ? TrialStatus::kLaunchFailed : TrialStatus::kCrashed;
-      result.reason = one_line(done.error().message);
-    }
-    result.seconds = now_seconds() - start;
-    return send({{"event", "result"}, {"result", result}}) && healthy;
+    const TryResult result = examiner_.attempt(request, [&] { return channel_.waiting(); });
+    return send({{"event", "result"}, {"result", result}}) && result.status != TrialStatus::kCrashed;
   }
 
   bool race(const RaceRequest& request) {
     if (!send({{"event", "started"}, {"ticket", 0}})) return false;
     const double start = now_seconds();
     double timing_seconds = 0;
-    const auto run = [&]() -> Result<std::vector<Timing>> {
-      std::vector<LoadedCandidate> candidates;
-      for (const TryRequest& entry : request.candidates) {
-        KGEN_TRY(LoadedCandidate candidate, load(entry));
-        KGEN_TRY(const Verdict verdict, bench_->verify(candidate, false));
-        if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
-        candidates.push_back(std::move(candidate));
-      }
-      std::vector<Measurer::Launch> launches;
-      for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
-      const double verified = now_seconds();
-      auto sampled = bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
-      timing_seconds = now_seconds() - verified;
-      return sampled;
-    };
-    const auto timings = run();
+    const auto timings = examiner_.race(request, timing_seconds);
     const std::string text = timings ? "" : one_line(timings.error().message);
     return send({{"event", "raced"},
                  {"timings", timings.value_or(std::vector<Timing>{})},
                  {"text", text},
                  {"timing_seconds", timing_seconds},
                  {"seconds", now_seconds() - start}}) &&
-           (timings.has_value() || bench_->healthy());
+           (timings.has_value() || examiner_.healthy());
   }
 
-  Device& device_;
+  Examiner examiner_;
   MessageChannel& channel_;
-  const std::unique_ptr<Telemetry> telemetry_ = open_telemetry(device_.info());
-  TimingMode timing_ = TimingMode::kCold;
-  std::unique_ptr<Bench> bench_;
-  double bandwidth_ = 0;
-  double best_us_ = 0;  // of the problem
 };
 
 }  // namespace
+
+Examiner::Examiner(Device& device) : device_(device), telemetry_(open_telemetry(device.info())) {}
+
+Result<void> Examiner::setup(const CheckCase& check, TimingMode timing, const std::function<void()>& probed) {
+  timing_ = timing;
+  bench_.reset();
+  best_us_ = 0;
+  KGEN_TRY(bench_, Bench::open(device_, check, probed));
+  bench_->measurer().watch(telemetry_.get());
+  if (bandwidth_ == 0) bandwidth_ = bench_->measurer().bandwidth().value_or(0);
+  return {};
+}
+
+Measurer::Launch Examiner::launcher(const LoadedCandidate& candidate) {
+  return [this, &candidate](int set, Stream stream) { return bench_->launch(candidate, set, stream); };
+}
+
+Result<LoadedCandidate> Examiner::load(const TryRequest& request) {
+  KGEN_TRY(const std::string code, read_file(request.code_path));
+  KGEN_TRY(LoadedCandidate candidate, bench_->load(request.bound, std::as_bytes(std::span(code))));
+  candidate.limits = request.limits;
+  return candidate;
+}
+
+// An error is a refusal or a fault of the device.
+Result<void> Examiner::examine(const TryRequest& request, const std::function<bool()>& waiting, TryResult& result) {
+  const double start = now_seconds();
+  KGEN_TRY(const LoadedCandidate candidate, load(request));
+  KGEN_TRY(result.verdict, bench_->verify(candidate, request.twice));
+  const double verified = now_seconds();
+  result.verify_seconds = verified - start;
+  result.reason = result.verdict.reason;
+  if (!result.verdict.passed) {
+    result.status = TrialStatus::kWrong;
+    return {};
+  }
+  if (!request.measure) return {};
+  // The request was on the way while the one before it was timed, so the parent may not have known of that one's time.
+  if (best_us_ == 0 || (request.best_us > 0 && request.best_us < best_us_)) best_us_ = request.best_us;
+  MeasureLimits limits{.best_us = best_us_, .expected_us = result.verdict.launch_us};
+  if (request.idle) limits.idle = [&] { return !waiting(); };
+  KGEN_TRY(result.timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
+  result.timing_seconds = now_seconds() - verified;
+  result.status = result.timing.stopped_early ? TrialStatus::kStoppedEarly : TrialStatus::kTimed;
+  if (best_us_ == 0 || result.timing.median_us < best_us_) best_us_ = result.timing.median_us;
+  return {};
+}
+
+TryResult Examiner::attempt(const TryRequest& request, const std::function<bool()>& waiting) {
+  TryResult result{.ticket = request.ticket};
+  const double start = now_seconds();
+  if (const auto done = examine(request, waiting, result); !done) {
+    result.status = healthy() ? TrialStatus::kLaunchFailed : TrialStatus::kCrashed;
+    result.reason = one_line(done.error().message);
+  }
+  result.seconds = now_seconds() - start;
+  return result;
+}
+
+Result<std::vector<Timing>> Examiner::race(const RaceRequest& request, double& timing_seconds) {
+  std::vector<LoadedCandidate> candidates;
+  for (const TryRequest& entry : request.candidates) {
+    KGEN_TRY(LoadedCandidate candidate, load(entry));
+    KGEN_TRY(const Verdict verdict, bench_->verify(candidate, false));
+    if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
+    candidates.push_back(std::move(candidate));
+  }
+  std::vector<Measurer::Launch> launches;
+  for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
+  const double start = now_seconds();
+  auto timings = bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
+  timing_seconds = now_seconds() - start;
+  return timings;
+}
 
 int worker_main(const std::string& device_id) {
   // The kernel ends this process with its parent even while a driver call never returns.

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@ struct TryRequest {
   std::vector<CheckCase::Output> limits{};  // of the candidate's compute type; none: the case's
   bool twice = false;                       // check repeated runs for equal bits
   bool measure = true;
+  bool idle = false;   // the device may go on sampling while no other request waits (MeasureLimits::idle)
   double best_us = 0;  // of the problem so far; 0 = none
 };
 
@@ -43,6 +45,36 @@ struct TryResult {
 struct RaceRequest {
   std::vector<TryRequest> candidates;
   int rounds = 0;
+};
+
+// What the worker does with its device, without the process around it. Used by one thread.
+class Examiner {
+ public:
+  explicit Examiner(Device&);
+
+  // As Bench::open(); the device's bandwidth is measured at the first one.
+  Result<void> setup(const CheckCase&, TimingMode, const std::function<void()>& probed);
+  // Verifies and times. `waiting`: does another request wait? An end that is the candidate's doing is a status.
+  TryResult attempt(const TryRequest&, const std::function<bool()>& waiting);
+  // kCheckFailed: a candidate that fails its check. `timing_seconds`: of the samples alone.
+  Result<std::vector<Timing>> race(const RaceRequest&, double& timing_seconds);
+
+  // After an error: does the device still run a known-good kernel?
+  bool healthy() { return bench_->healthy(); }
+  const std::string& method() const { return bench_->method(); }
+  double bandwidth() const { return bandwidth_; }
+
+ private:
+  Measurer::Launch launcher(const LoadedCandidate&);
+  Result<LoadedCandidate> load(const TryRequest&);
+  Result<void> examine(const TryRequest&, const std::function<bool()>& waiting, TryResult&);
+
+  Device& device_;
+  const std::unique_ptr<Telemetry> telemetry_;
+  TimingMode timing_ = TimingMode::kCold;
+  std::unique_ptr<Bench> bench_;
+  double bandwidth_ = 0;
+  double best_us_ = 0;  // of the problem
 };
 
 struct WorkerEvent {
