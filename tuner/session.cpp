@@ -23,6 +23,7 @@
 #include "tuner/search/winners.h"
 #include "tuner/stats.h"
 #include "tuner/supervisor.h"
+#include "tuner/time_account.h"
 
 namespace kgen {
 namespace {
@@ -127,7 +128,11 @@ class Session {
   Result<TryResult> examine(Problem&, const Item&, TryRequest);
   Result<std::vector<std::string>> reverify(Problem&, const std::vector<std::string>& configs);
   bool out_of_budget(const Problem&) const;
+  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
+  // timed right.
+  bool takes_turns() const { return device_.arch->vendor == Vendor::kHost; }
   void show(const Problem*, bool force);
+  void sum_up();
 
   const TuneRequest& request_;
   Db& db_;
@@ -157,6 +162,8 @@ class Session {
   TuneOutcome outcome_;
   TuneProgress progress_;
   double start_ = now_seconds(), shown_ = 0;
+  TimeAccount account_;
+  Supervisor::BusySeconds searching_;  // the worker's, outside finals
 };
 
 struct Session::Problem {
@@ -244,6 +251,7 @@ Result<void> Session::replay(Problem& problem) {
 
 // Emits the next candidate and hands it to the compile pool. False: nothing to propose now.
 Result<bool> Session::propose(Problem& problem) {
+  const TimeAccount::During proposing(account_, Activity::kProposing);
   const auto index = problem.strategy->propose();
   if (!index) return false;
   Item item{.index = *index, .candidate = problem.space.candidates[*index]};
@@ -301,6 +309,11 @@ Result<void> Session::take_compiled() {
     item.compiled = std::move(*result);
     if (item.compiled.status == CompileStatus::kCompiled) {
       ++progress_.compiled;
+      ++outcome_.compiled;
+      if (item.compiled.code.from_cache)
+        ++outcome_.from_cache;
+      else
+        outcome_.compile_seconds += item.compiled.code.compile_seconds;
       item.usage = plan_usage(device_, item.bound, item.compiled.code);
       if (item.usage.pruned.empty()) {
         problem.ready.push_back(ticket);
@@ -334,7 +347,9 @@ Result<void> Session::send_ready(Problem& problem) {
                         .limits = std::move(limits),
                         .repeats = problem.spec.tune.deterministic ? Repeats::kDemanded : Repeats::kNone,
                         .measure = true,
+                        .idle = !takes_turns(),
                         .best_us = problem.best_us});
+    account_.device_has_work(true);
   }
   return {};
 }
@@ -386,7 +401,10 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
           *result->verdict.same_bits && parse_candidate(strict, device_.arch, trial.config).has_value();
     }
   }
-  KGEN_TRY(trial.id, db_.record(trial));
+  {
+    const TimeAccount::During writing(account_, Activity::kDatabase);
+    KGEN_TRY(trial.id, db_.record(trial));
+  }
   const bool verified = status == TrialStatus::kTimed || status == TrialStatus::kStoppedEarly;
   const bool first = problem.known.find(trial.config) == problem.known.end();
   if (first) {
@@ -418,9 +436,8 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
 }
 
 Result<void> Session::search(Problem& problem, Problem* next) {
-  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
-  // timed right.
-  const bool turns = device_.arch->vendor == Vendor::kHost;
+  const bool turns = takes_turns();
+  const Supervisor::BusySeconds at_start = supervisor_.busy();
   for (;;) {
     if (!turns) {
       KGEN_CHECK_OK(propose_ahead(problem, next));
@@ -434,7 +451,11 @@ Result<void> Session::search(Problem& problem, Problem* next) {
     // is used up.
     const bool time_up = problem.seconds > 0 && problem.best_us > 0 && now_seconds() - problem.start >= problem.seconds;
     if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty()) break;
+    account_.device_has_work(supervisor_.outstanding() > 0);
+    const Activity before = account_.go_on_with(Activity::kCompilers);
     auto ended = supervisor_.next(kPollSeconds, finished_.fd());
+    account_.go_on_with(before);
+    account_.device_has_work(supervisor_.outstanding() > 0);
     if (!ended && ended.error().kind == ErrorKind::kCheckFailed) {
       problem.blocked = ended.error().message;
       break;
@@ -443,6 +464,8 @@ Result<void> Session::search(Problem& problem, Problem* next) {
     if (*ended) KGEN_CHECK_OK(finish(problem, (*ended)->ticket, **ended));
     KGEN_CHECK_OK(take_compiled());
   }
+  account_.device_has_work(false);
+  searching_.add(at_start, supervisor_.busy());
   problem.items.clear();
   problem.ready.clear();
   problem.compiling = 0;
@@ -515,6 +538,7 @@ Result<void> Session::publish(Problem& problem, const std::string& config, bool 
                             .arch = std::string(device_.arch->name),
                             .kind = std::string(code_kind(code.bytes)),
                             .bytes = code.bytes};
+  const TimeAccount::During writing(account_, Activity::kDatabase);
   KGEN_CHECK_OK(db_.publish(winner, object));
   present = {.trial = trial.id, .config = config};
   if (!is_default)
@@ -734,6 +758,7 @@ void Session::warm_search(Problem& problem) {
 
 // Everything about a problem that needs no device; its reference and first candidates start to compile.
 Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
+  const TimeAccount::During preparing(account_, Activity::kPreparing);
   auto opened = std::make_unique<Problem>(spec);
   Problem& problem = *opened;
   problem.row.op = spec.op->name;
@@ -785,6 +810,7 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
 
 // Waits for the compiled reference and makes it the supervisor's problem.
 Result<void> Session::verify_ready(Problem& problem) {
+  const TimeAccount::During waiting(account_, Activity::kCompilers);
   while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
     show(&problem, false);
   auto code = problem.reference_code.get();
@@ -812,7 +838,10 @@ Result<void> Session::work(Problem& problem, Problem* next) {
   KGEN_CHECK_OK(propose_ahead(problem, nullptr));
   KGEN_CHECK_OK(verify_ready(problem));
   if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem, next));
-  if (problem.blocked.empty()) KGEN_CHECK_OK(conclude(problem));
+  if (problem.blocked.empty()) {
+    const TimeAccount::During finals(account_, Activity::kFinals);
+    KGEN_CHECK_OK(conclude(problem));
+  }
   progress_.planned += problem.proposed - problem.planned;
 
   problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
@@ -831,7 +860,30 @@ Result<void> Session::work(Problem& problem, Problem* next) {
   return {};
 }
 
+// The device's part of the search is split by what its worker says.
+void Session::sum_up() {
+  account_.go_on_with(Activity::kOther);
+  const auto spent = [&](Activity activity) { return account_.seconds(activity); };
+  const Supervisor::BusySeconds& busy = supervisor_.busy();
+  outcome_.wall_seconds = now_seconds() - start_;
+  outcome_.jobs = jobs_;
+  outcome_.gpu_busy_seconds = busy.total();
+  outcome_.gpu_timing_seconds = busy.timing;
+  outcome_.where_time_went = {{"timing", searching_.timing},
+                              {"verification", searching_.verification},
+                              {"references", searching_.reference},
+                              {"between candidates", std::max(0.0, spent(Activity::kDevice) - searching_.total())},
+                              {"finals", spent(Activity::kFinals)},
+                              {"compilers", spent(Activity::kCompilers)},
+                              {"proposing", spent(Activity::kProposing)},
+                              {"preparing", spent(Activity::kPreparing)},
+                              {"database", spent(Activity::kDatabase)},
+                              {"starting", spent(Activity::kStarting)},
+                              {"other", spent(Activity::kOther)}};
+}
+
 Result<TuneOutcome> Session::run() {
+  account_.go_on_with(Activity::kStarting);
   KGEN_TRY(timing_, find_timing(request_.timing));
   if (request_.objective != "time" && request_.objective != "energy")
     return fail(ErrorKind::kBadInput,
@@ -871,6 +923,7 @@ Result<TuneOutcome> Session::run() {
           {row.op.op, std::string(device_.arch->family), row.op.signature, row.problem.dims_key, row.trial.config});
   }
 
+  account_.go_on_with(Activity::kOther);
   progress_.problems = request_.specs.size();
   std::unique_ptr<Problem> problem, next;
   for (std::size_t i = 0; i < request_.specs.size() && !stop_; ++i) {
@@ -894,8 +947,7 @@ Result<TuneOutcome> Session::run() {
     show(nullptr, true);
   }
   outcome_.interrupted = stop_;
-  outcome_.wall_seconds = now_seconds() - start_;
-  outcome_.gpu_busy_seconds = supervisor_.busy_seconds();
+  sum_up();
   outcome_.peak_bytes_per_second = supervisor_.bandwidth();
   return outcome_;
 }
