@@ -53,6 +53,10 @@ Figures figures(const TuneOutcome& outcome, const TuneOutcome::Row& row) {
   return result;
 }
 
+double share_of(const TuneOutcome& outcome, double seconds) {
+  return outcome.wall_seconds > 0 ? seconds / outcome.wall_seconds : 0;
+}
+
 Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
   Json json;
   json["db"] = db;
@@ -64,6 +68,14 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
   json["peak_bytes_per_second"] = outcome.peak_bytes_per_second;
   json["wall_seconds"] = outcome.wall_seconds;
   json["gpu_busy_seconds"] = outcome.gpu_busy_seconds;
+  json["gpu_timing_seconds"] = outcome.gpu_timing_seconds;
+  json["gpu_busy_share"] = share_of(outcome, outcome.gpu_busy_seconds);
+  json["where_time_went"] = Json::object();
+  for (const TuneOutcome::Spent& spent : outcome.where_time_went) json["where_time_went"][spent.on] = spent.seconds;
+  json["jobs"] = outcome.jobs;
+  json["compile_seconds"] = outcome.compile_seconds;
+  json["compiled"] = outcome.compiled;
+  json["from_cache"] = outcome.from_cache;
   json["verified"] = outcome.verified;
   json["interrupted"] = outcome.interrupted;
   json["any_failed"] = outcome.any_failed;
@@ -120,6 +132,14 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
   fmt::print("\n{} ({}): {} candidates verified in {}; results in {}{}\n", outcome.device_name, outcome.arch,
              outcome.verified, human_seconds(outcome.wall_seconds), db,
              outcome.interrupted ? "; interrupted, run again to go on" : "");
+  std::vector<std::string> parts;
+  for (const TuneOutcome::Spent& spent : outcome.where_time_went)
+    if (const double share = share_of(outcome, spent.seconds); share >= 0.005)
+      parts.push_back(fmt::format("{} {:.0f}%", spent.on, share * 100));
+  fmt::print("{:.1f} candidates/s; device busy {:.0f}% of the time, timing {:.0f}%; time by what was waited for: {}\n",
+             outcome.wall_seconds > 0 ? static_cast<double>(outcome.verified) / outcome.wall_seconds : 0,
+             share_of(outcome, outcome.gpu_busy_seconds) * 100, share_of(outcome, outcome.gpu_timing_seconds) * 100,
+             join(parts, ", "));
 }
 
 Result<TuneOutcome> run(const Context& context, TuneRequest request, const Words& files, const std::string& op_glob,
@@ -165,6 +185,7 @@ int cmd_tune(const Context& context, const Words& args) {
   options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
   options.list("--warm-start", request.warm_start,
                "a database or recorded space of other devices or shapes to begin from; may be repeated");
+  options.text("--prior", request.prior, "what to try first: shipped, none, or a folder that 'kgen db prior' wrote");
   options.choice("--timing", request.timing, {"cold", "warm", "graph"}, "state of the caches while timing");
   options.choice("--objective", request.objective, {"time", "energy"}, "what a winner needs the least of");
   options.flag("--deterministic", deterministic, "only candidates that give the same bits on every launch");

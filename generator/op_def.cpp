@@ -1202,7 +1202,7 @@ std::optional<std::string_view> embedded_file(std::string_view path) {
 std::vector<std::string> builtin_ops() {
   std::vector<std::string> names;
   for (const EmbeddedFile& file : source_files()) {
-    if (file.path.starts_with("ops/")) names.push_back(fs::path(file.path).stem().string());
+    if (fs::path(file.path).parent_path() == "ops") names.push_back(fs::path(file.path).stem().string());
   }
   std::sort(names.begin(), names.end());
   return names;

@@ -66,7 +66,7 @@ Result<void> Measurer::flush() {
   LaunchShape shape;
   const bool host = device_.info().arch->vendor == Vendor::kHost;
   shape.grid[0] = static_cast<std::uint32_t>(std::max(1, device_.info().compute_units * (host ? 1 : 8)));
-  shape.block = 256;
+  shape.block = host ? 1 : 256;
   return device_.launch(read_all_, shape, params, nullptr);
 }
 
@@ -144,8 +144,10 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
   } else if (mode == TimingMode::kWarm) {
     KGEN_CHECK_OK(launch(0, nullptr));
   }
-  // A kernel that took over ten times the best when it was verified gets one sample, for the record.
-  const bool far_off = limits.best_us > 0 && limits.expected_us > 10 * limits.best_us && limits.expected_us > 1e3;
+  const auto hopeless = [&](double us) {
+    return limits.best_us > 0 && us > L::kHopeless * limits.best_us + L::kTimerUs;
+  };
+  const bool far_off = hopeless(limits.expected_us);
   int batch = far_off ? 1 : L::kFirstSamples;
   double spent_us = 0;
   double start = now_seconds();
@@ -164,7 +166,7 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
     spent_us = std::accumulate(samples.begin() + static_cast<std::ptrdiff_t>(before), samples.end(), spent_us);
     const int taken = static_cast<int>(samples.size());
     const double fastest = *std::min_element(samples.begin(), samples.end());
-    if (limits.best_us > 0 && before == 0 && fastest > L::kHopeless * limits.best_us + L::kTimerUs) {
+    if (before == 0 && hopeless(fastest)) {
       timing.stopped_early = true;
       break;
     }
@@ -172,12 +174,16 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
       batch = L::kFirstSamples - taken;
       continue;
     }
-    const MedianInterval interval = median_interval(samples);
-    const double middle = median(samples);
-    if (taken >= L::kMinSamples && interval.known && interval.high - interval.low <= 2 * L::kNarrow * middle) break;
     if (taken >= L::kMinSamples && now_seconds() - start > L::kWallSeconds) break;
+    const MedianInterval interval = median_interval(samples);
+    const bool narrow =
+        taken >= L::kMinSamples && interval.known && interval.high - interval.low <= 2 * L::kNarrow * median(samples);
     const double cap = std::max(L::kCapUs, 8 * fastest);
-    if (taken >= L::kMaxSamples || (taken >= L::kFirstSamples && spent_us >= cap)) break;
+    if (narrow || taken >= L::kMaxSamples || (taken >= L::kFirstSamples && spent_us >= cap)) {
+      if (!limits.idle || taken >= L::kIdleSamples || spent_us >= L::kIdleUs || !limits.idle()) break;
+      batch = fastest > 2e3 ? 1 : 4;
+      continue;
+    }
     // Short kernels in threes and fours, so that waiting for the device is paid less often; long ones one by one.
     batch = fastest > 2e3 ? 1 : std::min(L::kMaxSamples - taken, taken < L::kMinSamples ? L::kMinSamples - taken : 4);
   }

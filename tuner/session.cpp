@@ -19,10 +19,11 @@
 #include "generator/emit.h"
 #include "generator/space.h"
 #include "tuner/problem.h"
-#include "tuner/search/recorded.h"
 #include "tuner/search/strategy.h"
+#include "tuner/search/winners.h"
 #include "tuner/stats.h"
 #include "tuner/supervisor.h"
+#include "tuner/time_account.h"
 
 namespace kgen {
 namespace {
@@ -126,14 +127,17 @@ class Session {
   Result<void> publish(Problem&, const std::string& config, bool is_default);
   Result<std::string> hold_finals(Problem&, const std::string& incumbent);
   Goal goal(const Problem&) const;
-  void remember_winner(const std::string& config);
   void seed_search(Problem&);
   void warm_search(Problem&);
   Result<Item> rebuild(Problem&, const std::string& config);
   Result<TryResult> examine(Problem&, const Item&, TryRequest);
   Result<std::vector<std::string>> reverify(Problem&, const std::vector<std::string>& configs);
   bool out_of_budget(const Problem&) const;
+  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
+  // timed right.
+  bool takes_turns() const { return device_.arch->vendor == Vendor::kHost; }
   void show(const Problem*, bool force);
+  void sum_up();
 
   const TuneRequest& request_;
   Db& db_;
@@ -149,19 +153,22 @@ class Session {
   std::int64_t device_id_ = 0;
   std::string compiler_version_;
   TimingMode timing_ = TimingMode::kCold;
-  struct Winner {
+  struct Incumbent {
     std::int64_t trial = 0;
     std::string config{};
   };
   // By problem, is_default, deterministic; on this device, of the request's timing and objective.
-  std::map<std::tuple<std::int64_t, bool, bool>, Winner> winners_;
-  std::vector<std::string> winning_configs_;  // of winners_, most recent last
-  std::vector<Recording> warm_start_;         // of other devices or shapes
+  std::map<std::tuple<std::int64_t, bool, bool>, Incumbent> winners_;
+  std::map<std::string, std::vector<Winner>> priors_;  // by operator
+  std::vector<Winner> won_;                            // of winners_
+  std::vector<Recording> warm_start_;                  // of other devices or shapes
   std::int64_t next_ticket_ = 1;
   std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
   TuneOutcome outcome_;
   TuneProgress progress_;
   double start_ = now_seconds(), shown_ = 0;
+  TimeAccount account_;
+  Supervisor::BusySeconds searching_;  // the worker's, outside finals
 };
 
 struct Session::Problem {
@@ -250,6 +257,7 @@ Result<void> Session::replay(Problem& problem) {
 
 // Emits the next candidate and hands it to the compile pool. False: nothing to propose now.
 Result<bool> Session::propose(Problem& problem) {
+  const TimeAccount::During proposing(account_, Activity::kProposing);
   const auto index = problem.strategy->propose();
   if (!index) return false;
   Item item{.index = *index, .candidate = problem.space.candidates[*index]};
@@ -307,6 +315,11 @@ Result<void> Session::take_compiled() {
     item.compiled = std::move(*result);
     if (item.compiled.status == CompileStatus::kCompiled) {
       ++progress_.compiled;
+      ++outcome_.compiled;
+      if (item.compiled.code.from_cache)
+        ++outcome_.from_cache;
+      else
+        outcome_.compile_seconds += item.compiled.code.compile_seconds;
       item.usage = plan_usage(device_, item.bound, item.compiled.code);
       if (item.usage.pruned.empty()) {
         problem.ready.push_back(ticket);
@@ -340,7 +353,9 @@ Result<void> Session::send_ready(Problem& problem) {
                         .limits = std::move(limits),
                         .repeats = problem.spec.tune.deterministic ? Repeats::kDemanded : Repeats::kNone,
                         .measure = true,
+                        .idle = !takes_turns(),
                         .best_us = problem.best_us});
+    account_.device_has_work(true);
   }
   return {};
 }
@@ -392,7 +407,10 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
           *result->verdict.same_bits && parse_candidate(strict, device_.arch, trial.config).has_value();
     }
   }
-  KGEN_TRY(trial.id, db_.record(trial));
+  {
+    const TimeAccount::During writing(account_, Activity::kDatabase);
+    KGEN_TRY(trial.id, db_.record(trial));
+  }
   const bool verified = status == TrialStatus::kTimed || status == TrialStatus::kStoppedEarly;
   const bool first = problem.known.find(trial.config) == problem.known.end();
   if (first) {
@@ -424,9 +442,8 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
 }
 
 Result<void> Session::search(Problem& problem, Problem* next) {
-  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
-  // timed right.
-  const bool turns = device_.arch->vendor == Vendor::kHost;
+  const bool turns = takes_turns();
+  const Supervisor::BusySeconds at_start = supervisor_.busy();
   for (;;) {
     if (!turns) {
       KGEN_CHECK_OK(propose_ahead(problem, next));
@@ -440,7 +457,11 @@ Result<void> Session::search(Problem& problem, Problem* next) {
     // is used up.
     const bool time_up = problem.seconds > 0 && problem.best_us > 0 && now_seconds() - problem.start >= problem.seconds;
     if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty()) break;
+    account_.device_has_work(supervisor_.outstanding() > 0);
+    const Activity before = account_.go_on_with(Activity::kCompilers);
     auto ended = supervisor_.next(kPollSeconds, finished_.fd());
+    account_.go_on_with(before);
+    account_.device_has_work(supervisor_.outstanding() > 0);
     if (!ended && ended.error().kind == ErrorKind::kCheckFailed) {
       problem.blocked = ended.error().message;
       break;
@@ -449,6 +470,8 @@ Result<void> Session::search(Problem& problem, Problem* next) {
     if (*ended) KGEN_CHECK_OK(finish(problem, (*ended)->ticket, **ended));
     KGEN_CHECK_OK(take_compiled());
   }
+  account_.device_has_work(false);
+  searching_.add(at_start, supervisor_.busy());
   problem.items.clear();
   problem.ready.clear();
   problem.compiling = 0;
@@ -506,7 +529,7 @@ Result<std::vector<std::string>> Session::reverify(Problem& problem, const std::
 
 Result<void> Session::publish(Problem& problem, const std::string& config, bool is_default) {
   const TrialRecord& trial = problem.known.at(config).trial;
-  Winner& present = winners_[{problem.id, is_default, problem.spec.tune.deterministic}];
+  Incumbent& present = winners_[{problem.id, is_default, problem.spec.tune.deterministic}];
   if (present.trial == trial.id) return {};
   KGEN_TRY(const Item item, rebuild(problem, config));
   const CodeObject& code = item.compiled.code;
@@ -521,9 +544,12 @@ Result<void> Session::publish(Problem& problem, const std::string& config, bool 
                             .arch = std::string(device_.arch->name),
                             .kind = std::string(code_kind(code.bytes)),
                             .bytes = code.bytes};
+  const TimeAccount::During writing(account_, Activity::kDatabase);
   KGEN_CHECK_OK(db_.publish(winner, object));
   present = {.trial = trial.id, .config = config};
-  if (!is_default) remember_winner(config);
+  if (!is_default)
+    won_.push_back(
+        {problem.row.op, std::string(device_.arch->family), problem.row.signature, problem.row.dims_key, config});
   return {};
 }
 
@@ -578,7 +604,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     if (!energy)
       for (const std::string& config : best_of_parts(problem.known, ranked)) add(config);
     if (!incumbent.empty()) {
-      const Winner& present = winners_.at({problem.id, false, problem.spec.tune.deterministic});
+      const Incumbent& present = winners_.at({problem.id, false, problem.spec.tune.deterministic});
       const TrialRecord& trial = problem.known.at(incumbent).trial;
       const bool news = (energy && !trial.energy_uj) ||
                         std::any_of(finalists.begin(), finalists.end(),
@@ -721,43 +747,33 @@ Result<void> Session::conclude(Problem& problem) {
   return {};
 }
 
-// Most recent last, each once.
-void Session::remember_winner(const std::string& config) {
-  std::erase(winning_configs_, config);
-  winning_configs_.push_back(config);
-}
-
-// The other variants' defaults, then what won on other shapes of this device, the most recent first: a quarter of the
+// What won on the nearest shapes, in this database and in the prior, then the other variants' defaults: half of the
 // budget at most.
 void Session::seed_search(Problem& problem) {
-  const std::size_t most = problem.budget == 0 ? 16 : std::max<std::size_t>(2, problem.budget / 4);
+  const std::size_t most = problem.budget == 0 ? SIZE_MAX : std::max<std::size_t>(2, problem.budget / 2);
   auto& seeds = problem.search_space.seeds;
-  const auto add = [&](const std::string& key) {
-    const auto at = problem.index.find(key);
-    if (at != problem.index.end() && seeds.size() < most &&
-        std::find(seeds.begin(), seeds.end(), at->second) == seeds.end())
-      seeds.push_back(at->second);
+  const auto add = [&](std::size_t point) {
+    if (seeds.size() < most && std::find(seeds.begin(), seeds.end(), point) == seeds.end()) seeds.push_back(point);
   };
+  std::vector<Winner> winners;
+  for (auto winner = won_.rbegin(); winner != won_.rend(); ++winner)
+    if (winner->op == problem.row.op) winners.push_back(*winner);
+  const std::vector<Winner>& prior = priors_[problem.row.op];
+  winners.insert(winners.end(), prior.begin(), prior.end());
+  for (const std::size_t point : rank_winners(problem.search_space, winners, problem.row.signature,
+                                              problem.row.dims_key, std::string(device_.arch->family), kPriorPoints))
+    add(point);
   for (const VariantDef& variant : problem.spec.op->variants)
-    if (const auto candidate = parse_candidate(problem.spec, device_.arch, variant.name)) add(candidate->key());
-  for (auto config = winning_configs_.rbegin(); config != winning_configs_.rend(); ++config) add(*config);
+    if (const auto candidate = parse_candidate(problem.spec, device_.arch, variant.name))
+      if (const auto at = problem.index.find(candidate->key()); at != problem.index.end()) add(at->second);
 }
 
 // Recordings of the same operator, the most alike first: the same shape, then by how far the dims are apart. Those of
 // other programs count where their tunables fit.
 void Session::warm_search(Problem& problem) {
   const auto distance = [&](const Recording& recording) {
-    double sum = recording.op.signature == problem.row.signature ? 0 : 1;
-    if (recording.problem.dims_key == problem.row.dims_key) return sum;
-    std::map<std::string, double> dims;
-    for (const auto& [name, value] : parse_config(recording.problem.dims_key)) dims[name] = std::atof(value.c_str());
-    for (const auto& [name, value] : parse_config(problem.row.dims_key)) {
-      const auto at = dims.find(name);
-      sum += at == dims.end()
-                 ? 1
-                 : std::abs(std::log2(std::max(1.0, at->second)) - std::log2(std::max(1.0, std::atof(value.c_str()))));
-    }
-    return sum;
+    return problem_distance(problem.row.signature, problem.row.dims_key, recording.op.signature,
+                            recording.problem.dims_key);
   };
   std::vector<std::pair<double, const Recording*>> near;
   for (const Recording& recording : warm_start_) {
@@ -773,6 +789,7 @@ void Session::warm_search(Problem& problem) {
 
 // Everything about a problem that needs no device; its reference and first candidates start to compile.
 Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
+  const TimeAccount::During preparing(account_, Activity::kPreparing);
   auto opened = std::make_unique<Problem>(spec);
   Problem& problem = *opened;
   problem.row.op = spec.op->name;
@@ -824,6 +841,7 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
 
 // Waits for the compiled reference and makes it the supervisor's problem.
 Result<void> Session::verify_ready(Problem& problem) {
+  const TimeAccount::During waiting(account_, Activity::kCompilers);
   while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
     show(&problem, false);
   auto code = problem.reference_code.get();
@@ -851,7 +869,10 @@ Result<void> Session::work(Problem& problem, Problem* next) {
   KGEN_CHECK_OK(propose_ahead(problem, nullptr));
   KGEN_CHECK_OK(verify_ready(problem));
   if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem, next));
-  if (problem.blocked.empty()) KGEN_CHECK_OK(conclude(problem));
+  if (problem.blocked.empty()) {
+    const TimeAccount::During finals(account_, Activity::kFinals);
+    KGEN_CHECK_OK(conclude(problem));
+  }
   progress_.planned += problem.proposed - problem.planned;
 
   problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
@@ -870,7 +891,30 @@ Result<void> Session::work(Problem& problem, Problem* next) {
   return {};
 }
 
+// The device's part of the search is split by what its worker says.
+void Session::sum_up() {
+  account_.go_on_with(Activity::kOther);
+  const auto spent = [&](Activity activity) { return account_.seconds(activity); };
+  const Supervisor::BusySeconds& busy = supervisor_.busy();
+  outcome_.wall_seconds = now_seconds() - start_;
+  outcome_.jobs = jobs_;
+  outcome_.gpu_busy_seconds = busy.total();
+  outcome_.gpu_timing_seconds = busy.timing;
+  outcome_.where_time_went = {{"timing", searching_.timing},
+                              {"verification", searching_.verification},
+                              {"references", searching_.reference},
+                              {"between candidates", std::max(0.0, spent(Activity::kDevice) - searching_.total())},
+                              {"finals", spent(Activity::kFinals)},
+                              {"compilers", spent(Activity::kCompilers)},
+                              {"proposing", spent(Activity::kProposing)},
+                              {"preparing", spent(Activity::kPreparing)},
+                              {"database", spent(Activity::kDatabase)},
+                              {"starting", spent(Activity::kStarting)},
+                              {"other", spent(Activity::kOther)}};
+}
+
 Result<TuneOutcome> Session::run() {
+  account_.go_on_with(Activity::kStarting);
   KGEN_TRY(timing_, find_timing(request_.timing));
   if (request_.objective != "time" && request_.objective != "energy")
     return fail(ErrorKind::kBadInput,
@@ -891,7 +935,12 @@ Result<TuneOutcome> Session::run() {
   outcome_.device_name = device_.name;
   outcome_.arch = std::string(device_.arch->name);
   // All bad input is found before any work is done.
-  for (const OpSpec& spec : request_.specs) KGEN_CHECK_OK(enumerate(spec, device_.arch, 1).map([](auto&&) {}));
+  for (const OpSpec& spec : request_.specs) {
+    KGEN_CHECK_OK(enumerate(spec, device_.arch, 1).map([](auto&&) {}));
+    if (request_.prior != "none" && !priors_.contains(spec.op->name)) {
+      KGEN_TRY(priors_[spec.op->name], winners_of(spec.op->name, request_.prior == "shipped" ? "" : request_.prior));
+    }
+  }
   KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
   KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
   KGEN_TRY(const std::vector<WinnerRow> winners, db_.winners());
@@ -900,9 +949,12 @@ Result<TuneOutcome> Session::run() {
     if (row.winner.goal.timing == request_.timing && row.winner.goal.objective == request_.objective)
       winners_[{row.winner.problem, row.winner.is_default, row.winner.goal.deterministic}] = {row.winner.trial,
                                                                                               row.trial.config};
-    if (!row.winner.is_default) remember_winner(row.trial.config);
+    if (!row.winner.is_default)
+      won_.push_back(
+          {row.op.op, std::string(device_.arch->family), row.op.signature, row.problem.dims_key, row.trial.config});
   }
 
+  account_.go_on_with(Activity::kOther);
   progress_.problems = request_.specs.size();
   std::unique_ptr<Problem> problem, next;
   for (std::size_t i = 0; i < request_.specs.size() && !stop_; ++i) {
@@ -926,8 +978,7 @@ Result<TuneOutcome> Session::run() {
     show(nullptr, true);
   }
   outcome_.interrupted = stop_;
-  outcome_.wall_seconds = now_seconds() - start_;
-  outcome_.gpu_busy_seconds = supervisor_.busy_seconds();
+  sum_up();
   outcome_.peak_bytes_per_second = supervisor_.bandwidth();
   return outcome_;
 }

@@ -29,6 +29,7 @@ struct TuneRequest {
   Budget budget{.candidates = 64};
   std::string strategy = "auto";        // of strategy_names()
   std::vector<std::string> warm_start;  // databases and recorded spaces: what other devices or shapes found
+  std::string prior = "shipped";        // or "none", or a folder that `kgen db prior` wrote: what to try first
   std::string timing = "cold";          // cold, warm, graph
   std::string objective = "time";       // time, energy
   int jobs = 0;                         // compile processes; 0 = all cores
@@ -60,8 +61,21 @@ struct TuneOutcome {
   std::vector<Row> rows;
   std::string device_name, arch, timing, objective;
   double peak_flops = 0, peak_bytes_per_second = 0;  // measured ceilings of this device; 0 = unknown
-  double wall_seconds = 0, gpu_busy_seconds = 0;
-  std::int64_t verified = 0;  // candidates that passed verification in this run
+  double wall_seconds = 0;
+  // Of them the device's worker spent so many on references, verification and timing (finals included), and on timing
+  // alone: samples, and the flushes between them.
+  double gpu_busy_seconds = 0, gpu_timing_seconds = 0;
+  // All of wall_seconds, each moment once. What is done while the device works costs nothing: "proposing", "compilers"
+  // … are what it waited for.
+  struct Spent {
+    std::string on;
+    double seconds = 0;
+  };
+  std::vector<Spent> where_time_went;
+  int jobs = 0;                               // compilations at once
+  double compile_seconds = 0;                 // of the compilers, all together, for what was not in the cache
+  std::int64_t compiled = 0, from_cache = 0;  // candidates of this run
+  std::int64_t verified = 0;                  // candidates that passed verification in this run
   bool interrupted = false;
   bool any_failed = false;  // a problem ended without a winner: exit 1
 };

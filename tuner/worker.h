@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@ struct TryRequest {
   std::vector<CheckCase::Output> limits{};  // of the candidate's compute type; none: the case's
   Repeats repeats = Repeats::kNone;         // further launches whose bits are compared
   bool measure = true;
+  bool idle = false;   // the device may go on sampling while no other request waits (MeasureLimits::idle)
   double best_us = 0;  // of the problem so far; 0 = none
 };
 
@@ -37,7 +39,7 @@ struct TryResult {
   std::string reason{};
   Verdict verdict{};
   Timing timing{};
-  double verify_seconds = 0, seconds = 0;  // wall time of the check, and of all
+  double verify_seconds = 0, timing_seconds = 0, seconds = 0;  // wall time of the check, of the samples, of all
 };
 
 struct RaceRequest {
@@ -48,6 +50,37 @@ struct RaceRequest {
 struct RaceResult {  // beside the candidates
   std::vector<Timing> timings;
   std::vector<Energy> energies;  // empty where energy was not asked for
+};
+
+// What the worker does with its device, without the process around it. Used by one thread.
+class Examiner {
+ public:
+  // `telemetry` may be null.
+  Examiner(Device&, std::unique_ptr<Telemetry> telemetry);
+
+  // As Bench::open(); the device's bandwidth is measured at the first one.
+  Result<void> setup(const CheckCase&, TimingMode, const std::function<void()>& probed);
+  // Verifies and times. `waiting`: does another request wait? An end that is the candidate's doing is a status.
+  TryResult attempt(const TryRequest&, const std::function<bool()>& waiting);
+  // kCheckFailed: a candidate that fails its check. `timing_seconds`: of the samples and the energy alone.
+  Result<RaceResult> race(const RaceRequest&, double& timing_seconds);
+
+  // After an error: does the device still run a known-good kernel?
+  bool healthy() { return bench_->healthy(); }
+  const std::string& method() const { return bench_->method(); }
+  double bandwidth() const { return bandwidth_; }
+
+ private:
+  Measurer::Launch launcher(const LoadedCandidate&);
+  Result<LoadedCandidate> load(const TryRequest&);
+  Result<void> examine(const TryRequest&, const std::function<bool()>& waiting, TryResult&);
+
+  Device& device_;
+  const std::unique_ptr<Telemetry> telemetry_;
+  TimingMode timing_ = TimingMode::kCold;
+  std::unique_ptr<Bench> bench_;
+  double bandwidth_ = 0;
+  double best_us_ = 0;  // of the problem
 };
 
 struct WorkerEvent {
@@ -64,8 +97,8 @@ struct WorkerEvent {
   Kind kind = Kind::kTimeout;
   std::string text;
   std::int64_t ticket = 0;
-  double seconds = 0;
-  bool killed_from_outside = false;  // kEnded: by a signal that no kernel raises
+  double seconds = 0, timing_seconds = 0;  // of all, and of a race's samples
+  bool killed_from_outside = false;        // kEnded: by a signal that no kernel raises
   TryResult result;
   RaceResult race;  // kRaced
 };
