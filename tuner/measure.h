@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "db/db.h"
 #include "device/device.h"
 #include "device/telemetry.h"
 
@@ -20,12 +21,19 @@ enum class TimingMode { kCold, kWarm, kGraph };
 Result<TimingMode> find_timing(const std::string& name);
 
 struct Timing {
-  std::vector<double> samples_us;  // raw, in the order taken; graph: time of a replay divided by its launches
+  std::vector<double> samples_us;     // raw, in the order taken; graph: time of a replay divided by its launches
+  std::vector<SampleState> states{};  // of the card at each sample; empty where it says nothing
   double median_us = 0, mad_us = 0;
   bool stopped_early = false;  // clearly slower than the best known
-  // Of the card while the samples were taken; 0 and "": not known. A slow-down that passes was waited for first.
+  // Of the card while the samples were taken: the middle clock, the highest temperature, all that held the clock down;
+  // 0 and "": not known. A slow-down that passes was waited for first.
   int clock_mhz = 0, temperature_c = 0;
   std::string throttle;
+};
+
+struct Energy {
+  std::vector<double> samples_uj;  // of a call, one a round
+  double median_uj = 0, mad_uj = 0;
 };
 
 struct MeasureLimits {
@@ -51,6 +59,10 @@ struct MeasureLimits {
   // Samples taken while heat or a power brake held the clock down are taken again after a pause, so many times.
   static constexpr int kCoolDowns = 3;
   static constexpr double kCoolDownSeconds = 2;
+  // Energy counters step every 10 to 100 ms: a sample lasts from one step to another this much device time later, after
+  // a lead in which the card reaches its power. It runs in batches, between which the counter is read, so a batch is
+  // how well a step is hit. A counter that does not step for so long stands still.
+  static constexpr double kEnergyUs = 150e3, kEnergyLeadUs = 50e3, kEnergyBatchUs = 1e3, kEnergyStillUs = 2e6;
 };
 
 class Measurer {
@@ -72,6 +84,11 @@ class Measurer {
   // The same number of samples from each, in turns (A B C A B C …), so that drift of clocks and heat meets all alike.
   // `rounds` of them, fewer (kMinRounds at least) when they take long.
   Result<std::vector<Timing>> in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
+  // Energy of a call of each, in turns: calls back to back, as in a graph replay. The rotating sets of graph timing
+  // serve cold timing too, or the flush would cost more than the kernel. kDevice where the counter does not count.
+  Result<std::vector<Energy>> energy_in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
+  // Displaces what the last-level cache holds.
+  Result<void> flush();
   // Bytes a second of reading a buffer that no cache holds.
   Result<double> bandwidth();
   std::int64_t flush_bytes() const;
@@ -80,16 +97,18 @@ class Measurer {
   struct Marks {
     Event from = nullptr, to = nullptr;
   };
-  Result<void> flush();
+  static int graph_launches(int sets);
   Result<Graph> capture(const Launch&, int sets);
   // `count` samples enqueued together, then read.
-  Result<void> sample(TimingMode, const Launch&, Graph, int sets, int count, std::vector<double>& out);
+  Result<void> sample(TimingMode, const Launch&, Graph, int sets, int count, Timing& out);
+  // Of one call where `run` makes `calls` of them.
+  Result<double> energy_of_call(const std::function<Result<void>()>& run, double calls);
 
   Device& device_;
   Function read_all_;
   // True after a pause: the card was slowed down while the last samples were taken, so they do not count.
   bool pause();
-  void sum_up(Timing&) const;  // median, deviation and the state of the card
+  void note_throttle(Timing&) const;
 
   Telemetry* telemetry_ = nullptr;
   DeviceState state_;  // as last read, by sample()

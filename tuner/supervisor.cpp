@@ -170,7 +170,7 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
   }
 }
 
-Result<std::vector<Timing>> Supervisor::race(const RaceRequest& request) {
+Result<RaceResult> Supervisor::race(const RaceRequest& request) {
   if (!ready_) KGEN_CHECK_OK(bring_up());
   worker_->race(request);
   const double limit = now_seconds() + timeout_ * static_cast<double>(request.candidates.size());
@@ -178,9 +178,9 @@ Result<std::vector<Timing>> Supervisor::race(const RaceRequest& request) {
     const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
     if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult) continue;
     if (event.kind == WorkerEvent::Kind::kRaced) {
-      busy_.timing += event.timing_seconds;
-      busy_.verification += event.seconds - event.timing_seconds;
-      if (event.timings.size() == request.candidates.size()) return event.timings;
+      busy_.timing += event.race.timing_seconds;
+      busy_.verification += event.seconds - event.race.timing_seconds;
+      if (event.race.timings.size() == request.candidates.size()) return event.race;
       lose_worker();
       return fail(ErrorKind::kCheckFailed, event.text);
     }

@@ -35,8 +35,9 @@ class Supervisor {
   Result<std::optional<TryResult>> next(double timeout_seconds, int wake_fd);
 
   // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
-  Result<std::vector<Timing>> race(const RaceRequest&);
+  Result<RaceResult> race(const RaceRequest&);
 
+  bool counts_energy() const { return worker_ && worker_->counts_energy(); }
   double bandwidth() const { return bandwidth_; }
   // What the worker has spent its time on since the start. A candidate that hung counts as verification.
   struct BusySeconds {

@@ -37,10 +37,13 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny,
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
                                    projection_length, seed, rotate)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, twice, measure, idle, best_us)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early, clock_mhz, temperature_c,
-                                   throttle)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, repeats, measure, idle, best_us)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SampleState, clock_mhz, temperature_c, throttled)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, states, median_us, mad_us, stopped_early, clock_mhz,
+                                   temperature_c, throttle)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Energy, samples_uj, median_uj, mad_uj)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceResult, timings, energies, timing_seconds)
 
 static void to_json(Json& json, const Verdict& verdict) {
   json = {{"passed", verdict.passed},
@@ -48,6 +51,7 @@ static void to_json(Json& json, const Verdict& verdict) {
           {"max_error_ratio", number(verdict.max_error_ratio)},
           {"relative_l2", number(verdict.relative_l2)},
           {"launch_us", verdict.launch_us}};
+  if (verdict.same_bits) json["same_bits"] = *verdict.same_bits;
 }
 static void from_json(const Json& json, Verdict& verdict) {
   json.at("passed").get_to(verdict.passed);
@@ -55,6 +59,7 @@ static void from_json(const Json& json, Verdict& verdict) {
   verdict.max_error_ratio = number(json.at("max_error_ratio"));
   verdict.relative_l2 = number(json.at("relative_l2"));
   json.at("launch_us").get_to(verdict.launch_us);
+  if (json.contains("same_bits")) verdict.same_bits = json.at("same_bits").get<bool>();
 }
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, timing_seconds,
                                    seconds)
@@ -74,7 +79,8 @@ std::string one_line(std::string text) {
 // The child's end.
 class WorkerLoop {
  public:
-  WorkerLoop(Device& device, MessageChannel& channel) : examiner_(device), channel_(channel) {}
+  WorkerLoop(Device& device, std::unique_ptr<Telemetry> telemetry, MessageChannel& channel)
+      : examiner_(device, std::move(telemetry)), channel_(channel) {}
 
   // False when the worker has to end: the device is broken for this process, or the parent is gone.
   bool handle(const Json& message) {
@@ -110,15 +116,13 @@ class WorkerLoop {
   bool race(const RaceRequest& request) {
     if (!send({{"event", "started"}, {"ticket", 0}})) return false;
     const double start = now_seconds();
-    double timing_seconds = 0;
-    const auto timings = examiner_.race(request, timing_seconds);
-    const std::string text = timings ? "" : one_line(timings.error().message);
+    const auto result = examiner_.race(request);
+    const std::string text = result ? "" : one_line(result.error().message);
     return send({{"event", "raced"},
-                 {"timings", timings.value_or(std::vector<Timing>{})},
+                 {"race", result.value_or(RaceResult{})},
                  {"text", text},
-                 {"timing_seconds", timing_seconds},
                  {"seconds", now_seconds() - start}}) &&
-           (timings.has_value() || examiner_.healthy());
+           (result.has_value() || examiner_.healthy());
   }
 
   Examiner examiner_;
@@ -127,7 +131,8 @@ class WorkerLoop {
 
 }  // namespace
 
-Examiner::Examiner(Device& device) : device_(device), telemetry_(open_telemetry(device.info())) {}
+Examiner::Examiner(Device& device, std::unique_ptr<Telemetry> telemetry)
+    : device_(device), telemetry_(std::move(telemetry)) {}
 
 Result<void> Examiner::setup(const CheckCase& check, TimingMode timing, const std::function<void()>& probed) {
   timing_ = timing;
@@ -154,7 +159,7 @@ Result<LoadedCandidate> Examiner::load(const TryRequest& request) {
 Result<void> Examiner::examine(const TryRequest& request, const std::function<bool()>& waiting, TryResult& result) {
   const double start = now_seconds();
   KGEN_TRY(const LoadedCandidate candidate, load(request));
-  KGEN_TRY(result.verdict, bench_->verify(candidate, request.twice));
+  KGEN_TRY(result.verdict, bench_->verify(candidate, request.repeats));
   const double verified = now_seconds();
   result.verify_seconds = verified - start;
   result.reason = result.verdict.reason;
@@ -185,29 +190,36 @@ TryResult Examiner::attempt(const TryRequest& request, const std::function<bool(
   return result;
 }
 
-Result<std::vector<Timing>> Examiner::race(const RaceRequest& request, double& timing_seconds) {
+Result<RaceResult> Examiner::race(const RaceRequest& request) {
   std::vector<LoadedCandidate> candidates;
   for (const TryRequest& entry : request.candidates) {
     KGEN_TRY(LoadedCandidate candidate, load(entry));
-    KGEN_TRY(const Verdict verdict, bench_->verify(candidate, false));
+    KGEN_TRY(const Verdict verdict, bench_->verify(candidate, Repeats::kNone));
     if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
     candidates.push_back(std::move(candidate));
   }
   std::vector<Measurer::Launch> launches;
   for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
   const double start = now_seconds();
-  auto timings = bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
-  timing_seconds = now_seconds() - start;
-  return timings;
+  RaceResult result;
+  KGEN_TRY(result.timings, bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds));
+  if (request.energy_rounds > 0) {
+    KGEN_TRY(result.energies,
+             bench_->measurer().energy_in_turns(timing_, launches, bench_->sets(), request.energy_rounds));
+  }
+  result.timing_seconds = now_seconds() - start;
+  return result;
 }
 
-int worker_main(const std::string& device_id) {
+int worker_main(const std::string& device_id,
+                const std::function<Result<std::unique_ptr<Device>>(const std::string&)>& open,
+                const std::function<std::unique_ptr<Telemetry>(const DeviceInfo&)>& watch) {
   // The kernel ends this process with its parent even while a driver call never returns.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // Ctrl-C is for the tuner: it lets the running candidate end.
   ::signal(SIGINT, SIG_IGN);
   MessageChannel channel = MessageChannel::from_stdio();
-  auto device = open_device(device_id);
+  auto device = open(device_id);
   if (!device) {
     const Json refusal{
         {"event", "refused"}, {"kind", static_cast<int>(device.error().kind)}, {"text", device.error().message}};
@@ -215,7 +227,9 @@ int worker_main(const std::string& device_id) {
     return exit_code(device.error().kind);
   }
   const DeviceInfo& info = (*device)->info();
+  auto telemetry = watch(info);
   const Json hello{{"event", "hello"},
+                   {"counts_energy", telemetry != nullptr && telemetry->read().energy_uj.has_value()},
                    {"id", info.id},
                    {"name", info.name},
                    {"arch", std::string(info.arch->name)},
@@ -230,7 +244,7 @@ int worker_main(const std::string& device_id) {
   if (!channel.send({hello.dump(-1, ' ', false, Json::error_handler_t::replace)})) return 0;
   bool broken = false;
   {
-    WorkerLoop loop(**device, channel);
+    WorkerLoop loop(**device, std::move(telemetry), channel);
     while (auto message = channel.receive()) {
       try {
         if (!message->empty() && loop.handle(Json::parse(message->front()))) continue;
@@ -263,6 +277,7 @@ Result<Worker> Worker::start(const std::string& self, const std::string& device)
       return fail(static_cast<ErrorKind>(json.at("kind").get<int>()), json.at("text").get<std::string>());
     DeviceInfo& info = worker.device_;
     KGEN_TRY(info.arch, find_arch(json.at("arch").get<std::string>()));
+    json.at("counts_energy").get_to(worker.counts_energy_);
     json.at("id").get_to(info.id);
     json.at("name").get_to(info.name);
     json.at("arch_name").get_to(info.arch_name);
@@ -308,7 +323,6 @@ WorkerEvent Worker::receive(double timeout_seconds) {
     event.text = json.value("text", "");
     event.ticket = json.value("ticket", std::int64_t{0});
     event.seconds = json.value("seconds", 0.0);
-    event.timing_seconds = json.value("timing_seconds", 0.0);
     if (name == "probed") event.kind = Kind::kProbed;
     if (name == "ready") {
       event.kind = Kind::kReady;
@@ -323,7 +337,7 @@ WorkerEvent Worker::receive(double timeout_seconds) {
     }
     if (name == "raced") {
       event.kind = Kind::kRaced;
-      json.at("timings").get_to(event.timings);
+      json.at("race").get_to(event.race);
     }
   } catch (const std::exception& error) {
     event.kind = Kind::kEnded;

@@ -27,7 +27,7 @@ struct TryRequest {
   std::string code_path{};
   BoundPlan bound{};
   std::vector<CheckCase::Output> limits{};  // of the candidate's compute type; none: the case's
-  bool twice = false;                       // check repeated runs for equal bits
+  Repeats repeats = Repeats::kNone;         // further launches whose bits are compared
   bool measure = true;
   bool idle = false;   // the device may go on sampling while no other request waits (MeasureLimits::idle)
   double best_us = 0;  // of the problem so far; 0 = none
@@ -45,19 +45,26 @@ struct TryResult {
 struct RaceRequest {
   std::vector<TryRequest> candidates;
   int rounds = 0;
+  int energy_rounds = 0;  // 0: energy is not measured
+};
+struct RaceResult {  // beside the candidates
+  std::vector<Timing> timings;
+  std::vector<Energy> energies;  // empty where energy was not asked for
+  double timing_seconds = 0;     // of all samples
 };
 
 // What the worker does with its device, without the process around it. Used by one thread.
 class Examiner {
  public:
-  explicit Examiner(Device&);
+  // Telemetry may be null: the card is not asked for its state.
+  Examiner(Device&, std::unique_ptr<Telemetry>);
 
   // As Bench::open(); the device's bandwidth is measured at the first one.
   Result<void> setup(const CheckCase&, TimingMode, const std::function<void()>& probed);
   // Verifies and times. `waiting`: does another request wait? An end that is the candidate's doing is a status.
   TryResult attempt(const TryRequest&, const std::function<bool()>& waiting);
-  // kCheckFailed: a candidate that fails its check. `timing_seconds`: of the samples alone.
-  Result<std::vector<Timing>> race(const RaceRequest&, double& timing_seconds);
+  // kCheckFailed: a candidate that fails its check.
+  Result<RaceResult> race(const RaceRequest&);
 
   // After an error: does the device still run a known-good kernel?
   bool healthy() { return bench_->healthy(); }
@@ -91,10 +98,10 @@ struct WorkerEvent {
   Kind kind = Kind::kTimeout;
   std::string text;
   std::int64_t ticket = 0;
-  double seconds = 0, timing_seconds = 0;  // of all, and of a race's samples
-  bool killed_from_outside = false;        // kEnded: by a signal that no kernel raises
+  double seconds = 0;
+  bool killed_from_outside = false;  // kEnded: by a signal that no kernel raises
   TryResult result;
-  std::vector<Timing> timings;  // kRaced, beside RaceRequest::candidates
+  RaceResult race;  // kRaced
 };
 
 // The parent's end. Used by one thread.
@@ -104,6 +111,7 @@ class Worker {
   static Result<Worker> start(const std::string& self, const std::string& device);
 
   const DeviceInfo& device() const { return device_; }
+  bool counts_energy() const { return counts_energy_; }
   double bandwidth() const { return bandwidth_; }  // bytes a second, measured at the first setup; 0 before
   bool setup(const CheckCase&, TimingMode);        // false: the worker is gone, receive() says how
   bool submit(const TryRequest&);
@@ -116,6 +124,7 @@ class Worker {
   explicit Worker(ChildProcess child) : child_(std::move(child)) {}
   ChildProcess child_;
   DeviceInfo device_;
+  bool counts_energy_ = false;
   double bandwidth_ = 0;
 };
 

@@ -10,6 +10,9 @@
 #include <thread>
 #include <unordered_map>
 
+#include "base/arch.h"
+#include "tuner/search/winners.h"
+
 namespace kgen {
 namespace {
 
@@ -75,6 +78,22 @@ std::vector<double> run(Replay& replay, const SimulateRequest& request, std::siz
   return fractions;
 }
 
+// What may be known of other shapes of the same operator; nothing for what kgen did not write.
+Result<std::vector<Winner>> winners_elsewhere(const Recording& recording, const SimulateRequest& request) {
+  const auto same_shape = [&](const std::string& op, const std::string& dims_key) {
+    return op == recording.op.op && dims_key == recording.problem.dims_key;
+  };
+  if (request.shipped_prior && find_arch(recording.device.arch)) {
+    KGEN_TRY(std::vector<Winner> winners, winners_of(recording.op.op, ""));
+    std::erase_if(winners, [&](const Winner& winner) { return same_shape(winner.op, winner.dims_key); });
+    return winners;
+  }
+  std::vector<Recording> others;
+  for (const Recording& other : request.prior)
+    if (other.op.op == recording.op.op && !same_shape(other.op.op, other.problem.dims_key)) others.push_back(other);
+  return learn_winners(others);
+}
+
 }  // namespace
 
 Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recordings,
@@ -105,6 +124,17 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
     for (const RecordedSpace& other : others)
       if (!same_measurements(recorded, other)) elsewheres.push_back(elsewhere(other));
     result.sources = warm_start(replay.space, elsewheres);
+    for (const TrialRecord& trial : recording.trials)
+      if (trial.is_default && replay.space.seeds.empty())
+        for (std::size_t i = 0; i < recorded.configs.size(); ++i)
+          if (recorded.configs[i] == parse_config(trial.config)) replay.space.seeds.push_back(i);
+    KGEN_TRY(const std::vector<Winner> winners, winners_elsewhere(recording, request));
+    if (!winners.empty() && find_arch(recording.device.arch)) {
+      const auto first = rank_winners(replay.space, winners, recording.op.signature, recording.problem.dims_key,
+                                      std::string(find_arch(recording.device.arch).value()->family), kPriorPoints);
+      result.prior = first.size();
+      replay.space.seeds.insert(replay.space.seeds.end(), first.begin(), first.end());
+    }
     replay.fractions.resize(request.repeats);
   }
 
@@ -132,8 +162,10 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
       for (const auto& values : replays[r].fractions) {
         fraction.mean += values[m];
         fraction.worst = std::min(fraction.worst, values[m]);
+        fraction.within += values[m] >= 1 / (1 + kWithin);
       }
       fraction.mean /= repeats;
+      fraction.within /= repeats;
       for (const auto& values : replays[r].fractions)
         squares += (values[m] - fraction.mean) * (values[m] - fraction.mean);
       fraction.deviation = std::sqrt(squares / repeats);

@@ -12,6 +12,7 @@ namespace kgen {
 struct Basis {
   std::vector<float> value;  // of every point
   double weight = 0, spread = 0;
+  bool optional = false;
 };
 
 // The covariance is a product over the axes of 1 - b + b·κ(distance/l): all orders of interaction, with one relevance b
@@ -52,7 +53,7 @@ class Surrogate {
   double residual(std::size_t point, double target) const;
 
   const SearchSpace& space_;
-  std::vector<Basis> bases_;
+  std::vector<Basis> bases_, full_;
   Random64 random_;
   std::vector<Factor> factors_;
   Kernel kernel_ = Kernel::kMatern;
