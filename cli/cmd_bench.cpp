@@ -13,7 +13,8 @@ Result<std::vector<BenchRow>> bench(const Context& context, const Words& files, 
                                     const Words& own_ops) {
   std::vector<Db> dbs;
   for (const std::string& file : files) {
-    KGEN_TRY(dbs.emplace_back(), Db::open(file, DbMode::kReadOnly));
+    KGEN_TRY(Db db, Db::open(file, DbMode::kReadOnly));
+    dbs.push_back(std::move(db));
   }
   const std::unique_ptr<Compiler> compiler = compiler_for(context);
   return bench_dbs(dbs, op_glob, device, timing, rounds, *compiler, context.self, own_ops);

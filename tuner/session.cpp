@@ -31,8 +31,13 @@ namespace {
 constexpr double kPollSeconds = 0.2;  // how often a stop request and the progress line are looked at
 constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, one on the way
 constexpr std::size_t kFinalists = 6;
+// Beside them the fastest of each part of the run is a finalist, up to so much slower than the best: other work on the
+// card that begins in the middle of the run makes what is timed from then on look slow.
+constexpr std::size_t kParts = 4;
+constexpr double kPartReach = 1.5;
 constexpr std::size_t kSources = 6;      // recordings that warm the start of a problem
 constexpr double kFinalistReach = 1.08;  // of the best median
+constexpr double kDefaultReach = 2;      // the default runs with the finalists up to here: the gain over it is paired
 constexpr double kEnergyReach = 1.3;     // the same where energy decides: a slower kernel may need less
 constexpr int kEnergyRounds = 8;         // the signed-rank test cannot reach p < 0.01 below 7
 constexpr double kRaceUs = 400e3;        // device time that a race may take
@@ -190,8 +195,9 @@ struct Session::Problem {
   std::int64_t planned = 0, proposed = 0;  // of this run
   double best_us = 0;
   std::string best_config;
-  std::string first_failure;  // and how to repeat it
-  std::string blocked;        // why nothing can be verified
+  std::string first_failure;     // and how to repeat it
+  std::string blocked;           // why nothing can be verified
+  bool default_checked = false;  // the default passed with the finalists
   TuneOutcome::Row row;
 };
 
@@ -561,6 +567,21 @@ static std::vector<std::string> by_time(const std::map<std::string, Known>& know
   return configs;
 }
 
+// The fastest of each part of what was timed in full, in the order of time, as far as they are within kPartReach.
+static std::vector<std::string> best_of_parts(const std::map<std::string, Known>& known,
+                                              const std::vector<std::string>& ranked) {
+  std::vector<std::string> order = ranked, best;
+  const auto time_of = [&](const std::string& config) { return *known.at(config).trial.time_us; };
+  std::sort(order.begin(), order.end(), [&](auto& a, auto& b) { return known.at(a).trial.id < known.at(b).trial.id; });
+  for (std::size_t part = 0; part < kParts; ++part) {
+    const auto from = order.begin() + static_cast<std::ptrdiff_t>(part * order.size() / kParts),
+               to = order.begin() + static_cast<std::ptrdiff_t>((part + 1) * order.size() / kParts);
+    const auto fastest = std::min_element(from, to, [&](auto& a, auto& b) { return time_of(a) < time_of(b); });
+    if (fastest != to && time_of(*fastest) <= kPartReach * time_of(ranked.front())) best.push_back(*fastest);
+  }
+  return best;
+}
+
 // Finalists: checked on fresh inputs, timed in turns, and where energy counts, its use measured in turns. The best of
 // them; an incumbent is one of them and stays unless a challenger is significantly better. "": none passed.
 Result<std::string> Session::hold_finals(Problem& problem, const std::string& incumbent) {
@@ -580,6 +601,8 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
           std::find(finalists.begin(), finalists.end(), config) == finalists.end())
         finalists.push_back(config);
     };
+    if (!energy)
+      for (const std::string& config : best_of_parts(problem.known, ranked)) add(config);
     if (!incumbent.empty()) {
       const Incumbent& present = winners_.at({problem.id, false, problem.spec.tune.deterministic});
       const TrialRecord& trial = problem.known.at(incumbent).trial;
@@ -589,8 +612,13 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
       if (!news) return incumbent;
       add(incumbent);
     }
-    if (energy) add(problem.default_candidate.key());  // so that the gain over it can be told
-    problem.check.seed = supervisor_.seed();           // the next set-up takes the one after it
+    const std::string default_key = problem.default_candidate.key();
+    const auto standard = problem.known.find(default_key);
+    if (standard != problem.known.end() &&
+        (energy || standard->second.trial.time_us.value_or(HUGE_VAL) <=
+                       kDefaultReach * *problem.known.at(ranked.front()).trial.time_us))
+      add(default_key);
+    problem.check.seed = supervisor_.seed();  // the next set-up takes the one after it
     supervisor_.use(problem.check, timing_);
     auto checked = reverify(problem, finalists);
     if (!checked && checked.error().kind == ErrorKind::kCheckFailed) {
@@ -600,6 +628,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     if (!checked) return tl::unexpected(std::move(checked.error()));
     if (checked->empty()) continue;  // the next best are looked at
     finalists = std::move(*checked);
+    problem.default_checked = std::find(finalists.begin(), finalists.end(), default_key) != finalists.end();
 
     RaceRequest race;
     std::vector<Item> items;
@@ -704,8 +733,8 @@ Result<void> Session::conclude(Problem& problem) {
   if (default_works && at->first != winner) {
     const auto published = winners_.find({problem.id, true, deterministic});
     const bool done = published != winners_.end() && published->second.trial == at->second.trial.id;
-    if (done || stop_) {
-      serves = done ? at->first : winner;
+    if (done || stop_ || problem.default_checked) {
+      serves = done || problem.default_checked ? at->first : winner;
     } else {
       auto checked = reverify(problem, {at->first});
       if (!checked) return tl::unexpected(std::move(checked.error()));

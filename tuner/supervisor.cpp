@@ -178,8 +178,8 @@ Result<RaceResult> Supervisor::race(const RaceRequest& request) {
     const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
     if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult) continue;
     if (event.kind == WorkerEvent::Kind::kRaced) {
-      busy_.timing += event.race.timing_seconds;
-      busy_.verification += event.seconds - event.race.timing_seconds;
+      busy_.timing += event.timing_seconds;
+      busy_.verification += event.seconds - event.timing_seconds;
       if (event.race.timings.size() == request.candidates.size()) return event.race;
       lose_worker();
       return fail(ErrorKind::kCheckFailed, event.text);

@@ -43,7 +43,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SampleState, clock_mhz, temperature_c, thrott
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, states, median_us, mad_us, stopped_early, clock_mhz,
                                    temperature_c, throttle)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Energy, samples_uj, median_uj, mad_uj)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceResult, timings, energies, timing_seconds)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceResult, timings, energies)
 
 static void to_json(Json& json, const Verdict& verdict) {
   json = {{"passed", verdict.passed},
@@ -116,11 +116,13 @@ class WorkerLoop {
   bool race(const RaceRequest& request) {
     if (!send({{"event", "started"}, {"ticket", 0}})) return false;
     const double start = now_seconds();
-    const auto result = examiner_.race(request);
+    double timing_seconds = 0;
+    const auto result = examiner_.race(request, timing_seconds);
     const std::string text = result ? "" : one_line(result.error().message);
     return send({{"event", "raced"},
                  {"race", result.value_or(RaceResult{})},
                  {"text", text},
+                 {"timing_seconds", timing_seconds},
                  {"seconds", now_seconds() - start}}) &&
            (result.has_value() || examiner_.healthy());
   }
@@ -190,7 +192,7 @@ TryResult Examiner::attempt(const TryRequest& request, const std::function<bool(
   return result;
 }
 
-Result<RaceResult> Examiner::race(const RaceRequest& request) {
+Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_seconds) {
   std::vector<LoadedCandidate> candidates;
   for (const TryRequest& entry : request.candidates) {
     KGEN_TRY(LoadedCandidate candidate, load(entry));
@@ -207,7 +209,7 @@ Result<RaceResult> Examiner::race(const RaceRequest& request) {
     KGEN_TRY(result.energies,
              bench_->measurer().energy_in_turns(timing_, launches, bench_->sets(), request.energy_rounds));
   }
-  result.timing_seconds = now_seconds() - start;
+  timing_seconds = now_seconds() - start;
   return result;
 }
 
@@ -323,6 +325,7 @@ WorkerEvent Worker::receive(double timeout_seconds) {
     event.text = json.value("text", "");
     event.ticket = json.value("ticket", std::int64_t{0});
     event.seconds = json.value("seconds", 0.0);
+    event.timing_seconds = json.value("timing_seconds", 0.0);
     if (name == "probed") event.kind = Kind::kProbed;
     if (name == "ready") {
       event.kind = Kind::kReady;

@@ -50,21 +50,20 @@ struct RaceRequest {
 struct RaceResult {  // beside the candidates
   std::vector<Timing> timings;
   std::vector<Energy> energies;  // empty where energy was not asked for
-  double timing_seconds = 0;     // of all samples
 };
 
 // What the worker does with its device, without the process around it. Used by one thread.
 class Examiner {
  public:
-  // Telemetry may be null: the card is not asked for its state.
-  Examiner(Device&, std::unique_ptr<Telemetry>);
+  // `telemetry` may be null.
+  Examiner(Device&, std::unique_ptr<Telemetry> telemetry);
 
   // As Bench::open(); the device's bandwidth is measured at the first one.
   Result<void> setup(const CheckCase&, TimingMode, const std::function<void()>& probed);
   // Verifies and times. `waiting`: does another request wait? An end that is the candidate's doing is a status.
   TryResult attempt(const TryRequest&, const std::function<bool()>& waiting);
-  // kCheckFailed: a candidate that fails its check.
-  Result<RaceResult> race(const RaceRequest&);
+  // kCheckFailed: a candidate that fails its check. `timing_seconds`: of the samples and the energy alone.
+  Result<RaceResult> race(const RaceRequest&, double& timing_seconds);
 
   // After an error: does the device still run a known-good kernel?
   bool healthy() { return bench_->healthy(); }
@@ -98,8 +97,8 @@ struct WorkerEvent {
   Kind kind = Kind::kTimeout;
   std::string text;
   std::int64_t ticket = 0;
-  double seconds = 0;
-  bool killed_from_outside = false;  // kEnded: by a signal that no kernel raises
+  double seconds = 0, timing_seconds = 0;  // of all, and of a race's samples
+  bool killed_from_outside = false;        // kEnded: by a signal that no kernel raises
   TryResult result;
   RaceResult race;  // kRaced
 };
