@@ -32,6 +32,7 @@ class Model final : public SearchBase {
   static constexpr double kScored = 6e5;         // data × pool: bounds the time of a proposal
   static constexpr std::size_t kLeastPool = 2048;
   static constexpr std::size_t kElite = 6;
+  static constexpr std::size_t kDrawn = 100, kLossDraws = 200;  // for the expected loss: points, and draws of them
 
   struct Trial {
     std::size_t point;
@@ -40,6 +41,7 @@ class Model final : public SearchBase {
   };
 
   std::optional<std::size_t> next() override;
+  std::optional<double> predict_loss() override;
   void taken(std::size_t index) override {
     number_.emplace(index, trials_.size());
     trials_.push_back({index, believed_, Trial::kPending});
@@ -53,6 +55,7 @@ class Model final : public SearchBase {
   }
 
   std::size_t spread_point();
+  bool learn();
   void choose_data();
   double target(const Trial&) const;
   double unsqueezed(double target) const;  // its inverse, as a log time
@@ -67,6 +70,7 @@ class Model final : public SearchBase {
   std::vector<std::size_t> data_;                        // trials that the model knows
   std::size_t known_trials_ = 0, fitted_trials_ = 0;     // of trials_: looked at, looked at by the last fit
   double best_ = 0, median_ = 0, worst_ = 0;             // log times
+  double mean_ = 0, deviation_ = 1;                      // of the targets
   double width_ = 0;                                     // of the squeeze; 0: none
   double believed_ = std::nan("");  // log time of the point that is proposed, where the model chose it
 };
@@ -152,11 +156,12 @@ double Model::unsqueezed(double target) const {
   return best_ + (width_ > 0 ? width_ * std::expm1(target / width_) : target);
 }
 
-std::optional<std::size_t> Model::next() {
+// Brings the surrogate up to date with the trials. False: nothing succeeded yet.
+bool Model::learn() {
   std::vector<double> timed;
   for (const Trial& trial : trials_)
     if (trial.state == Trial::kTimed) timed.push_back(trial.log_time);
-  if (trials_.size() < (space_.elsewhere.empty() ? kStart : 1) || timed.empty()) return spread_point();
+  if (timed.empty()) return false;
   std::sort(timed.begin(), timed.end());
   best_ = timed.front();
   median_ = timed[timed.size() / 2];
@@ -180,32 +185,60 @@ std::optional<std::size_t> Model::next() {
     targets.push_back(target(trials_[i]));
   }
   const double count = static_cast<double>(targets.size());
-  const double mean = std::accumulate(targets.begin(), targets.end(), 0.0) / count;
+  mean_ = std::accumulate(targets.begin(), targets.end(), 0.0) / count;
   double squares = 1e-12;
-  for (const double target : targets) squares += (target - mean) * (target - mean);
-  const double deviation = std::sqrt(squares / count);
-  for (double& target : targets) target = (target - mean) / deviation;
+  for (const double target : targets) squares += (target - mean_) * (target - mean_);
+  deviation_ = std::sqrt(squares / count);
+  for (double& target : targets) target = (target - mean_) / deviation_;
   if (fit) {
     surrogate_.fit(points, targets, make_pool(), trials_.size() >= kFine);
   } else {
     surrogate_.update(points, targets);
   }
+  return true;
+}
 
-  const double goal = -mean / deviation - kAmbition;
+// By how much a normal variable is expected to fall short of a goal.
+double shortfall(double goal, double mean, double deviation) {
+  const double z = (goal - mean) / deviation;
+  return deviation * (z * 0.5 * std::erfc(-z * 0.7071067811865476) + std::exp(-0.5 * z * z) * 0.3989422804014327);
+}
+
+std::optional<std::size_t> Model::next() {
+  if (trials_.size() < (space_.elsewhere.empty() ? kStart : 1) || !learn()) return spread_point();
+  const double goal = -mean_ / deviation_ - kAmbition;
   std::optional<std::size_t> chosen;
   double most = -1;
   for (std::size_t c = 0; c < surrogate_.pool().size(); ++c) {
     if (seen(surrogate_.pool()[c])) continue;
-    const double s = surrogate_.deviation(c), z = (goal - surrogate_.mean(c)) / s;
-    const double improvement =
-        s * (z * 0.5 * std::erfc(-z * 0.7071067811865476) + std::exp(-0.5 * z * z) * 0.3989422804014327);
+    const double improvement = shortfall(goal, surrogate_.mean(c), surrogate_.deviation(c));
     if (improvement > most) {
       most = improvement;
       chosen = surrogate_.pool()[c];
-      believed_ = unsqueezed(mean + deviation * surrogate_.mean(c));
+      believed_ = unsqueezed(mean_ + deviation_ * surrogate_.mean(c));
     }
   }
   return chosen;
+}
+
+// The mean over draws from the posterior of what the best untried point gains, among those that promise most.
+std::optional<double> Model::predict_loss() {
+  if (!learn()) return std::nullopt;
+  std::vector<std::pair<double, std::size_t>> promising;
+  for (std::size_t c = 0; c < surrogate_.pool().size(); ++c)
+    if (!seen(surrogate_.pool()[c]))
+      promising.emplace_back(-shortfall(-mean_ / deviation_, surrogate_.mean(c), surrogate_.deviation(c)), c);
+  const std::size_t count = std::min(kDrawn, promising.size());
+  std::partial_sort(promising.begin(), promising.begin() + static_cast<std::ptrdiff_t>(count), promising.end());
+  std::vector<std::size_t> at;
+  for (std::size_t i = 0; i < count; ++i) at.push_back(promising[i].second);
+  Random64 random(1);  // of its own: to ask changes no later proposal
+  double sum = 0;
+  for (const auto& row : surrogate_.draw(at, kLossDraws, random)) {
+    const double least = *std::min_element(row.begin(), row.end());
+    sum += std::max(0.0, -std::expm1(unsqueezed(mean_ + deviation_ * least) - best_));
+  }
+  return sum / static_cast<double>(kLossDraws);
 }
 
 }  // namespace

@@ -33,6 +33,8 @@ class Surrogate {
   const std::vector<std::size_t>& pool() const { return pool_; }
   double mean(std::size_t at) const;  // at: position in pool
   double deviation(std::size_t at) const;
+  // Draws of all of `at` together, one row a draw.
+  std::vector<std::vector<double>> draw(const std::vector<std::size_t>& at, std::size_t draws, Random64&) const;
 
  private:
   enum class Kernel { kExponential, kMatern };
