@@ -82,6 +82,7 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
                             {"gbps", f.gbps},
                             {"roofline", f.share},
                             {"gain", f.gain},
+                            {"expected_loss", row.expected_loss ? Json(*row.expected_loss) : Json()},
                             {"candidates", row.candidates},
                             {"verified", row.verified},
                             {"note", row.note}});
@@ -90,13 +91,14 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
 }
 
 void print_outcome(const TuneOutcome& outcome, const std::string& db) {
-  Table table({"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain"});
+  Table table({"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain", "expected loss"});
   for (const TuneOutcome::Row& row : outcome.rows) {
     const Figures f = figures(outcome, row);
     table.add({row.label.empty() ? row.op : row.op + " " + row.label, row.dims_key,
                row.config.empty() ? "none" : row.config, number(row.time_us), number(f.tflops), number(f.gbps),
                f.share > 0 ? fmt::format("{:.0f}%", f.share * 100) : "",
-               f.gain > 0 ? fmt::format("{:.2f}x", f.gain) : ""});
+               f.gain > 0 ? fmt::format("{:.2f}x", f.gain) : "",
+               row.expected_loss ? fmt::format("{:.1f}%", 100 * *row.expected_loss) : ""});
   }
   table.print();
   for (const TuneOutcome::Row& row : outcome.rows) {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,7 @@ struct TuneOutcome {
     std::string config;                              // winner's; "" when none was found
     double time_us = 0, mad_us = 0, default_us = 0;  // default_us 0 = default not timed
     double flops = 0, bytes = 0;
+    std::optional<double> expected_loss{};  // of the winner against the best of the space: Strategy::expected_loss()
     std::int64_t candidates = 0, verified = 0;  // trials of this problem in the DB
     std::string note;                           // "nothing to launch", "all candidates failed: …"
   };
