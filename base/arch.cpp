@@ -13,9 +13,9 @@ namespace {
 // the VGPRs on gfx1100, gfx1151, gfx1200, gfx1201; 8 waves a SIMD from gfx90a on, 10 before). A unit is one compute
 // unit; on RDNA it is half a work-group processor. gfx908 and later CDNA count VGPRs and AGPRs together. NVIDIA: CUDA
 // C++ Programming Guide, table "Technical Specifications per Compute Capability"; of the shared memory a multiprocessor
-// holds, 1 KiB a block is reserved from sm_80 on; clusters of
-// more than 8 blocks of sm_90 must be allowed for each kernel (device/gpu.cpp) and may not fit into a chip. Host: a block is one thread with fibers; the limits are chosen so
-// that every portable candidate fits.
+// holds, 1 KiB a block is reserved from sm_80 on; clusters of more than 8 blocks of sm_90 must be allowed for each
+// kernel (device/gpu.cpp) and may not fit into a chip. Host: a block is one thread with fibers; the limits are chosen
+// so that every portable candidate fits.
 constexpr int kKiB = 1024;
 using enum Vendor;
 constexpr ArchInfo kArchs[] = {
