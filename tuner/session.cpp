@@ -877,7 +877,10 @@ Result<void> Session::work(Problem& problem, Problem* next) {
 
   problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
   for (const auto& [config, entry] : problem.known) problem.row.verified += entry.verified();
-  if (!problem.row.config.empty()) return {};
+  if (!problem.row.config.empty()) {
+    problem.row.expected_loss = problem.strategy->expected_loss();
+    return {};
+  }
   if (!problem.blocked.empty()) {
     problem.row.note = "not verified: " + problem.blocked;
   } else if (stop_) {
