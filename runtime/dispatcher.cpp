@@ -71,7 +71,6 @@ struct Row {
   bool is_default = false;
   bool same_device = false;
   Goal goal{};
-  bool same_bits = false;
 
   struct Loaded {
     WinnerRow row;
@@ -338,12 +337,12 @@ class Search {
 
  private:
   bool try_row(Row& row, MatchKind kind, std::string_view why, Match& match) {
-    if (goal_.deterministic && !row.same_bits) {
+    const auto loaded = load_(row);
+    if (!loaded) return refuse(row, loaded.error().message);
+    if (goal_.deterministic && (*loaded)->row.trial.deterministic != true) {
       passed_over_.insert(row.id);
       return false;
     }
-    const auto loaded = load_(row);
-    if (!loaded) return refuse(row, loaded.error().message);
     auto bound = bind((*loaded)->plan, shape_.all);
     if (!bound) {
       if (illegal_.empty()) illegal_ = bound.error().message;
@@ -450,7 +449,6 @@ Result<Dispatcher> Dispatcher::load(Db& db, std::string_view arch, std::string_v
                 .is_default = entry.is_default,
                 .same_device = device.name == device_name,
                 .goal = std::move(entry.goal),
-                .same_bits = entry.same_bits,
                 .loaded = nullptr});
   }
   impl->ops = std::move(index.ops);
