@@ -102,6 +102,7 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
                             {"gain", f.gain},
                             {"candidates", row.candidates},
                             {"verified", row.verified},
+                            {"seconds", row.seconds},
                             {"note", row.note}});
   }
   return json;

@@ -1002,6 +1002,7 @@ Result<TuneOutcome> Session::run() {
   for (std::size_t i = 0; i < request_.specs.size() && !stop_; ++i) {
     KGEN_TRY(const std::unique_ptr<Problem> problem, begin(i));
     KGEN_CHECK_OK(work(*problem));
+    problem->row.seconds = now_seconds() - problem->start;
     outcome_.rows.push_back(std::move(problem->row));
     ++progress_.problems_done;
     show(nullptr, true);

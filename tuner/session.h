@@ -56,6 +56,7 @@ struct TuneOutcome {
     bool deterministic = false;                      // was demanded
     double flops = 0, bytes = 0;
     std::int64_t candidates = 0, verified = 0;  // trials of this problem in the DB
+    double seconds = 0;                         // of this run, from the end of the problem before
     std::string note;                           // "nothing to launch", "all candidates failed: …"
   };
   std::vector<Row> rows;
