@@ -36,16 +36,22 @@ std::map<std::size_t, Fraction> over_spaces(const std::vector<Simulation>& resul
   for (const auto& [evaluations, unused] : results.front().fractions) {
     Fraction& sum = total[evaluations];
     sum.worst = 1;
+    sum.expected_loss = 0;
     for (const Simulation& result : results) {
       const Fraction& own = result.fractions.at(evaluations);
       sum.mean += own.mean;
       sum.deviation += own.deviation;
       sum.within += own.within;
+      sum.loss_miss += own.loss_miss;
+      if (!own.expected_loss) sum.expected_loss.reset();
+      if (sum.expected_loss) *sum.expected_loss += *own.expected_loss;
       sum.worst = std::min(sum.worst, own.worst);
     }
     sum.mean /= static_cast<double>(results.size());
     sum.deviation /= static_cast<double>(results.size());
     sum.within /= static_cast<double>(results.size());
+    sum.loss_miss /= static_cast<double>(results.size());
+    if (sum.expected_loss) *sum.expected_loss /= static_cast<double>(results.size());
   }
   return total;
 }
@@ -60,6 +66,10 @@ void add_fractions(Json& json, const std::map<std::size_t, Fraction>& fractions)
   json["mean_fraction"] = fractions_json(fractions, &Fraction::mean);
   json["worst_fraction"] = fractions_json(fractions, &Fraction::worst);
   json["std"] = fractions_json(fractions, &Fraction::deviation);
+  json["expected_loss"] = Json::object();  // null: the strategy predicts none
+  for (const auto& [evaluations, fraction] : fractions)
+    json["expected_loss"][std::to_string(evaluations)] =
+        fraction.expected_loss ? Json(*fraction.expected_loss) : Json();
   json["within_3_percent"] = fractions_json(fractions, &Fraction::within);
 }
 
@@ -96,14 +106,23 @@ void print_table(const SimulateRequest& request, const std::vector<Simulation>& 
     table.add(row);
   }
   Words mean{"mean", "", ""}, worst{"worst space", "", ""}, within{"runs within 3 %", "", ""};
+  Words loss{"predicted loss", "", ""}, miss{"its mean error", "", ""};
   for (const auto& [evaluations, fraction] : over_spaces(results)) {
     mean.push_back(fmt::format("{:.4f}", fraction.mean));
     worst.push_back(fmt::format("{:.4f}", worst_space(results, evaluations).mean));
+    if (fraction.expected_loss) {
+      loss.push_back(fmt::format("{:.4f}", *fraction.expected_loss));
+      miss.push_back(fmt::format("{:.4f}", fraction.loss_miss));
+    }
     within.push_back(fmt::format("{:.1f} %", 100 * fraction.within));
   }
   table.add(mean);
   table.add(worst);
   table.add(within);
+  if (loss.size() == mean.size()) {
+    table.add(loss);
+    table.add(miss);
+  }
   table.print();
   fmt::print("\noptimum / best found after so many evaluations: mean ± deviation of {} repeats; strategy {}, seed {}\n",
              request.repeats, request.strategy, request.seed);

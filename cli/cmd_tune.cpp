@@ -100,6 +100,7 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
                             {"gbps", f.gbps},
                             {"roofline", f.share},
                             {"gain", f.gain},
+                            {"expected_loss", row.expected_loss ? Json(*row.expected_loss) : Json()},
                             {"candidates", row.candidates},
                             {"verified", row.verified},
                             {"seconds", row.seconds},
@@ -110,8 +111,8 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
 
 void print_outcome(const TuneOutcome& outcome, const std::string& db) {
   const bool energy = outcome.objective == "energy";
-  Words head{"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain"};
-  if (energy) head.insert(head.end() - 1, "energy uJ");
+  Words head{"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain", "expected loss"};
+  if (energy) head.insert(head.end() - 2, "energy uJ");
   Table table(head);
   for (const TuneOutcome::Row& row : outcome.rows) {
     const Figures f = figures(outcome, row);
@@ -122,8 +123,9 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
                 number(f.tflops),
                 number(f.gbps),
                 f.share > 0 ? fmt::format("{:.0f}%", f.share * 100) : "",
-                f.gain > 0 ? fmt::format("{:.2f}x", f.gain) : ""};
-    if (energy) cells.insert(cells.end() - 1, number(row.energy_uj));
+                f.gain > 0 ? fmt::format("{:.2f}x", f.gain) : "",
+                row.expected_loss ? fmt::format("{:.1f}%", 100 * *row.expected_loss) : ""};
+    if (energy) cells.insert(cells.end() - 2, number(row.energy_uj));
     table.add(std::move(cells));
   }
   table.print();

@@ -332,14 +332,14 @@ class Search {
   std::string why() const {
     std::vector<std::string> reasons = refusals_;
     if (reasons.empty() && !illegal_.empty()) reasons.push_back(illegal_);
-    if (passed_over_ > 0) reasons.push_back(passed_over());
+    if (!passed_over_.empty()) reasons.push_back(passed_over());
     return join(reasons, "; ");
   }
 
  private:
   bool try_row(Row& row, MatchKind kind, std::string_view why, Match& match) {
     if (goal_.deterministic && !row.same_bits) {
-      ++passed_over_;
+      passed_over_.insert(row.id);
       return false;
     }
     const auto loaded = load_(row);
@@ -365,14 +365,14 @@ class Search {
       match.reason += fmt::format("; for {} {}, as nothing that fits so well was tuned for {} {}", row.goal.timing,
                                   row.goal.objective, goal_.timing, goal_.objective);
     if (goal_.deterministic) match.reason += "; deterministic";
-    if (passed_over_ > 0) match.reason += "; " + passed_over();
+    if (!passed_over_.empty()) match.reason += "; " + passed_over();
     if (!row.same_device) match.reason += fmt::format("; on {}, not on this {}", match.row->device.name, device_);
     for (const std::string& refusal : refusals_) match.reason += "; " + refusal;
     return true;
   }
 
   std::string passed_over() const {
-    return fmt::format("{} passed over, whose launches were not seen to give the same bits", passed_over_);
+    return fmt::format("{} passed over, whose launches were not seen to give the same bits", passed_over_.size());
   }
 
   bool refuse(const Row& row, const std::string& why) {
@@ -387,8 +387,8 @@ class Search {
   std::string device_;
   std::function<Result<const Row::Loaded*>(Row&)> load_;
   std::vector<std::string> refusals_;
-  std::size_t passed_over_ = 0;  // rows
-  std::string illegal_;          // why the first row that is not legal is not
+  std::set<std::int64_t> passed_over_;  // rows
+  std::string illegal_;                 // why the first row that is not legal is not
 };
 
 // Rows by distance; those at the same one together.

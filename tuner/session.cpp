@@ -634,6 +634,8 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     finalists = std::move(*checked);
     problem.default_checked = std::find(finalists.begin(), finalists.end(), default_key) != finalists.end();
 
+    if (finalists.size() == 1 && !energy) return finalists.front();
+
     RaceRequest race;
     std::vector<Item> items;
     double round_us = 0;
@@ -885,7 +887,10 @@ Result<void> Session::work(Problem& problem) {
 
   problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
   for (const auto& [config, entry] : problem.known) problem.row.verified += entry.verified();
-  if (!problem.row.config.empty()) return {};
+  if (!problem.row.config.empty()) {
+    problem.row.expected_loss = problem.strategy->expected_loss();
+    return {};
+  }
   if (!problem.blocked.empty()) {
     problem.row.note = "not verified: " + problem.blocked;
   } else if (stop_) {

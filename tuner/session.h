@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,7 @@ struct TuneOutcome {
     double energy_uj = 0, default_energy_uj = 0;     // of a call; 0 = not measured
     bool deterministic = false;                      // was demanded
     double flops = 0, bytes = 0;
+    std::optional<double> expected_loss{};  // of the winner against the best of the space: Strategy::expected_loss()
     std::int64_t candidates = 0, verified = 0;  // trials of this problem in the DB
     double seconds = 0;                         // of this run, from the end of the problem before
     std::string note;                           // "nothing to launch", "all candidates failed: …"

@@ -240,7 +240,8 @@ TEST_F(DbTest, EveryGoalHasAWinnerOfItsOwn) {
   EXPECT_FALSE(publish_for(changing_trial, {.deterministic = true}));
   EXPECT_TRUE(publish_for(changing_trial, {}));
   std::map<std::string, std::int64_t> winners;
-  for (const WinnerRow& row : db_->winners().value()) winners[row.winner.goal.text()] = row.trial.id;
+  const auto rows = db_->winners().value();
+  for (const WinnerRow& row : rows) winners[row.winner.goal.text()] = row.trial.id;
   EXPECT_EQ(winners, (std::map<std::string, std::int64_t>{{"cold time", changing_trial},
                                                           {"cold energy", cold_trial},
                                                           {"cold time, deterministic", cold_trial},

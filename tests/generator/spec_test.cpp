@@ -80,6 +80,8 @@ ops:
   EXPECT_EQ(specs->at(1).problem.attributes.at("dtype"), "fp32");
   EXPECT_EQ(specs->at(0).tune.budget, 7);
   EXPECT_EQ(specs->at(1).tune.budget, 9);
+  EXPECT_FALSE(specs->at(0).tune.deterministic);
+  EXPECT_TRUE(specs->at(1).tune.deterministic);
   EXPECT_THAT(specs->at(1).tune.params.at("tile"), ElementsAre("32", "64"));
 }
 

@@ -166,10 +166,11 @@ TEST_F(CApi, AnOperatorIsOpenedForAGoal) {
   EXPECT_THAT(config_for(&goal),
               AllOf(StartsWith("graph|exact"), HasSubstr("for graph time"), HasSubstr("deterministic")));
 
+  kgen_op* none = nullptr;
   goal.timing = 7;
-  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &goal, &op_), KGEN_BAD_ARGUMENT);
+  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &goal, &none), KGEN_BAD_ARGUMENT);
   goal = {};
-  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &goal, &op_), KGEN_BAD_ARGUMENT);
+  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &goal, &none), KGEN_BAD_ARGUMENT);
   EXPECT_THAT(kgen_last_error(), HasSubstr("set it to sizeof(kgen_goal)"));
   struct {
     kgen_goal goal;
@@ -177,7 +178,7 @@ TEST_F(CApi, AnOperatorIsOpenedForAGoal) {
   } later = {{sizeof later, KGEN_TIMING_COLD, KGEN_OBJECTIVE_TIME, 0}, 0};
   EXPECT_EQ(config_for(&later.goal), "cold|exact: tuned for this shape");
   later.more = 1;
-  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &later.goal, &op_), KGEN_BAD_ARGUMENT)
+  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &later.goal, &none), KGEN_BAD_ARGUMENT)
       << "a demand that this version does not know is not dropped";
 }
 

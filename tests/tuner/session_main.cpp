@@ -31,7 +31,10 @@ class MeteredDevice : public Device {
   }
   Result<std::unique_ptr<Module>> load(std::span<const std::byte> code) override { return host_->load(code); }
   Result<void> launch(Function function, const LaunchShape& shape, void** params, Stream stream) override {
-    *spent_ += shape.block == 32 ? Cost{100, 900} : shape.block == 64 ? Cost{120, 500} : Cost{200, 100};
+    *spent_ += shape.block == 32   ? Cost{100, 900}
+               : shape.block == 64 ? Cost{120, 500}
+               : shape.block == 96 ? Cost{119.5, 500}
+                                   : Cost{200, 100};
     return host_->launch(function, shape, params, stream);
   }
   Result<void> synchronize(Stream stream) override { return host_->synchronize(stream); }

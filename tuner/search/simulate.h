@@ -24,7 +24,9 @@ constexpr double kWithin = 0.03;
 // success), over the repeats.
 struct Fraction {
   double mean = 0, worst = 0, deviation = 0;
-  double within = 0;  // share of the runs whose best is within 3 % of the optimum
+  std::optional<double> expected_loss{};  // mean of what the strategy predicts for 1 - fraction
+  double loss_miss = 0;                   // mean distance of the prediction from the truth
+  double within = 0;                      // share of the runs whose best is within 3 % of the optimum
 };
 struct Simulation {
   std::string space;
