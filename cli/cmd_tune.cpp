@@ -103,6 +103,7 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
                             {"expected_loss", row.expected_loss ? Json(*row.expected_loss) : Json()},
                             {"candidates", row.candidates},
                             {"verified", row.verified},
+                            {"seconds", row.seconds},
                             {"note", row.note}});
   }
   return json;

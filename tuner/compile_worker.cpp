@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -130,6 +131,8 @@ Message compile_one(const Nvrtc& nvrtc, const Message& request) {
 }  // namespace
 
 int compile_worker_main() {
+  // The device's worker and the tuner itself need little time, but at once.
+  [[maybe_unused]] const int niceness = ::nice(5);
   MessageChannel channel = MessageChannel::from_stdio();
   const Result<Nvrtc> nvrtc = load_nvrtc();
   if (!channel.send(describe(nvrtc)) || !nvrtc) return 0;

@@ -111,13 +111,16 @@ class Session {
  private:
   struct Problem;  // the one in work
 
-  Result<std::unique_ptr<Problem>> open(const OpSpec&);
-  Result<void> work(Problem&, Problem* next);
+  Result<std::unique_ptr<Problem>> prepare(const OpSpec&) const;
+  Result<void> open(Problem&);
+  Result<std::unique_ptr<Problem>> begin(std::size_t);
+  Result<void> open_next();
+  Result<void> work(Problem&);
   Result<void> replay(Problem&);
   Result<void> verify_ready(Problem&);
-  Result<void> search(Problem&, Problem* next);
+  Result<void> search(Problem&);
   Result<bool> propose(Problem&);
-  Result<void> propose_ahead(Problem&, Problem* next);
+  Result<void> propose_ahead(Problem&);
   Result<void> take_compiled();
   Result<void> send_ready(Problem&);
   Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
@@ -164,11 +167,15 @@ class Session {
   std::vector<Recording> warm_start_;                  // of other devices or shapes
   std::int64_t next_ticket_ = 1;
   std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
+  std::unique_ptr<Problem> next_;
   TuneOutcome outcome_;
   TuneProgress progress_;
   double start_ = now_seconds(), shown_ = 0;
   TimeAccount account_;
   Supervisor::BusySeconds searching_;  // the worker's, outside finals
+  // The problem after the one in work: its space is enumerated (up to 2 s) on a thread of its own. Last, because that
+  // thread reads the members above.
+  std::future<Result<std::unique_ptr<Problem>>> preparing_;
 };
 
 struct Session::Problem {
@@ -284,11 +291,12 @@ Result<bool> Session::propose(Problem& problem) {
 }
 
 // Keeps every core at work: with candidates of this problem, and when they run out with those of the next.
-Result<void> Session::propose_ahead(Problem& problem, Problem* next) {
+Result<void> Session::propose_ahead(Problem& problem) {
   const std::size_t ahead = static_cast<std::size_t>(jobs_) + kPipeline;
-  for (Problem* target : {&problem, next}) {
+  KGEN_CHECK_OK(open_next());
+  for (Problem* target : {&problem, next_.get()}) {
     if (target == nullptr || target->nothing_to_launch) continue;
-    while (problem.compiling + problem.ready.size() + (next != nullptr ? next->items.size() : 0) < ahead &&
+    while (problem.compiling + problem.ready.size() + (next_ ? next_->items.size() : 0) < ahead &&
            !out_of_budget(*target)) {
       KGEN_TRY(const bool proposed, propose(*target));
       if (!proposed) break;
@@ -441,15 +449,11 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
   return {};
 }
 
-Result<void> Session::search(Problem& problem, Problem* next) {
+Result<void> Session::search(Problem& problem) {
   const bool turns = takes_turns();
   const Supervisor::BusySeconds at_start = supervisor_.busy();
   for (;;) {
-    if (!turns) {
-      KGEN_CHECK_OK(propose_ahead(problem, next));
-    } else if (supervisor_.outstanding() == 0 && problem.ready.empty()) {
-      KGEN_CHECK_OK(propose_ahead(problem, nullptr));
-    }
+    if (!turns || (supervisor_.outstanding() == 0 && problem.ready.empty())) KGEN_CHECK_OK(propose_ahead(problem));
     if ((!turns || problem.compiling == 0) && !stop_) KGEN_CHECK_OK(send_ready(problem));
     show(&problem, false);
     // After a stop, or when the time is up, only the candidate that runs now is waited for; the others are as if they
@@ -787,11 +791,10 @@ void Session::warm_search(Problem& problem) {
   warm_start(problem.search_space, sources);
 }
 
-// Everything about a problem that needs no device; its reference and first candidates start to compile.
-Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
-  const TimeAccount::During preparing(account_, Activity::kPreparing);
-  auto opened = std::make_unique<Problem>(spec);
-  Problem& problem = *opened;
+// What of a problem needs neither device nor database. Safe beside the rest of the session.
+Result<std::unique_ptr<Session::Problem>> Session::prepare(const OpSpec& spec) const {
+  auto prepared = std::make_unique<Problem>(spec);
+  Problem& problem = *prepared;
   problem.row.op = spec.op->name;
   problem.row.deterministic = spec.tune.deterministic;
   problem.row.signature = signature(*spec.op, spec.problem);
@@ -802,13 +805,20 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
   if (writes_nothing(reference_bound)) {
     problem.nothing_to_launch = true;
     problem.row.note = "nothing to launch";
-    return opened;
+    return prepared;
   }
   KGEN_TRY(problem.space, enumerate(spec, device_.arch));
   KGEN_TRY(problem.default_candidate, default_candidate(spec, device_.arch));
   for (std::size_t i = 0; i < problem.space.candidates.size(); ++i)
     problem.index.emplace(problem.space.candidates[i].key(), i);
   problem.search_space = make_search_space(problem.space.candidates, problem.default_candidate);
+  return prepared;
+}
+
+// Takes a prepared problem into the session; its reference starts to compile.
+Result<void> Session::open(Problem& problem) {
+  if (problem.nothing_to_launch) return {};
+  const OpSpec& spec = problem.spec;
   problem.budget =
       static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
   seed_search(problem);
@@ -836,7 +846,7 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
   problem.reference_code = promise->get_future();
   pool_.submit(problem.reference.text, device_.arch,
                [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); });
-  return opened;
+  return {};
 }
 
 // Waits for the compiled reference and makes it the supervisor's problem.
@@ -861,14 +871,14 @@ Result<void> Session::verify_ready(Problem& problem) {
   return {};
 }
 
-Result<void> Session::work(Problem& problem, Problem* next) {
+Result<void> Session::work(Problem& problem) {
   if (problem.nothing_to_launch) return {};
   problem.start = now_seconds();
   progress_.current = problem.row.label.empty() ? problem.row.dims_key : problem.row.label + " " + problem.row.dims_key;
   show(&problem, true);
-  KGEN_CHECK_OK(propose_ahead(problem, nullptr));
+  KGEN_CHECK_OK(propose_ahead(problem));
   KGEN_CHECK_OK(verify_ready(problem));
-  if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem, next));
+  if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem));
   if (problem.blocked.empty()) {
     const TimeAccount::During finals(account_, Activity::kFinals);
     KGEN_CHECK_OK(conclude(problem));
@@ -916,6 +926,41 @@ void Session::sum_up() {
                               {"other", spent(Activity::kOther)}};
 }
 
+// Problem i, to be worked at now; the one after it is prepared meanwhile.
+Result<std::unique_ptr<Session::Problem>> Session::begin(std::size_t i) {
+  const TimeAccount::During preparing(account_, Activity::kPreparing);
+  const std::vector<OpSpec>& specs = request_.specs;
+  std::unique_ptr<Problem> problem = std::move(next_);
+  if (!problem) {
+    if (preparing_.valid()) {
+      KGEN_TRY(problem, preparing_.get());
+    } else {
+      KGEN_TRY(problem, prepare(specs[i]));
+    }
+    KGEN_CHECK_OK(open(*problem));
+  }
+  open_ = {problem.get()};
+  // The same problem twice in a row: the second must see what the first records. A host times its kernels on the cores
+  // that would prepare.
+  const auto same = [](const OpSpec& a, const OpSpec& b) {
+    return signature(*a.op, a.problem) == signature(*b.op, b.problem) &&
+           dims_key(*a.op, a.problem) == dims_key(*b.op, b.problem);
+  };
+  if (i + 1 < specs.size() && !takes_turns() && !same(specs[i], specs[i + 1]))
+    preparing_ = std::async(std::launch::async, [this, &spec = specs[i + 1]] { return prepare(spec); });
+  return problem;
+}
+
+// Opens the next problem once it is prepared.
+Result<void> Session::open_next() {
+  if (!preparing_.valid() || preparing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return {};
+  const TimeAccount::During preparing(account_, Activity::kPreparing);
+  KGEN_TRY(next_, preparing_.get());
+  KGEN_CHECK_OK(open(*next_));
+  open_.push_back(next_.get());
+  return {};
+}
+
 Result<TuneOutcome> Session::run() {
   account_.go_on_with(Activity::kStarting);
   KGEN_TRY(timing_, find_timing(request_.timing));
@@ -959,23 +1004,10 @@ Result<TuneOutcome> Session::run() {
 
   account_.go_on_with(Activity::kOther);
   progress_.problems = request_.specs.size();
-  std::unique_ptr<Problem> problem, next;
   for (std::size_t i = 0; i < request_.specs.size() && !stop_; ++i) {
-    problem = std::move(next);
-    if (!problem) {
-      KGEN_TRY(problem, open(request_.specs[i]));
-    }
-    if (i + 1 < request_.specs.size()) {
-      KGEN_TRY(next, open(request_.specs[i + 1]));
-      // The same problem twice in a row: the second must see what the first records.
-      if (next->id == problem->id && next->id != 0) {
-        progress_.planned -= next->planned;
-        next.reset();
-      }
-    }
-    open_ = {problem.get()};
-    if (next) open_.push_back(next.get());
-    KGEN_CHECK_OK(work(*problem, next.get()));
+    KGEN_TRY(const std::unique_ptr<Problem> problem, begin(i));
+    KGEN_CHECK_OK(work(*problem));
+    problem->row.seconds = now_seconds() - problem->start;
     outcome_.rows.push_back(std::move(problem->row));
     ++progress_.problems_done;
     show(nullptr, true);

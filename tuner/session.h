@@ -58,6 +58,7 @@ struct TuneOutcome {
     double flops = 0, bytes = 0;
     std::optional<double> expected_loss{};  // of the winner against the best of the space: Strategy::expected_loss()
     std::int64_t candidates = 0, verified = 0;  // trials of this problem in the DB
+    double seconds = 0;                         // of this run, from the end of the problem before
     std::string note;                           // "nothing to launch", "all candidates failed: …"
   };
   std::vector<Row> rows;
