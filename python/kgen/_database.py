@@ -93,10 +93,13 @@ class Database:
         handle, self._handle = self._handle, None
         load().kgen_close(handle)
 
-    def _describe(self, op):
+    def _opened(self):
         if not self._handle:
             raise BadArgument(f"{self.path} was closed")
-        text = load().kgen_describe(self._handle, op)
+        return self._handle
+
+    def _describe(self, op):
+        text = load().kgen_describe(self._opened(), op)
         if text is None:
             raise KgenError(last_error())
         return text
@@ -111,8 +114,9 @@ class Database:
 
     def op(self, name):
         """The operator of that name, as db.NAME."""
+        self._opened()
         operator = self._operators.get(name)
-        if operator is not None and self._handle:
+        if operator is not None:
             return operator
         if name not in self.operators:
             close = difflib.get_close_matches(name, self.operators, 1)
@@ -147,15 +151,13 @@ class Database:
 
     def synchronize(self, stream=None):
         """Waits for the stream and reports a fault of earlier launches."""
-        check(load().kgen_synchronize(self._handle, stream))
+        check(load().kgen_synchronize(self._opened(), stream))
 
     # ---- for operators
 
     def _open_op(self, name, attributes, dims):
-        if not self._handle:
-            raise BadArgument(f"{self.path} was closed")
         handle = c_void_p()
-        words = (self._handle, name.encode(), attributes.encode(), dims.encode())
+        words = (self._opened(), name.encode(), attributes.encode(), dims.encode())
         if self._goal is None:
             check(load().kgen_open_op(*words, byref(handle)), f"{name}: ")
         else:
@@ -185,13 +187,13 @@ class Database:
             buffer = buffers[stream] = _DeviceBuffer(self, max(size, 2 * buffer.size if buffer is not None else 0))
         return buffer.pointer, buffer
 
-    def _synchronize_unless_capturing(self, stream, model):
-        """What prepare() made is used from any stream later, so it waits; a capture cannot."""
+    @staticmethod
+    def _refuse_capture(model):
+        """What is repacked within a captured graph would only be there once the graph is replayed."""
         if model.framework == "torch" and model.device == "cuda":
             import torch
             if torch.cuda.is_current_stream_capturing():
-                raise BadArgument("weights are prepared before a graph is captured, not within")
-        self.synchronize(stream)
+                raise BadArgument("weights are prepared before a graph is captured, not within: call prepare() first")
 
 
 def open(path, device="auto", *, timing="cold", objective="time", deterministic=False):

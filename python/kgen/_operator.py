@@ -295,8 +295,9 @@ class Operator:
 
     # ---- the call
 
-    def __call__(self, *tensors, out=None, stream=None, **keywords):
-        """Runs the operator in stream order and returns its output, or a tuple of outputs. `out`: tensors to write."""
+    def __call__(self, *tensors, out=None, stream=None, frozen=False, **keywords):
+        """Runs the operator in stream order and returns its output, or a tuple of outputs. `out`: tensors to write.
+        `frozen`: the weights never change, so what the kernel repacks is kept, as prepare() does it."""
         call, views, outs = self._resolve(tensors, out, stream, keywords)
         model = next(iter(views.values()))
         results = []
@@ -307,7 +308,7 @@ class Operator:
             else:
                 tensor = outs[index]
             results.append(tensor)
-        self._launch(call, views, self._stream(stream, views))
+        self._launch(call, views, self._stream(stream, views), frozen)
         return results[0] if len(results) == 1 else tuple(results)
 
     def find(self, *tensors, out=None, **keywords):
@@ -346,6 +347,12 @@ class Operator:
             for key in [key for key in self._prepared if not weights or pointers & {item[1] for item in key[1]}]:
                 del self._prepared[key]
 
+    def output_specs(self, views, keywords):
+        """(shape, dtype) of each output for Views of the operands; what torch's fake tensors are made from. Sizes may
+        be symbols."""
+        signature, binding, _ = self._choose(views, (), keywords)
+        return [(binding.output_shape(operand), operand.dtype) for operand in signature.outputs]
+
     # ---- resolving
 
     def _sort(self, keywords):
@@ -372,7 +379,7 @@ class Operator:
                 raise BadArgument(f"{self.name}: operand '{name}' is a {type(value).__name__}, not a tensor")
             else:
                 raise BadArgument(f"{self.name} has no '{name}'" + _nearest(name, set().union(*self._names.values())
-                                                                            | {"out", "stream", "activation"}))
+                                                                            | {"out", "stream", "frozen", "activation"}))
         return attributes, dims, scalars, activation
 
     def _resolve(self, tensors, out, stream, keywords):
@@ -425,6 +432,10 @@ class Operator:
         return view
 
     def _make(self, views, out_views, rest):
+        return self._call_of(*self._choose(views, out_views, rest))
+
+    def _choose(self, views, out_views, rest):
+        """The signature that serves, the operands bound to it, and the scalars."""
         attributes, dims, scalars, activation = self._sort(rest)
         attributes = {name: _word(value) for name, value in attributes.items()}
         found, reasons, shapes = [], [], []  # reasons: the signatures that fit best first
@@ -447,7 +458,7 @@ class Operator:
             more = "" if len(reasons) <= 6 else f"\n  … and {len(reasons) - 6} more"
             raise NotFound(f"{self.name}({operands}): nothing in {self._database.path} was tuned as that:{known}{more}")
         _, _, signature, binding = min(found, key=lambda item: item[:2])
-        return self._call_of(signature, binding, views, scalars)
+        return signature, binding, scalars
 
     def _accepts(self, signature, views, out_views, attributes, activation):
         """Attributes, types and presence; shapes come later."""
@@ -514,7 +525,7 @@ class Operator:
                 raise _Mismatch(f"{operand.name} is missing ({operand.present.text})", True)
         return binding
 
-    def _call_of(self, signature, binding, views, scalars):
+    def _call_of(self, signature, binding, scalars):
         handle = self._handle(signature)
         raw = CMatch()
         values = (c_int64 * len(signature.dims))(*(binding.env.get(name, 0) for name in signature.dims))
@@ -529,17 +540,17 @@ class Operator:
         if signature.scalars:
             call.scalars = (c_double * len(signature.scalars))(*(scalars.get(name, default)
                                                                 for name, default in signature.scalars.items()))
-        call.weights = self._weights(signature, views)
+        call.weights = self._weights(signature, call.present)
         return call
 
     @staticmethod
-    def _weights(signature, views):
+    def _weights(signature, present):
         """Operands that stay the same from call to call: those without the first operand's leading dim (rows, images)."""
         first = signature.inputs[0]
         lead = next((expression.text for expression in first.shape
                      if expression.text in signature.dim_defaults and signature.dim_defaults[expression.text] is None), None)
         return [operand.name for operand in signature.inputs
-                if operand.name in views and all(lead not in expression.names for expression in operand.shape)]
+                if operand.name in present and all(lead not in expression.names for expression in operand.shape)]
 
     def _handle(self, signature):
         with self._lock:
@@ -570,13 +581,13 @@ class Operator:
         return (c_void_p * len(call.slots))(*(views[name].pointer if name in views and name in call.present else None
                                               for name in call.slots))
 
-    def _launch(self, call, views, stream):
+    def _launch(self, call, views, stream, frozen):
         match = call.match
         workspace = prepared = None
         if match.workspace_bytes:
             workspace, held = self._database._workspace(match.workspace_bytes, stream, next(iter(views.values())))
         if match.prepared_bytes:
-            prepared, kept = self._prepare(call, views, stream, keep=False)
+            prepared, kept = self._prepare(call, views, stream, keep=frozen)
         status = load().kgen_launch(match.kernel, self._pointers(call, views), call.scalars, workspace, prepared, stream)
         check(status, f"{self.name}: " if status else "")
 
@@ -589,16 +600,17 @@ class Operator:
             kept = self._prepared.get(key)
         if kept is not None:
             return kept[0], kept
-        if not keep:
-            if not self._warned:
-                self._warned = True
-                warnings.warn(f"{self.name} repacks its weights in every call; call db.{self.name}.prepare(…) once with "
-                              "the same arguments", stacklevel=4)
+        if keep:
+            self._database._refuse_capture(next(iter(views.values())))
+        elif not self._warned:
+            self._warned = True
+            warnings.warn(f"{self.name} repacks its weights in every call; call db.{self.name}.prepare(…) once with the "
+                          "same arguments, or give frozen=True", stacklevel=4)
         pointer, owner = self._database._scratch(call.match.prepared_bytes, next(iter(views.values())))
         check(load().kgen_prepare(call.match.kernel, self._pointers(call, views), pointer, stream), f"{self.name}: ")
         entry = (pointer, owner, [view.keep for view in weights])
         if keep:
-            self._database._synchronize_unless_capturing(stream, next(iter(views.values())))
+            self._database.synchronize(stream)  # it is used from any stream later
             with self._lock:
                 stale = [other for other in self._prepared if other[0] == key[0]
                          and [item[:2] for item in other[1]] == [item[:2] for item in key[1]]]

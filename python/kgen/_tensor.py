@@ -227,7 +227,7 @@ class Tensor:
         self.device, self.index = database._place
         self.nbytes = count(self.shape) * DTYPE_BYTES[dtype]
         self.pointer = None
-        self.pointer = load().kgen_device_alloc(database._handle, self.nbytes)
+        self.pointer = load().kgen_device_alloc(database._opened(), self.nbytes)
         if not self.pointer:
             raise OutOfMemory(last_error())
 

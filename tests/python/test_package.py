@@ -60,6 +60,12 @@ class HandMade(Folder):
         self.db.prepare("row_scale", self.a, self.w)
         np.testing.assert_array_equal(self.db.row_scale(self.a, self.w), self.want())
 
+    def test_frozen_weights_are_repacked_once(self):
+        first = self.want()
+        np.testing.assert_array_equal(self.db.row_scale(self.a, self.w, frozen=True), first)
+        self.w *= 2
+        np.testing.assert_array_equal(self.db.row_scale(self.a, self.w, frozen=True), first)
+
     def test_what_follows_close_is_refused_by_name(self):
         operator = self.db.row_scale
         self.db.close()
@@ -177,8 +183,8 @@ print(kgen.library_version())""")
         environment.pop("LD_PRELOAD", None)  # a sanitizer's: pip's own programs need none
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", self.folder / "site", copy],
                        check=True, env=environment, capture_output=True)
-        installed = sorted(path.name for path in (self.folder / "site/kgen").glob("*.py"))
-        self.assertEqual(installed, sorted(path.name for path in (ROOT / "python/kgen").glob("*.py")))
+        installed = sorted(path.name for path in (self.folder / "site/kgen").rglob("*.py"))
+        self.assertEqual(installed, sorted(path.name for path in (ROOT / "python/kgen").rglob("*.py")))
 
 
 class Expressions(unittest.TestCase):
