@@ -117,9 +117,30 @@ def _dlpack(obj, stream):
     return View(pointer, dtype, shape, strides, device, index, "dlpack", keep=(obj, capsule))
 
 
+_PLAIN = {str, int, float, bool, type(None), list, tuple}
+
+
 def is_tensor(obj):
+    if type(obj) in _PLAIN:
+        return False
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(obj, torch.Tensor):
+        return True
     return hasattr(obj, "__array_interface__") or hasattr(obj, "__dlpack__") or \
         hasattr(obj, "__cuda_array_interface__") or isinstance(obj, Tensor)
+
+
+_torch_dtypes = {}  # torch.float32 → "fp32"
+
+
+def torch_dtype(dtype):
+    name = _torch_dtypes.get(dtype)
+    if name is None:
+        name = _TORCH.get(str(dtype)[6:])
+        if name is None:
+            raise BadArgument(f"a tensor of {dtype} has no kgen dtype ({', '.join(DTYPE_BYTES)})")
+        _torch_dtypes[dtype] = name
+    return name
 
 
 def view(obj, stream=None):
@@ -128,11 +149,9 @@ def view(obj, stream=None):
         return View(obj.pointer, obj.dtype, obj.shape, row_major(obj.shape), obj.device, obj.index, "kgen", keep=obj)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(obj, torch.Tensor):
-        dtype = _TORCH.get(str(obj.dtype)[6:])
-        if dtype is None:
-            raise BadArgument(f"a tensor of {obj.dtype} has no kgen dtype ({', '.join(DTYPE_BYTES)})")
         place = obj.device
-        return View(obj.data_ptr(), dtype, tuple(obj.shape), obj.stride(), place.type, place.index or 0, "torch", keep=obj)
+        return View(obj.data_ptr(), torch_dtype(obj.dtype), tuple(obj.shape), obj.stride(), place.type, place.index or 0,
+                    "torch", keep=obj)
     interface = getattr(obj, "__cuda_array_interface__", None)
     if interface is not None:
         pointer, dtype, shape, strides, device = _array_interface(obj, interface, "cuda")

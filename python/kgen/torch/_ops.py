@@ -54,8 +54,8 @@ def _fake(name, operands, names, options, db):
     keywords = {key: value for key, value in _keywords(operator, tuple(options)).items() if key != "frozen"}
     views = {}
     for key, tensor in zip(names, operands):
-        views[key] = _tensor.View(0, _tensor._TORCH.get(str(tensor.dtype)[6:], str(tensor.dtype)), tuple(tensor.shape),
-                                  tuple(tensor.stride()), tensor.device.type, tensor.device.index, "torch")
+        views[key] = _tensor.View(0, _tensor.torch_dtype(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()),
+                                  tensor.device.type, tensor.device.index, "torch")
     return [operands[0].new_empty(shape, dtype=getattr(torch, _tensor.FRAMEWORK_NAME[dtype]))
             for shape, dtype in operator.output_specs(views, keywords)]
 
@@ -64,7 +64,7 @@ def _autocast(name, device, operands, names, options, db):
     """Casts the operands that have the operator's main type where it was tuned for autocast's."""
     wanted = torch.get_autocast_dtype(device)
     operator = _databases[db].op(name)
-    dtype = _tensor._TORCH.get(str(wanted)[6:])
+    dtype = _tensor.torch_dtype(wanted)
     castable = {operand.name for signature in operator.signatures if signature.attribute("dtype") == dtype
                 for operand in signature.inputs if operand.dtype == dtype}
     operands = [tensor.to(wanted) if key in castable and tensor.is_floating_point() and tensor.dtype != torch.float64
