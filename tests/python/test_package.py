@@ -1,4 +1,5 @@
 """The package around the operators: opening, errors, prepared weights, tensors of other frameworks, installing."""
+import inspect
 import os
 import pathlib
 import re
@@ -170,6 +171,19 @@ print(kgen.library_version())""")
             declared = re.search(rf"KGEN_API [^;(]*\b{name}\(([^)]*)\)", header).group(1)
             self.assertEqual(0 if declared == "void" else declared.count(",") + 1, len(arguments), name)
         self.assertTrue(load())
+
+    def test_the_reference_lists_the_package(self):
+        listed = dict(re.findall(r"^\| `([\w.]+)(\(.*?\))?` \|", (ROOT / "docs/python.md").read_text(), re.M))
+        public = {f"kgen.{name}": getattr(kgen, name) for name in kgen.__all__}
+        for kind in (kgen.Database, kgen.Operator, kgen.Tensor):
+            del public[f"kgen.{kind.__name__}"]
+            public.update({f"{kind.__name__}.{name}": item for name, item in vars(kind).items() if not name.startswith("_")
+                           and inspect.isfunction(item)})
+        functions = {name: item for name, item in public.items() if inspect.isfunction(item)}
+        for name, item in functions.items():
+            if name != "Operator.output_specs":  # of kgen.torch
+                parameters = [value for key, value in inspect.signature(item).parameters.items() if key != "self"]
+                self.assertEqual(listed.get(name), str(inspect.Signature(parameters)), name)
 
     def test_pip_installs_it_without_a_network(self):
         try:
