@@ -31,6 +31,7 @@ int cmd_gen(const Context&, const Words& args);
 int cmd_compile(const Context&, const Words& args);
 int cmd_inspect(const Context&, const Words& args);
 int cmd_verify(const Context&, const Words& args);
+int cmd_bench(const Context&, const Words& args);
 int cmd_show(const Context&, const Words& args);
 int cmd_lookup(const Context&, const Words& args);
 int cmd_devices(const Context&, const Words& args);

@@ -1,11 +1,12 @@
 #include <fmt/core.h>
 
+#include <filesystem>
 #include <set>
 
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
-#include "tuner/search/recorded.h"
+#include "tuner/search/winners.h"
 
 namespace kgen {
 namespace {
@@ -84,7 +85,7 @@ std::string csv_cell(const std::string& text) {
 std::string to_csv(const std::vector<Recording>& recordings) {
   std::string out =
       "op,signature,dims,device,arch,config,status,time_us,mad_us,timing,compile_seconds,registers,spills,lds_bytes,"
-      "occupancy_waves,reason\n";
+      "occupancy_waves,reason,clock_mhz,temperature_c,throttle,energy_uj,deterministic\n";
   const auto optional = [](const auto& value) { return value ? fmt::format("{}", *value) : std::string(); };
   for (const Recording& r : recordings)
     for (const TrialRecord& t : r.trials) {
@@ -103,7 +104,12 @@ std::string to_csv(const std::vector<Recording>& recordings) {
                         optional(t.spills),
                         optional(t.lds_bytes),
                         optional(t.occupancy_waves),
-                        t.reason};
+                        t.reason,
+                        optional(t.clock_mhz),
+                        optional(t.temperature_c),
+                        t.throttle,
+                        optional(t.energy_uj),
+                        t.deterministic ? *t.deterministic ? "1" : "0" : ""};
       for (std::size_t c = 0; c < cells.size(); ++c) out += (c == 0 ? "" : ",") + csv_cell(cells[c]);
       out += '\n';
     }
@@ -191,18 +197,50 @@ int db_import(const Words& args) {
   return 0;
 }
 
+int db_prior(const Words& args) {
+  Words paths;
+  std::string folder;
+  Options options("db prior", "tuned.db… -o FOLDER",
+                  "What won on which shape, one YAML an operator: what `kgen tune` tries first on new shapes.");
+  options.arguments("DB", paths, "tuned databases");
+  options.text("-o,--output", folder, "folder to write OP.yaml files into");
+  if (const auto code = options.parse(args)) return *code;
+  if (folder.empty()) {
+    fmt::print(stderr, "kgen db prior: -o FOLDER is missing\n");
+    return 2;
+  }
+  std::vector<Recording> all;
+  for (const std::string& path : paths) {
+    auto recordings = read_recordings(path);
+    if (!recordings) return report(recordings.error());
+    std::move(recordings->begin(), recordings->end(), std::back_inserter(all));
+  }
+  const auto files = winners_yaml(learn_winners(all));
+  if (files.empty()) return report({ErrorKind::kBadInput, join(paths, " ") + ": nothing to learn from"});
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  for (const auto& [op, text] : files)
+    if (const auto written = write_file(fmt::format("{}/{}.yaml", folder, op), text); !written)
+      return report(written.error());
+  fmt::print("{}: {} operators\n", folder, files.size());
+  return 0;
+}
+
 }  // namespace
 
 int cmd_db(const Context&, const Words& args) {
-  const Words names = {"info", "check", "export", "import"};
+  const Words names = {"info", "check", "export", "import", "prior"};
   const std::string name = args.empty() ? "" : args.front();
   const Words rest(args.begin() + (args.empty() ? 0 : 1), args.end());
   if (name == "info") return db_info(rest);
   if (name == "check") return db_check(rest);
   if (name == "export") return db_export(rest);
   if (name == "import") return db_import(rest);
+  if (name == "prior") return db_prior(rest);
   if (name == "--help" || name == "-h") {
-    fmt::print("Usage: kgen db info|check|export tuned.db …\n       kgen db import tuned.db FILE…\n");
+    fmt::print(
+        "Usage: kgen db info|check|export tuned.db …\n       kgen db import tuned.db FILE…\n       kgen db prior "
+        "tuned.db… -o FOLDER\n");
     return 0;
   }
   fmt::print(stderr, "kgen db: {}{}; valid: {}\n",

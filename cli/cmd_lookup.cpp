@@ -52,7 +52,7 @@ struct Found {
 };
 
 Result<Found> lookup(const std::string& path, const std::string& op, const Words& words, const std::string& dtype,
-                     const std::string& arch_name) {
+                     const std::string& arch_name, const Goal& goal) {
   KGEN_TRY(Db db, Db::open(path, DbMode::kReadOnly));
   KGEN_TRY(const WinnerIndex index, db.winner_index());
   const auto record =
@@ -87,7 +87,7 @@ Result<Found> lookup(const std::string& path, const std::string& op, const Words
   KGEN_TRY(answer.target, choose_target(index.devices, arch_name));
   KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(db, answer.target.arch, answer.target.device_name));
   KGEN_TRY(answer.signature, dispatcher.signature(op, attributes));
-  answer.match = dispatcher.find(answer.signature, answer.dims);
+  answer.match = dispatcher.find(answer.signature, answer.dims, goal);
   return Found{std::move(dispatcher), std::move(answer)};
 }
 
@@ -102,6 +102,10 @@ Json answer_json(const Answer& answer) {
             {"expected_loss", match.kind == MatchKind::kExact ? Json(0) : Json()}};  // unknown unless it was tuned
   if (match.row == nullptr) return json;
   json["config"] = match.row->trial.config;
+  json["timing"] = match.row->winner.goal.timing;
+  json["objective"] = match.row->winner.goal.objective;
+  json["deterministic"] = match.row->trial.deterministic ? Json(*match.row->trial.deterministic) : Json();
+  json["tuned_energy_uj"] = match.row->trial.energy_uj ? Json(*match.row->trial.energy_uj) : Json();
   json["tuned_dims"] = dims_of_key(match.row->problem.dims_key);
   json["tuned_time_us"] = match.row->trial.time_us ? Json(*match.row->trial.time_us) : Json();
   json["workspace_bytes"] = match.bound.workspace_bytes;
@@ -121,6 +125,7 @@ Json answer_json(const Answer& answer) {
 int cmd_lookup(const Context&, const Words& args) {
   std::string path, op, dtype, arch;
   Words words;
+  Goal goal;
   bool as_json = false;
   Options options("lookup", "tuned.db OP dim=val… [flags]", "What the runtime would choose for a shape, and why.");
   options.argument("DB", path, "a tuned database");
@@ -128,9 +133,12 @@ int cmd_lookup(const Context&, const Words& args) {
   options.arguments("dim=val", words, "dims and attributes", false);
   options.text("--dtype", dtype, "the same as dtype=…");
   options.text("--arch", arch, "architecture; the present device's by default");
+  options.choice("--timing", goal.timing, {"cold", "warm", "graph"}, "how it will run; cold by default");
+  options.choice("--objective", goal.objective, {"time", "energy"}, "what counts; time by default");
+  options.flag("--deterministic", goal.deterministic, "only kernels that give the same bits on every launch");
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
-  const auto found = lookup(path, op, words, dtype, arch);
+  const auto found = lookup(path, op, words, dtype, arch, goal);
   if (!found) return report(found.error());
   const Answer& answer = found->answer;
   if (as_json) {
@@ -141,7 +149,8 @@ int cmd_lookup(const Context&, const Words& args) {
       const TrialRecord& trial = answer.match.row->trial;
       fmt::print("{} on {} ({})\n  {}\n  tuned at {}{}\n  expected loss: {}\n", answer.signature,
                  answer.target.device_name, answer.target.arch, trial.config, answer.match.row->problem.dims_key,
-                 trial.time_us ? fmt::format(": {} us", number(*trial.time_us)) : "",
+                 (trial.time_us ? fmt::format(": {} us {}", number(*trial.time_us), trial.timing) : "") +
+                     (trial.energy_uj ? fmt::format(", {} uJ", number(*trial.energy_uj)) : ""),
                  answer.match.kind == MatchKind::kExact ? "none" : "unknown, this shape was not tuned");
     }
   }

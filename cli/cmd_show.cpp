@@ -19,6 +19,9 @@ Json trial_json(const TrialRecord& trial) {
           {"time_us", optional_json(trial.time_us)},
           {"mad_us", optional_json(trial.mad_us)},
           {"timing", trial.timing},
+          {"energy_uj", optional_json(trial.energy_uj)},
+          {"energy_mad_uj", optional_json(trial.energy_mad_uj)},
+          {"deterministic", optional_json(trial.deterministic)},
           {"max_error_ratio", optional_json(trial.max_error_ratio)},
           {"relative_l2", optional_json(trial.relative_l2)},
           {"registers", optional_json(trial.registers)},
@@ -48,7 +51,10 @@ Json winner_json(const WinnerRow& row) {
             {"driver", row.device.driver},
             {"flops", row.problem.flops},
             {"bytes", row.problem.bytes},
+            {"objective", row.winner.goal.objective},
+            {"deterministic_demanded", row.winner.goal.deterministic},
             {"default_us", optional_json(row.default_time_us)},
+            {"default_energy_uj", optional_json(row.default_energy_uj)},
             {"object_hash", row.winner.object_hash}};
   json.update(trial_json(row.trial));
   return json;
@@ -72,15 +78,16 @@ std::string short_signature(const OpRecord& op) {
 
 double time_of(const TrialRecord& trial) { return trial.time_us.value_or(0); }
 
-// The trials of a winner's problem that have a time, fastest first, each configuration once with its latest trial.
+// The trials of a winner's problem that were timed as it was, fastest first, each configuration once with its latest
+// trial.
 Result<std::vector<TrialRecord>> ranked(Db& db, const WinnerRow& row, std::size_t top) {
   KGEN_TRY(std::vector<TrialRecord> trials, db.trials(row.winner.problem, row.winner.device));
+  std::erase_if(trials, [&](const TrialRecord& trial) { return !trial.time_us || trial.timing != row.trial.timing; });
   std::reverse(trials.begin(), trials.end());
   std::stable_sort(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return a.config < b.config; });
   trials.erase(
       std::unique(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return a.config == b.config; }),
       trials.end());
-  std::erase_if(trials, [](const TrialRecord& trial) { return !trial.time_us; });
   std::stable_sort(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return time_of(a) < time_of(b); });
   if (trials.size() > top) trials.resize(top);
   return trials;
@@ -107,11 +114,12 @@ Result<void> show(const std::string& path, const std::string& op_glob, std::size
   KGEN_TRY(std::vector<WinnerRow> rows, db.winners());
   std::erase_if(rows, [&](const WinnerRow& row) { return row.winner.is_default || !glob_match(op_glob, row.op.op); });
   Json json{{"db", path}, {"winners", Json::array()}};
-  Table table(top > 0 ? Words{"op", "shape", "device", "candidate", "time us", "of best"}
-                      : Words{"op", "shape", "device", "winner", "time us", "TFLOP/s", "GB/s", "gain"});
+  Table table(top > 0 ? Words{"op", "shape", "device", "tuned for", "candidate", "time us", "of best", "energy uJ"}
+                      : Words{"op", "shape", "device", "tuned for", "winner", "time us", "TFLOP/s", "GB/s", "gain",
+                              "energy uJ"});
   if (format == "csv")
     print_csv({"op", "signature", "dims", "label", "device", "arch", "config", "status", "time_us", "mad_us",
-               "default_us", "flops", "bytes", "registers", "spills"});
+               "default_us", "flops", "bytes", "registers", "spills", "timing", "objective", "energy_uj"});
   for (const WinnerRow& row : rows) {
     std::vector<TrialRecord> trials = {row.trial};
     if (top > 0) {
@@ -125,19 +133,21 @@ Result<void> show(const std::string& path, const std::string& op_glob, std::size
                    row.device.arch, trial.config, std::string(status_name(trial.status)), exact(time),
                    exact(trial.mad_us.value_or(0)), exact(row.default_time_us.value_or(0)), exact(row.problem.flops),
                    exact(row.problem.bytes), trial.registers ? std::to_string(*trial.registers) : "",
-                   trial.spills ? std::to_string(*trial.spills) : ""});
+                   trial.spills ? std::to_string(*trial.spills) : "", trial.timing, row.winner.goal.objective,
+                   exact(trial.energy_uj.value_or(0))});
       }
       if (top > 0) {
-        table.add({short_signature(row.op), row.problem.dims_key, row.device.name, trial.config, number(time),
-                   percent_of(time_of(trials.front()), time)});
+        table.add({short_signature(row.op), row.problem.dims_key, row.device.name, row.winner.goal.text(), trial.config,
+                   number(time), percent_of(time_of(trials.front()), time), number(trial.energy_uj.value_or(0))});
         Json candidate = trial_json(trial);
         candidate["share_of_best"] = time > 0 ? Json(time_of(trials.front()) / time) : Json();
         item["candidates"].push_back(std::move(candidate));
       } else {
-        table.add({short_signature(row.op), row.problem.dims_key, row.device.name, trial.config, number(time),
-                   time > 0 ? number(row.problem.flops / time / 1e6) : "",
+        table.add({short_signature(row.op), row.problem.dims_key, row.device.name, row.winner.goal.text(), trial.config,
+                   number(time), time > 0 ? number(row.problem.flops / time / 1e6) : "",
                    time > 0 ? number(row.problem.bytes / time / 1e3) : "",
-                   time > 0 && row.default_time_us ? fmt::format("{:.2f}x", *row.default_time_us / time) : ""});
+                   time > 0 && row.default_time_us ? fmt::format("{:.2f}x", *row.default_time_us / time) : "",
+                   number(trial.energy_uj.value_or(0))});
       }
     }
     json["winners"].push_back(std::move(item));

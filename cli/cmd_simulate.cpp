@@ -36,14 +36,22 @@ std::map<std::size_t, Fraction> over_spaces(const std::vector<Simulation>& resul
   for (const auto& [evaluations, unused] : results.front().fractions) {
     Fraction& sum = total[evaluations];
     sum.worst = 1;
+    sum.expected_loss = 0;
     for (const Simulation& result : results) {
       const Fraction& own = result.fractions.at(evaluations);
       sum.mean += own.mean;
       sum.deviation += own.deviation;
+      sum.within += own.within;
+      sum.loss_miss += own.loss_miss;
+      if (!own.expected_loss) sum.expected_loss.reset();
+      if (sum.expected_loss) *sum.expected_loss += *own.expected_loss;
       sum.worst = std::min(sum.worst, own.worst);
     }
     sum.mean /= static_cast<double>(results.size());
     sum.deviation /= static_cast<double>(results.size());
+    sum.within /= static_cast<double>(results.size());
+    sum.loss_miss /= static_cast<double>(results.size());
+    if (sum.expected_loss) *sum.expected_loss /= static_cast<double>(results.size());
   }
   return total;
 }
@@ -58,6 +66,11 @@ void add_fractions(Json& json, const std::map<std::size_t, Fraction>& fractions)
   json["mean_fraction"] = fractions_json(fractions, &Fraction::mean);
   json["worst_fraction"] = fractions_json(fractions, &Fraction::worst);
   json["std"] = fractions_json(fractions, &Fraction::deviation);
+  json["expected_loss"] = Json::object();  // null: the strategy predicts none
+  for (const auto& [evaluations, fraction] : fractions)
+    json["expected_loss"][std::to_string(evaluations)] =
+        fraction.expected_loss ? Json(*fraction.expected_loss) : Json();
+  json["within_3_percent"] = fractions_json(fractions, &Fraction::within);
 }
 
 void print_json_results(const SimulateRequest& request, const std::vector<Simulation>& results) {
@@ -69,9 +82,13 @@ void print_json_results(const SimulateRequest& request, const std::vector<Simula
     json["worst_space"][std::to_string(evaluations)] = worst_space(results, evaluations).mean;
   json["spaces"] = Json::array();
   for (const Simulation& result : results) {
-    Json space{{"space", result.space},     {"configurations", result.points},
-               {"failed", result.failed},   {"optimum_us", result.optimum_us},
-               {"sources", result.sources}, {"proposal_us", result.proposal_us}};
+    Json space{{"space", result.space},
+               {"configurations", result.points},
+               {"failed", result.failed},
+               {"optimum_us", result.optimum_us},
+               {"sources", result.sources},
+               {"prior", result.prior},
+               {"proposal_us", result.proposal_us}};
     add_fractions(space, result.fractions);
     json["spaces"].push_back(std::move(space));
   }
@@ -88,13 +105,24 @@ void print_table(const SimulateRequest& request, const std::vector<Simulation>& 
       row.push_back(fmt::format("{:.3f} ±{:.3f}", fraction.mean, fraction.deviation));
     table.add(row);
   }
-  Words mean{"mean", "", ""}, worst{"worst space", "", ""};
+  Words mean{"mean", "", ""}, worst{"worst space", "", ""}, within{"runs within 3 %", "", ""};
+  Words loss{"predicted loss", "", ""}, miss{"its mean error", "", ""};
   for (const auto& [evaluations, fraction] : over_spaces(results)) {
     mean.push_back(fmt::format("{:.4f}", fraction.mean));
     worst.push_back(fmt::format("{:.4f}", worst_space(results, evaluations).mean));
+    if (fraction.expected_loss) {
+      loss.push_back(fmt::format("{:.4f}", *fraction.expected_loss));
+      miss.push_back(fmt::format("{:.4f}", fraction.loss_miss));
+    }
+    within.push_back(fmt::format("{:.1f} %", 100 * fraction.within));
   }
   table.add(mean);
   table.add(worst);
+  table.add(within);
+  if (loss.size() == mean.size()) {
+    table.add(loss);
+    table.add(miss);
+  }
   table.print();
   fmt::print("\noptimum / best found after so many evaluations: mean ± deviation of {} repeats; strategy {}, seed {}\n",
              request.repeats, request.strategy, request.seed);
@@ -103,7 +131,7 @@ void print_table(const SimulateRequest& request, const std::vector<Simulation>& 
 }  // namespace
 
 int cmd_simulate(const Context&, const Words& args) {
-  Words files, warm;
+  Words files, warm, prior;
   SimulateRequest request;
   std::int64_t budget = 200, repeats = 100, seed = 1;
   bool json = false;
@@ -117,6 +145,7 @@ int cmd_simulate(const Context&, const Words& args) {
   options.number("--seed", seed, 0, "of the first run (1)");
   options.words("--warm-start", warm,
                 "recordings of the same kernel elsewhere; one with the same measurements is not used");
+  options.words("--prior", prior, "begin with what won on other shapes: 'shipped', or databases to learn that from");
   options.flag("--json", json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
   request.budget = static_cast<std::size_t>(budget);
@@ -127,6 +156,12 @@ int cmd_simulate(const Context&, const Words& args) {
   if (!recordings) return report(recordings.error());
   const auto sources = read_all(warm);
   if (!sources) return report(sources.error());
+  request.shipped_prior = prior == Words{"shipped"};
+  if (!request.shipped_prior) {
+    auto teachers = read_all(prior);
+    if (!teachers) return report(teachers.error());
+    request.prior = std::move(*teachers);
+  }
   const auto results = simulate(*recordings, *sources, request);
   if (!results) return report(results.error());
   if (!warm.empty())

@@ -40,7 +40,7 @@ Result<Budget> parse_budget(const std::string& text) {
 }
 
 struct Figures {
-  double tflops = 0, gbps = 0, share = 0, gain = 0;
+  double tflops = 0, gbps = 0, share = 0, gain = 0;  // gain: of the objective, over the default
 };
 Figures figures(const TuneOutcome& outcome, const TuneOutcome::Row& row) {
   Figures result;
@@ -49,7 +49,12 @@ Figures figures(const TuneOutcome& outcome, const TuneOutcome::Row& row) {
   result.gbps = row.bytes / row.time_us / 1e3;
   result.share = roofline_share(row.flops, row.bytes, row.time_us, outcome.peak_flops, outcome.peak_bytes_per_second);
   if (row.default_us > 0) result.gain = row.default_us / row.time_us;
+  if (outcome.objective == "energy") result.gain = row.energy_uj > 0 ? row.default_energy_uj / row.energy_uj : 0;
   return result;
+}
+
+double share_of(const TuneOutcome& outcome, double seconds) {
+  return outcome.wall_seconds > 0 ? seconds / outcome.wall_seconds : 0;
 }
 
 Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
@@ -57,10 +62,20 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
   json["db"] = db;
   json["device"] = outcome.device_name;
   json["arch"] = outcome.arch;
+  json["timing"] = outcome.timing;
+  json["objective"] = outcome.objective;
   json["peak_flops"] = outcome.peak_flops;
   json["peak_bytes_per_second"] = outcome.peak_bytes_per_second;
   json["wall_seconds"] = outcome.wall_seconds;
   json["gpu_busy_seconds"] = outcome.gpu_busy_seconds;
+  json["gpu_timing_seconds"] = outcome.gpu_timing_seconds;
+  json["gpu_busy_share"] = share_of(outcome, outcome.gpu_busy_seconds);
+  json["where_time_went"] = Json::object();
+  for (const TuneOutcome::Spent& spent : outcome.where_time_went) json["where_time_went"][spent.on] = spent.seconds;
+  json["jobs"] = outcome.jobs;
+  json["compile_seconds"] = outcome.compile_seconds;
+  json["compiled"] = outcome.compiled;
+  json["from_cache"] = outcome.from_cache;
   json["verified"] = outcome.verified;
   json["interrupted"] = outcome.interrupted;
   json["any_failed"] = outcome.any_failed;
@@ -76,12 +91,16 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
                             {"time_us", row.time_us},
                             {"mad_us", row.mad_us},
                             {"default_us", row.default_us},
+                            {"energy_uj", row.energy_uj},
+                            {"default_energy_uj", row.default_energy_uj},
+                            {"deterministic", row.deterministic},
                             {"flops", row.flops},
                             {"bytes", row.bytes},
                             {"tflops", f.tflops},
                             {"gbps", f.gbps},
                             {"roofline", f.share},
                             {"gain", f.gain},
+                            {"expected_loss", row.expected_loss ? Json(*row.expected_loss) : Json()},
                             {"candidates", row.candidates},
                             {"verified", row.verified},
                             {"note", row.note}});
@@ -90,13 +109,23 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
 }
 
 void print_outcome(const TuneOutcome& outcome, const std::string& db) {
-  Table table({"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain"});
+  const bool energy = outcome.objective == "energy";
+  Words head{"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain", "expected loss"};
+  if (energy) head.insert(head.end() - 2, "energy uJ");
+  Table table(head);
   for (const TuneOutcome::Row& row : outcome.rows) {
     const Figures f = figures(outcome, row);
-    table.add({row.label.empty() ? row.op : row.op + " " + row.label, row.dims_key,
-               row.config.empty() ? "none" : row.config, number(row.time_us), number(f.tflops), number(f.gbps),
-               f.share > 0 ? fmt::format("{:.0f}%", f.share * 100) : "",
-               f.gain > 0 ? fmt::format("{:.2f}x", f.gain) : ""});
+    Words cells{row.label.empty() ? row.op : row.op + " " + row.label,
+                row.dims_key,
+                row.config.empty() ? "none" : row.config,
+                number(row.time_us),
+                number(f.tflops),
+                number(f.gbps),
+                f.share > 0 ? fmt::format("{:.0f}%", f.share * 100) : "",
+                f.gain > 0 ? fmt::format("{:.2f}x", f.gain) : "",
+                row.expected_loss ? fmt::format("{:.1f}%", 100 * *row.expected_loss) : ""};
+    if (energy) cells.insert(cells.end() - 2, number(row.energy_uj));
+    table.add(std::move(cells));
   }
   table.print();
   for (const TuneOutcome::Row& row : outcome.rows) {
@@ -105,10 +134,18 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
   fmt::print("\n{} ({}): {} candidates verified in {}; results in {}{}\n", outcome.device_name, outcome.arch,
              outcome.verified, human_seconds(outcome.wall_seconds), db,
              outcome.interrupted ? "; interrupted, run again to go on" : "");
+  std::vector<std::string> parts;
+  for (const TuneOutcome::Spent& spent : outcome.where_time_went)
+    if (const double share = share_of(outcome, spent.seconds); share >= 0.005)
+      parts.push_back(fmt::format("{} {:.0f}%", spent.on, share * 100));
+  fmt::print("{:.1f} candidates/s; device busy {:.0f}% of the time, timing {:.0f}%; time by what was waited for: {}\n",
+             outcome.wall_seconds > 0 ? static_cast<double>(outcome.verified) / outcome.wall_seconds : 0,
+             share_of(outcome, outcome.gpu_busy_seconds) * 100, share_of(outcome, outcome.gpu_timing_seconds) * 100,
+             join(parts, ", "));
 }
 
 Result<TuneOutcome> run(const Context& context, TuneRequest request, const Words& files, const std::string& op_glob,
-                        const std::string& budget, const std::string& db_path) {
+                        const std::string& budget, const std::string& db_path, bool deterministic) {
   if (!budget.empty()) {
     KGEN_TRY(request.budget, parse_budget(budget));
   }
@@ -118,6 +155,7 @@ Result<TuneOutcome> run(const Context& context, TuneRequest request, const Words
   }
   if (!budget.empty())  // the command line is nearer to the user than the file
     for (OpSpec& spec : request.specs) spec.tune.budget = 0;
+  for (OpSpec& spec : request.specs) spec.tune.deterministic |= deterministic;
   if (request.specs.empty())
     return fail(ErrorKind::kBadInput,
                 fmt::format("no problem to tune: {} matches '--op {}'", join(files, " "), op_glob));
@@ -135,7 +173,7 @@ int cmd_tune(const Context& context, const Words& args) {
   std::string db_path = "tuned.db", budget, op_glob = "*";
   TuneRequest request;
   std::int64_t jobs = 0, seed = 1;
-  bool json = false;
+  bool json = false, deterministic = false;
   Options options("tune", "SPEC… [flags]",
                   "Enumerate, compile, verify, time and publish; resumes from what the database holds.");
   options.arguments("SPEC", files, "ops.yaml or entry-list files");
@@ -149,13 +187,16 @@ int cmd_tune(const Context& context, const Words& args) {
   options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
   options.list("--warm-start", request.warm_start,
                "a database or recorded space of other devices or shapes to begin from; may be repeated");
+  options.text("--prior", request.prior, "what to try first: shipped, none, or a folder that 'kgen db prior' wrote");
   options.choice("--timing", request.timing, {"cold", "warm", "graph"}, "state of the caches while timing");
+  options.choice("--objective", request.objective, {"time", "energy"}, "what a winner needs the least of");
+  options.flag("--deterministic", deterministic, "only candidates that give the same bits on every launch");
   options.flag("--json", json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
   request.jobs = static_cast<int>(std::min<std::int64_t>(jobs, 1024));
   request.seed = static_cast<std::uint64_t>(seed);
 
-  const auto outcome = run(context, request, files, op_glob, budget, db_path);
+  const auto outcome = run(context, request, files, op_glob, budget, db_path, deterministic);
   if (!outcome) return report(outcome.error());
   if (json) {
     print_json(outcome_json(*outcome, db_path));

@@ -26,6 +26,7 @@ constexpr Command kCommands[] = {
     {"compile", "compile one source to one code object", cmd_compile},
     {"inspect", "registers, LDS, spills, occupancy, matrix instructions of code objects", cmd_inspect},
     {"verify", "check winners, or one candidate, against the reference", cmd_verify},
+    {"bench", "time winners again, those of several databases in turns", cmd_bench},
     {"show", "what a database holds", cmd_show},
     {"lookup", "what the runtime would choose for a shape, and why", cmd_lookup},
     {"devices", "the devices of this machine", cmd_devices},

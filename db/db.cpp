@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <bit>
 #include <chrono>
 #include <cmath>
@@ -430,7 +431,7 @@ constexpr std::string_view kTrialColumns =
     "c.kgen_version, t.timing, t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, "
     "t.relative_l2, "
     "t.registers, t.spills, t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at, "
-    "t.temperature_c, t.throttle";
+    "t.temperature_c, t.throttle, t.energy_uj, t.energy_mad_uj, t.deterministic";
 
 Result<TrialRecord> read_trial(const Connection& connection, Statement& s) {
   TrialRecord t;
@@ -463,7 +464,27 @@ Result<TrialRecord> read_trial(const Connection& connection, Statement& s) {
   t.recorded_at_ms = s.integer();
   t.temperature_c = s.optional_small();
   t.throttle = s.text();
+  t.energy_uj = s.optional_real();
+  t.energy_mad_uj = s.optional_real();
+  if (const auto same = s.optional_small()) t.deterministic = *same != 0;
   return t;
+}
+
+std::vector<SampleState> to_states(std::span<const std::byte> blob) {
+  std::vector<SampleState> states;
+  const auto at = [&](std::size_t i) { return static_cast<int>(blob[i]); };
+  for (std::size_t i = 0; i + 4 <= blob.size(); i += 4)
+    states.push_back({.clock_mhz = at(i) + 256 * at(i + 1), .temperature_c = at(i + 2), .throttled = at(i + 3) != 0});
+  return states;
+}
+std::vector<std::byte> from_states(std::span<const SampleState> states) {
+  std::vector<std::byte> blob;
+  for (const SampleState& state : states) {
+    const int clock = std::clamp(state.clock_mhz, 0, 0xffff);
+    for (const int byte : {clock % 256, clock / 256, std::clamp(state.temperature_c, 0, 255), state.throttled ? 1 : 0})
+      blob.push_back(static_cast<std::byte>(byte));
+  }
+  return blob;
 }
 
 std::vector<float> to_samples(std::span<const std::byte> blob) {
@@ -500,12 +521,23 @@ OpRecord read_op(Statement& s) {
   return o;
 }
 
+Goal read_goal(Statement& s) {
+  Goal goal;
+  goal.timing = s.text();
+  goal.objective = s.text();
+  goal.deterministic = s.small() != 0;
+  return goal;
+}
+
 // Winner rows, each with its op, problem, device, trial, plan and the time of the default candidate beside it.
 std::string winner_query(std::string_view where) {
   return fmt::format(
-      "SELECT w.is_default, pl.hash, pl.json, ob.hash, p.dims_key, p.dims_json, p.label, p.flops, p.bytes, "
+      "SELECT w.is_default, w.timing, w.objective, w.deterministic, pl.hash, pl.json, ob.hash, p.dims_key, "
+      "p.dims_json, p.label, p.flops, p.bytes, "
       "(SELECT b.time_us FROM trial b WHERE b.problem = w.problem AND b.device = w.device AND b.is_default = 1 "
-      "AND b.status IN ('timed', 'stopped_early') ORDER BY b.id DESC LIMIT 1), {}, {}, {} "
+      "AND b.status IN ('timed', 'stopped_early') AND b.timing = w.timing ORDER BY b.id DESC LIMIT 1), "
+      "(SELECT b.energy_uj FROM trial b WHERE b.problem = w.problem AND b.device = w.device AND b.is_default = 1 "
+      "AND b.energy_uj IS NOT NULL AND b.timing = w.timing ORDER BY b.id DESC LIMIT 1), {}, {}, {} "
       "FROM winner w JOIN problem p ON p.id = w.problem JOIN op o ON o.id = p.op JOIN device d ON d.id = w.device "
       "JOIN trial t ON t.id = w.trial JOIN compiler c ON c.id = t.compiler "
       "JOIN plan pl ON pl.id = w.plan JOIN object ob ON ob.id = w.object {}",
@@ -515,6 +547,7 @@ std::string winner_query(std::string_view where) {
 Result<WinnerRow> read_winner(const Connection& connection, Statement& s) {
   WinnerRow row;
   row.winner.is_default = s.small() != 0;
+  row.winner.goal = read_goal(s);
   const std::string plan_hash = s.text();
   row.winner.plan_json = s.text();
   if (hash_text(row.winner.plan_json) != plan_hash) {
@@ -527,6 +560,7 @@ Result<WinnerRow> read_winner(const Connection& connection, Statement& s) {
   row.problem.flops = s.real();
   row.problem.bytes = s.real();
   row.default_time_us = s.optional_real();
+  row.default_energy_uj = s.optional_real();
   row.op = read_op(s);
   row.device = read_device(s);
   KGEN_TRY(row.trial, read_trial(connection, s));
@@ -553,16 +587,18 @@ Result<std::int64_t> insert_trial(const Connection& connection, const TrialRecor
       "INSERT INTO trial (problem, device, compiler, config, status, reason, source_hash, op_hash, timing, time_us, "
       "mad_us, "
       "compile_seconds, verify_seconds, max_error_ratio, relative_l2, registers, spills, lds_bytes, occupancy_waves, "
-      "clock_mhz, is_default, recorded_at, temperature_c, throttle) "
-      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      "clock_mhz, is_default, recorded_at, temperature_c, throttle, energy_uj, energy_mad_uj, deterministic) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       t.problem, t.device, *compiler, t.config, status_name(t.status), t.reason, t.source_hash, t.op_hash, t.timing,
       t.time_us, t.mad_us, t.compile_seconds, t.verify_seconds, t.max_error_ratio, t.relative_l2, t.registers, t.spills,
       t.lds_bytes, t.occupancy_waves, t.clock_mhz, t.is_default, t.recorded_at_ms != 0 ? t.recorded_at_ms : now_ms(),
-      t.temperature_c, t.throttle));
+      t.temperature_c, t.throttle, t.energy_uj, t.energy_mad_uj, t.deterministic));
   const std::int64_t id = sqlite3_last_insert_rowid(connection.db);
   if (!t.samples_us.empty()) {
-    KGEN_CHECK_OK(execute(connection, "INSERT INTO sample (trial, us) VALUES (?, ?)", id,
-                          std::as_bytes(std::span(t.samples_us))));
+    std::vector<std::byte> states;
+    if (t.states.size() == t.samples_us.size()) states = from_states(t.states);
+    KGEN_CHECK_OK(execute(connection, "INSERT INTO sample (trial, us, states) VALUES (?, ?, ?)", id,
+                          std::as_bytes(std::span(t.samples_us)), std::span<const std::byte>(states)));
   }
   return id;
 }
@@ -616,6 +652,10 @@ std::string_view status_name(TrialStatus status) {
     if (value == status) return name;
   }
   return "unknown";
+}
+
+std::string Goal::text() const {
+  return fmt::format("{} {}{}", timing, objective, deterministic ? ", deterministic" : "");
 }
 
 Result<TrialStatus> find_status(std::string_view name) {
@@ -738,17 +778,19 @@ Result<void> Db::publish(const WinnerRecord& w, const ObjectRecord& object) {
   const Connection& connection = impl_->connection;
   KGEN_TRY(auto transaction, Transaction::begin(connection));
   KGEN_TRY(const auto verified,
-           query_integer(
-               connection,
-               "SELECT 1 FROM trial WHERE id=? AND problem=? AND device=? AND status IN ('timed', 'stopped_early')",
-               w.trial, w.problem, w.device));
+           query_integer(connection,
+                         "SELECT 1 FROM trial WHERE id=? AND problem=? AND device=? AND timing=? "
+                         "AND status IN ('timed', 'stopped_early') AND (deterministic IS 1 OR NOT ?)",
+                         w.trial, w.problem, w.device, w.goal.timing, w.goal.deterministic));
   if (!verified) {
     return fail(ErrorKind::kInternal,
-                fmt::format("publish: trial {} is not a verified trial of problem {} on device {}", w.trial, w.problem,
-                            w.device));
+                fmt::format("publish: trial {} is not a verified trial of problem {} on device {} for {}", w.trial,
+                            w.problem, w.device, w.goal.text()));
   }
   KGEN_TRY(const References replaced,
-           winner_references(connection, "problem=? AND device=? AND is_default=?", w.problem, w.device, w.is_default));
+           winner_references(connection,
+                             "problem=? AND device=? AND timing=? AND objective=? AND deterministic=? AND is_default=?",
+                             w.problem, w.device, w.goal.timing, w.goal.objective, w.goal.deterministic, w.is_default));
   KGEN_CHECK_OK(execute(connection, "INSERT INTO plan (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING", plan_hash,
                         w.plan_json));
   KGEN_CHECK_OK(execute(
@@ -757,11 +799,13 @@ Result<void> Db::publish(const WinnerRecord& w, const ObjectRecord& object) {
       std::span<const std::byte>(frame)));
   KGEN_CHECK_OK(
       execute(connection,
-              "INSERT INTO winner (problem, device, is_default, trial, plan, object) VALUES (?, ?, ?, ?, "
+              "INSERT INTO winner (problem, device, timing, objective, deterministic, is_default, trial, plan, object) "
+              "VALUES (?, ?, ?, ?, ?, ?, ?, "
               "(SELECT id FROM plan WHERE hash=?), (SELECT id FROM object WHERE hash=?)) "
-              "ON CONFLICT (problem, device, is_default) DO UPDATE SET trial=excluded.trial, plan=excluded.plan, "
-              "object=excluded.object",
-              w.problem, w.device, w.is_default, w.trial, plan_hash, object.hash));
+              "ON CONFLICT (problem, device, timing, objective, deterministic, is_default) DO UPDATE SET "
+              "trial=excluded.trial, plan=excluded.plan, object=excluded.object",
+              w.problem, w.device, w.goal.timing, w.goal.objective, w.goal.deterministic, w.is_default, w.trial,
+              plan_hash, object.hash));
   KGEN_CHECK_OK(drop_unused(connection, replaced));
   return transaction.commit();
 }
@@ -786,7 +830,8 @@ Result<std::vector<TrialRecord>> Db::trials(std::int64_t problem, std::int64_t d
   const std::string sql = fmt::format(
       "SELECT {}, {} FROM trial t JOIN compiler c ON c.id = t.compiler {} WHERE t.problem=? AND t.device=? ORDER BY "
       "t.id",
-      kTrialColumns, with_samples ? "s.us" : "NULL", with_samples ? "LEFT JOIN sample s ON s.trial = t.id" : "");
+      kTrialColumns, with_samples ? "s.us, s.states" : "NULL, NULL",
+      with_samples ? "LEFT JOIN sample s ON s.trial = t.id" : "");
   KGEN_TRY(auto rows, Statement::make(connection, sql, problem, device));
   std::vector<TrialRecord> out;
   for (;;) {
@@ -794,6 +839,7 @@ Result<std::vector<TrialRecord>> Db::trials(std::int64_t problem, std::int64_t d
     if (!row) return out;
     KGEN_TRY(auto trial, read_trial(connection, rows));
     trial.samples_us = to_samples(rows.blob());
+    trial.states = to_states(rows.blob());
     out.push_back(std::move(trial));
   }
 }
@@ -857,8 +903,10 @@ Result<WinnerIndex> Db::winner_index() {
     index.devices.push_back(read_device(devices));
   }
   KGEN_TRY(auto rows, Statement::make(connection,
-                                      "SELECT w.id, p.op, w.device, p.dims_key, w.is_default FROM winner w "
-                                      "JOIN problem p ON p.id = w.problem ORDER BY w.id"));
+                                      "SELECT w.id, p.op, w.device, p.dims_key, w.is_default, w.timing, w.objective, "
+                                      "w.deterministic, t.deterministic IS 1 FROM winner w "
+                                      "JOIN problem p ON p.id = w.problem JOIN trial t ON t.id = w.trial "
+                                      "ORDER BY w.id"));
   for (;;) {
     KGEN_TRY(const bool row, rows.step());
     if (!row) return index;
@@ -873,6 +921,8 @@ Result<WinnerIndex> Db::winner_index() {
     entry.device = device->second;
     entry.dims_key = rows.text();
     entry.is_default = rows.small() != 0;
+    entry.goal = read_goal(rows);
+    entry.same_bits = rows.small() != 0;
     index.entries.push_back(std::move(entry));
   }
 }
@@ -996,6 +1046,20 @@ Result<std::vector<std::string>> Db::check() {
   report(
       "SELECT 'winner ' || w.id || ': trial ' || t.id || ' is of another problem or device' FROM winner w "
       "JOIN trial t ON t.id = w.trial WHERE t.problem <> w.problem OR t.device <> w.device",
+      as_text);
+  report(
+      "SELECT 'winner ' || w.id || ': trial ' || t.id || ' was timed ' || t.timing || ', not ' || w.timing FROM winner "
+      "w "
+      "JOIN trial t ON t.id = w.trial WHERE t.timing <> w.timing",
+      as_text);
+  report(
+      "SELECT 'winner ' || w.id || ': the energy of trial ' || t.id || ' was not measured' FROM winner w "
+      "JOIN trial t ON t.id = w.trial WHERE w.objective = 'energy' AND w.is_default = 0 AND t.energy_uj IS NULL",
+      as_text);
+  report(
+      "SELECT 'winner ' || w.id || ': launches of trial ' || t.id || ' were not seen to give the same bits' FROM "
+      "winner w "
+      "JOIN trial t ON t.id = w.trial WHERE w.deterministic = 1 AND t.deterministic IS NOT 1",
       as_text);
   report("SELECT trial, us FROM sample", [](Statement& row) {
     const std::int64_t trial = row.integer();

@@ -61,6 +61,22 @@ struct ObjectRecord {  // stored zstd-compressed, addressed by hash
   std::vector<std::byte> bytes;
 };
 
+// What a winner is the best at.
+struct Goal {
+  std::string timing = "cold";     // how it was timed: cold, warm, graph
+  std::string objective = "time";  // what counts: time, energy
+  bool deterministic = false;      // results had to be the same bits on every launch
+  bool operator==(const Goal&) const = default;
+  std::string text() const;  // "cold time", "graph energy, deterministic"
+};
+
+// The card while a sample was taken.
+struct SampleState {
+  int clock_mhz = 0, temperature_c = 0;  // 0: not known
+  bool throttled = false;                // something held the clock down: TrialRecord::throttle
+  bool operator==(const SampleState&) const = default;
+};
+
 struct TrialRecord {
   std::int64_t id = 0;                   // set by record()
   std::int64_t problem = 0, device = 0;  // ids from intern_*
@@ -70,15 +86,18 @@ struct TrialRecord {
   std::string source_hash;  // of the emitted text
   std::string op_hash;      // OpDef::source_hash
   std::string compiler, options, kgen_version;
-  std::string timing;                     // "cold", "warm", "graph", "" when not timed
-  std::optional<double> time_us, mad_us;  // median and median absolute deviation of the samples
-  std::vector<float> samples_us;          // raw, in order taken
+  std::string timing;                              // "cold", "warm", "graph", "" when not timed
+  std::optional<double> time_us, mad_us;           // median and median absolute deviation of the samples
+  std::vector<float> samples_us;                   // raw, in order taken
+  std::vector<SampleState> states;                 // beside the samples; empty where nothing is known
+  std::optional<double> energy_uj, energy_mad_uj;  // of a call, where it was measured
   std::optional<double> compile_seconds, verify_seconds;
   std::optional<double> max_error_ratio;  // worst |got-ref| / allowed; relative L2 beside it
   std::optional<double> relative_l2;
   std::optional<int> registers, spills, lds_bytes, occupancy_waves;
   std::optional<int> clock_mhz, temperature_c;  // of the card while timing
   std::string throttle;                         // what held its clock down, "thermal, power cap"; "" nothing known
+  std::optional<bool> deterministic;            // several launches gave the same bits; absent: not checked
   bool is_default = false;                      // the op's default candidate
   std::int64_t recorded_at_ms = 0;              // Unix time; record() fills in the present time for 0
 };
@@ -86,6 +105,7 @@ struct TrialRecord {
 // What the runtime launches: a verified trial with its plan and code object.
 struct WinnerRecord {
   std::int64_t problem = 0, device = 0, trial = 0;
+  Goal goal;
   std::string plan_json;  // base/plan.h
   std::string object_hash;
   bool is_default = false;  // also serves shapes of the signature that were never tuned
@@ -98,7 +118,8 @@ struct WinnerRow {
   DeviceRecord device;
   TrialRecord trial;
   WinnerRecord winner;
-  std::optional<double> default_time_us;  // of the default candidate on the same problem and device
+  // Of the default candidate on the same problem and device, timed the same way.
+  std::optional<double> default_time_us, default_energy_uj;
 };
 
 // What a lookup needs to know about every winner, without the long columns. Ordered by id.
@@ -107,7 +128,9 @@ struct WinnerIndex {
     std::int64_t id = 0;             // for Db::winner()
     std::size_t op = 0, device = 0;  // indices into ops and devices
     std::string dims_key;
+    Goal goal;
     bool is_default = false;
+    bool same_bits = false;  // the kernel's launches were seen to give the same bits
   };
   std::vector<OpRecord> ops;  // oldest first; a signature has several where its op's dims or defaults were changed
   std::vector<DeviceRecord> devices;
@@ -154,8 +177,9 @@ class Db {
   Result<std::int64_t> record(const TrialRecord&);
   // Many in one transaction: all or none.
   Result<void> record_all(const std::vector<TrialRecord>&);
-  // One transaction: object and plan (when new) and winner; replaces the winner of (problem, device, is_default). The
-  // trial must be one of that problem and device with status kTimed or kStoppedEarly.
+  // One transaction: object and plan (when new) and winner; replaces the winner of (problem, device, goal, is_default).
+  // The trial must be one of that problem, device and timing with status kTimed or kStoppedEarly; the winner of a goal
+  // that is deterministic needs one that was seen to be so.
   Result<void> publish(const WinnerRecord&, const ObjectRecord&);
   // Removes a problem's trials and winners on a device (`--fresh`).
   Result<void> forget(std::int64_t problem, std::int64_t device);

@@ -1,4 +1,4 @@
--- The tuned database, version 3. New files are made from this text; older files reach the same schema through
+-- The tuned database, version 4. New files are made from this text; older files reach the same schema through
 -- migrate/NNN.sql, and every file that is opened is compared with it: no other tables, no views, no triggers.
 -- Meanings never change; a new meaning is a new column. docs/database.md says it in prose.
 
@@ -72,14 +72,20 @@ CREATE TABLE trial (
   recorded_at INTEGER NOT NULL DEFAULT 0,
   temperature_c INTEGER,
   throttle TEXT NOT NULL DEFAULT '',
+  energy_uj REAL CHECK (energy_uj >= 0 AND energy_uj < 1e15),
+  energy_mad_uj REAL CHECK (energy_mad_uj >= 0 AND energy_mad_uj < 1e15),
+  deterministic INTEGER CHECK (deterministic IN (0, 1)),
   CHECK (status NOT IN ('timed', 'stopped_early') OR (time_us IS NOT NULL AND timing <> ''))
 ) STRICT;
 CREATE INDEX trial_by_problem ON trial (problem, device);
 
--- Raw samples, float32 little-endian microseconds in the order taken. A table of its own keeps scans of trials short.
+-- Raw samples, float32 little-endian microseconds in the order taken, and beside each the card's state: 2 bytes clock in
+-- MHz, 1 byte temperature in degrees C (0 = not known), 1 byte 1 where something held the clock down; empty where nothing
+-- is known. A table of its own keeps scans of trials short.
 CREATE TABLE sample (
   trial INTEGER PRIMARY KEY REFERENCES trial,
-  us BLOB NOT NULL CHECK (length(us) % 4 = 0)
+  us BLOB NOT NULL CHECK (length(us) % 4 = 0),
+  states BLOB NOT NULL DEFAULT x'' CHECK (length(states) IN (0, length(us)))
 ) STRICT;
 
 -- Launch plans (base/plan.h), addressed by the hash of the text; one plan serves many shapes.
@@ -99,15 +105,20 @@ CREATE TABLE object (
   zstd BLOB NOT NULL
 ) STRICT;
 
+-- What the runtime launches for a problem on a device under a goal: how it was timed, what counts, whether its results had
+-- to be the same bits on every launch.
 CREATE TABLE winner (
   id INTEGER PRIMARY KEY,
   problem INTEGER NOT NULL REFERENCES problem,
   device INTEGER NOT NULL REFERENCES device,
+  timing TEXT NOT NULL CHECK (timing IN ('cold', 'warm', 'graph')),
+  objective TEXT NOT NULL CHECK (objective IN ('time', 'energy')),
+  deterministic INTEGER NOT NULL CHECK (deterministic IN (0, 1)),
   is_default INTEGER NOT NULL CHECK (is_default IN (0, 1)),
   trial INTEGER NOT NULL REFERENCES trial,
   plan INTEGER NOT NULL REFERENCES plan,
   object INTEGER NOT NULL REFERENCES object,
-  UNIQUE (problem, device, is_default)
+  UNIQUE (problem, device, timing, objective, deterministic, is_default)
 ) STRICT;
 CREATE INDEX winner_by_trial ON winner (trial);
 CREATE INDEX winner_by_plan ON winner (plan);

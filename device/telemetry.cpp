@@ -100,6 +100,7 @@ class Amdgpu final : public Telemetry {
     auto heat = number(sensors_ / "temp2_input");  // the hottest point; cards of old have the edge's alone
     if (!heat) heat = number(sensors_ / "temp1_input");
     if (heat) state.temperature_c = static_cast<int>(*heat / 1000);
+    state.energy_uj = number(sensors_ / "energy1_input");
     // struct gpu_metrics_v1_1 to v1_3 of the kernel's kgd_pp_interface.h begin alike: 4 bytes of header (size, format,
     // content), ten 16-bit values, energy, time, fourteen clocks, throttle status.
     constexpr std::size_t kEnergy = 24, kThrottle = 68, kEnough = 72;
@@ -111,7 +112,7 @@ class Amdgpu final : public Telemetry {
     std::memcpy(&energy, &table[kEnergy], sizeof energy);
     std::memcpy(&throttle, &table[kThrottle], sizeof throttle);
     constexpr double kStep = 15.259;  // microjoules: 2^-16 J
-    if (energy != 0 && energy != ~std::uint64_t{0})
+    if (!state.energy_uj && energy != 0 && energy != ~std::uint64_t{0})
       state.energy_uj = static_cast<std::int64_t>(static_cast<double>(energy) * kStep);
     if (throttle != 0 && throttle != ~std::uint32_t{0}) {  // which bit means what differs from chip to chip
       state.throttle = fmt::format("status {:#x}", throttle);

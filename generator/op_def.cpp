@@ -620,13 +620,24 @@ class OpReader {
   Result<Rule> read_rule(const Yaml& item, const Names& scope) const {
     Rule rule;
     rule.line = item.line();
-    KGEN_CHECK_OK(item.expect_keys("a rule", {"require", "because", "search"}));
+    KGEN_CHECK_OK(item.expect_keys("a rule", {"require", "because", "search", "deterministic"}));
     KGEN_TRY(const Yaml require, item.need("a rule", "require"));
     KGEN_TRY(rule.require, expression(require, "rule", scope));
     KGEN_TRY(const Yaml because, item.need("a rule", "because"));
     KGEN_TRY(rule.because, because.as_text("because"));
     if (const Yaml* search = item.find("search")) {
       KGEN_TRY(rule.search, search->as_bool("search"));
+    }
+    if (const Yaml* deterministic = item.find("deterministic")) {
+      KGEN_TRY(rule.deterministic, deterministic->as_bool("deterministic"));
+      // A kernel serves other shapes than the one it was found for.
+      const auto& names = rule.require.names();
+      for (const DimDef& dim : op_.dims)
+        if (rule.deterministic && std::find(names.begin(), names.end(), dim.name) != names.end())
+          return item.fail(
+              fmt::format("a rule with 'deterministic' reads the dim '{}'; it may read tunables, attributes "
+                          "and arch facts",
+                          dim.name));
     }
     return rule;
   }
@@ -1191,7 +1202,7 @@ std::optional<std::string_view> embedded_file(std::string_view path) {
 std::vector<std::string> builtin_ops() {
   std::vector<std::string> names;
   for (const EmbeddedFile& file : source_files()) {
-    if (file.path.starts_with("ops/")) names.push_back(fs::path(file.path).stem().string());
+    if (fs::path(file.path).parent_path() == "ops") names.push_back(fs::path(file.path).stem().string());
   }
   std::sort(names.begin(), names.end());
   return names;

@@ -43,6 +43,7 @@ class VariantSpace {
     }
     for (const Rule& rule : variant.rules) {
       if (rule.search && scope != Scope::kSearch) continue;
+      if (rule.deterministic && !spec.tune.deterministic) continue;
       KGEN_TRY(Step step, space.bind(rule.require, env, slots));
       step.line = rule.line;
       space.rules_.push_back(std::move(step));

@@ -498,11 +498,14 @@ class SpecReader {
   }
 
   static Result<void> read_tune(const OpDef& op, const Yaml& node, TuneOptions& tune) {
-    KGEN_CHECK_OK(node.expect_keys("tune", {"budget", "params"}));
+    KGEN_CHECK_OK(node.expect_keys("tune", {"budget", "params", "deterministic"}));
     if (const Yaml* budget = node.find("budget")) {
       KGEN_TRY(const std::int64_t number, budget->as_int("budget"));
       if (number < 1 || number > 1'000'000'000) return budget->fail("budget must be at least 1 candidate");
       tune.budget = static_cast<int>(number);
+    }
+    if (const Yaml* deterministic = node.find("deterministic")) {
+      KGEN_TRY(tune.deterministic, deterministic->as_bool("deterministic"));
     }
     const Yaml* params = node.find("params");
     if (!params) return {};

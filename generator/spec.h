@@ -52,6 +52,7 @@ struct Rule {
   Expr require;         // must be non-zero
   std::string because;  // one line of reason
   bool search = false;  // about what is worth trying, not about what is legal: never a condition of the launch plan
+  bool deterministic = false;  // holds where the same bits are demanded of every launch; reads no dims
   int line = 0;
 };
 
@@ -162,6 +163,7 @@ std::string dims_key(const OpDef&, const Problem&);
 
 struct TuneOptions {
   int budget = 0;                                          // 0 = not given
+  bool deterministic = false;                              // only candidates that give the same bits on every launch
   std::map<std::string, std::vector<std::string>> params;  // narrow or extend a tunable's values
 };
 

@@ -188,6 +188,7 @@ struct kgen_op {
   std::uint32_t magic = kOpMagic;
   std::shared_ptr<State> state;
   std::string signature;
+  Goal goal;
   std::vector<std::string> dims, tensors, scalars;
   KernelTable kernels;
   std::mutex mutex;  // over inserts
@@ -283,6 +284,24 @@ kgen_status read_dims(kgen_op& op, const Plan& plan, std::string_view text) {
   return KGEN_OK;
 }
 
+// A goal of a program that was built against any version of the header.
+kgen_status read_goal(const kgen_goal* goal, Goal& wanted) {
+  if (goal == nullptr) return KGEN_OK;
+  if (goal->size < sizeof(kgen_goal) || goal->size > 4096)
+    return report(KGEN_BAD_ARGUMENT, fmt::format("goal.size is {}; set it to sizeof(kgen_goal)", goal->size));
+  const auto* rest = reinterpret_cast<const unsigned char*>(goal);
+  if (std::any_of(rest + sizeof(kgen_goal), rest + goal->size, [](unsigned char byte) { return byte != 0; }))
+    return report(KGEN_BAD_ARGUMENT,
+                  fmt::format("goal asks for more than kgen {} knows; update libkgen", KGEN_VERSION));
+  static constexpr const char* kTimings[] = {"cold", "warm", "graph"};
+  static constexpr const char* kObjectives[] = {"time", "energy"};
+  const auto timing = static_cast<std::size_t>(goal->timing), objective = static_cast<std::size_t>(goal->objective);
+  if (timing >= std::size(kTimings) || objective >= std::size(kObjectives))
+    return report(KGEN_BAD_ARGUMENT, fmt::format("goal: there is no timing {} with objective {}", timing, objective));
+  wanted = {.timing = kTimings[timing], .objective = kObjectives[objective], .deterministic = goal->deterministic != 0};
+  return KGEN_OK;
+}
+
 // A shape that was not asked for before. Failures that another try may cure are not kept.
 kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*& out) {
   Env dims;
@@ -293,7 +312,7 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
     dims[op.dims[i]] = values[i];
   }
   bool refused = false;
-  Match match = op.state->dispatcher->find(op.signature, dims, [&](const WinnerRow& row) {
+  Match match = op.state->dispatcher->find(op.signature, dims, op.goal, [&](const WinnerRow& row) {
     auto read = op.state->read_code(row);
     refused |= !read;
     return read;
@@ -459,10 +478,17 @@ void kgen_close(kgen_db* db) {
 }
 
 kgen_status kgen_open_op(kgen_db* db, const char* op, const char* attributes, const char* dims, kgen_op** out) {
+  return kgen_open_op_for(db, op, attributes, dims, nullptr, out);
+}
+
+kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes, const char* dims,
+                             const kgen_goal* goal, kgen_op** out) {
   return guarded([&] {
     if (!valid(db)) return bad_handle("db");
     if (op == nullptr || out == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open_op");
     *out = nullptr;
+    Goal wanted;
+    if (const auto status = read_goal(goal, wanted); status != KGEN_OK) return status;
     const Dispatcher& dispatcher = *db->state->dispatcher;
     auto signature = dispatcher.signature(op, attributes == nullptr ? "" : attributes);
     if (!signature) return report(signature.error());
@@ -471,6 +497,7 @@ kgen_status kgen_open_op(kgen_db* db, const char* op, const char* attributes, co
     auto opened = std::make_unique<kgen_op>();
     opened->state = db->state;
     opened->signature = std::move(*signature);
+    opened->goal = std::move(wanted);
     if (const auto status = read_dims(*opened, **plan, dims == nullptr ? "" : dims); status != KGEN_OK) return status;
     for (const Param& param : (*plan)->params) {
       if (is_tensor(param.role)) opened->tensors.push_back(param.name);

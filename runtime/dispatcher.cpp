@@ -70,6 +70,8 @@ struct Row {
   std::string key;
   bool is_default = false;
   bool same_device = false;
+  Goal goal{};
+  bool same_bits = false;
 
   struct Loaded {
     WinnerRow row;
@@ -297,17 +299,26 @@ namespace {
 // One find(): tries rows in the order of the rule and remembers why some could not be used.
 class Search {
  public:
-  Search(const Shape& shape, const RowFilter& filter, std::string device,
+  Search(const Shape& shape, const Goal& goal, const RowFilter& filter, std::string device,
          std::function<Result<const Row::Loaded*>(Row&)> load)
-      : shape_(shape), filter_(filter), device_(std::move(device)), load_(std::move(load)) {}
+      : shape_(shape), goal_(goal), filter_(filter), device_(std::move(device)), load_(std::move(load)) {}
 
-  // The first usable of rows that the rule holds equal: same device name first, then tuned before default, then faster.
+  // The first usable of rows that the rule holds equal: same device name first, then tuned before default, then tuned
+  // for the goal, then faster (by its energy where that is the objective).
   bool try_rows(std::vector<Row*> rows, MatchKind kind, std::string_view why, Match& match) {
     if (rows.size() > 1) {
       const auto rank = [&](Row* row) {
         const auto loaded = load_(*row);
-        const double time = loaded ? (*loaded)->row.trial.time_us.value_or(HUGE_VAL) : HUGE_VAL;
-        return std::tuple(!row->same_device, row->is_default, time, row->id);
+        double cost = HUGE_VAL;
+        if (loaded) {
+          const TrialRecord& trial = (*loaded)->row.trial;
+          const bool energy = row->goal.objective == "energy" && trial.energy_uj;
+          cost = energy ? *trial.energy_uj : trial.time_us.value_or(HUGE_VAL);
+        }
+        // The objective before the timing, and cold before the others where the asked timing is not there.
+        return std::tuple(!row->same_device, row->is_default, row->goal.objective != goal_.objective,
+                          row->goal.timing != goal_.timing, row->goal.timing != "cold",
+                          row->goal.deterministic != goal_.deterministic, cost, row->id);
       };
       std::sort(rows.begin(), rows.end(), [&](Row* a, Row* b) { return rank(a) < rank(b); });
     }
@@ -317,11 +328,20 @@ class Search {
     return false;
   }
 
-  const std::vector<std::string>& refusals() const { return refusals_; }
-  const std::string& illegal() const { return illegal_; }
+  // Why there is no match.
+  std::string why() const {
+    std::vector<std::string> reasons = refusals_;
+    if (reasons.empty() && !illegal_.empty()) reasons.push_back(illegal_);
+    if (!passed_over_.empty()) reasons.push_back(passed_over());
+    return join(reasons, "; ");
+  }
 
  private:
   bool try_row(Row& row, MatchKind kind, std::string_view why, Match& match) {
+    if (goal_.deterministic && !row.same_bits) {
+      passed_over_.insert(row.id);
+      return false;
+    }
     const auto loaded = load_(row);
     if (!loaded) return refuse(row, loaded.error().message);
     auto bound = bind((*loaded)->plan, shape_.all);
@@ -341,9 +361,18 @@ class Search {
                        ? std::string("tuned for this shape")
                        : fmt::format("tuned at {}, legal for {}{}", difference(tuned, shape_.given),
                                      difference(shape_.given, tuned), why);
+    if (row.goal.timing != goal_.timing || row.goal.objective != goal_.objective)
+      match.reason += fmt::format("; for {} {}, as nothing that fits so well was tuned for {} {}", row.goal.timing,
+                                  row.goal.objective, goal_.timing, goal_.objective);
+    if (goal_.deterministic) match.reason += "; deterministic";
+    if (!passed_over_.empty()) match.reason += "; " + passed_over();
     if (!row.same_device) match.reason += fmt::format("; on {}, not on this {}", match.row->device.name, device_);
     for (const std::string& refusal : refusals_) match.reason += "; " + refusal;
     return true;
+  }
+
+  std::string passed_over() const {
+    return fmt::format("{} passed over, whose launches were not seen to give the same bits", passed_over_.size());
   }
 
   bool refuse(const Row& row, const std::string& why) {
@@ -353,11 +382,13 @@ class Search {
   }
 
   const Shape& shape_;
+  const Goal& goal_;
   const RowFilter& filter_;
   std::string device_;
   std::function<Result<const Row::Loaded*>(Row&)> load_;
   std::vector<std::string> refusals_;
-  std::string illegal_;  // why the first row that is not legal is not
+  std::set<std::int64_t> passed_over_;  // rows
+  std::string illegal_;                 // why the first row that is not legal is not
 };
 
 // Rows by distance; those at the same one together.
@@ -418,6 +449,8 @@ Result<Dispatcher> Dispatcher::load(Db& db, std::string_view arch, std::string_v
                 .key = sorted_key(entry.dims_key),
                 .is_default = entry.is_default,
                 .same_device = device.name == device_name,
+                .goal = std::move(entry.goal),
+                .same_bits = entry.same_bits,
                 .loaded = nullptr});
   }
   impl->ops = std::move(index.ops);
@@ -530,7 +563,7 @@ Result<const Plan*> Dispatcher::any_plan(const std::string& signature) const {
   return tl::unexpected(first);
 }
 
-Match Dispatcher::find(const std::string& signature, const Env& dims, const RowFilter& filter) const {
+Match Dispatcher::find(const std::string& signature, const Env& dims, const Goal& goal, const RowFilter& filter) const {
   const std::lock_guard lock(impl_->mutex);
   Match match;
   const auto it = impl_->groups.find(signature);
@@ -547,10 +580,9 @@ Match Dispatcher::find(const std::string& signature, const Env& dims, const RowF
       continue;
     }
     rows += group->rows().size();
-    Search search(*shape, filter, impl_->device, [&](Row& row) { return impl_->load(row); });
+    Search search(*shape, goal, filter, impl_->device, [&](Row& row) { return impl_->load(row); });
     if (search_group(*group, key_of(shape->given), *shape, search, match)) return match;
-    if (why.empty())
-      why = search.refusals().empty() ? search.illegal() : fmt::format("{}", fmt::join(search.refusals(), "; "));
+    if (why.empty()) why = search.why();
   }
   match.reason = rows == 0 ? why : fmt::format("none of {} tuned kernels serves {}: {}", rows, key_of(dims), why);
   return match;

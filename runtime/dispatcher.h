@@ -44,8 +44,10 @@ class Dispatcher {
   Result<std::vector<OpRecord>> records(std::string_view op) const;
   // A plan of the signature, for what all its plans share (operands, dims). kBadInput when this architecture has none.
   Result<const Plan*> any_plan(const std::string& signature) const;
-  // Exact, else near, else default, else none.
-  Match find(const std::string& signature, const Env& dims, const RowFilter& filter = {}) const;
+  // Exact, else near, else default, else none. Of rows that fit alike, the one that was tuned for the goal comes first;
+  // another one serves too, and the reason says so. Only a kernel whose launches were seen to give the same bits serves
+  // a goal that is deterministic.
+  Match find(const std::string& signature, const Env& dims, const Goal& goal = {}, const RowFilter& filter = {}) const;
   Dispatcher(Dispatcher&&) noexcept;
   ~Dispatcher();
 

@@ -299,11 +299,12 @@ KGEN_DEVICE void check_pattern(const unsigned char* base, const i64* zones, i64 
 
 // ----------------------------------------------------------------------------------------------------------- bandwidth
 
+// Any block size: a host's work-items run one after another, so there the caches like blocks of one.
 KGEN_DEVICE void read_all(const u64* data, i64 count, u64* sink) {
   constexpr int kFlight = 4;  // loads in flight a work-item
-  const i64 pairs = count / 2, step = i64(grid_x()) * kCheckBlock;
+  const i64 pairs = count / 2, step = i64(grid_x()) * block_size();
   u64 sum = 0;
-  i64 i = i64(block_x()) * kCheckBlock + thread_x();
+  i64 i = i64(block_x()) * block_size() + thread_x();
   for (; i + (kFlight - 1) * step < pairs; i += kFlight * step) {
     Vec<u64, 2> words[kFlight];
     KGEN_UNROLL

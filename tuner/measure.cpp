@@ -18,6 +18,17 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+void sum_up(Timing& timing) {
+  timing.median_us = median(timing.samples_us);
+  timing.mad_us = median_deviation(timing.samples_us);
+  std::vector<double> clocks;
+  for (const SampleState& state : timing.states) {
+    if (state.clock_mhz > 0) clocks.push_back(state.clock_mhz);
+    timing.temperature_c = std::max(timing.temperature_c, state.temperature_c);
+  }
+  timing.clock_mhz = static_cast<int>(median(clocks));
+}
+
 constexpr double kLookSeconds = 0.02;  // a look costs up to 0.3 ms
 constexpr int kGraphLaunches = 16;     // at least; more when more buffer sets rotate
 
@@ -55,20 +66,21 @@ Result<void> Measurer::flush() {
   LaunchShape shape;
   const bool host = device_.info().arch->vendor == Vendor::kHost;
   shape.grid[0] = static_cast<std::uint32_t>(std::max(1, device_.info().compute_units * (host ? 1 : 8)));
-  shape.block = 256;
+  shape.block = host ? 1 : 256;
   return device_.launch(read_all_, shape, params, nullptr);
 }
 
+int Measurer::graph_launches(int sets) { return std::max(sets, kGraphLaunches / sets * sets); }
+
 Result<Graph> Measurer::capture(const Launch& launch, int sets) {
-  const int launches = std::max(sets, kGraphLaunches / sets * sets);
+  const int launches = graph_launches(sets);
   return device_.capture([&](Stream stream) -> Result<void> {
     for (int i = 0; i < launches; ++i) KGEN_CHECK_OK(launch(i % sets, stream));
     return {};
   });
 }
 
-Result<void> Measurer::sample(TimingMode mode, const Launch& launch, Graph graph, int sets, int count,
-                              std::vector<double>& out) {
+Result<void> Measurer::sample(TimingMode mode, const Launch& launch, Graph graph, int sets, int count, Timing& out) {
   if (marks_.size() < kMarks) marks_.resize(kMarks);
   const std::size_t first = next_mark_;
   next_mark_ += static_cast<std::size_t>(count);
@@ -90,21 +102,28 @@ Result<void> Measurer::sample(TimingMode mode, const Launch& launch, Graph graph
     state_ = telemetry_->read();
     looked_ = now_seconds();
   }
-  const double launches = mode == TimingMode::kGraph ? std::max(sets, kGraphLaunches / sets * sets) : 1;
+  const double launches = mode == TimingMode::kGraph ? graph_launches(sets) : 1;
   for (int i = 0; i < count; ++i) {
     const Marks& mark = marks_[(first + static_cast<std::size_t>(i)) % kMarks];
     KGEN_TRY(const double us, device_.elapsed_us(mark.from, mark.to));
-    out.push_back(us / launches);
+    out.samples_us.push_back(us / launches);
+    if (telemetry_ != nullptr)
+      out.states.push_back({.clock_mhz = state_.clock_mhz.value_or(0),
+                            .temperature_c = state_.temperature_c.value_or(0),
+                            .throttled = !state_.throttle.empty()});
   }
   return {};
 }
 
-void Measurer::sum_up(Timing& timing) const {
-  timing.median_us = median(timing.samples_us);
-  timing.mad_us = median_deviation(timing.samples_us);
-  timing.clock_mhz = state_.clock_mhz.value_or(0);
-  timing.temperature_c = state_.temperature_c.value_or(0);
-  timing.throttle = state_.throttle;
+void Measurer::note_throttle(Timing& timing) const {
+  std::vector<std::string> words = split(timing.throttle, ',');
+  for (const std::string& part : split(state_.throttle, ',')) {
+    const std::string word(trim(part));
+    const bool known = std::any_of(words.begin(), words.end(), [&](const auto& w) { return trim(w) == word; });
+    if (word.empty() || known) continue;
+    timing.throttle += (timing.throttle.empty() ? "" : ", ") + word;
+    words.push_back(word);
+  }
 }
 
 bool Measurer::pause() {
@@ -125,25 +144,29 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
   } else if (mode == TimingMode::kWarm) {
     KGEN_CHECK_OK(launch(0, nullptr));
   }
-  // A kernel that took over ten times the best when it was verified gets one sample, for the record.
-  const bool far_off = limits.best_us > 0 && limits.expected_us > 10 * limits.best_us && limits.expected_us > 1e3;
+  const auto hopeless = [&](double us) {
+    return limits.best_us > 0 && us > L::kHopeless * limits.best_us + L::kTimerUs;
+  };
+  const bool far_off = hopeless(limits.expected_us);
   int batch = far_off ? 1 : L::kFirstSamples;
   double spent_us = 0;
   double start = now_seconds();
-  std::vector<double>& samples = timing.samples_us;
+  const std::vector<double>& samples = timing.samples_us;
   pauses_ = 0;
   for (;;) {
     const std::size_t before = samples.size();
-    KGEN_CHECK_OK(sample(mode, launch, graph, sets, batch, samples));
+    KGEN_CHECK_OK(sample(mode, launch, graph, sets, batch, timing));
     if (pause()) {
-      samples.resize(before);
+      timing.samples_us.resize(before);
+      timing.states.resize(std::min(before, timing.states.size()));
       start = now_seconds();
       continue;
     }
+    note_throttle(timing);
     spent_us = std::accumulate(samples.begin() + static_cast<std::ptrdiff_t>(before), samples.end(), spent_us);
     const int taken = static_cast<int>(samples.size());
     const double fastest = *std::min_element(samples.begin(), samples.end());
-    if (limits.best_us > 0 && before == 0 && fastest > L::kHopeless * limits.best_us + L::kTimerUs) {
+    if (before == 0 && hopeless(fastest)) {
       timing.stopped_early = true;
       break;
     }
@@ -151,12 +174,16 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
       batch = L::kFirstSamples - taken;
       continue;
     }
-    const MedianInterval interval = median_interval(samples);
-    const double middle = median(samples);
-    if (taken >= L::kMinSamples && interval.known && interval.high - interval.low <= 2 * L::kNarrow * middle) break;
     if (taken >= L::kMinSamples && now_seconds() - start > L::kWallSeconds) break;
+    const MedianInterval interval = median_interval(samples);
+    const bool narrow =
+        taken >= L::kMinSamples && interval.known && interval.high - interval.low <= 2 * L::kNarrow * median(samples);
     const double cap = std::max(L::kCapUs, 8 * fastest);
-    if (taken >= L::kMaxSamples || (taken >= L::kFirstSamples && spent_us >= cap)) break;
+    if (narrow || taken >= L::kMaxSamples || (taken >= L::kFirstSamples && spent_us >= cap)) {
+      if (!limits.idle || taken >= L::kIdleSamples || spent_us >= L::kIdleUs || !limits.idle()) break;
+      batch = fastest > 2e3 ? 1 : 4;
+      continue;
+    }
     // Short kernels in threes and fours, so that waiting for the device is paid less often; long ones one by one.
     batch = fastest > 2e3 ? 1 : std::min(L::kMaxSamples - taken, taken < L::kMinSamples ? L::kMinSamples - taken : 4);
   }
@@ -185,16 +212,112 @@ Result<std::vector<Timing>> Measurer::in_turns(TimingMode mode, const std::vecto
     for (std::size_t k = 0; k < launches.size(); ++k) {
       // Warm means warm for this kernel: the one before it in the round has displaced its data.
       if (mode == TimingMode::kWarm) KGEN_CHECK_OK(launches[k](0, nullptr));
-      KGEN_CHECK_OK(sample(mode, launches[k], graphs[k], sets, 1, timings[k].samples_us));
+      KGEN_CHECK_OK(sample(mode, launches[k], graphs[k], sets, 1, timings[k]));
     }
     if (pause()) {  // the round as a whole, or its candidates would not be alike
-      for (Timing& timing : timings) timing.samples_us.pop_back();
+      for (Timing& timing : timings) {
+        timing.samples_us.pop_back();
+        if (!timing.states.empty()) timing.states.pop_back();
+      }
       start = now_seconds();
       --round;
+    } else {
+      for (Timing& timing : timings) note_throttle(timing);
     }
   }
   for (Timing& timing : timings) sum_up(timing);
   return timings;
+}
+
+Result<double> Measurer::energy_of_call(const std::function<Result<void>()>& run, double calls) {
+  using L = MeasureLimits;
+  if (marks_.size() < kMarks) marks_.resize(kMarks);
+  int runs = 1;  // of a batch
+  const auto enqueue = [&](std::int64_t batch) -> Result<void> {
+    Marks& mark = marks_[static_cast<std::size_t>(batch % 2)];
+    KGEN_CHECK_OK(device_.record(mark.from, nullptr));
+    for (int i = 0; i < runs; ++i) KGEN_CHECK_OK(run());
+    return device_.record(mark.to, nullptr);
+  };
+  const auto wait = [&](std::int64_t batch) {
+    const Marks& mark = marks_[static_cast<std::size_t>(batch % 2)];
+    return device_.elapsed_us(mark.from, mark.to);
+  };
+  KGEN_CHECK_OK(enqueue(0));
+  KGEN_TRY(const double run_us, wait(0));
+  runs = static_cast<int>(std::clamp(L::kEnergyBatchUs / std::max(run_us, 1e-3), 1.0, 1e4));
+
+  struct Step {
+    double us;
+    std::int64_t energy_uj, runs;
+  };
+  std::optional<Step> begin;
+  std::optional<std::int64_t> before;
+  double us = 0, stepped_us = 0;
+  std::int64_t done = 0;
+  // The next batch waits in the queue while the counter is read, so the card never idles.
+  KGEN_CHECK_OK(enqueue(0));
+  for (std::int64_t batch = 0;; ++batch) {
+    KGEN_CHECK_OK(enqueue(batch + 1));
+    KGEN_TRY(const double batch_us, wait(batch));
+    us += batch_us;
+    done += runs;
+    state_ = telemetry_->read();
+    looked_ = now_seconds();
+    const std::optional<std::int64_t> energy = state_.energy_uj;
+    const bool stepped = energy && before && *energy != *before;
+    if (energy) before = energy;
+    if (stepped) stepped_us = us;
+    const bool enough = begin && stepped && us - begin->us >= L::kEnergyUs;
+    if (enough || us - stepped_us > L::kEnergyStillUs) {
+      KGEN_CHECK_OK(wait(batch + 1));
+      if (enough)
+        return static_cast<double>(*energy - begin->energy_uj) / (static_cast<double>(done - begin->runs) * calls);
+      return fail(ErrorKind::kDevice, fmt::format("{}: the energy counter stands still", device_.info().id));
+    }
+    if (stepped && !begin && us >= L::kEnergyLeadUs) begin = Step{us, *energy, done};
+  }
+}
+
+Result<std::vector<Energy>> Measurer::energy_in_turns(TimingMode mode, const std::vector<Launch>& launches, int sets,
+                                                      int rounds) {
+  if (telemetry_ == nullptr) return fail(ErrorKind::kDevice, fmt::format("{}: no energy counter", device_.info().id));
+  std::vector<Energy> energies(launches.size());
+  std::vector<std::function<Result<void>()>> runs;
+  std::vector<double> calls;  // of a run
+  const int used = mode == TimingMode::kWarm ? 1 : sets;
+  for (const Launch& launch : launches) {
+    if (marks_.size() < kMarks) marks_.resize(kMarks);
+    KGEN_CHECK_OK(launch(0, nullptr));
+    KGEN_CHECK_OK(device_.record(marks_[0].from, nullptr));
+    KGEN_CHECK_OK(launch(0, nullptr));
+    KGEN_CHECK_OK(device_.record(marks_[0].to, nullptr));
+    KGEN_TRY(const double us, device_.elapsed_us(marks_[0].from, marks_[0].to));
+    if (us > MeasureLimits::kEnergyBatchUs) {  // gaps between launches do not show
+      runs.emplace_back([&launch, used, set = 0]() mutable { return launch(set++ % used, nullptr); });
+      calls.push_back(1);
+      continue;
+    }
+    KGEN_TRY(const Graph graph, capture(launch, used));
+    runs.emplace_back([this, graph] { return device_.replay(graph, nullptr); });
+    calls.push_back(graph_launches(used));
+    KGEN_CHECK_OK(runs.back()());
+  }
+  pauses_ = 0;
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t k = 0; k < launches.size(); ++k) {
+      KGEN_TRY(const double uj, energy_of_call(runs[k], calls[k]));
+      energies[k].samples_uj.push_back(uj);
+    }
+    if (!pause()) continue;
+    for (Energy& energy : energies) energy.samples_uj.pop_back();
+    --round;
+  }
+  for (Energy& energy : energies) {
+    energy.median_uj = median(energy.samples_uj);
+    energy.mad_uj = median_deviation(energy.samples_uj);
+  }
+  return energies;
 }
 
 Result<double> Measurer::bandwidth() {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "db/db.h"
 #include "device/device.h"
 #include "device/telemetry.h"
 
@@ -20,31 +21,48 @@ enum class TimingMode { kCold, kWarm, kGraph };
 Result<TimingMode> find_timing(const std::string& name);
 
 struct Timing {
-  std::vector<double> samples_us;  // raw, in the order taken; graph: time of a replay divided by its launches
+  std::vector<double> samples_us;     // raw, in the order taken; graph: time of a replay divided by its launches
+  std::vector<SampleState> states{};  // of the card at each sample; empty where it says nothing
   double median_us = 0, mad_us = 0;
   bool stopped_early = false;  // clearly slower than the best known
-  // Of the card while the samples were taken; 0 and "": not known. A slow-down that passes was waited for first.
+  // Of the card while the samples were taken: the middle clock, the highest temperature, all that held the clock down;
+  // 0 and "": not known. A slow-down that passes was waited for first.
   int clock_mhz = 0, temperature_c = 0;
   std::string throttle;
+};
+
+struct Energy {
+  std::vector<double> samples_uj;  // of a call, one a round
+  double median_uj = 0, mad_uj = 0;
 };
 
 struct MeasureLimits {
   double best_us = 0;      // fastest candidate so far; 0 = none
   double expected_us = 0;  // from the verification launch; 0 = unknown
+  // True while nothing else waits for the device (null: never): what is known well enough goes on being sampled, up to
+  // kIdleSamples or kIdleUs, for a narrower interval.
+  std::function<bool()> idle{};
   // Samples stop when the 95 % interval of the median is within +-1 %, at kMaxSamples, or when they add up to the cap:
   // 30 ms, or eight samples of slower kernels.
   static constexpr int kFirstSamples = 3, kMinSamples = 6, kMaxSamples = 20;
   static constexpr double kCapUs = 30e3, kNarrow = 0.01;
+  static constexpr int kIdleSamples = 100;
+  static constexpr double kIdleUs = 60e3;
   // Wall time, flushes included, after which the fewest samples or rounds are enough: a host that is busy with other
   // work may take a second for one launch.
   static constexpr double kWallSeconds = 1.5;
   static constexpr int kMinRounds = 9;  // in_turns: the signed-rank test cannot reach p < 0.01 below 7
   // After kFirstSamples a candidate whose fastest sample is above kHopeless times the best (plus the timer's step) is
-  // given up: samples scatter upwards, so the fastest one is the fairest to it.
+  // given up: samples scatter upwards, so the fastest one is the fairest to it. Where the verification launch was above
+  // that already, one sample is enough.
   static constexpr double kHopeless = 1.5, kTimerUs = 1.0;
   // Samples taken while heat or a power brake held the clock down are taken again after a pause, so many times.
   static constexpr int kCoolDowns = 3;
   static constexpr double kCoolDownSeconds = 2;
+  // Energy counters step every 10 to 100 ms: a sample lasts from one step to another this much device time later, after
+  // a lead in which the card reaches its power. It runs in batches, between which the counter is read, so a batch is
+  // how well a step is hit. A counter that does not step for so long stands still.
+  static constexpr double kEnergyUs = 150e3, kEnergyLeadUs = 50e3, kEnergyBatchUs = 1e3, kEnergyStillUs = 2e6;
 };
 
 class Measurer {
@@ -66,6 +84,11 @@ class Measurer {
   // The same number of samples from each, in turns (A B C A B C …), so that drift of clocks and heat meets all alike.
   // `rounds` of them, fewer (kMinRounds at least) when they take long.
   Result<std::vector<Timing>> in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
+  // Energy of a call of each, in turns: calls back to back, as in a graph replay. The rotating sets of graph timing
+  // serve cold timing too, or the flush would cost more than the kernel. kDevice where the counter does not count.
+  Result<std::vector<Energy>> energy_in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
+  // Displaces what the last-level cache holds.
+  Result<void> flush();
   // Bytes a second of reading a buffer that no cache holds.
   Result<double> bandwidth();
   std::int64_t flush_bytes() const;
@@ -74,16 +97,18 @@ class Measurer {
   struct Marks {
     Event from = nullptr, to = nullptr;
   };
-  Result<void> flush();
+  static int graph_launches(int sets);
   Result<Graph> capture(const Launch&, int sets);
   // `count` samples enqueued together, then read.
-  Result<void> sample(TimingMode, const Launch&, Graph, int sets, int count, std::vector<double>& out);
+  Result<void> sample(TimingMode, const Launch&, Graph, int sets, int count, Timing& out);
+  // Of one call where `run` makes `calls` of them.
+  Result<double> energy_of_call(const std::function<Result<void>()>& run, double calls);
 
   Device& device_;
   Function read_all_;
   // True after a pause: the card was slowed down while the last samples were taken, so they do not count.
   bool pause();
-  void sum_up(Timing&) const;  // median, deviation and the state of the card
+  void note_throttle(Timing&) const;
 
   Telemetry* telemetry_ = nullptr;
   DeviceState state_;  // as last read, by sample()

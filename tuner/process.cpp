@@ -406,6 +406,11 @@ std::optional<Message> MessageChannel::receive() {
   return unpack(buffer);
 }
 
+bool MessageChannel::waiting() const {
+  pollfd event = {in_, POLLIN, 0};
+  return ::poll(&event, 1, 0) > 0;
+}
+
 bool MessageChannel::send(const Message& message) { return write_all(out_, pack(message)); }
 
 }  // namespace kgen

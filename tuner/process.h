@@ -83,6 +83,7 @@ class MessageChannel {
  public:
   static MessageChannel from_stdio();
   std::optional<Message> receive();
+  bool waiting() const;  // receive() has something to read
   bool send(const Message&);
 
  private:

@@ -12,25 +12,34 @@
 #include <map>
 #include <mutex>
 #include <thread>
+#include <tuple>
 #include <unordered_map>
 
 #include "base/text.h"
 #include "generator/emit.h"
 #include "generator/space.h"
 #include "tuner/problem.h"
-#include "tuner/search/recorded.h"
 #include "tuner/search/strategy.h"
+#include "tuner/search/winners.h"
 #include "tuner/stats.h"
 #include "tuner/supervisor.h"
+#include "tuner/time_account.h"
 
 namespace kgen {
 namespace {
 
 constexpr double kPollSeconds = 0.2;  // how often a stop request and the progress line are looked at
 constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, one on the way
-constexpr std::size_t kFinalists = 3;
+constexpr std::size_t kFinalists = 6;
+// Beside them the fastest of each part of the run is a finalist, up to so much slower than the best: other work on the
+// card that begins in the middle of the run makes what is timed from then on look slow.
+constexpr std::size_t kParts = 4;
+constexpr double kPartReach = 1.5;
 constexpr std::size_t kSources = 6;      // recordings that warm the start of a problem
-constexpr double kFinalistReach = 1.05;  // of the best median
+constexpr double kFinalistReach = 1.08;  // of the best median
+constexpr double kDefaultReach = 2;      // the default runs with the finalists up to here: the gain over it is paired
+constexpr double kEnergyReach = 1.3;     // the same where energy decides: a slower kernel may need less
+constexpr int kEnergyRounds = 8;         // the signed-rank test cannot reach p < 0.01 below 7
 constexpr double kRaceUs = 400e3;        // device time that a race may take
 constexpr int kMaxRounds = 25;
 
@@ -80,7 +89,7 @@ struct Item {
 
 // The last fresh trial of a candidate: same source text and compiler, so its result still holds.
 struct Known {
-  TrialRecord trial;
+  TrialRecord trial{};
   bool verified() const { return trial.status == TrialStatus::kTimed || trial.status == TrialStatus::kStoppedEarly; }
 };
 
@@ -112,17 +121,23 @@ class Session {
   Result<void> take_compiled();
   Result<void> send_ready(Problem&);
   Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
-  Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*);
+  Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*,
+                      const Energy* = nullptr);
   Result<void> conclude(Problem&);
   Result<void> publish(Problem&, const std::string& config, bool is_default);
-  void remember_winner(const std::string& config);
+  Result<std::string> hold_finals(Problem&, const std::string& incumbent);
+  Goal goal(const Problem&) const;
   void seed_search(Problem&);
   void warm_search(Problem&);
   Result<Item> rebuild(Problem&, const std::string& config);
   Result<TryResult> examine(Problem&, const Item&, TryRequest);
   Result<std::vector<std::string>> reverify(Problem&, const std::vector<std::string>& configs);
   bool out_of_budget(const Problem&) const;
+  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
+  // timed right.
+  bool takes_turns() const { return device_.arch->vendor == Vendor::kHost; }
   void show(const Problem*, bool force);
+  void sum_up();
 
   const TuneRequest& request_;
   Db& db_;
@@ -138,14 +153,22 @@ class Session {
   std::int64_t device_id_ = 0;
   std::string compiler_version_;
   TimingMode timing_ = TimingMode::kCold;
-  std::map<std::pair<std::int64_t, bool>, std::int64_t> winners_;  // (problem, is_default) -> trial, on this device
-  std::vector<std::string> winning_configs_;                       // of winners_, most recent last
-  std::vector<Recording> warm_start_;                              // of other devices or shapes
+  struct Incumbent {
+    std::int64_t trial = 0;
+    std::string config{};
+  };
+  // By problem, is_default, deterministic; on this device, of the request's timing and objective.
+  std::map<std::tuple<std::int64_t, bool, bool>, Incumbent> winners_;
+  std::map<std::string, std::vector<Winner>> priors_;  // by operator
+  std::vector<Winner> won_;                            // of winners_
+  std::vector<Recording> warm_start_;                  // of other devices or shapes
   std::int64_t next_ticket_ = 1;
   std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
   TuneOutcome outcome_;
   TuneProgress progress_;
   double start_ = now_seconds(), shown_ = 0;
+  TimeAccount account_;
+  Supervisor::BusySeconds searching_;  // the worker's, outside finals
 };
 
 struct Session::Problem {
@@ -172,8 +195,9 @@ struct Session::Problem {
   std::int64_t planned = 0, proposed = 0;  // of this run
   double best_us = 0;
   std::string best_config;
-  std::string first_failure;  // and how to repeat it
-  std::string blocked;        // why nothing can be verified
+  std::string first_failure;     // and how to repeat it
+  std::string blocked;           // why nothing can be verified
+  bool default_checked = false;  // the default passed with the finalists
   TuneOutcome::Row row;
 };
 
@@ -205,11 +229,19 @@ Result<void> Session::replay(Problem& problem) {
     const auto at = problem.index.find(trial.config);
     if (at == problem.index.end() || trial.compiler != compiler_version_) continue;
     if (!trial.timing.empty() && trial.timing != request_.timing) continue;
+    // What only its bits speak against is right where nobody demands them, and who demands them has seen them.
+    const bool verified = Known{trial}.verified(), demanded = problem.spec.tune.deterministic;
+    if (demanded ? verified && !trial.deterministic
+                 : trial.status == TrialStatus::kWrong && trial.deterministic == false)
+      continue;
     auto [hash, added] = source_hashes.try_emplace(trial.config);
     if (added)
       if (const auto source = emit(problem.spec, device_.arch, problem.space.candidates[at->second]))
         hash->second = source->hash;
-    if (trial.source_hash == hash->second) problem.known[trial.config] = Known{trial};
+    if (trial.source_hash != hash->second) continue;
+    problem.known[trial.config] = Known{trial};
+    if (demanded && verified && trial.deterministic == false)
+      problem.known[trial.config].trial.status = TrialStatus::kWrong;
   }
   for (const auto& [config, known] : problem.known) {
     const double time = known.verified() ? known.trial.time_us.value_or(kFailed) : kFailed;
@@ -225,6 +257,7 @@ Result<void> Session::replay(Problem& problem) {
 
 // Emits the next candidate and hands it to the compile pool. False: nothing to propose now.
 Result<bool> Session::propose(Problem& problem) {
+  const TimeAccount::During proposing(account_, Activity::kProposing);
   const auto index = problem.strategy->propose();
   if (!index) return false;
   Item item{.index = *index, .candidate = problem.space.candidates[*index]};
@@ -282,6 +315,11 @@ Result<void> Session::take_compiled() {
     item.compiled = std::move(*result);
     if (item.compiled.status == CompileStatus::kCompiled) {
       ++progress_.compiled;
+      ++outcome_.compiled;
+      if (item.compiled.code.from_cache)
+        ++outcome_.from_cache;
+      else
+        outcome_.compile_seconds += item.compiled.code.compile_seconds;
       item.usage = plan_usage(device_, item.bound, item.compiled.code);
       if (item.usage.pruned.empty()) {
         problem.ready.push_back(ticket);
@@ -313,15 +351,17 @@ Result<void> Session::send_ready(Problem& problem) {
                         .code_path = path,
                         .bound = item.bound,
                         .limits = std::move(limits),
-                        .twice = false,
+                        .repeats = problem.spec.tune.deterministic ? Repeats::kDemanded : Repeats::kNone,
                         .measure = true,
+                        .idle = !takes_turns(),
                         .best_us = problem.best_us});
+    account_.device_has_work(true);
   }
   return {};
 }
 
 Result<void> Session::record(Problem& problem, const Item& item, TrialStatus status, std::string reason,
-                             const TryResult* result) {
+                             const TryResult* result, const Energy* energy) {
   TrialRecord trial;
   trial.problem = problem.id;
   trial.device = device_id_;
@@ -354,9 +394,23 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
       if (result->timing.temperature_c != 0) trial.temperature_c = result->timing.temperature_c;
       trial.throttle = result->timing.throttle;
       trial.samples_us.assign(result->timing.samples_us.begin(), result->timing.samples_us.end());
+      trial.states = result->timing.states;
+    }
+    if (energy != nullptr) {
+      trial.energy_uj = energy->median_uj;
+      trial.energy_mad_uj = energy->mad_uj;
+    }
+    if (result->verdict.same_bits) {  // a few equal launches prove nothing where the definition says otherwise
+      OpSpec strict = problem.spec;
+      strict.tune.deterministic = true;
+      trial.deterministic =
+          *result->verdict.same_bits && parse_candidate(strict, device_.arch, trial.config).has_value();
     }
   }
-  KGEN_TRY(trial.id, db_.record(trial));
+  {
+    const TimeAccount::During writing(account_, Activity::kDatabase);
+    KGEN_TRY(trial.id, db_.record(trial));
+  }
   const bool verified = status == TrialStatus::kTimed || status == TrialStatus::kStoppedEarly;
   const bool first = problem.known.find(trial.config) == problem.known.end();
   if (first) {
@@ -388,9 +442,8 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
 }
 
 Result<void> Session::search(Problem& problem, Problem* next) {
-  // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
-  // timed right.
-  const bool turns = device_.arch->vendor == Vendor::kHost;
+  const bool turns = takes_turns();
+  const Supervisor::BusySeconds at_start = supervisor_.busy();
   for (;;) {
     if (!turns) {
       KGEN_CHECK_OK(propose_ahead(problem, next));
@@ -404,7 +457,11 @@ Result<void> Session::search(Problem& problem, Problem* next) {
     // is used up.
     const bool time_up = problem.seconds > 0 && problem.best_us > 0 && now_seconds() - problem.start >= problem.seconds;
     if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty()) break;
+    account_.device_has_work(supervisor_.outstanding() > 0);
+    const Activity before = account_.go_on_with(Activity::kCompilers);
     auto ended = supervisor_.next(kPollSeconds, finished_.fd());
+    account_.go_on_with(before);
+    account_.device_has_work(supervisor_.outstanding() > 0);
     if (!ended && ended.error().kind == ErrorKind::kCheckFailed) {
       problem.blocked = ended.error().message;
       break;
@@ -413,6 +470,8 @@ Result<void> Session::search(Problem& problem, Problem* next) {
     if (*ended) KGEN_CHECK_OK(finish(problem, (*ended)->ticket, **ended));
     KGEN_CHECK_OK(take_compiled());
   }
+  account_.device_has_work(false);
+  searching_.add(at_start, supervisor_.busy());
   problem.items.clear();
   problem.ready.clear();
   problem.compiling = 0;
@@ -450,9 +509,13 @@ Result<std::vector<std::string>> Session::reverify(Problem& problem, const std::
   std::vector<std::string> passed;
   for (const std::string& config : configs) {
     KGEN_TRY(const Item item, rebuild(problem, config));
-    KGEN_TRY(TryResult result, examine(problem, item, {.twice = true, .measure = false}));
+    KGEN_TRY(
+        TryResult result,
+        examine(problem, item,
+                {.repeats = problem.spec.tune.deterministic ? Repeats::kDemanded : Repeats::kTold, .measure = false}));
     if (result.verdict.passed) {
       problem.known.at(config).trial.reason = result.reason;
+      problem.known.at(config).trial.deterministic = result.verdict.same_bits;
       passed.push_back(config);
       continue;
     }
@@ -466,13 +529,14 @@ Result<std::vector<std::string>> Session::reverify(Problem& problem, const std::
 
 Result<void> Session::publish(Problem& problem, const std::string& config, bool is_default) {
   const TrialRecord& trial = problem.known.at(config).trial;
-  if (const auto at = winners_.find({problem.id, is_default}); at != winners_.end() && at->second == trial.id)
-    return {};
+  Incumbent& present = winners_[{problem.id, is_default, problem.spec.tune.deterministic}];
+  if (present.trial == trial.id) return {};
   KGEN_TRY(const Item item, rebuild(problem, config));
   const CodeObject& code = item.compiled.code;
   const WinnerRecord winner{.problem = problem.id,
                             .device = device_id_,
                             .trial = trial.id,
+                            .goal = goal(problem),
                             .plan_json = plan_to_json(item.source.plan),
                             .object_hash = code.hash,
                             .is_default = is_default};
@@ -480,180 +544,236 @@ Result<void> Session::publish(Problem& problem, const std::string& config, bool 
                             .arch = std::string(device_.arch->name),
                             .kind = std::string(code_kind(code.bytes)),
                             .bytes = code.bytes};
+  const TimeAccount::During writing(account_, Activity::kDatabase);
   KGEN_CHECK_OK(db_.publish(winner, object));
-  winners_[{problem.id, is_default}] = trial.id;
-  if (!is_default) remember_winner(config);
+  present = {.trial = trial.id, .config = config};
+  if (!is_default)
+    won_.push_back(
+        {problem.row.op, std::string(device_.arch->family), problem.row.signature, problem.row.dims_key, config});
   return {};
 }
 
-// Finalists: checked on fresh inputs, timed in turns, the winner published. An incumbent is one of them and stays
-// unless a challenger is significantly faster.
-Result<void> Session::conclude(Problem& problem) {
-  const auto incumbent_of = [&]() -> std::string {
-    const auto at = winners_.find({problem.id, false});
-    if (at == winners_.end()) return "";
-    for (const auto& [config, known] : problem.known)
-      if (known.trial.id == at->second && known.verified()) return config;
-    return "";  // stale: its source or compiler has changed
-  };
-  const std::string incumbent = incumbent_of();
-  const auto by_time = [&] {
-    std::vector<std::string> configs;
-    for (const auto& [config, known] : problem.known)
-      if (known.trial.status == TrialStatus::kTimed) configs.push_back(config);
-    std::sort(configs.begin(), configs.end(), [&](auto& a, auto& b) {
-      return *problem.known.at(a).trial.time_us < *problem.known.at(b).trial.time_us;
-    });
-    return configs;
-  };
+Goal Session::goal(const Problem& problem) const {
+  return {.timing = request_.timing, .objective = request_.objective, .deterministic = problem.spec.tune.deterministic};
+}
 
-  std::string winner;
-  if (stop_) {
-    // No time for finals; without an incumbent the best so far is better than nothing. The next run holds the finals.
-    const auto configs = by_time();
-    winner = incumbent.empty() && !configs.empty() ? configs.front() : incumbent;
-  } else {
-    while (winner.empty()) {
-      std::vector<std::string> finalists;
-      for (const std::string& config : by_time()) {
-        const double best = *problem.known.at(by_time().front()).trial.time_us;
-        if (finalists.size() < kFinalists && *problem.known.at(config).trial.time_us <= kFinalistReach * best)
-          finalists.push_back(config);
-      }
-      if (finalists.empty()) break;
-      const bool news = incumbent.empty() || std::any_of(finalists.begin(), finalists.end(), [&](auto& config) {
-                          return problem.known.at(config).trial.id > problem.known.at(incumbent).trial.id;
-                        });
-      if (!news) {
-        winner = incumbent;
-        break;
-      }
-      if (!incumbent.empty() && std::find(finalists.begin(), finalists.end(), incumbent) == finalists.end())
-        finalists.push_back(incumbent);
-      problem.check.seed = supervisor_.seed();  // the next set-up takes the one after it
-      supervisor_.use(problem.check, timing_);
-      auto checked = reverify(problem, finalists);
-      if (!checked && checked.error().kind == ErrorKind::kCheckFailed) {
-        problem.blocked = checked.error().message;
-        return {};
-      }
-      if (!checked) return tl::unexpected(std::move(checked.error()));
-      if (checked->empty()) continue;  // the next best are looked at
-      finalists = std::move(*checked);
-      winner = finalists.front();
-      if (finalists.size() == 1) break;
+// Those that were timed in full, fastest first.
+static std::vector<std::string> by_time(const std::map<std::string, Known>& known) {
+  std::vector<std::string> configs;
+  for (const auto& [config, entry] : known)
+    if (entry.trial.status == TrialStatus::kTimed) configs.push_back(config);
+  std::sort(configs.begin(), configs.end(),
+            [&](auto& a, auto& b) { return *known.at(a).trial.time_us < *known.at(b).trial.time_us; });
+  return configs;
+}
 
-      RaceRequest race;
-      std::vector<Item> items;
-      double round_us = 0;
-      for (const std::string& config : finalists) {
-        KGEN_TRY(Item item, rebuild(problem, config));
-        KGEN_TRY(const std::string path, code_file(item.compiled.code));
-        TryRequest entry{.ticket = 0, .code_path = path, .bound = item.bound};
-        KGEN_TRY(entry.limits, candidate_limits(problem.spec, device_.arch, config, item.bound));
-        race.candidates.push_back(std::move(entry));
-        items.push_back(std::move(item));
-        round_us += *problem.known.at(config).trial.time_us;
-      }
-      race.rounds =
-          static_cast<int>(std::clamp(kRaceUs / round_us, double(MeasureLimits::kMinRounds), double(kMaxRounds)));
-      const auto timings = supervisor_.race(race);
-      if (!timings && timings.error().kind != ErrorKind::kCheckFailed) return tl::unexpected(timings.error());
-      if (!timings) break;  // the fastest of the search, checked twice, wins without a race
-      std::size_t best = 0;
-      for (std::size_t i = 1; i < finalists.size(); ++i)
-        if ((*timings)[i].median_us < (*timings)[best].median_us) best = i;
-      if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
-        const auto i = static_cast<std::size_t>(at - finalists.begin());
-        if (best != i && !significantly_faster((*timings)[best].samples_us, (*timings)[i].samples_us)) best = i;
-      }
-      // The winner's row comes last: rows after a winner's are news to the next run.
-      std::vector<std::size_t> order(finalists.size());
-      for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-      std::swap(order[best], order.back());
-      for (std::size_t i : order) {
-        TryResult result;
-        result.verdict.passed = true;
-        const TrialRecord& before = problem.known.at(finalists[i]).trial;
-        result.verdict.max_error_ratio = before.max_error_ratio.value_or(0);
-        result.verdict.relative_l2 = before.relative_l2.value_or(0);
-        result.verify_seconds = before.verify_seconds.value_or(0);
-        result.timing = (*timings)[i];
-        std::string reason = fmt::format("finalist: timed in turns with {} others, inputs of seed {}",
-                                         finalists.size() - 1, supervisor_.seed());
-        if (!before.reason.empty()) reason += "; " + before.reason;
-        KGEN_CHECK_OK(record(problem, items[i], TrialStatus::kTimed, reason, &result));
-      }
-      winner = finalists[best];
+// The fastest of each part of what was timed in full, in the order of time, as far as they are within kPartReach.
+static std::vector<std::string> best_of_parts(const std::map<std::string, Known>& known,
+                                              const std::vector<std::string>& ranked) {
+  std::vector<std::string> order = ranked, best;
+  const auto time_of = [&](const std::string& config) { return *known.at(config).trial.time_us; };
+  std::sort(order.begin(), order.end(), [&](auto& a, auto& b) { return known.at(a).trial.id < known.at(b).trial.id; });
+  for (std::size_t part = 0; part < kParts; ++part) {
+    const auto from = order.begin() + static_cast<std::ptrdiff_t>(part * order.size() / kParts),
+               to = order.begin() + static_cast<std::ptrdiff_t>((part + 1) * order.size() / kParts);
+    const auto fastest = std::min_element(from, to, [&](auto& a, auto& b) { return time_of(a) < time_of(b); });
+    if (fastest != to && time_of(*fastest) <= kPartReach * time_of(ranked.front())) best.push_back(*fastest);
+  }
+  return best;
+}
+
+// Finalists: checked on fresh inputs, timed in turns, and where energy counts, its use measured in turns. The best of
+// them; an incumbent is one of them and stays unless a challenger is significantly better. "": none passed.
+Result<std::string> Session::hold_finals(Problem& problem, const std::string& incumbent) {
+  const bool energy = request_.objective == "energy";
+  const double reach = energy ? kEnergyReach : kFinalistReach;
+  for (;;) {
+    const std::vector<std::string> ranked = by_time(problem.known);
+    std::vector<std::string> finalists;
+    for (const std::string& config : ranked)
+      if (finalists.size() < kFinalists &&
+          *problem.known.at(config).trial.time_us <= reach * *problem.known.at(ranked.front()).trial.time_us)
+        finalists.push_back(config);
+    if (finalists.empty()) return std::string();
+    const auto add = [&](const std::string& config) {
+      const auto at = problem.known.find(config);
+      if (at != problem.known.end() && at->second.verified() &&
+          std::find(finalists.begin(), finalists.end(), config) == finalists.end())
+        finalists.push_back(config);
+    };
+    if (!energy)
+      for (const std::string& config : best_of_parts(problem.known, ranked)) add(config);
+    if (!incumbent.empty()) {
+      const Incumbent& present = winners_.at({problem.id, false, problem.spec.tune.deterministic});
+      const TrialRecord& trial = problem.known.at(incumbent).trial;
+      const bool news = (energy && !trial.energy_uj) ||
+                        std::any_of(finalists.begin(), finalists.end(),
+                                    [&](auto& config) { return problem.known.at(config).trial.id > present.trial; });
+      if (!news) return incumbent;
+      add(incumbent);
     }
-  }
+    const std::string default_key = problem.default_candidate.key();
+    const auto standard = problem.known.find(default_key);
+    if (standard != problem.known.end() &&
+        (energy || standard->second.trial.time_us.value_or(HUGE_VAL) <=
+                       kDefaultReach * *problem.known.at(ranked.front()).trial.time_us))
+      add(default_key);
+    problem.check.seed = supervisor_.seed();  // the next set-up takes the one after it
+    supervisor_.use(problem.check, timing_);
+    auto checked = reverify(problem, finalists);
+    if (!checked && checked.error().kind == ErrorKind::kCheckFailed) {
+      problem.blocked = checked.error().message;
+      return std::string();
+    }
+    if (!checked) return tl::unexpected(std::move(checked.error()));
+    if (checked->empty()) continue;  // the next best are looked at
+    finalists = std::move(*checked);
+    problem.default_checked = std::find(finalists.begin(), finalists.end(), default_key) != finalists.end();
 
-  if (!winner.empty()) {
-    KGEN_CHECK_OK(publish(problem, winner, false));
-    const TrialRecord& trial = problem.known.at(winner).trial;
-    problem.row.config = winner;
-    problem.row.time_us = trial.time_us.value_or(0);
-    problem.row.mad_us = trial.mad_us.value_or(0);
+    if (finalists.size() == 1 && !energy) return finalists.front();
+
+    RaceRequest race;
+    std::vector<Item> items;
+    double round_us = 0;
+    for (const std::string& config : finalists) {
+      KGEN_TRY(Item item, rebuild(problem, config));
+      KGEN_TRY(const std::string path, code_file(item.compiled.code));
+      TryRequest entry{.ticket = 0, .code_path = path, .bound = item.bound};
+      KGEN_TRY(entry.limits, candidate_limits(problem.spec, device_.arch, config, item.bound));
+      race.candidates.push_back(std::move(entry));
+      items.push_back(std::move(item));
+      round_us += *problem.known.at(config).trial.time_us;
+    }
+    race.rounds =
+        static_cast<int>(std::clamp(kRaceUs / round_us, double(MeasureLimits::kMinRounds), double(kMaxRounds)));
+    race.energy_rounds = energy ? kEnergyRounds : 0;
+    const auto run = supervisor_.race(race);
+    if (!run && run.error().kind != ErrorKind::kCheckFailed) return tl::unexpected(run.error());
+    if (!run && energy) {
+      problem.blocked = "the energy of the finalists was not measured: " + run.error().message;
+      return std::string();
+    }
+    if (!run) return finalists.front();  // the fastest of the search, checked twice, wins without a race
+
+    const auto costs = [&](std::size_t i) -> const std::vector<double>& {
+      return energy ? run->energies[i].samples_uj : run->timings[i].samples_us;
+    };
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < finalists.size(); ++i)
+      if (median(costs(i)) < median(costs(best))) best = i;
+    std::string kept;  // why the incumbent stays
+    if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
+      const auto i = static_cast<std::size_t>(at - finalists.begin());
+      const Comparison comparison = compare(costs(best), costs(i));
+      if (best != i && !comparison.replaces) {
+        kept = fmt::format(
+            "kept the winner of before: {} needs {:.1f} % less {} in turns with it (p = {:.2g}), which is not "
+            "significant; it takes {:g} % and p < {:g}",
+            finalists[best], 100 * comparison.gain, request_.objective, comparison.probability, 100 * kLeastGain,
+            kSignificance);
+        best = i;
+      }
+    }
+    problem.row.note = kept;
+    // The winner's row comes last: rows after a winner's are news to the next run.
+    std::vector<std::size_t> order(finalists.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::swap(order[best], order.back());
+    for (std::size_t i : order) {
+      TryResult result;
+      result.verdict.passed = true;
+      const TrialRecord& before = problem.known.at(finalists[i]).trial;
+      result.verdict.max_error_ratio = before.max_error_ratio.value_or(0);
+      result.verdict.relative_l2 = before.relative_l2.value_or(0);
+      result.verdict.same_bits = before.deterministic;
+      result.verify_seconds = before.verify_seconds.value_or(0);
+      result.timing = run->timings[i];
+      std::string reason = fmt::format("finalist: timed in turns with {} others, inputs of seed {}",
+                                       finalists.size() - 1, supervisor_.seed());
+      if (i == best && !kept.empty()) reason += "; " + kept;
+      if (!before.reason.empty()) reason += "; " + before.reason;
+      KGEN_CHECK_OK(
+          record(problem, items[i], TrialStatus::kTimed, reason, &result, energy ? &run->energies[i] : nullptr));
+    }
+    return finalists[best];
   }
-  // The default candidate also serves shapes that were never tuned; where it does not work, the winner does.
+}
+
+// The winner of the finals is published, and beside it what serves shapes that were never tuned: the default candidate,
+// or where that does not work, the winner.
+Result<void> Session::conclude(Problem& problem) {
+  const bool deterministic = problem.spec.tune.deterministic;
+  std::string incumbent;
+  if (const auto at = winners_.find({problem.id, false, deterministic}); at != winners_.end()) {
+    // Else stale: its source or compiler has changed.
+    const auto known = problem.known.find(at->second.config);
+    if (known != problem.known.end() && known->second.verified()) incumbent = at->second.config;
+  }
+  std::string winner = incumbent;
+  if (!stop_) {
+    KGEN_TRY(winner, hold_finals(problem, incumbent));
+    if (!problem.blocked.empty()) return {};
+  } else if (incumbent.empty() && request_.objective == "time") {
+    // No time for finals, but the best so far is better than nothing. The next run holds the finals.
+    const auto configs = by_time(problem.known);
+    if (!configs.empty()) winner = configs.front();
+  }
   const auto at = problem.known.find(problem.default_candidate.key());
   const bool default_works = at != problem.known.end() && at->second.verified();
-  if (default_works) problem.row.default_us = at->second.trial.time_us.value_or(0);
-  if (!winner.empty()) {
-    std::string serves = winner;
-    if (default_works && at->first != winner) {
-      const auto published = winners_.find({problem.id, true});
-      const bool done = published != winners_.end() && published->second == at->second.trial.id;
-      if (done || stop_) {
-        serves = done ? at->first : winner;
-      } else {
-        auto checked = reverify(problem, {at->first});
-        if (!checked) return tl::unexpected(std::move(checked.error()));
-        if (!checked->empty()) serves = at->first;
-      }
-    }
-    KGEN_CHECK_OK(publish(problem, serves, true));
+  if (default_works) {
+    problem.row.default_us = at->second.trial.time_us.value_or(0);
+    problem.row.default_energy_uj = at->second.trial.energy_uj.value_or(0);
   }
+  if (winner.empty()) return {};
+  if (!stop_ || incumbent.empty()) KGEN_CHECK_OK(publish(problem, winner, false));
+  const TrialRecord& trial = problem.known.at(winner).trial;
+  problem.row.config = winner;
+  problem.row.time_us = trial.time_us.value_or(0);
+  problem.row.mad_us = trial.mad_us.value_or(0);
+  problem.row.energy_uj = trial.energy_uj.value_or(0);
+  std::string serves = winner;
+  if (default_works && at->first != winner) {
+    const auto published = winners_.find({problem.id, true, deterministic});
+    const bool done = published != winners_.end() && published->second.trial == at->second.trial.id;
+    if (done || stop_ || problem.default_checked) {
+      serves = done || problem.default_checked ? at->first : winner;
+    } else {
+      auto checked = reverify(problem, {at->first});
+      if (!checked) return tl::unexpected(std::move(checked.error()));
+      if (!checked->empty()) serves = at->first;
+    }
+  }
+  if (!stop_ || incumbent.empty()) KGEN_CHECK_OK(publish(problem, serves, true));
   return {};
 }
 
-// Most recent last, each once.
-void Session::remember_winner(const std::string& config) {
-  std::erase(winning_configs_, config);
-  winning_configs_.push_back(config);
-}
-
-// The other variants' defaults, then what won on other shapes of this device, the most recent first: a quarter of the
+// What won on the nearest shapes, in this database and in the prior, then the other variants' defaults: half of the
 // budget at most.
 void Session::seed_search(Problem& problem) {
-  const std::size_t most = problem.budget == 0 ? 16 : std::max<std::size_t>(2, problem.budget / 4);
+  const std::size_t most = problem.budget == 0 ? SIZE_MAX : std::max<std::size_t>(2, problem.budget / 2);
   auto& seeds = problem.search_space.seeds;
-  const auto add = [&](const std::string& key) {
-    const auto at = problem.index.find(key);
-    if (at != problem.index.end() && seeds.size() < most &&
-        std::find(seeds.begin(), seeds.end(), at->second) == seeds.end())
-      seeds.push_back(at->second);
+  const auto add = [&](std::size_t point) {
+    if (seeds.size() < most && std::find(seeds.begin(), seeds.end(), point) == seeds.end()) seeds.push_back(point);
   };
+  std::vector<Winner> winners;
+  for (auto winner = won_.rbegin(); winner != won_.rend(); ++winner)
+    if (winner->op == problem.row.op) winners.push_back(*winner);
+  const std::vector<Winner>& prior = priors_[problem.row.op];
+  winners.insert(winners.end(), prior.begin(), prior.end());
+  for (const std::size_t point : rank_winners(problem.search_space, winners, problem.row.signature,
+                                              problem.row.dims_key, std::string(device_.arch->family), kPriorPoints))
+    add(point);
   for (const VariantDef& variant : problem.spec.op->variants)
-    if (const auto candidate = parse_candidate(problem.spec, device_.arch, variant.name)) add(candidate->key());
-  for (auto config = winning_configs_.rbegin(); config != winning_configs_.rend(); ++config) add(*config);
+    if (const auto candidate = parse_candidate(problem.spec, device_.arch, variant.name))
+      if (const auto at = problem.index.find(candidate->key()); at != problem.index.end()) add(at->second);
 }
 
 // Recordings of the same operator, the most alike first: the same shape, then by how far the dims are apart. Those of
 // other programs count where their tunables fit.
 void Session::warm_search(Problem& problem) {
   const auto distance = [&](const Recording& recording) {
-    double sum = recording.op.signature == problem.row.signature ? 0 : 1;
-    if (recording.problem.dims_key == problem.row.dims_key) return sum;
-    std::map<std::string, double> dims;
-    for (const auto& [name, value] : parse_config(recording.problem.dims_key)) dims[name] = std::atof(value.c_str());
-    for (const auto& [name, value] : parse_config(problem.row.dims_key)) {
-      const auto at = dims.find(name);
-      sum += at == dims.end()
-                 ? 1
-                 : std::abs(std::log2(std::max(1.0, at->second)) - std::log2(std::max(1.0, std::atof(value.c_str()))));
-    }
-    return sum;
+    return problem_distance(problem.row.signature, problem.row.dims_key, recording.op.signature,
+                            recording.problem.dims_key);
   };
   std::vector<std::pair<double, const Recording*>> near;
   for (const Recording& recording : warm_start_) {
@@ -669,9 +789,11 @@ void Session::warm_search(Problem& problem) {
 
 // Everything about a problem that needs no device; its reference and first candidates start to compile.
 Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
+  const TimeAccount::During preparing(account_, Activity::kPreparing);
   auto opened = std::make_unique<Problem>(spec);
   Problem& problem = *opened;
   problem.row.op = spec.op->name;
+  problem.row.deterministic = spec.tune.deterministic;
   problem.row.signature = signature(*spec.op, spec.problem);
   problem.row.dims_key = dims_key(*spec.op, spec.problem);
   problem.row.label = spec.problem.label;
@@ -701,8 +823,8 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
   KGEN_TRY(problem.id, db_.intern_problem(op_record(spec), problem_record(spec, default_bound)));
   if (request_.fresh) {
     KGEN_CHECK_OK(db_.forget(problem.id, device_id_));
-    winners_.erase({problem.id, false});
-    winners_.erase({problem.id, true});
+    for (const bool is_default : {false, true})
+      for (const bool deterministic : {false, true}) winners_.erase({problem.id, is_default, deterministic});
   }
   KGEN_CHECK_OK(replay(problem));
   const std::size_t size = problem.space.candidates.size();
@@ -719,6 +841,7 @@ Result<std::unique_ptr<Session::Problem>> Session::open(const OpSpec& spec) {
 
 // Waits for the compiled reference and makes it the supervisor's problem.
 Result<void> Session::verify_ready(Problem& problem) {
+  const TimeAccount::During waiting(account_, Activity::kCompilers);
   while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
     show(&problem, false);
   auto code = problem.reference_code.get();
@@ -731,7 +854,9 @@ Result<void> Session::verify_ready(Problem& problem) {
   if (!check) return tl::unexpected(std::move(check.error()));
   problem.check = std::move(*check);
   problem.check.seed = request_.seed * 1000;
-  problem.check.rotate = timing_ == TimingMode::kGraph;
+  // Energy is measured in replays of a graph, cold ones too.
+  problem.check.rotate =
+      timing_ == TimingMode::kGraph || (request_.objective == "energy" && timing_ == TimingMode::kCold);
   supervisor_.use(problem.check, timing_);
   return {};
 }
@@ -744,16 +869,23 @@ Result<void> Session::work(Problem& problem, Problem* next) {
   KGEN_CHECK_OK(propose_ahead(problem, nullptr));
   KGEN_CHECK_OK(verify_ready(problem));
   if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem, next));
-  if (problem.blocked.empty()) KGEN_CHECK_OK(conclude(problem));
+  if (problem.blocked.empty()) {
+    const TimeAccount::During finals(account_, Activity::kFinals);
+    KGEN_CHECK_OK(conclude(problem));
+  }
   progress_.planned += problem.proposed - problem.planned;
 
   problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
   for (const auto& [config, entry] : problem.known) problem.row.verified += entry.verified();
-  if (!problem.row.config.empty()) return {};
+  if (!problem.row.config.empty()) {
+    problem.row.expected_loss = problem.strategy->expected_loss();
+    return {};
+  }
   if (!problem.blocked.empty()) {
     problem.row.note = "not verified: " + problem.blocked;
   } else if (stop_) {
-    problem.row.note = "stopped before a candidate was timed";
+    problem.row.note = problem.best_us > 0 ? "stopped before the energy of the finalists was measured"
+                                           : "stopped before a candidate was timed";
     return {};
   } else {
     problem.row.note = "all candidates failed: " + problem.first_failure;
@@ -762,27 +894,70 @@ Result<void> Session::work(Problem& problem, Problem* next) {
   return {};
 }
 
+// The device's part of the search is split by what its worker says.
+void Session::sum_up() {
+  account_.go_on_with(Activity::kOther);
+  const auto spent = [&](Activity activity) { return account_.seconds(activity); };
+  const Supervisor::BusySeconds& busy = supervisor_.busy();
+  outcome_.wall_seconds = now_seconds() - start_;
+  outcome_.jobs = jobs_;
+  outcome_.gpu_busy_seconds = busy.total();
+  outcome_.gpu_timing_seconds = busy.timing;
+  outcome_.where_time_went = {{"timing", searching_.timing},
+                              {"verification", searching_.verification},
+                              {"references", searching_.reference},
+                              {"between candidates", std::max(0.0, spent(Activity::kDevice) - searching_.total())},
+                              {"finals", spent(Activity::kFinals)},
+                              {"compilers", spent(Activity::kCompilers)},
+                              {"proposing", spent(Activity::kProposing)},
+                              {"preparing", spent(Activity::kPreparing)},
+                              {"database", spent(Activity::kDatabase)},
+                              {"starting", spent(Activity::kStarting)},
+                              {"other", spent(Activity::kOther)}};
+}
+
 Result<TuneOutcome> Session::run() {
+  account_.go_on_with(Activity::kStarting);
   KGEN_TRY(timing_, find_timing(request_.timing));
+  if (request_.objective != "time" && request_.objective != "energy")
+    return fail(ErrorKind::kBadInput,
+                fmt::format("unknown objective '{}'{}; there are time, energy", request_.objective,
+                            did_you_mean(request_.objective, std::vector<std::string>{"time", "energy"})));
   KGEN_CHECK_OK(make_strategy(request_.strategy, SearchSpace{}, 0, 0).map([](auto&&) {}));
   for (const std::string& file : request_.warm_start) {
     KGEN_TRY(std::vector<Recording> recordings, read_recordings(file));
     std::move(recordings.begin(), recordings.end(), std::back_inserter(warm_start_));
   }
   KGEN_TRY(device_, supervisor_.start());
+  if (request_.objective == "energy" && !supervisor_.counts_energy())
+    return fail(ErrorKind::kNoDevice,
+                fmt::format("{} ({}) has no energy counter that can be read; tune with --objective time", device_.id,
+                            device_.name));
+  outcome_.timing = request_.timing;
+  outcome_.objective = request_.objective;
   outcome_.device_name = device_.name;
   outcome_.arch = std::string(device_.arch->name);
   // All bad input is found before any work is done.
-  for (const OpSpec& spec : request_.specs) KGEN_CHECK_OK(enumerate(spec, device_.arch, 1).map([](auto&&) {}));
+  for (const OpSpec& spec : request_.specs) {
+    KGEN_CHECK_OK(enumerate(spec, device_.arch, 1).map([](auto&&) {}));
+    if (request_.prior != "none" && !priors_.contains(spec.op->name)) {
+      KGEN_TRY(priors_[spec.op->name], winners_of(spec.op->name, request_.prior == "shipped" ? "" : request_.prior));
+    }
+  }
   KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
   KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
   KGEN_TRY(const std::vector<WinnerRow> winners, db_.winners());
   for (const WinnerRow& row : winners) {
     if (row.winner.device != device_id_) continue;
-    winners_[{row.winner.problem, row.winner.is_default}] = row.winner.trial;
-    if (!row.winner.is_default) remember_winner(row.trial.config);
+    if (row.winner.goal.timing == request_.timing && row.winner.goal.objective == request_.objective)
+      winners_[{row.winner.problem, row.winner.is_default, row.winner.goal.deterministic}] = {row.winner.trial,
+                                                                                              row.trial.config};
+    if (!row.winner.is_default)
+      won_.push_back(
+          {row.op.op, std::string(device_.arch->family), row.op.signature, row.problem.dims_key, row.trial.config});
   }
 
+  account_.go_on_with(Activity::kOther);
   progress_.problems = request_.specs.size();
   std::unique_ptr<Problem> problem, next;
   for (std::size_t i = 0; i < request_.specs.size() && !stop_; ++i) {
@@ -806,8 +981,7 @@ Result<TuneOutcome> Session::run() {
     show(nullptr, true);
   }
   outcome_.interrupted = stop_;
-  outcome_.wall_seconds = now_seconds() - start_;
-  outcome_.gpu_busy_seconds = supervisor_.busy_seconds();
+  sum_up();
   outcome_.peak_bytes_per_second = supervisor_.bandwidth();
   return outcome_;
 }

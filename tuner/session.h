@@ -4,10 +4,14 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "db/db.h"
+#include "device/device.h"
+#include "device/telemetry.h"
 #include "generator/spec.h"
 #include "tuner/compile.h"
 
@@ -26,7 +30,9 @@ struct TuneRequest {
   Budget budget{.candidates = 64};
   std::string strategy = "auto";        // of strategy_names()
   std::vector<std::string> warm_start;  // databases and recorded spaces: what other devices or shapes found
+  std::string prior = "shipped";        // or "none", or a folder that `kgen db prior` wrote: what to try first
   std::string timing = "cold";          // cold, warm, graph
+  std::string objective = "time";       // time, energy
   int jobs = 0;                         // compile processes; 0 = all cores
   std::uint64_t seed = 1;
   bool fresh = false;
@@ -47,15 +53,31 @@ struct TuneOutcome {
     std::string op, signature, dims_key, label;
     std::string config;                              // winner's; "" when none was found
     double time_us = 0, mad_us = 0, default_us = 0;  // default_us 0 = default not timed
+    double energy_uj = 0, default_energy_uj = 0;     // of a call; 0 = not measured
+    bool deterministic = false;                      // was demanded
     double flops = 0, bytes = 0;
+    std::optional<double> expected_loss{};  // of the winner against the best of the space: Strategy::expected_loss()
     std::int64_t candidates = 0, verified = 0;  // trials of this problem in the DB
     std::string note;                           // "nothing to launch", "all candidates failed: …"
   };
   std::vector<Row> rows;
-  std::string device_name, arch;
+  std::string device_name, arch, timing, objective;
   double peak_flops = 0, peak_bytes_per_second = 0;  // measured ceilings of this device; 0 = unknown
-  double wall_seconds = 0, gpu_busy_seconds = 0;
-  std::int64_t verified = 0;  // candidates that passed verification in this run
+  double wall_seconds = 0;
+  // Of them the device's worker spent so many on references, verification and timing (finals included), and on timing
+  // alone: samples, and the flushes between them.
+  double gpu_busy_seconds = 0, gpu_timing_seconds = 0;
+  // All of wall_seconds, each moment once. What is done while the device works costs nothing: "proposing", "compilers"
+  // … are what it waited for.
+  struct Spent {
+    std::string on;
+    double seconds = 0;
+  };
+  std::vector<Spent> where_time_went;
+  int jobs = 0;                               // compilations at once
+  double compile_seconds = 0;                 // of the compilers, all together, for what was not in the cache
+  std::int64_t compiled = 0, from_cache = 0;  // candidates of this run
+  std::int64_t verified = 0;                  // candidates that passed verification in this run
   bool interrupted = false;
   bool any_failed = false;  // a problem ended without a winner: exit 1
 };
@@ -78,7 +100,30 @@ Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>&, const st
 Result<std::vector<VerifyRow>> verify_db(Db&, const std::string& op_glob, const std::string& device, Compiler&,
                                          const std::string& self, const std::vector<std::string>& own_op_paths = {});
 
-// Entry of the hidden subcommand `kgen __worker DEVICE`: one device, one candidate at a time, over stdin/stdout.
-int worker_main(const std::string& device);
+// The winners of one problem, timed beside each other in one process.
+struct BenchRow {
+  std::string signature, dims_key, label;
+  double flops = 0, bytes = 0;
+  struct Entry {
+    std::vector<std::size_t> files;  // the databases that have this kernel, by their place
+    std::string config;
+    double time_us = 0, mad_us = 0;
+    double over_best = 1;    // median of the paired ratios to the fastest
+    double probability = 1;  // of differences like these if it were not slower
+  };
+  std::vector<Entry> entries;  // fastest first
+  std::string note;            // why they were not timed
+};
+// The winners of all databases for the present device, those of one problem in turns, each kernel once. Nothing is
+// written.
+Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>&, const std::string& op_glob, const std::string& device,
+                                        const std::string& timing, int rounds, Compiler&, const std::string& self,
+                                        const std::vector<std::string>& own_op_paths = {});
+
+// Entry of the hidden subcommand `kgen __worker DEVICE`: one device, one candidate at a time, over stdin/stdout. `open`
+// and `watch` are open_device() and open_telemetry(), or what a test puts in their place.
+int worker_main(const std::string& device,
+                const std::function<Result<std::unique_ptr<Device>>(const std::string&)>& open = open_device,
+                const std::function<std::unique_ptr<Telemetry>(const DeviceInfo&)>& watch = open_telemetry);
 
 }  // namespace kgen

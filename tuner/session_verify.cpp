@@ -1,6 +1,7 @@
 // `kgen verify`: candidates of a spec, or winners of a DB, through the same worker and checks as in tuning.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/text.h"
@@ -8,6 +9,7 @@
 #include "generator/space.h"
 #include "tuner/problem.h"
 #include "tuner/session.h"
+#include "tuner/stats.h"
 #include "tuner/supervisor.h"
 
 namespace kgen {
@@ -25,6 +27,18 @@ class Verifier {
     return {};
   }
   const DeviceInfo& device() const { return device_; }
+
+  // The problem of what follows. kCheckFailed: its reference does not compile.
+  Result<void> use(const OpSpec& spec, TimingMode timing) {
+    KGEN_TRY(const KernelSource reference, emit_reference(spec, device_.arch));
+    KGEN_TRY(const CompileResult compiled, compiler_.compile(reference.text, device_.arch));
+    KGEN_TRY(CheckCase check, reference_case(spec, device_.arch, reference, compiled));
+    check.seed = seed_++;
+    check.rotate = timing == TimingMode::kGraph;
+    supervisor_.use(std::move(check), timing);
+    return {};
+  }
+  Result<RaceResult> race(const RaceRequest& request) { return supervisor_.race(request); }
 
   // Errors are those that end the run; a candidate that fails, or whose reference does not run, is a row.
   Result<VerifyRow> check(const OpSpec& spec, const std::string& config, const BoundPlan& bound,
@@ -44,13 +58,10 @@ class Verifier {
       row.detail = "not verified: " + error.message;
       return row;
     };
-    KGEN_TRY(const KernelSource reference, emit_reference(spec, device_.arch));
-    KGEN_TRY(const CompileResult compiled, compiler_.compile(reference.text, device_.arch));
-    auto check = reference_case(spec, device_.arch, reference, compiled);
-    if (!check) return not_run(check.error());
-    check->seed = seed_++;
-    supervisor_.use(std::move(*check), TimingMode::kCold);
-    TryRequest request{.ticket = ++ticket_, .twice = true, .measure = false};
+    if (const auto used = use(spec, TimingMode::kCold); !used) return not_run(used.error());
+    TryRequest request{.ticket = ++ticket_,
+                       .repeats = spec.tune.deterministic ? Repeats::kDemanded : Repeats::kTold,
+                       .measure = false};
     request.bound = bound;
     KGEN_TRY(request.limits, candidate_limits(spec, device_.arch, config, bound));
     KGEN_TRY(request.code_path, code_file(code));
@@ -98,6 +109,41 @@ Result<OpSpec> spec_of(const WinnerRow& row, const OwnOps& own_ops) {
   return spec;
 }
 
+Result<OwnOps> read_own_ops(const std::vector<std::string>& paths) {
+  OwnOps own_ops;
+  for (const std::string& path : paths) {
+    KGEN_TRY(const std::shared_ptr<const OpDef> op, load_op(path));
+    own_ops[op->name] = op;
+  }
+  return own_ops;
+}
+
+// A winner as it is stored, ready to be run.
+struct Stored {
+  OpSpec spec;
+  BoundPlan bound;
+  CodeObject code;
+};
+Result<Stored> load_winner(Db& db, const WinnerRow& winner, const OwnOps& own_ops) {
+  Stored stored;
+  KGEN_TRY(stored.spec, spec_of(winner, own_ops));
+  stored.spec.tune.deterministic = winner.winner.goal.deterministic;
+  KGEN_TRY(const Plan plan, plan_from_json(winner.winner.plan_json));
+  // The scalars that the problem was tuned with are no part of its identity; the plan has them as its defaults.
+  for (const Param& param : plan.params) {
+    if (param.role == Role::kScalar) stored.spec.problem.scalars[param.name] = param.default_value;
+  }
+  KGEN_TRY(stored.bound, kgen::bind(plan, stored.spec.problem.dims));
+  KGEN_TRY(ObjectRecord object, db.object(winner.winner.object_hash));
+  stored.code.hash = object.hash;
+  stored.code.bytes = std::move(object.bytes);
+  return stored;
+}
+
+bool ends_the_run(const Error& error) {
+  return error.kind == ErrorKind::kDevice || error.kind == ErrorKind::kNoCompiler || error.kind == ErrorKind::kNoDevice;
+}
+
 // The default candidate, the one that `config` names, or ("*") the default of every variant that is legal.
 Result<std::vector<Candidate>> wanted_candidates(const OpSpec& spec, Arch arch, const std::string& config) {
   if (config == "*") return variant_defaults(spec, arch);
@@ -143,11 +189,7 @@ Result<std::vector<VerifyRow>> verify_specs(const std::vector<OpSpec>& specs, co
 Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, const std::string& device,
                                          Compiler& compiler, const std::string& self,
                                          const std::vector<std::string>& own_op_paths) {
-  OwnOps own_ops;
-  for (const std::string& path : own_op_paths) {
-    KGEN_TRY(const std::shared_ptr<const OpDef> op, load_op(path));
-    own_ops[op->name] = op;
-  }
+  KGEN_TRY(const OwnOps own_ops, read_own_ops(own_op_paths));
   Verifier verifier(device, compiler, self);
   KGEN_CHECK_OK(verifier.start());
   KGEN_TRY(const std::vector<WinnerRow> winners, db.winners());
@@ -161,25 +203,92 @@ Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, con
                       .passed = false,
                       .detail = {}};
     const auto run = [&]() -> Result<VerifyRow> {
-      KGEN_TRY(OpSpec spec, spec_of(winner, own_ops));
-      KGEN_TRY(const Plan plan, plan_from_json(winner.winner.plan_json));
-      // The scalars that the problem was tuned with are no part of its identity; the plan has them as its defaults.
-      for (const Param& param : plan.params) {
-        if (param.role == Role::kScalar) spec.problem.scalars[param.name] = param.default_value;
-      }
-      KGEN_TRY(const BoundPlan bound, kgen::bind(plan, spec.problem.dims));
-      KGEN_TRY(ObjectRecord object, db.object(winner.winner.object_hash));
-      CodeObject code;
-      code.hash = object.hash;
-      code.bytes = std::move(object.bytes);
-      return verifier.check(spec, winner.trial.config, bound, code);
+      KGEN_TRY(const Stored stored, load_winner(db, winner, own_ops));
+      return verifier.check(stored.spec, winner.trial.config, stored.bound, stored.code);
     };
     auto row = run();
-    if (!row && (row.error().kind == ErrorKind::kDevice || row.error().kind == ErrorKind::kNoCompiler ||
-                 row.error().kind == ErrorKind::kNoDevice))
-      return tl::unexpected(std::move(row.error()));
+    if (!row && ends_the_run(row.error())) return tl::unexpected(std::move(row.error()));
     if (!row) refused.detail = "not verified: " + row.error().message;
     rows.push_back(row ? std::move(*row) : std::move(refused));
+  }
+  return rows;
+}
+
+Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>& dbs, const std::string& op_glob, const std::string& device,
+                                        const std::string& timing, int rounds, Compiler& compiler,
+                                        const std::string& self, const std::vector<std::string>& own_op_paths) {
+  KGEN_TRY(const TimingMode mode, find_timing(timing));
+  KGEN_TRY(const OwnOps own_ops, read_own_ops(own_op_paths));
+  Verifier verifier(device, compiler, self);
+  KGEN_CHECK_OK(verifier.start());
+
+  struct Group {
+    BenchRow row;
+    std::vector<std::pair<WinnerRow, Db*>> kernels;  // beside row.entries
+  };
+  std::vector<Group> groups;
+  std::map<std::string, std::size_t> group_of;                       // by signature and dims
+  std::map<std::pair<std::size_t, std::string>, std::size_t> known;  // by group, object and plan
+  for (std::size_t file = 0; file < dbs.size(); ++file) {
+    KGEN_TRY(const std::vector<WinnerRow> winners, dbs[file].winners());
+    for (const WinnerRow& winner : winners) {
+      if (winner.winner.is_default || winner.device.arch != verifier.device().arch->name) continue;
+      if (!op_glob.empty() && !glob_match(op_glob, winner.op.op)) continue;
+      const auto [at, added] = group_of.emplace(winner.op.signature + " | " + winner.problem.dims_key, groups.size());
+      if (added) {
+        BenchRow& row = groups.emplace_back().row;
+        row.signature = winner.op.signature;
+        row.dims_key = winner.problem.dims_key;
+        row.label = winner.problem.label;
+        row.flops = winner.problem.flops;
+        row.bytes = winner.problem.bytes;
+      }
+      Group& group = groups[at->second];
+      const auto [kernel, is_new] = known.emplace(
+          std::pair(at->second, winner.winner.object_hash + winner.winner.plan_json), group.row.entries.size());
+      if (is_new) {
+        group.row.entries.emplace_back().config = winner.trial.config;
+        group.kernels.emplace_back(winner, &dbs[file]);
+      }
+      std::vector<std::size_t>& files = group.row.entries[kernel->second].files;
+      if (files.empty() || files.back() != file) files.push_back(file);
+    }
+  }
+
+  std::vector<BenchRow> rows;
+  for (Group& group : groups) {
+    BenchRow& row = group.row;
+    const auto run = [&]() -> Result<void> {
+      RaceRequest request{.candidates = {}, .rounds = rounds};
+      for (const auto& [winner, db] : group.kernels) {
+        KGEN_TRY(Stored stored, load_winner(*db, winner, own_ops));
+        if (request.candidates.empty()) KGEN_CHECK_OK(verifier.use(stored.spec, mode));
+        TryRequest& entry = request.candidates.emplace_back();
+        KGEN_TRY(entry.code_path, code_file(stored.code));
+        KGEN_TRY(entry.limits,
+                 candidate_limits(stored.spec, verifier.device().arch, winner.trial.config, stored.bound));
+        entry.bound = std::move(stored.bound);
+      }
+      KGEN_TRY(const RaceResult race, verifier.race(request));
+      std::size_t best = 0;
+      for (std::size_t i = 1; i < race.timings.size(); ++i)
+        if (race.timings[i].median_us < race.timings[best].median_us) best = i;
+      for (std::size_t i = 0; i < race.timings.size(); ++i) {
+        const Comparison comparison = compare(race.timings[best].samples_us, race.timings[i].samples_us);
+        row.entries[i].time_us = race.timings[i].median_us;
+        row.entries[i].mad_us = race.timings[i].mad_us;
+        row.entries[i].over_best = 1 / (1 - comparison.gain);
+        row.entries[i].probability = comparison.probability;
+      }
+      std::stable_sort(row.entries.begin(), row.entries.end(),
+                       [](const auto& a, const auto& b) { return a.time_us < b.time_us; });
+      return {};
+    };
+    if (const auto done = run(); !done) {
+      if (ends_the_run(done.error())) return tl::unexpected(done.error());
+      row.note = "not timed: " + done.error().message;
+    }
+    rows.push_back(std::move(row));
   }
   return rows;
 }

@@ -73,11 +73,16 @@ double probability_not_smaller(std::span<const double> a, std::span<const double
   return 0.5 * std::erfc(z / std::sqrt(2.0));
 }
 
-bool significantly_faster(std::span<const double> challenger, std::span<const double> incumbent) {
+Comparison compare(std::span<const double> challenger, std::span<const double> incumbent) {
   std::vector<double> ratios;
   for (std::size_t i = 0; i < std::min(challenger.size(), incumbent.size()); ++i)
     if (incumbent[i] > 0) ratios.push_back(challenger[i] / incumbent[i]);
-  return !ratios.empty() && median(ratios) <= 0.99 && probability_not_smaller(challenger, incumbent) < 0.01;
+  Comparison result;
+  if (ratios.empty()) return result;
+  result.gain = 1 - median(ratios);
+  result.probability = probability_not_smaller(challenger, incumbent);
+  result.replaces = result.gain >= kLeastGain && result.probability < kSignificance;
+  return result;
 }
 
 }  // namespace kgen

@@ -23,9 +23,16 @@ MedianInterval median_interval(std::span<const double> samples);
 // equal).
 double probability_not_smaller(std::span<const double> a, std::span<const double> b);
 
-// Is the challenger, timed in turns with the incumbent, so much faster that the incumbent gives way? Yes when the
-// median of the paired ratios is at least 1 % below one and the signed-rank test says so at p < 0.01. Both are needed:
-// with many samples the test alone would follow differences nobody can feel, and a ratio alone follows noise.
-bool significantly_faster(std::span<const double> challenger, std::span<const double> incumbent);
+// Does a challenger, whose costs (times, energies) were sampled in turns with the incumbent's, cost so much less that
+// the incumbent gives way? Yes when the median of the paired ratios is at least kLeastGain below one and the
+// signed-rank test says so at p < kSignificance. Both are needed: with many samples the test alone would follow
+// differences nobody can feel, and a ratio alone follows noise.
+constexpr double kLeastGain = 0.01, kSignificance = 0.01;
+struct Comparison {
+  double gain = 0;         // 1 - median of the paired ratios
+  double probability = 1;  // probability_not_smaller()
+  bool replaces = false;
+};
+Comparison compare(std::span<const double> challenger, std::span<const double> incumbent);
 
 }  // namespace kgen

@@ -59,7 +59,7 @@ Result<std::optional<std::string>> Supervisor::set_up() {
         continue;
       case WorkerEvent::Kind::kReady:
         method_ = event.text;
-        busy_seconds_ += event.seconds;
+        busy_.reference += event.seconds;
         bandwidth_ = worker_->bandwidth();
         return std::optional<std::string>("");
       case WorkerEvent::Kind::kRefused:
@@ -126,7 +126,8 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
         deadline_ = now_seconds() + timeout_;
         continue;
       case WorkerEvent::Kind::kResult: {
-        busy_seconds_ += event.result.seconds;
+        busy_.timing += event.result.timing_seconds;
+        busy_.verification += event.result.seconds - event.result.timing_seconds;
         if (queue_.empty() || queue_.front().request.ticket != event.ticket) continue;
         queue_.pop_front();
         deadline_ = now_seconds() + kQueueSeconds;
@@ -153,7 +154,7 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
       worker_->kill();
       lose_worker();
       queue_.pop_front();
-      busy_seconds_ += timeout_;
+      busy_.verification += timeout_;
       lost.status = TrialStatus::kHung;
       lost.reason = fmt::format("no end after {:g} s; its process was killed", timeout_);
       return std::optional<TryResult>(lost);
@@ -169,7 +170,7 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
   }
 }
 
-Result<std::vector<Timing>> Supervisor::race(const RaceRequest& request) {
+Result<RaceResult> Supervisor::race(const RaceRequest& request) {
   if (!ready_) KGEN_CHECK_OK(bring_up());
   worker_->race(request);
   const double limit = now_seconds() + timeout_ * static_cast<double>(request.candidates.size());
@@ -177,8 +178,9 @@ Result<std::vector<Timing>> Supervisor::race(const RaceRequest& request) {
     const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
     if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult) continue;
     if (event.kind == WorkerEvent::Kind::kRaced) {
-      busy_seconds_ += event.seconds;
-      if (event.timings.size() == request.candidates.size()) return event.timings;
+      busy_.timing += event.timing_seconds;
+      busy_.verification += event.seconds - event.timing_seconds;
+      if (event.race.timings.size() == request.candidates.size()) return event.race;
       lose_worker();
       return fail(ErrorKind::kCheckFailed, event.text);
     }

@@ -35,11 +35,25 @@ class Supervisor {
   Result<std::optional<TryResult>> next(double timeout_seconds, int wake_fd);
 
   // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
-  Result<std::vector<Timing>> race(const RaceRequest&);
+  Result<RaceResult> race(const RaceRequest&);
 
+  bool counts_energy() const { return worker_ && worker_->counts_energy(); }
   double bandwidth() const { return bandwidth_; }
-  double busy_seconds() const { return busy_seconds_; }  // of the worker: references, checks, timing
-  std::uint64_t seed() const { return check_.seed; }     // of the present inputs
+  // What the worker has spent its time on since the start. A candidate that hung counts as verification.
+  struct BusySeconds {
+    double reference = 0;     // operands made, reference computed, buffers laid out
+    double verification = 0;  // code loaded, run, compared and unloaded
+    double timing = 0;        // samples with the flushes between them
+    double total() const { return reference + verification + timing; }
+    // To `this` what came between two moments.
+    void add(const BusySeconds& from, const BusySeconds& to) {
+      reference += to.reference - from.reference;
+      verification += to.verification - from.verification;
+      timing += to.timing - from.timing;
+    }
+  };
+  const BusySeconds& busy() const { return busy_; }
+  std::uint64_t seed() const { return check_.seed; }  // of the present inputs
   const std::string& method() const { return method_; }
 
  private:
@@ -61,7 +75,8 @@ class Supervisor {
   };
   std::deque<Waiting> queue_;  // sent to the worker, oldest first
   double deadline_ = 0;        // of the oldest
-  double bandwidth_ = 0, busy_seconds_ = 0;
+  double bandwidth_ = 0;
+  BusySeconds busy_;
   std::string method_;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -66,8 +67,13 @@ struct Verdict {
   std::string reason;          // not passed: worst element, damaged zone, …; passed: "" or a remark
   double max_error_ratio = 0;  // worst |got - ref| / allowed
   double relative_l2 = 0;
-  double launch_us = 0;  // device time of the checked launch, cold code included
+  double launch_us = 0;             // device time of the checked launch, cold code included
+  std::optional<bool> same_bits{};  // further launches gave the same bits; absent: none was made
 };
+
+// Further launches on the same inputs, whose bits are compared with the first one's: none; a difference is told; a
+// difference is wrong.
+enum class Repeats { kNone, kTold, kDemanded };
 
 // Device memory that is released with its owner.
 class DeviceBuffer {
@@ -126,9 +132,9 @@ class Bench {
 
   // Looks the kernels up and allocates the scratch. The plan's tensors must be those of the case.
   Result<LoadedCandidate> load(const BoundPlan&, std::span<const std::byte> code);
-  // Poison, prepare steps, one launch, all checks. `twice`: a second launch should give the same bits, else the reason
-  // of a passed verdict says that it did not.
-  Result<Verdict> verify(const LoadedCandidate&, bool twice);
+  // Poison, prepare steps, one launch, all checks. Repeats are two: one at once, one with the cache displaced, so that
+  // blocks end in another order.
+  Result<Verdict> verify(const LoadedCandidate&, Repeats);
   // Enqueues one run on buffer set `set`, after a verify().
   Result<void> launch(const LoadedCandidate&, int set, Stream);
   // Does the device still run a known-good kernel? After an error: false means that the fault has stuck.

@@ -37,10 +37,13 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny,
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
                                    projection_length, seed, rotate)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, twice, measure, best_us)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, median_us, mad_us, stopped_early, clock_mhz, temperature_c,
-                                   throttle)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, repeats, measure, idle, best_us)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SampleState, clock_mhz, temperature_c, throttled)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, states, median_us, mad_us, stopped_early, clock_mhz,
+                                   temperature_c, throttle)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Energy, samples_uj, median_uj, mad_uj)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceResult, timings, energies)
 
 static void to_json(Json& json, const Verdict& verdict) {
   json = {{"passed", verdict.passed},
@@ -48,6 +51,7 @@ static void to_json(Json& json, const Verdict& verdict) {
           {"max_error_ratio", number(verdict.max_error_ratio)},
           {"relative_l2", number(verdict.relative_l2)},
           {"launch_us", verdict.launch_us}};
+  if (verdict.same_bits) json["same_bits"] = *verdict.same_bits;
 }
 static void from_json(const Json& json, Verdict& verdict) {
   json.at("passed").get_to(verdict.passed);
@@ -55,8 +59,10 @@ static void from_json(const Json& json, Verdict& verdict) {
   verdict.max_error_ratio = number(json.at("max_error_ratio"));
   verdict.relative_l2 = number(json.at("relative_l2"));
   json.at("launch_us").get_to(verdict.launch_us);
+  if (json.contains("same_bits")) verdict.same_bits = json.at("same_bits").get<bool>();
 }
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, seconds)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, timing_seconds,
+                                   seconds)
 
 namespace {
 
@@ -73,7 +79,8 @@ std::string one_line(std::string text) {
 // The child's end.
 class WorkerLoop {
  public:
-  WorkerLoop(Device& device, MessageChannel& channel) : device_(device), channel_(channel) {}
+  WorkerLoop(Device& device, std::unique_ptr<Telemetry> telemetry, MessageChannel& channel)
+      : examiner_(device, std::move(telemetry)), channel_(channel) {}
 
   // False when the worker has to end: the device is broken for this process, or the parent is gone.
   bool handle(const Json& message) {
@@ -89,113 +96,132 @@ class WorkerLoop {
   bool send(const Json& json) { return channel_.send({json.dump(-1, ' ', false, Json::error_handler_t::replace)}); }
 
   bool setup(const CheckCase& check, TimingMode timing) {
-    timing_ = timing;
-    bench_.reset();
-    best_us_ = 0;
     const double start = now_seconds();
-    auto bench = Bench::open(device_, check, [&] { send({{"event", "probed"}}); });
-    if (!bench) {
-      send({{"event", "refused"}, {"text", one_line(bench.error().message)}});
-      return bench.error().kind != ErrorKind::kDevice;
+    if (const auto done = examiner_.setup(check, timing, [&] { send({{"event", "probed"}}); }); !done) {
+      send({{"event", "refused"}, {"text", one_line(done.error().message)}});
+      return done.error().kind != ErrorKind::kDevice;
     }
-    bench_ = std::move(*bench);
-    bench_->measurer().watch(telemetry_.get());
-    if (bandwidth_ == 0) bandwidth_ = bench_->measurer().bandwidth().value_or(0);
     return send({{"event", "ready"},
-                 {"text", bench_->method()},
+                 {"text", examiner_.method()},
                  {"seconds", now_seconds() - start},
-                 {"bandwidth", bandwidth_}});
-  }
-
-  Measurer::Launch launcher(const LoadedCandidate& candidate) {
-    return [this, &candidate](int set, Stream stream) { return bench_->launch(candidate, set, stream); };
-  }
-
-  Result<LoadedCandidate> load(const TryRequest& request) {
-    KGEN_TRY(const std::string code, read_file(request.code_path));
-    KGEN_TRY(LoadedCandidate candidate, bench_->load(request.bound, std::as_bytes(std::span(code))));
-    candidate.limits = request.limits;
-    return candidate;
-  }
-
-  // Verifies and times; an error is a refusal or a fault of the device.
-  Result<void> examine(const TryRequest& request, TryResult& result) {
-    const double start = now_seconds();
-    KGEN_TRY(const LoadedCandidate candidate, load(request));
-    KGEN_TRY(result.verdict, bench_->verify(candidate, request.twice));
-    result.verify_seconds = now_seconds() - start;
-    result.reason = result.verdict.reason;
-    if (!result.verdict.passed) {
-      result.status = TrialStatus::kWrong;
-      return {};
-    }
-    if (!request.measure) return {};
-    // The request was on the way while the one before it was timed, so the parent may not have known of that one's
-    // time.
-    if (best_us_ == 0 || (request.best_us > 0 && request.best_us < best_us_)) best_us_ = request.best_us;
-    const MeasureLimits limits{.best_us = best_us_, .expected_us = result.verdict.launch_us};
-    KGEN_TRY(result.timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
-    result.status = result.timing.stopped_early ? TrialStatus::kStoppedEarly : TrialStatus::kTimed;
-    if (best_us_ == 0 || result.timing.median_us < best_us_) best_us_ = result.timing.median_us;
-    return {};
+                 {"bandwidth", examiner_.bandwidth()}});
   }
 
   bool attempt(const TryRequest& request) {
-    TryResult result{.ticket = request.ticket};
     if (!send({{"event", "started"}, {"ticket", request.ticket}})) return false;
-    const double start = now_seconds();
-    bool healthy = true;
-    if (const auto done = examine(request, result); !done) {
-      healthy = bench_->healthy();
-      result.status = healthy ? TrialStatus::kLaunchFailed : TrialStatus::kCrashed;
-      result.reason = one_line(done.error().message);
-    }
-    result.seconds = now_seconds() - start;
-    return send({{"event", "result"}, {"result", result}}) && healthy;
+    const TryResult result = examiner_.attempt(request, [&] { return channel_.waiting(); });
+    return send({{"event", "result"}, {"result", result}}) && result.status != TrialStatus::kCrashed;
   }
 
   bool race(const RaceRequest& request) {
     if (!send({{"event", "started"}, {"ticket", 0}})) return false;
     const double start = now_seconds();
-    const auto run = [&]() -> Result<std::vector<Timing>> {
-      std::vector<LoadedCandidate> candidates;
-      for (const TryRequest& entry : request.candidates) {
-        KGEN_TRY(LoadedCandidate candidate, load(entry));
-        KGEN_TRY(const Verdict verdict, bench_->verify(candidate, false));
-        if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
-        candidates.push_back(std::move(candidate));
-      }
-      std::vector<Measurer::Launch> launches;
-      for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
-      return bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds);
-    };
-    const auto timings = run();
-    const std::string text = timings ? "" : one_line(timings.error().message);
+    double timing_seconds = 0;
+    const auto result = examiner_.race(request, timing_seconds);
+    const std::string text = result ? "" : one_line(result.error().message);
     return send({{"event", "raced"},
-                 {"timings", timings.value_or(std::vector<Timing>{})},
+                 {"race", result.value_or(RaceResult{})},
                  {"text", text},
+                 {"timing_seconds", timing_seconds},
                  {"seconds", now_seconds() - start}}) &&
-           (timings.has_value() || bench_->healthy());
+           (result.has_value() || examiner_.healthy());
   }
 
-  Device& device_;
+  Examiner examiner_;
   MessageChannel& channel_;
-  const std::unique_ptr<Telemetry> telemetry_ = open_telemetry(device_.info());
-  TimingMode timing_ = TimingMode::kCold;
-  std::unique_ptr<Bench> bench_;
-  double bandwidth_ = 0;
-  double best_us_ = 0;  // of the problem
 };
 
 }  // namespace
 
-int worker_main(const std::string& device_id) {
+Examiner::Examiner(Device& device, std::unique_ptr<Telemetry> telemetry)
+    : device_(device), telemetry_(std::move(telemetry)) {}
+
+Result<void> Examiner::setup(const CheckCase& check, TimingMode timing, const std::function<void()>& probed) {
+  timing_ = timing;
+  bench_.reset();
+  best_us_ = 0;
+  KGEN_TRY(bench_, Bench::open(device_, check, probed));
+  bench_->measurer().watch(telemetry_.get());
+  if (bandwidth_ == 0) bandwidth_ = bench_->measurer().bandwidth().value_or(0);
+  return {};
+}
+
+Measurer::Launch Examiner::launcher(const LoadedCandidate& candidate) {
+  return [this, &candidate](int set, Stream stream) { return bench_->launch(candidate, set, stream); };
+}
+
+Result<LoadedCandidate> Examiner::load(const TryRequest& request) {
+  KGEN_TRY(const std::string code, read_file(request.code_path));
+  KGEN_TRY(LoadedCandidate candidate, bench_->load(request.bound, std::as_bytes(std::span(code))));
+  candidate.limits = request.limits;
+  return candidate;
+}
+
+// An error is a refusal or a fault of the device.
+Result<void> Examiner::examine(const TryRequest& request, const std::function<bool()>& waiting, TryResult& result) {
+  const double start = now_seconds();
+  KGEN_TRY(const LoadedCandidate candidate, load(request));
+  KGEN_TRY(result.verdict, bench_->verify(candidate, request.repeats));
+  const double verified = now_seconds();
+  result.verify_seconds = verified - start;
+  result.reason = result.verdict.reason;
+  if (!result.verdict.passed) {
+    result.status = TrialStatus::kWrong;
+    return {};
+  }
+  if (!request.measure) return {};
+  // The request was on the way while the one before it was timed, so the parent may not have known of that one's time.
+  if (best_us_ == 0 || (request.best_us > 0 && request.best_us < best_us_)) best_us_ = request.best_us;
+  MeasureLimits limits{.best_us = best_us_, .expected_us = result.verdict.launch_us};
+  if (request.idle) limits.idle = [&] { return !waiting(); };
+  KGEN_TRY(result.timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
+  result.timing_seconds = now_seconds() - verified;
+  result.status = result.timing.stopped_early ? TrialStatus::kStoppedEarly : TrialStatus::kTimed;
+  if (best_us_ == 0 || result.timing.median_us < best_us_) best_us_ = result.timing.median_us;
+  return {};
+}
+
+TryResult Examiner::attempt(const TryRequest& request, const std::function<bool()>& waiting) {
+  TryResult result{.ticket = request.ticket};
+  const double start = now_seconds();
+  if (const auto done = examine(request, waiting, result); !done) {
+    result.status = healthy() ? TrialStatus::kLaunchFailed : TrialStatus::kCrashed;
+    result.reason = one_line(done.error().message);
+  }
+  result.seconds = now_seconds() - start;
+  return result;
+}
+
+Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_seconds) {
+  std::vector<LoadedCandidate> candidates;
+  for (const TryRequest& entry : request.candidates) {
+    KGEN_TRY(LoadedCandidate candidate, load(entry));
+    KGEN_TRY(const Verdict verdict, bench_->verify(candidate, Repeats::kNone));
+    if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
+    candidates.push_back(std::move(candidate));
+  }
+  std::vector<Measurer::Launch> launches;
+  for (const LoadedCandidate& candidate : candidates) launches.push_back(launcher(candidate));
+  const double start = now_seconds();
+  RaceResult result;
+  KGEN_TRY(result.timings, bench_->measurer().in_turns(timing_, launches, bench_->sets(), request.rounds));
+  if (request.energy_rounds > 0) {
+    KGEN_TRY(result.energies,
+             bench_->measurer().energy_in_turns(timing_, launches, bench_->sets(), request.energy_rounds));
+  }
+  timing_seconds = now_seconds() - start;
+  return result;
+}
+
+int worker_main(const std::string& device_id,
+                const std::function<Result<std::unique_ptr<Device>>(const std::string&)>& open,
+                const std::function<std::unique_ptr<Telemetry>(const DeviceInfo&)>& watch) {
   // The kernel ends this process with its parent even while a driver call never returns.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // Ctrl-C is for the tuner: it lets the running candidate end.
   ::signal(SIGINT, SIG_IGN);
   MessageChannel channel = MessageChannel::from_stdio();
-  auto device = open_device(device_id);
+  auto device = open(device_id);
   if (!device) {
     const Json refusal{
         {"event", "refused"}, {"kind", static_cast<int>(device.error().kind)}, {"text", device.error().message}};
@@ -203,7 +229,9 @@ int worker_main(const std::string& device_id) {
     return exit_code(device.error().kind);
   }
   const DeviceInfo& info = (*device)->info();
+  auto telemetry = watch(info);
   const Json hello{{"event", "hello"},
+                   {"counts_energy", telemetry != nullptr && telemetry->read().energy_uj.has_value()},
                    {"id", info.id},
                    {"name", info.name},
                    {"arch", std::string(info.arch->name)},
@@ -218,7 +246,7 @@ int worker_main(const std::string& device_id) {
   if (!channel.send({hello.dump(-1, ' ', false, Json::error_handler_t::replace)})) return 0;
   bool broken = false;
   {
-    WorkerLoop loop(**device, channel);
+    WorkerLoop loop(**device, std::move(telemetry), channel);
     while (auto message = channel.receive()) {
       try {
         if (!message->empty() && loop.handle(Json::parse(message->front()))) continue;
@@ -251,6 +279,7 @@ Result<Worker> Worker::start(const std::string& self, const std::string& device)
       return fail(static_cast<ErrorKind>(json.at("kind").get<int>()), json.at("text").get<std::string>());
     DeviceInfo& info = worker.device_;
     KGEN_TRY(info.arch, find_arch(json.at("arch").get<std::string>()));
+    json.at("counts_energy").get_to(worker.counts_energy_);
     json.at("id").get_to(info.id);
     json.at("name").get_to(info.name);
     json.at("arch_name").get_to(info.arch_name);
@@ -296,6 +325,7 @@ WorkerEvent Worker::receive(double timeout_seconds) {
     event.text = json.value("text", "");
     event.ticket = json.value("ticket", std::int64_t{0});
     event.seconds = json.value("seconds", 0.0);
+    event.timing_seconds = json.value("timing_seconds", 0.0);
     if (name == "probed") event.kind = Kind::kProbed;
     if (name == "ready") {
       event.kind = Kind::kReady;
@@ -310,7 +340,7 @@ WorkerEvent Worker::receive(double timeout_seconds) {
     }
     if (name == "raced") {
       event.kind = Kind::kRaced;
-      json.at("timings").get_to(event.timings);
+      json.at("race").get_to(event.race);
     }
   } catch (const std::exception& error) {
     event.kind = Kind::kEnded;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,8 +27,9 @@ struct TryRequest {
   std::string code_path{};
   BoundPlan bound{};
   std::vector<CheckCase::Output> limits{};  // of the candidate's compute type; none: the case's
-  bool twice = false;                       // check repeated runs for equal bits
+  Repeats repeats = Repeats::kNone;         // further launches whose bits are compared
   bool measure = true;
+  bool idle = false;   // the device may go on sampling while no other request waits (MeasureLimits::idle)
   double best_us = 0;  // of the problem so far; 0 = none
 };
 
@@ -37,12 +39,48 @@ struct TryResult {
   std::string reason{};
   Verdict verdict{};
   Timing timing{};
-  double verify_seconds = 0, seconds = 0;  // wall time of the check, and of all
+  double verify_seconds = 0, timing_seconds = 0, seconds = 0;  // wall time of the check, of the samples, of all
 };
 
 struct RaceRequest {
   std::vector<TryRequest> candidates;
   int rounds = 0;
+  int energy_rounds = 0;  // 0: energy is not measured
+};
+struct RaceResult {  // beside the candidates
+  std::vector<Timing> timings;
+  std::vector<Energy> energies;  // empty where energy was not asked for
+};
+
+// What the worker does with its device, without the process around it. Used by one thread.
+class Examiner {
+ public:
+  // `telemetry` may be null.
+  Examiner(Device&, std::unique_ptr<Telemetry> telemetry);
+
+  // As Bench::open(); the device's bandwidth is measured at the first one.
+  Result<void> setup(const CheckCase&, TimingMode, const std::function<void()>& probed);
+  // Verifies and times. `waiting`: does another request wait? An end that is the candidate's doing is a status.
+  TryResult attempt(const TryRequest&, const std::function<bool()>& waiting);
+  // kCheckFailed: a candidate that fails its check. `timing_seconds`: of the samples and the energy alone.
+  Result<RaceResult> race(const RaceRequest&, double& timing_seconds);
+
+  // After an error: does the device still run a known-good kernel?
+  bool healthy() { return bench_->healthy(); }
+  const std::string& method() const { return bench_->method(); }
+  double bandwidth() const { return bandwidth_; }
+
+ private:
+  Measurer::Launch launcher(const LoadedCandidate&);
+  Result<LoadedCandidate> load(const TryRequest&);
+  Result<void> examine(const TryRequest&, const std::function<bool()>& waiting, TryResult&);
+
+  Device& device_;
+  const std::unique_ptr<Telemetry> telemetry_;
+  TimingMode timing_ = TimingMode::kCold;
+  std::unique_ptr<Bench> bench_;
+  double bandwidth_ = 0;
+  double best_us_ = 0;  // of the problem
 };
 
 struct WorkerEvent {
@@ -59,10 +97,10 @@ struct WorkerEvent {
   Kind kind = Kind::kTimeout;
   std::string text;
   std::int64_t ticket = 0;
-  double seconds = 0;
-  bool killed_from_outside = false;  // kEnded: by a signal that no kernel raises
+  double seconds = 0, timing_seconds = 0;  // of all, and of a race's samples
+  bool killed_from_outside = false;        // kEnded: by a signal that no kernel raises
   TryResult result;
-  std::vector<Timing> timings;  // kRaced, beside RaceRequest::candidates
+  RaceResult race;  // kRaced
 };
 
 // The parent's end. Used by one thread.
@@ -72,6 +110,7 @@ class Worker {
   static Result<Worker> start(const std::string& self, const std::string& device);
 
   const DeviceInfo& device() const { return device_; }
+  bool counts_energy() const { return counts_energy_; }
   double bandwidth() const { return bandwidth_; }  // bytes a second, measured at the first setup; 0 before
   bool setup(const CheckCase&, TimingMode);        // false: the worker is gone, receive() says how
   bool submit(const TryRequest&);
@@ -84,6 +123,7 @@ class Worker {
   explicit Worker(ChildProcess child) : child_(std::move(child)) {}
   ChildProcess child_;
   DeviceInfo device_;
+  bool counts_energy_ = false;
   double bandwidth_ = 0;
 };
 

@@ -8,7 +8,7 @@ import weakref
 from ctypes import byref, c_void_p, sizeof
 
 from . import _tensor
-from ._library import BadArgument, BadDatabase, Goal, KgenError, LibraryNotFound, OutOfMemory, check, last_error, load
+from ._library import BadArgument, BadDatabase, Goal, KgenError, OutOfMemory, check, last_error, load
 from ._operator import Operator
 
 _TIMINGS = {"cold": 0, "warm": 1, "graph": 2}
@@ -55,13 +55,9 @@ class Database:
 
     @staticmethod
     def _read_goal(timing, objective, deterministic):
-        if (timing, objective, deterministic) == ("cold", "time", False):
-            return None
         for value, known, what in ((timing, _TIMINGS, "timing"), (objective, _OBJECTIVES, "objective")):
             if value not in known:
                 raise BadArgument(f"there is no {what} '{value}' ({', '.join(known)})")
-        if not hasattr(load(), "kgen_open_op_for"):
-            raise LibraryNotFound("this libkgen knows no goals (timing, objective, deterministic); install a newer one")
         return Goal(sizeof(Goal), _TIMINGS[timing], _OBJECTIVES[objective], int(deterministic))
 
     def __repr__(self):
@@ -157,11 +153,8 @@ class Database:
 
     def _open_op(self, name, attributes, dims):
         handle = c_void_p()
-        words = (self._opened(), name.encode(), attributes.encode(), dims.encode())
-        if self._goal is None:
-            check(load().kgen_open_op(*words, byref(handle)), f"{name}: ")
-        else:
-            check(load().kgen_open_op_for(*words, byref(self._goal), byref(handle)), f"{name}: ")
+        check(load().kgen_open_op_for(self._opened(), name.encode(), attributes.encode(), dims.encode(), byref(self._goal),
+                                      byref(handle)), f"{name}: ")
         return handle.value
 
     def _scratch(self, size, model):

@@ -78,7 +78,7 @@ _PROTOTYPES = {
     "kgen_open": (c_int, [c_char_p, c_char_p, POINTER(c_void_p)]),
     "kgen_close": (None, [c_void_p]),
     "kgen_describe": (c_char_p, [c_void_p, c_char_p]),
-    "kgen_open_op": (c_int, [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(c_void_p)]),
+    "kgen_open_op_for": (c_int, [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(Goal), POINTER(c_void_p)]),
     "kgen_close_op": (None, [c_void_p]),
     "kgen_find": (c_int, [c_void_p, POINTER(c_int64), POINTER(Match)]),
     "kgen_preload": (c_int, [c_void_p]),
@@ -88,9 +88,6 @@ _PROTOTYPES = {
     "kgen_device_free": (None, [c_void_p, c_void_p]),
     "kgen_device_copy": (c_int, [c_void_p, c_void_p, c_void_p, c_size_t]),
     "kgen_synchronize": (c_int, [c_void_p, c_void_p]),
-}
-_OPTIONAL = {
-    "kgen_open_op_for": (c_int, [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(Goal), POINTER(c_void_p)]),
 }
 
 
@@ -122,8 +119,7 @@ def load():
         if missing:
             raise LibraryNotFound(f"{path} lacks {', '.join(missing)}: it is older than this Python package; "
                                   "install libkgen and the package of one kgen version")
-        optional = {name: types for name, types in _OPTIONAL.items() if hasattr(library, name)}
-        for name, (result, arguments) in {**_PROTOTYPES, **optional}.items():
+        for name, (result, arguments) in _PROTOTYPES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         _loaded = library

@@ -98,6 +98,7 @@ TEST(BadInput, AnUnknownStrategyNamesTheNearest) {
 TEST(BadInput, AnUnknownTimingOrBudgetIsRefused) {
   const TempFolder folder;
   expect_one_line(tune(folder, gemm(kSmall), {"--timing", "cool"}), 2);
+  expect_one_line(tune(folder, gemm(kSmall), {"--objective", "enrgy"}), 2);
   expect_one_line(tune(folder, gemm(kSmall), {"--budget", "10x"}), 2);
   expect_one_line(tune(folder, gemm(kSmall), {"--budget", "0"}), 2);
   expect_one_line(tune(folder, gemm(kSmall), {"--seed", "-1"}), 2);

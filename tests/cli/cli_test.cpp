@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -64,7 +65,7 @@ TEST_F(Cli, VersionAndHelpAreExit0) {
   const Ran help = run_kgen({"--help"});
   EXPECT_EQ(help.code, 0);
   for (const char* command :
-       {"tune", "gen", "compile", "inspect", "verify", "show", "lookup", "devices", "fold", "ops", "db"}) {
+       {"tune", "gen", "compile", "inspect", "verify", "bench", "show", "lookup", "devices", "fold", "ops", "db"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command));
     const Ran own = run_kgen({command, "--help"});
     EXPECT_EQ(own.code, 0) << command;
@@ -117,6 +118,66 @@ TEST_F(Cli, ShowPrintsTheWinnerInEveryFormat) {
   EXPECT_THAT(csv.out, HasSubstr("op,signature,dims"));
   EXPECT_THAT(csv.out, HasSubstr("softcap,softcap dtype=fp32,n=4096,caps,"));
   EXPECT_THAT(run_kgen({"show", db(), "--op", "nothing*"}).out, testing::Not(HasSubstr("softcap")));
+}
+
+TEST_F(Cli, WinnersAreShownAndLookedUpByTheirGoal) {
+  const std::string goals = *folder_ / "goals.db";
+  for (const char* timing : {"cold", "warm"})
+    run_json({"tune", *folder_ / "spec.yaml", "--device", "host", "--db", goals, "--budget", "2", "--timing", timing,
+              "--deterministic"});
+  std::set<std::string> timings;
+  const json shown = run_json({"show", goals});
+  for (const json& winner : shown["winners"]) {
+    timings.insert(winner["timing"]);
+    EXPECT_EQ(winner["objective"], "time");
+    EXPECT_EQ(winner["deterministic"], true);
+    EXPECT_TRUE(winner["energy_uj"].is_null());
+  }
+  EXPECT_EQ(timings, (std::set<std::string>{"cold", "warm"}));
+  EXPECT_THAT(run_kgen({"show", goals}).out, HasSubstr("warm time, deterministic"));
+  const std::vector<std::string> ask = {"lookup", goals, "softcap", "n=4096", "--dtype", "fp32", "--arch", "host"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), ask.begin(), ask.end());
+    return run_json(more);
+  };
+  EXPECT_EQ(with({})["timing"], "cold");
+  const json warm = with({"--timing", "warm", "--deterministic"});
+  EXPECT_EQ(warm["timing"], "warm");
+  EXPECT_EQ(warm["deterministic"], true);
+  EXPECT_EQ(warm["reason"], "tuned for this shape; deterministic");
+  const json graph = with({"--timing", "graph", "--objective", "energy"});
+  EXPECT_EQ(graph["match"], "exact");
+  EXPECT_EQ(graph["timing"], "cold");
+  EXPECT_THAT(graph["reason"].get<std::string>(), HasSubstr("as nothing that fits so well was tuned for graph energy"));
+}
+
+TEST_F(Cli, EnergyOfADeviceWithoutACounterIsExit3AndTunesNothing) {
+  const std::string energy = *folder_ / "energy.db";
+  const Ran ran =
+      run_kgen({"tune", *folder_ / "gemm.yaml", "--device", "host", "--db", energy, "--objective", "energy"});
+  EXPECT_EQ(ran.code, 3);
+  EXPECT_THAT(ran.err, HasSubstr("no energy counter"));
+  EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+  EXPECT_EQ(run_json({"db", "info", energy})["trials"], 0);
+}
+
+TEST_F(Cli, BenchTimesTheWinnersOfSeveralFilesInTurns) {
+  const std::string other = *folder_ / "other.db";
+  run_json({"tune", *folder_ / "gemm.yaml", "--device", "host", "--db", other, "--budget", "1"});
+  const json document = run_json({"bench", db(), other, "--op", "gemm", "--device", "host", "--rounds", "9"});
+  ASSERT_EQ(document["rows"].size(), 1u);
+  const json& entries = document["rows"][0]["entries"];
+  std::set<int> files;
+  for (const json& entry : entries) {
+    EXPECT_GT(entry["time_us"], 0);
+    for (const json& file : entry["files"]) files.insert(file.get<int>());
+  }
+  EXPECT_EQ(files, (std::set<int>{0, 1}));
+  EXPECT_EQ(entries[0]["over_best"], 1.0);
+  const Ran table =
+      run_kgen({"bench", db(), "--op", "softcap", "--own-op", *folder_ / "softcap.yaml", "--device", "host"});
+  EXPECT_EQ(table.code, 0) << table.err;
+  EXPECT_THAT(table.out, AllOf(HasSubstr("softcap"), HasSubstr("100.0%")));
 }
 
 TEST_F(Cli, LookupSaysHowItMatched) {

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "tests/db/records.h"
 
@@ -97,6 +98,10 @@ TEST_F(DbTest, ATimedTrialComesBackWithEveryField) {
   EXPECT_EQ(got.clock_mhz, want.clock_mhz);
   EXPECT_EQ(got.temperature_c, want.temperature_c);
   EXPECT_EQ(got.throttle, want.throttle);
+  EXPECT_EQ(got.states, want.states);
+  EXPECT_EQ(got.energy_uj, want.energy_uj);
+  EXPECT_EQ(got.energy_mad_uj, want.energy_mad_uj);
+  EXPECT_EQ(got.deterministic, want.deterministic);
   EXPECT_EQ(got.is_default, want.is_default);
   EXPECT_GT(got.recorded_at_ms, 1'600'000'000'000) << "the time of recording is filled in";
 }
@@ -112,6 +117,9 @@ TEST_F(DbTest, AFailedTrialKeepsItsEmptyFieldsEmpty) {
   EXPECT_FALSE(got.max_error_ratio);
   EXPECT_FALSE(got.occupancy_waves);
   EXPECT_FALSE(got.clock_mhz);
+  EXPECT_FALSE(got.energy_uj);
+  EXPECT_FALSE(got.deterministic);
+  EXPECT_THAT(got.states, IsEmpty());
   EXPECT_THAT(got.samples_us, IsEmpty());
 }
 
@@ -212,6 +220,58 @@ TEST_F(DbTest, TheDefaultAndTheWinnerOfAProblemLiveSideBySide) {
   EXPECT_EQ(problems(), "");
 }
 
+TEST_F(DbTest, EveryGoalHasAWinnerOfItsOwn) {
+  const auto object = sample_object("code");
+  const auto publish_for = [&](std::int64_t trial, const Goal& goal) {
+    auto winner = sample_winner(problem_, device_, trial, object);
+    winner.goal = goal;
+    return db_->publish(winner, object).has_value();
+  };
+  TrialRecord warm = sample_trial(problem_, device_), changing = sample_trial(problem_, device_);
+  warm.timing = "warm";
+  changing.deterministic = false;
+  const std::int64_t cold_trial = record(), warm_trial = db_->record(warm).value(),
+                     changing_trial = db_->record(changing).value();
+  EXPECT_TRUE(publish_for(cold_trial, {}));
+  EXPECT_TRUE(publish_for(cold_trial, {.objective = "energy"}));
+  EXPECT_TRUE(publish_for(cold_trial, {.deterministic = true}));
+  EXPECT_TRUE(publish_for(warm_trial, {.timing = "warm"}));
+  EXPECT_FALSE(publish_for(cold_trial, {.timing = "graph"})) << "it was timed cold";
+  EXPECT_FALSE(publish_for(changing_trial, {.deterministic = true}));
+  EXPECT_TRUE(publish_for(changing_trial, {}));
+  std::map<std::string, std::int64_t> winners;
+  const auto rows = db_->winners().value();
+  for (const WinnerRow& row : rows) winners[row.winner.goal.text()] = row.trial.id;
+  EXPECT_EQ(winners, (std::map<std::string, std::int64_t>{{"cold time", changing_trial},
+                                                          {"cold energy", cold_trial},
+                                                          {"cold time, deterministic", cold_trial},
+                                                          {"warm time", warm_trial}}));
+  const WinnerIndex index = db_->winner_index().value();
+  for (const auto& entry : index.entries) {
+    const WinnerRow row = db_->winner(entry.id).value();
+    EXPECT_EQ(entry.goal, row.winner.goal);
+    EXPECT_EQ(entry.same_bits, row.trial.deterministic == true);
+  }
+  EXPECT_EQ(problems(), "");
+  tamper("UPDATE winner SET timing = 'graph' WHERE timing = 'warm'");
+  EXPECT_THAT(problems(), HasSubstr("was timed warm, not graph"));
+  tamper("UPDATE trial SET energy_uj = NULL, deterministic = NULL");
+  EXPECT_THAT(problems(), HasSubstr("the energy of trial 1 was not measured"));
+  EXPECT_THAT(problems(), HasSubstr("were not seen to give the same bits"));
+}
+
+TEST_F(DbTest, TheDefaultsTimeBesideAWinnerWasTakenTheSameWay) {
+  TrialRecord cold = sample_trial(problem_, device_), warm = cold;
+  cold.is_default = warm.is_default = true;
+  cold.time_us = 20;
+  warm.time_us = 10;
+  warm.timing = "warm";
+  ASSERT_TRUE(db_->record(cold));
+  ASSERT_TRUE(db_->record(warm));
+  ASSERT_TRUE(publish(record(), "code"));
+  EXPECT_EQ(db_->winners().value().at(0).default_time_us, 20);
+}
+
 TEST_F(DbTest, ATrialThatWasNotVerifiedIsNeverPublished) {
   const auto wrong = publish(record(TrialStatus::kWrong), "code");
   ASSERT_FALSE(wrong);
@@ -245,6 +305,7 @@ TEST_F(DbTest, ImpossibleTrialsAreRefused) {
   EXPECT_TRUE(refused([](TrialRecord& t) { t.timing = ""; }));
   EXPECT_TRUE(refused([](TrialRecord& t) { t.timing = "tepid"; }));
   EXPECT_TRUE(refused([](TrialRecord& t) { t.mad_us = -0.5; }));
+  EXPECT_TRUE(refused([](TrialRecord& t) { t.energy_uj = -0.5; }));
   EXPECT_TRUE(refused([](TrialRecord& t) { t.problem = 999; }));
   EXPECT_TRUE(refused([](TrialRecord& t) { t.device = 999; }));
   EXPECT_FALSE(refused([](TrialRecord&) {}));
@@ -268,7 +329,7 @@ TEST_F(DbTest, InfoCountsWhatIsThere) {
   record(TrialStatus::kHung);
   record(TrialStatus::kHung);
   const DbInfo info = db_->info().value();
-  EXPECT_EQ(info.schema_version, 3);
+  EXPECT_EQ(info.schema_version, 4);
   EXPECT_EQ(info.devices, 1);
   EXPECT_EQ(info.ops, 1);
   EXPECT_EQ(info.problems, 1);

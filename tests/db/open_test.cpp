@@ -168,15 +168,15 @@ TEST(DbOpen, ANewerSchemaIsRefused) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   make_db(path);
-  sql(path, "PRAGMA user_version=4");
-  expect_refused(path, "was written by a newer kgen (schema 4, this one knows 3)");
+  sql(path, "PRAGMA user_version=5");
+  expect_refused(path, "was written by a newer kgen (schema 5, this one knows 4)");
 }
 
 TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   std::filesystem::copy_file("tests/db/data/version1.db", path);
-  expect_refused(path, "was written by an older kgen (schema 1, this one reads 3)",
+  expect_refused(path, "was written by an older kgen (schema 1, this one reads 4)",
                  {DbMode::kReadOnly, DbMode::kImmutable});
 
   {
@@ -184,7 +184,7 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
     EXPECT_THAT(db.check().value(), IsEmpty());
   }
   Db db = Db::open(path, DbMode::kImmutable).value();
-  EXPECT_EQ(db.info().value().schema_version, 3);
+  EXPECT_EQ(db.info().value().schema_version, 4);
   const auto rows = db.winners().value();
   ASSERT_EQ(rows.size(), 1U);
   EXPECT_EQ(rows[0].problem.dims_key, "k=8 m=4");
@@ -195,6 +195,27 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   ASSERT_EQ(trials.size(), 2U);
   EXPECT_EQ(trials[0].samples_us, (std::vector<float>{12.5F, 12.5F}));
   EXPECT_EQ(trials[1].status, TrialStatus::kHung);
+}
+
+TEST(DbOpen, WinnersOfVersion3AreThoseOfTheirTimingAndOfTime) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  std::filesystem::copy_file("tests/db/data/version3.db", path);
+  Db db = Db::open(path, DbMode::kReadWrite).value();
+  EXPECT_THAT(db.check().value(), IsEmpty());
+  const auto rows = db.winners().value();
+  ASSERT_EQ(rows.size(), 3U);
+  for (const WinnerRow& row : rows) {
+    EXPECT_EQ(row.winner.goal, (Goal{.timing = row.problem.dims_key == "k=8 m=4" ? "graph" : "cold"}));
+    EXPECT_FALSE(row.trial.energy_uj);
+    EXPECT_FALSE(row.trial.deterministic) << "not checked";
+  }
+  EXPECT_EQ(rows[0].trial.temperature_c, 61);
+  EXPECT_EQ(rows[0].trial.throttle, "power cap");
+  EXPECT_TRUE(rows[1].winner.is_default);
+  const auto trials = db.trials(1, 1, true).value();
+  EXPECT_EQ(trials[0].samples_us, (std::vector<float>{12.5F, 12.5F}));
+  EXPECT_THAT(trials[0].states, IsEmpty());
 }
 
 TEST(DbOpen, MigrateChangesOldFilesOnly) {

@@ -86,6 +86,10 @@ inline TrialRecord sample_trial(std::int64_t problem, std::int64_t device, Trial
     t.clock_mhz = 1755;
     t.temperature_c = 61;
     t.throttle = "power cap";
+    t.states = {{1755, 61, false}, {1750, 61, true}, {65535, 255, true}};
+    t.energy_uj = 5250.5;
+    t.energy_mad_uj = 20.25;
+    t.deterministic = true;
   }
   return t;
 }
@@ -102,6 +106,7 @@ inline WinnerRecord sample_winner(std::int64_t problem, std::int64_t device, std
   return {.problem = problem,
           .device = device,
           .trial = trial,
+          .goal = {},
           .plan_json = plan_to_json(Plan{}),
           .object_hash = object.hash,
           .is_default = false};

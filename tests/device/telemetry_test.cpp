@@ -85,6 +85,9 @@ TEST(Telemetry, AmdgpuFilesOfTheKernel) {
   EXPECT_EQ(state.throttle, "status 0x20");
   EXPECT_TRUE(state.passing);
 
+  write("hwmon/hwmon3/energy1_input", "77000000\n");
+  EXPECT_EQ(telemetry->read().energy_uj, 77000000) << "the counter of its own, where there is one";
+
   table[3] = 0;  // another layout: nothing is read from it
   write("gpu_metrics", table);
   EXPECT_EQ(telemetry->read().throttle, "");

@@ -1,6 +1,9 @@
 // Operator definitions that must be refused, each made from the fixture by one replacement.
+#include <regex>
+
 #include "base/text.h"
 #include "fixture.h"
+#include "generator/embedded.h"
 
 namespace kgen {
 namespace {
@@ -32,6 +35,8 @@ TEST_P(BadOpDef, IsRefusedWithPosition) {
 INSTANTIATE_TEST_SUITE_P(
     Rows, BadOpDef,
     testing::Values(BadOp{"kgen: 1", "kgen: 7", "format 7 is not known"}, BadOp{"kgen: 1", "", "lacks the key 'kgen'"},
+                    BadOp{"parts == 1", "parts == 1 || rows < 2", "a rule with 'deterministic' reads the dim 'rows'"},
+                    BadOp{"deterministic: true", "determined: true", "did you mean 'deterministic'"},
                     BadOp{"op: scale", "op: sc-ale", "cannot name a operator"},
                     BadOp{"variants:", "variant:", "did you mean 'variants'"},
                     BadOp{"rows: {doc", "int: {doc", "reserved word"},
@@ -99,6 +104,18 @@ TEST(OpDef, BuiltInOpsLoad) {
     EXPECT_EQ((*op)->name, name);
     EXPECT_EQ((*op)->source_hash.size(), 32U);
   }
+}
+
+// No built-in operator has a rule with `deterministic: true` (docs/verification.md, "Determinism").
+TEST(Templates, NoneAddsInTheOrderOfArrival) {
+  const std::regex atomic(R"(\b(red|atom)\.|atomicAdd|atomic_f?add|__(hip|opencl)?_?atomic_|atomicrmw)");
+  int looked_at = 0;
+  for (const EmbeddedFile& file : source_files()) {
+    if (!file.path.starts_with("templates/")) continue;
+    ++looked_at;
+    EXPECT_FALSE(std::regex_search(std::string(file.content), atomic)) << file.path;
+  }
+  EXPECT_GT(looked_at, 50);
 }
 
 }  // namespace

@@ -24,6 +24,16 @@ std::vector<std::string> keys(const Result<Space>& space) {
 
 const std::vector<std::pair<std::string, std::string>> kShape = {{"rows", "64"}, {"cols", "6"}, {"dtype", "bf16"}};
 
+TEST(Space, RulesOfDeterminismHoldWhereItIsDemanded) {
+  OpSpec spec = fixture("scale", kShape);
+  EXPECT_TRUE(parse_candidate(spec, arch("sm_80"), "plain parts=2"));
+  spec.tune.deterministic = true;
+  const auto space = enumerate(spec, arch("sm_80"));
+  EXPECT_THAT(keys(space), Contains("plain threads=32 parts=1"));
+  EXPECT_THAT(keys(space), Not(Contains("plain threads=32 parts=2")));
+  EXPECT_THAT(message(parse_candidate(spec, arch("sm_80"), "plain parts=2")), HasSubstr("order of their arrival"));
+}
+
 TEST(Space, HoldsExactlyTheCandidatesThatSatisfyEveryRule) {
   const OpSpec spec = fixture("scale", kShape);
   const auto space = enumerate(spec, arch("sm_80"));

@@ -73,13 +73,15 @@ TEST(Spec, DefaultsApplyToOpsThatKnowThem) {
 defaults: {dtype: bf16, tune: {budget: 7}}
 ops:
   - {op: ./scale.yaml, rows: 1, cols: 1}
-  - {op: ./scale.yaml, rows: 1, cols: 1, dtype: fp32, tune: {budget: 9, params: {tile: [32, 64]}}}
+  - {op: ./scale.yaml, rows: 1, cols: 1, dtype: fp32, tune: {budget: 9, deterministic: true, params: {tile: [32, 64]}}}
 )");
   ASSERT_TRUE(specs) << message(specs);
   EXPECT_EQ(specs->at(0).problem.attributes.at("dtype"), "bf16");
   EXPECT_EQ(specs->at(1).problem.attributes.at("dtype"), "fp32");
   EXPECT_EQ(specs->at(0).tune.budget, 7);
   EXPECT_EQ(specs->at(1).tune.budget, 9);
+  EXPECT_FALSE(specs->at(0).tune.deterministic);
+  EXPECT_TRUE(specs->at(1).tune.deterministic);
   EXPECT_THAT(specs->at(1).tune.params.at("tile"), ElementsAre("32", "64"));
 }
 

@@ -160,6 +160,43 @@ TEST_F(CApi, ScalarsDefaultWhenNull) {
   EXPECT_EQ(d[0], twice / 2) << "alpha is 1 by default";
 }
 
+TEST_F(CApi, AnOperatorIsOpenedForAGoal) {
+  make({{.config = "cold"},
+        {.config = "graph", .goal = {.timing = "graph"}, .same_bits = true},
+        {.config = "frugal", .goal = {.timing = "graph", .objective = "energy"}}});
+  open();
+  const auto config_for = [&](const kgen_goal* goal, kgen_status want = KGEN_OK) {
+    kgen_close_op(op_);
+    op_ = nullptr;
+    EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", goal, &op_), KGEN_OK) << kgen_last_error();
+    const kgen_match match = find(8, 16, want);
+    return want == KGEN_OK ? std::string(match.config) + "|" + match.reason : std::string(match.reason);
+  };
+  kgen_goal goal = {sizeof goal, KGEN_TIMING_GRAPH, KGEN_OBJECTIVE_TIME, 0};
+  EXPECT_EQ(config_for(nullptr), "cold|exact: tuned for this shape");
+  EXPECT_EQ(config_for(&goal), "graph|exact: tuned for this shape");
+  goal.objective = KGEN_OBJECTIVE_ENERGY;
+  EXPECT_EQ(config_for(&goal), "frugal|exact: tuned for this shape");
+  goal.deterministic = 1;
+  EXPECT_THAT(config_for(&goal),
+              AllOf(StartsWith("graph|exact"), HasSubstr("for graph time"), HasSubstr("deterministic")));
+
+  kgen_op* none = nullptr;
+  goal.timing = 7;
+  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &goal, &none), KGEN_BAD_ARGUMENT);
+  goal = {};
+  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &goal, &none), KGEN_BAD_ARGUMENT);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("set it to sizeof(kgen_goal)"));
+  struct {
+    kgen_goal goal;
+    std::uint64_t more;
+  } later = {{sizeof later, KGEN_TIMING_COLD, KGEN_OBJECTIVE_TIME, 0}, 0};
+  EXPECT_EQ(config_for(&later.goal), "cold|exact: tuned for this shape");
+  later.more = 1;
+  EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &later.goal, &none), KGEN_BAD_ARGUMENT)
+      << "a demand that this version does not know is not dropped";
+}
+
 TEST_F(CApi, OperandsAreNamedInOrder) {
   make({{}});
   open();

@@ -32,6 +32,9 @@ struct Tuned {
   std::string signature = kSignature;
   std::string dim_defaults = "1\n\n\n\nb_layout == nk ? k : n\nm*k*dtype_bytes*(1 + epilogue_bias)";
   std::string attributes = "dtype= b_layout=nk out_dtype=dtype epilogue=";
+  Goal goal = {};
+  bool same_bits = true;
+  double energy_uj = 100;
 };
 
 class DispatcherTest : public ::testing::Test {
@@ -51,6 +54,9 @@ class DispatcherTest : public ::testing::Test {
     TrialRecord trial = sample_trial(problem, device_id);
     trial.config = tuned.config;
     trial.time_us = tuned.time_us;
+    trial.timing = tuned.goal.timing;
+    trial.deterministic = tuned.same_bits;
+    trial.energy_uj = tuned.energy_uj;
     const auto trial_id = db_.record(trial).value();
     Plan plan;
     plan.dims = {"batch", "m", "n", "k", "ldb", "stride"};
@@ -60,6 +66,7 @@ class DispatcherTest : public ::testing::Test {
     ASSERT_TRUE(db_.publish({.problem = problem,
                              .device = device_id,
                              .trial = trial_id,
+                             .goal = tuned.goal,
                              .plan_json = plan_to_json(plan),
                              .object_hash = object.hash,
                              .is_default = tuned.is_default},
@@ -237,11 +244,11 @@ TEST_F(DispatcherTest, AFilterSendsTheSearchToTheNextMatch) {
     if (row.trial.config == "bad") return fail(ErrorKind::kBadInput, "its object is damaged");
     return {};
   };
-  const Match match = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, filter);
+  const Match match = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, {}, filter);
   EXPECT_EQ(match.kind, MatchKind::kNear);
   EXPECT_EQ(config(match), "good");
   EXPECT_EQ(match.reason, "tuned at m=9, legal for m=8; refused the one of k=8 m=8 n=8: its object is damaged");
-  const Match none = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}},
+  const Match none = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, {},
                                  [](const WinnerRow&) -> Result<void> { return fail(ErrorKind::kBadInput, "no"); });
   EXPECT_EQ(none.kind, MatchKind::kNone);
   EXPECT_THAT(none.reason, AllOf(HasSubstr("refused the one of k=8 m=8 n=8: no"), HasSubstr("k=8 m=9 n=8: no")));
@@ -253,6 +260,66 @@ TEST_F(DispatcherTest, AnOpWhoseDefaultsChangedKeepsItsOldRowsRight) {
   const Dispatcher& dispatcher = load();
   EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}})), "new")
       << "the newest definition counts";
+}
+
+TEST_F(DispatcherTest, TheGoalThatWasAskedForComesFirst) {
+  const char* const kShape = "k=8 m=8 n=8";
+  add({.dims_key = kShape, .config = "cold", .time_us = 9});
+  add({.dims_key = kShape, .config = "graph", .time_us = 5, .goal = {.timing = "graph"}});
+  add({.dims_key = kShape, .config = "cold energy", .time_us = 12, .goal = {.objective = "energy"}});
+  const Dispatcher& dispatcher = load();
+  const auto ask = [&](const Goal& goal) { return dispatcher.find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, goal); };
+  EXPECT_EQ(config(ask({})), "cold");
+  EXPECT_EQ(ask({}).reason, "tuned for this shape");
+  EXPECT_EQ(config(ask({.timing = "graph"})), "graph");
+  EXPECT_EQ(config(ask({.objective = "energy"})), "cold energy");
+  const Match warm = ask({.timing = "warm"});
+  EXPECT_EQ(config(warm), "cold") << "before the faster one of a graph";
+  EXPECT_EQ(warm.kind, MatchKind::kExact);
+  EXPECT_EQ(warm.reason, "tuned for this shape; for cold time, as nothing that fits so well was tuned for warm time");
+  EXPECT_EQ(config(ask({.timing = "graph", .objective = "energy"})), "cold energy") << "the objective counts more";
+}
+
+TEST_F(DispatcherTest, TheShapeCountsMoreThanTheGoal) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "exact"});
+  add({.dims_key = "k=8 m=9 n=8", .config = "near", .goal = {.objective = "energy"}});
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, {.objective = "energy"})), "exact");
+}
+
+TEST_F(DispatcherTest, OfTwoForEnergyTheOneThatNeedsLessServes) {
+  const Goal energy{.objective = "energy"};
+  add({.dims_key = "k=8 m=7 n=8", .config = "a", .time_us = 1, .goal = energy, .energy_uj = 90});
+  add({.dims_key = "k=8 m=9 n=8", .config = "b", .time_us = 2, .goal = energy, .energy_uj = 80});
+  add({.dims_key = "k=8 m=8 n=8",
+       .config = "c",
+       .time_us = 3,
+       .device = "NVIDIA H200",
+       .goal = energy,
+       .energy_uj = 70});
+  add({.dims_key = "k=8 m=8 n=8",
+       .config = "d",
+       .time_us = 4,
+       .device = "NVIDIA H20",
+       .goal = energy,
+       .energy_uj = 60});
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, energy)), "d");
+}
+
+TEST_F(DispatcherTest, DeterminismIsNeverDropped) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "free", .same_bits = false});
+  const Env dims{{"m", 8}, {"n", 8}, {"k", 8}};
+  const Goal strict{.deterministic = true};
+  EXPECT_EQ(config(load().find(kSignature, dims)), "free");
+  const Match none = load().find(kSignature, dims, strict);
+  EXPECT_EQ(none.kind, MatchKind::kNone);
+  EXPECT_THAT(none.reason, HasSubstr("1 passed over, whose launches were not seen to give the same bits"));
+  add({.dims_key = "k=8 m=9 n=8", .config = "near"});
+  const Match near = load().find(kSignature, dims, strict);
+  EXPECT_EQ(config(near), "near") << "one of an ordinary tune, seen to give the same bits";
+  EXPECT_THAT(near.reason, AllOf(HasSubstr("; deterministic"), HasSubstr("1 passed over")));
+  add({.dims_key = "k=8 m=8 n=8", .config = "strict", .time_us = 50, .goal = strict});
+  EXPECT_EQ(config(load().find(kSignature, dims, strict)), "strict");
+  EXPECT_EQ(config(load().find(kSignature, dims)), "free");
 }
 
 TEST_F(DispatcherTest, BadDimsAreNamed) {

@@ -86,7 +86,8 @@ Result<void> make_host_db(const std::string& path, const std::string& kernels, c
     trial.device = device;
     trial.config = winner.config;
     trial.status = TrialStatus::kTimed;
-    trial.timing = "cold";
+    trial.timing = winner.goal.timing;
+    trial.deterministic = winner.same_bits;
     trial.time_us = winner.time_us;
     trial.is_default = winner.is_default;
     KGEN_TRY(const auto id, db.record(trial));
@@ -98,6 +99,7 @@ Result<void> make_host_db(const std::string& path, const std::string& kernels, c
     KGEN_CHECK_OK(db.publish({.problem = problem,
                               .device = device,
                               .trial = id,
+                              .goal = winner.goal,
                               .plan_json = plan_to_json(host_plan(winner.with_bias, winner.needs)),
                               .object_hash = object.hash,
                               .is_default = winner.is_default},

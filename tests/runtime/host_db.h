@@ -20,6 +20,8 @@ struct HostWinner {
   bool is_default = false;
   bool with_bias = false;
   double time_us = 10;
+  Goal goal = {};
+  bool same_bits = false;
   std::string code_suffix = {};  // appended to the code object, so that winners have objects of their own
 };
 

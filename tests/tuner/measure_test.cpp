@@ -47,22 +47,24 @@ class ScriptedDevice : public Device {
     return *static_cast<double*>(to) - *static_cast<double*>(from);
   }
   Result<Graph> capture(const std::function<Result<void>(Stream)>& work) override {
-    const double before = clock_;
+    const double clock = clock_, energy = energy_uj_;
     KGEN_CHECK_OK(work(nullptr));
-    graph_us_ = clock_ - before;
-    clock_ = before;
-    return &graph_us_;
+    graphs_.emplace_back(clock_ - clock, energy_uj_ - energy);
+    clock_ = clock, energy_uj_ = energy;
+    return &graphs_.back();
   }
-  Result<void> replay(Graph, Stream) override {
+  Result<void> replay(Graph graph, Stream) override {
     log_ += 'g';
-    clock_ += graph_us_;
+    const auto& [us, uj] = *static_cast<std::pair<double, double>*>(graph);
+    clock_ += us, energy_uj_ += uj;
     return {};
   }
 
   // A kernel that takes these times in turn, the last one for ever.
-  Measurer::Launch kernel(char name, std::deque<double> times) {
-    return [this, name, times](int set, Stream) mutable -> Result<void> {
+  Measurer::Launch kernel(char name, std::deque<double> times, double energy_uj = 0) {
+    return [this, name, times, energy_uj](int set, Stream) mutable -> Result<void> {
       log_ += name;
+      energy_uj_ += energy_uj;
       sets_.push_back(set);
       clock_ += times.front();
       if (times.size() > 1) times.pop_front();
@@ -74,7 +76,8 @@ class ScriptedDevice : public Device {
   std::string log_;
   std::vector<int> sets_;
   std::deque<double> times_;
-  double clock_ = 0, graph_us_ = 0;
+  std::deque<std::pair<double, double>> graphs_;  // time and energy of each
+  double clock_ = 0, energy_uj_ = 0;
   std::int64_t allocated_ = 0;
 };
 
@@ -213,6 +216,70 @@ TEST(Measure, ARoundOnAHotCardIsHeldAgain) {
   EXPECT_THAT(timings[0].samples_us, ElementsAre(1, 2));
   EXPECT_THAT(timings[1].samples_us, ElementsAre(4, 5));
   EXPECT_EQ(timings[0].clock_mhz, 1700);
+}
+
+TEST(Measure, EverySampleKeepsTheStateOfTheCard) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  Card card(0);
+  measurer.watch(&card);
+  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, {}).value();
+  ASSERT_EQ(timing.states.size(), timing.samples_us.size());
+  for (const SampleState& state : timing.states)
+    EXPECT_EQ(state, (SampleState{.clock_mhz = 1700, .temperature_c = 70, .throttled = true}));
+}
+
+// A counter that steps every 20 ms of the device's clock, and never in the first `still_us`.
+class Counter : public Telemetry {
+ public:
+  Counter(const ScriptedDevice& device, double still_us) : device_(device), still_us_(still_us) {}
+  DeviceState read() override {
+    DeviceState state;
+    if (device_.clock_ >= still_us_ && device_.clock_ >= next_) {
+      shown_ = static_cast<std::int64_t>(device_.energy_uj_);
+      next_ = device_.clock_ + 20e3;
+    }
+    state.energy_uj = shown_;
+    return state;
+  }
+  const ScriptedDevice& device_;
+  double still_us_, next_ = 0;
+  std::int64_t shown_ = 0;
+};
+
+TEST(Measure, EnergyIsThatOfACallInEveryTiming) {
+  for (const TimingMode mode : {TimingMode::kCold, TimingMode::kWarm, TimingMode::kGraph}) {
+    ScriptedDevice device;
+    Measurer measurer(device, nullptr);
+    Counter counter(device, 0);
+    measurer.watch(&counter);
+    const auto energies =
+        measurer.energy_in_turns(mode, {device.kernel('a', {40}, 7000), device.kernel('b', {5}, 300)}, 3, 4).value();
+    ASSERT_EQ(energies[0].samples_uj.size(), 4u);
+    EXPECT_NEAR(energies[0].median_uj, 7000, 70);
+    EXPECT_NEAR(energies[1].median_uj, 300, 3);
+    EXPECT_EQ(device.log_.find('f'), std::string::npos) << "no flush, whose energy would be the kernel's";
+    EXPECT_EQ(*std::max_element(device.sets_.begin(), device.sets_.end()), mode == TimingMode::kWarm ? 0 : 2);
+  }
+}
+
+TEST(Measure, TheEnergyOfALongKernelIsMeasuredToo) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  Counter counter(device, 0);
+  measurer.watch(&counter);
+  EXPECT_NEAR(measurer.energy_in_turns(TimingMode::kCold, {device.kernel('a', {30e3}, 9e6)}, 2, 2).value()[0].median_uj,
+              9e6, 1);
+}
+
+TEST(Measure, AnEnergyCounterThatStandsStillIsAnError) {
+  ScriptedDevice device;
+  Measurer measurer(device, nullptr);
+  Counter counter(device, 1e12);
+  measurer.watch(&counter);
+  const auto energies = measurer.energy_in_turns(TimingMode::kWarm, {device.kernel('a', {40}, 7000)}, 1, 1);
+  ASSERT_FALSE(energies.has_value());
+  EXPECT_THAT(energies.error().message, HasSubstr("stands still"));
 }
 
 TEST(Measure, AnUnknownTimingGetsTheNearest) {

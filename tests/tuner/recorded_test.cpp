@@ -72,6 +72,9 @@ TEST_F(Recorded, T4OutAndInIsTheSame) {
   recordings[0].trials[3].registers = 40;
   recordings[0].trials[3].temperature_c = 61;
   recordings[0].trials[3].throttle = "power cap";
+  recordings[0].trials[3].energy_uj = 812.5;
+  recordings[0].trials[3].deterministic = true;
+  recordings[0].trials[3].states = {{1755, 61, true}, {1980, 60, false}};
   recordings[0].trials[4].status = TrialStatus::kStoppedEarly;
   recordings[0].trials[5].status = TrialStatus::kWrong;
   recordings[0].trials[5].reason = "element 3 is 1, not 2";
@@ -83,6 +86,10 @@ TEST_F(Recorded, T4OutAndInIsTheSame) {
   EXPECT_EQ(again[0].trials[3].registers, 40);
   EXPECT_EQ(again[0].trials[3].temperature_c, 61);
   EXPECT_EQ(again[0].trials[3].throttle, "power cap");
+  EXPECT_EQ(again[0].trials[3].energy_uj, 812.5);
+  EXPECT_EQ(again[0].trials[3].deterministic, true);
+  EXPECT_EQ(again[0].trials[3].states, recordings[0].trials[3].states);
+  EXPECT_THAT(text, HasSubstr("microjoules"));
   EXPECT_EQ(again[0].trials[7].samples_us, recordings[0].trials[7].samples_us);
 }
 

@@ -67,7 +67,7 @@ TEST(Stats, AnIncumbentKeepsItsPlaceAgainstAnEqual) {
   std::mt19937_64 random(2);
   int replaced = 0;
   for (int round = 0; round < 500; ++round)
-    replaced += significantly_faster(timings(random, 15, 100, 3), timings(random, 15, 100, 3));
+    replaced += compare(timings(random, 15, 100, 3), timings(random, 15, 100, 3)).replaces;
   EXPECT_LE(replaced, 5);  // p < 0.01
 }
 
@@ -75,7 +75,7 @@ TEST(Stats, AnIncumbentGivesWayToThreePercent) {
   std::mt19937_64 random(3);
   int replaced = 0;
   for (int round = 0; round < 200; ++round)
-    replaced += significantly_faster(timings(random, 15, 97, 1), timings(random, 15, 100, 1));
+    replaced += compare(timings(random, 15, 97, 1), timings(random, 15, 100, 1)).replaces;
   EXPECT_GE(replaced, 180);
 }
 
@@ -83,7 +83,10 @@ TEST(Stats, AConsistentGainTooSmallToFeelChangesNothing) {
   std::vector<double> challenger, incumbent;
   for (int i = 0; i < 25; ++i) challenger.push_back(99.8), incumbent.push_back(100 + 0.001 * i);
   EXPECT_LT(probability_not_smaller(challenger, incumbent), 0.01);
-  EXPECT_FALSE(significantly_faster(challenger, incumbent));
+  const Comparison comparison = compare(challenger, incumbent);
+  EXPECT_FALSE(comparison.replaces);
+  EXPECT_NEAR(comparison.gain, 0.002, 1e-3);
+  EXPECT_LT(comparison.probability, kSignificance);
 }
 
 }  // namespace

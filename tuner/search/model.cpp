@@ -32,6 +32,7 @@ class Model final : public SearchBase {
   static constexpr double kScored = 6e5;         // data × pool: bounds the time of a proposal
   static constexpr std::size_t kLeastPool = 2048;
   static constexpr std::size_t kElite = 6;
+  static constexpr std::size_t kDrawn = 100, kLossDraws = 200;  // for the expected loss: points, and draws of them
 
   struct Trial {
     std::size_t point;
@@ -40,6 +41,7 @@ class Model final : public SearchBase {
   };
 
   std::optional<std::size_t> next() override;
+  std::optional<double> predict_loss() override;
   void taken(std::size_t index) override {
     number_.emplace(index, trials_.size());
     trials_.push_back({index, believed_, Trial::kPending});
@@ -53,10 +55,13 @@ class Model final : public SearchBase {
   }
 
   std::size_t spread_point();
-  void choose_data();
+  bool look(bool squeeze);
+  void standardise(const std::vector<std::size_t>& data, std::vector<std::size_t>& points,
+                   std::vector<double>& targets);
+  std::vector<std::size_t> choose_data(Random64&) const;
   double target(const Trial&) const;
   double unsqueezed(double target) const;  // its inverse, as a log time
-  std::vector<std::size_t> make_pool();
+  std::vector<std::size_t> make_pool(Random64&) const;
 
   const PointIndex index_;
   const std::vector<float> uneven_;
@@ -67,6 +72,7 @@ class Model final : public SearchBase {
   std::vector<std::size_t> data_;                        // trials that the model knows
   std::size_t known_trials_ = 0, fitted_trials_ = 0;     // of trials_: looked at, looked at by the last fit
   double best_ = 0, median_ = 0, worst_ = 0;             // log times
+  double mean_ = 0, deviation_ = 1;                      // of the targets
   double width_ = 0;                                     // of the squeeze; 0: none
   double believed_ = std::nan("");  // log time of the point that is proposed, where the model chose it
 };
@@ -100,22 +106,23 @@ std::size_t Model::spread_point() {
   return best ? *best : *unseen_random();
 }
 
-// All trials while they are few; later the best ones and a random sample.
-void Model::choose_data() {
-  data_.resize(trials_.size());
-  for (std::size_t i = 0; i < data_.size(); ++i) data_[i] = i;
-  if (data_.size() <= kMostData) return;
+// Those that the model learns: all trials while they are few; later the best ones and a random sample.
+std::vector<std::size_t> Model::choose_data(Random64& random) const {
+  std::vector<std::size_t> data(trials_.size());
+  std::iota(data.begin(), data.end(), std::size_t{0});
+  if (data.size() <= kMostData) return data;
   const auto time = [&](std::size_t i) { return trials_[i].state == Trial::kTimed ? trials_[i].log_time : kFailed; };
-  std::stable_sort(data_.begin(), data_.end(), [&](auto a, auto b) { return time(a) < time(b); });
-  for (std::size_t i = kMostData / 2; i < kMostData; ++i)
-    std::swap(data_[i], data_[i + random_.below(data_.size() - i)]);
-  data_.resize(kMostData);
+  std::stable_sort(data.begin(), data.end(), [&](auto a, auto b) { return time(a) < time(b); });
+  for (std::size_t i = kMostData / 2; i < kMostData; ++i) std::swap(data[i], data[i + random.below(data.size() - i)]);
+  data.resize(kMostData);
+  return data;
 }
 
 // The points to choose from until the next fit: all, or a random sample with the neighbours of the best.
-std::vector<std::size_t> Model::make_pool() {
+std::vector<std::size_t> Model::make_pool(Random64& random) const {
   const std::size_t n = space_.points.size();
-  const auto limit = std::max(kLeastPool, static_cast<std::size_t>(kScored / static_cast<double>(data_.size())));
+  const double data = static_cast<double>(std::min(trials_.size(), kMostData));
+  const auto limit = std::max(kLeastPool, static_cast<std::size_t>(kScored / data));
   std::vector<std::size_t> pool;
   if (n - seen_count() <= limit) {
     for (std::size_t i = 0; i < n; ++i)
@@ -135,7 +142,7 @@ std::vector<std::size_t> Model::make_pool() {
   for (std::size_t e = 0; e < elite; ++e)
     for (const std::size_t point : index_.neighbours(best[e].second)) add(point);
   // A stride that visits every residue would do; draws with repeats are simpler and as good.
-  for (std::size_t draw = 0; draw < 2 * limit && pool.size() < limit; ++draw) add(random_.below(n));
+  for (std::size_t draw = 0; draw < 2 * limit && pool.size() < limit; ++draw) add(random.below(n));
   return pool;
 }
 
@@ -152,60 +159,101 @@ double Model::unsqueezed(double target) const {
   return best_ + (width_ > 0 ? width_ * std::expm1(target / width_) : target);
 }
 
-std::optional<std::size_t> Model::next() {
+// What the targets are measured by. False: nothing succeeded yet.
+bool Model::look(bool squeeze) {
   std::vector<double> timed;
   for (const Trial& trial : trials_)
     if (trial.state == Trial::kTimed) timed.push_back(trial.log_time);
-  if (trials_.size() < (space_.elsewhere.empty() ? kStart : 1) || timed.empty()) return spread_point();
+  if (timed.empty()) return false;
   std::sort(timed.begin(), timed.end());
   best_ = timed.front();
   median_ = timed[timed.size() / 2];
   worst_ = timed.back();
-  width_ = trials_.size() < kFine ? 0 : kSqueeze * (median_ - best_);
+  width_ = squeeze ? kSqueeze * (median_ - best_) : 0;
+  return true;
+}
 
+// Points and targets of some trials, the targets as standard scores of mean_ and deviation_.
+void Model::standardise(const std::vector<std::size_t>& data, std::vector<std::size_t>& points,
+                        std::vector<double>& targets) {
+  for (const std::size_t i : data) {
+    points.push_back(trials_[i].point);
+    targets.push_back(target(trials_[i]));
+  }
+  const double count = static_cast<double>(targets.size());
+  mean_ = std::accumulate(targets.begin(), targets.end(), 0.0) / count;
+  double squares = 1e-12;
+  for (const double target : targets) squares += (target - mean_) * (target - mean_);
+  deviation_ = std::sqrt(squares / count);
+  for (double& target : targets) target = (target - mean_) / deviation_;
+}
+
+// By how much a normal variable is expected to fall short of a goal.
+double shortfall(double goal, double mean, double deviation) {
+  const double z = (goal - mean) / deviation;
+  return deviation * (z * 0.5 * std::erfc(-z * 0.7071067811865476) + std::exp(-0.5 * z * z) * 0.3989422804014327);
+}
+
+std::optional<std::size_t> Model::next() {
+  const bool fine = trials_.size() >= kFine;
+  if (trials_.size() < (space_.elsewhere.empty() ? kStart : 1) || !look(fine)) return spread_point();
   const bool fit =
       fitted_trials_ == 0 || static_cast<double>(trials_.size()) >= static_cast<double>(fitted_trials_) * (1 + kRefit);
   if (fit) {
-    choose_data();
+    data_ = choose_data(random_);
     fitted_trials_ = trials_.size();
   } else {
     for (std::size_t i = known_trials_; i < trials_.size(); ++i) data_.push_back(i);
   }
   known_trials_ = trials_.size();
-
   std::vector<std::size_t> points;
   std::vector<double> targets;
-  for (const std::size_t i : data_) {
-    points.push_back(trials_[i].point);
-    targets.push_back(target(trials_[i]));
-  }
-  const double count = static_cast<double>(targets.size());
-  const double mean = std::accumulate(targets.begin(), targets.end(), 0.0) / count;
-  double squares = 1e-12;
-  for (const double target : targets) squares += (target - mean) * (target - mean);
-  const double deviation = std::sqrt(squares / count);
-  for (double& target : targets) target = (target - mean) / deviation;
+  standardise(data_, points, targets);
   if (fit) {
-    surrogate_.fit(points, targets, make_pool(), trials_.size() >= kFine);
+    surrogate_.fit(points, targets, make_pool(random_), fine);
   } else {
     surrogate_.update(points, targets);
   }
 
-  const double goal = -mean / deviation - kAmbition;
+  const double goal = -mean_ / deviation_ - kAmbition;
   std::optional<std::size_t> chosen;
   double most = -1;
   for (std::size_t c = 0; c < surrogate_.pool().size(); ++c) {
     if (seen(surrogate_.pool()[c])) continue;
-    const double s = surrogate_.deviation(c), z = (goal - surrogate_.mean(c)) / s;
-    const double improvement =
-        s * (z * 0.5 * std::erfc(-z * 0.7071067811865476) + std::exp(-0.5 * z * z) * 0.3989422804014327);
+    const double improvement = shortfall(goal, surrogate_.mean(c), surrogate_.deviation(c));
     if (improvement > most) {
       most = improvement;
       chosen = surrogate_.pool()[c];
-      believed_ = unsqueezed(mean + deviation * surrogate_.mean(c));
+      believed_ = unsqueezed(mean_ + deviation_ * surrogate_.mean(c));
     }
   }
   return chosen;
+}
+
+// The mean over draws from the posterior of what the best untried point gains, among those that promise most. A
+// surrogate of its own, which looks at the fast region from the first trial on: that is the better judge, if not the
+// better guide. To ask changes no later proposal.
+std::optional<double> Model::predict_loss() {
+  if (!look(true)) return std::nullopt;
+  Random64 random(1);
+  std::vector<std::size_t> points;
+  std::vector<double> targets;
+  standardise(choose_data(random), points, targets);
+  Surrogate surrogate(space_, make_bases(space_, uneven_), 1);
+  surrogate.fit(points, targets, make_pool(random), true);
+  std::vector<std::pair<double, std::size_t>> promising;
+  for (std::size_t c = 0; c < surrogate.pool().size(); ++c)
+    promising.emplace_back(-shortfall(-mean_ / deviation_, surrogate.mean(c), surrogate.deviation(c)), c);
+  const std::size_t count = std::min(kDrawn, promising.size());
+  std::partial_sort(promising.begin(), promising.begin() + static_cast<std::ptrdiff_t>(count), promising.end());
+  std::vector<std::size_t> at;
+  for (std::size_t i = 0; i < count; ++i) at.push_back(promising[i].second);
+  double sum = 0;
+  for (const auto& row : surrogate.draw(at, kLossDraws, random)) {
+    const double least = *std::min_element(row.begin(), row.end());
+    sum += std::max(0.0, -std::expm1(unsqueezed(mean_ + deviation_ * least) - best_));
+  }
+  return sum / static_cast<double>(kLossDraws);
 }
 
 }  // namespace

@@ -92,7 +92,7 @@ std::vector<Basis> make_bases(const SearchSpace& space, const std::vector<float>
     bases.push_back({uneven, kUnevenWeight, kUnevenSpread});
   const auto sources = static_cast<double>(space.elsewhere.size());
   for (const auto& times : space.elsewhere)
-    bases.push_back({source_scores(space, times), kSourceWeight / sources, kSourceSpread / std::sqrt(sources)});
+    bases.push_back({source_scores(space, times), kSourceWeight / sources, kSourceSpread / std::sqrt(sources), true});
   return bases;
 }
 

@@ -139,6 +139,9 @@ void each_extra(Trial& t, const Text& text, const Value& value) {
   value("occupancy_waves", t.occupancy_waves);
   value("clock_mhz", t.clock_mhz);
   value("temperature_c", t.temperature_c);
+  value("energy_uj", t.energy_uj);
+  value("energy_mad_uj", t.energy_mad_uj);
+  value("deterministic", t.deterministic);
 }
 
 OrderedJson extras(const TrialRecord& t) {
@@ -150,6 +153,8 @@ OrderedJson extras(const TrialRecord& t) {
     if (optional) json[name] = *optional;
   };
   each_extra(t, text, value);
+  for (const SampleState& state : t.states)
+    json["states"].push_back(OrderedJson::array({state.clock_mhz, state.temperature_c, state.throttled}));
   if (t.is_default) json["is_default"] = true;
   if (t.recorded_at_ms != 0) json["recorded_at_ms"] = t.recorded_at_ms;
   return json;
@@ -162,6 +167,11 @@ void set_extras(TrialRecord& t, const OrderedJson& json) {
   if (const auto status = find_status(json.at("status").get<std::string>())) t.status = *status;
   text("timing", t.timing);
   each_extra(t, text, value);
+  if (const auto states = json.find("states"); states != json.end())
+    for (const OrderedJson& state : *states)
+      t.states.push_back({.clock_mhz = state.at(0).get<int>(),
+                          .temperature_c = state.at(1).get<int>(),
+                          .throttled = state.at(2).get<bool>()});
   t.is_default = json.value("is_default", false);
   t.recorded_at_ms = json.value("recorded_at_ms", t.recorded_at_ms);
 }
@@ -326,23 +336,25 @@ std::string to_t4(const std::vector<Recording>& recordings) {
       const bool correct = invalidity == "correct";
       OrderedJson own = extras(trial);
       own["recording"] = r;
-      json["results"].push_back(
-          {{"timestamp", format_time(trial.recorded_at_ms)},
-           {"configuration", std::move(configuration)},
-           {"times",
-            {{"compilation", trial.compile_seconds.value_or(0) * 1e6},
-             {"framework", 0},
-             {"search_algorithm", 0},
-             {"validation", trial.verify_seconds.value_or(0) * 1e6},
-             {"runtimes", trial.samples_us}}},
-           {"invalidity", invalidity},
-           {"correctness", correct ? 1 : 0},
-           {"measurements",
-            OrderedJson::array({{{"name", "time"},
-                                 {"value", correct ? OrderedJson(trial.time_us.value_or(0)) : OrderedJson(invalidity)},
-                                 {"unit", "microseconds"}}})},
-           {"objectives", {"time"}},
-           {"kgen", std::move(own)}});
+      auto measurements =
+          OrderedJson::array({{{"name", "time"},
+                               {"value", correct ? OrderedJson(trial.time_us.value_or(0)) : OrderedJson(invalidity)},
+                               {"unit", "microseconds"}}});
+      if (trial.energy_uj)
+        measurements.push_back({{"name", "energy"}, {"value", *trial.energy_uj}, {"unit", "microjoules"}});
+      json["results"].push_back({{"timestamp", format_time(trial.recorded_at_ms)},
+                                 {"configuration", std::move(configuration)},
+                                 {"times",
+                                  {{"compilation", trial.compile_seconds.value_or(0) * 1e6},
+                                   {"framework", 0},
+                                   {"search_algorithm", 0},
+                                   {"validation", trial.verify_seconds.value_or(0) * 1e6},
+                                   {"runtimes", trial.samples_us}}},
+                                 {"invalidity", invalidity},
+                                 {"correctness", correct ? 1 : 0},
+                                 {"measurements", std::move(measurements)},
+                                 {"objectives", {"time"}},
+                                 {"kgen", std::move(own)}});
     }
   }
   return json.dump(1);

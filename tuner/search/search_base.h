@@ -47,6 +47,7 @@ class SearchBase : public Strategy {
  public:
   std::optional<std::size_t> propose() final;
   void report(std::size_t index, double time_us) final;
+  std::optional<double> expected_loss() final { return seen_count_ == seen_.size() ? 0 : predict_loss(); }
 
  protected:
   // `seeds`: how many of the space's seeds come before next() is asked.
@@ -58,6 +59,7 @@ class SearchBase : public Strategy {
   virtual std::optional<std::size_t> next() = 0;
   virtual void taken(std::size_t) {}
   virtual void told(std::size_t, double /*time_us*/) {}
+  virtual std::optional<double> predict_loss() { return std::nullopt; }
 
   bool seen(std::size_t index) const { return seen_[index]; }
   std::size_t seen_count() const { return seen_count_; }

@@ -10,6 +10,9 @@
 #include <thread>
 #include <unordered_map>
 
+#include "base/arch.h"
+#include "tuner/search/winners.h"
+
 namespace kgen {
 namespace {
 
@@ -17,7 +20,11 @@ struct Replay {
   SearchSpace space;
   std::vector<double> times_us;
   double optimum_us = kFailed;
-  std::vector<std::vector<double>> fractions;  // by repeat and mark
+  struct Mark {
+    double fraction = 0;
+    std::optional<double> loss;  // predicted
+  };
+  std::vector<std::vector<Mark>> marks;  // by repeat
   double strategy_seconds = 0;
   std::size_t proposals = 0;
 };
@@ -52,9 +59,9 @@ std::vector<std::size_t> marks_of(std::size_t budget) {
 }
 
 // Fractions at the marks. A strategy that has seen everything keeps its last value.
-std::vector<double> run(Replay& replay, const SimulateRequest& request, std::size_t repeat, std::mutex& mutex) {
+std::vector<Replay::Mark> run(Replay& replay, const SimulateRequest& request, std::size_t repeat, std::mutex& mutex) {
   using Clock = std::chrono::steady_clock;
-  std::vector<double> fractions;
+  std::vector<Replay::Mark> reached;
   const std::vector<std::size_t> marks = marks_of(request.budget);
   double best = kFailed;
   std::size_t done = 0;
@@ -66,13 +73,29 @@ std::vector<double> run(Replay& replay, const SimulateRequest& request, std::siz
     if (!index) break;
     strategy->report(*index, replay.times_us[*index]);
     best = std::min(best, replay.times_us[*index]);
-    if (done + 1 == marks[fractions.size()]) fractions.push_back(replay.optimum_us / best);
+    if (done + 1 == marks[reached.size()]) reached.push_back({replay.optimum_us / best, strategy->expected_loss()});
   }
-  fractions.resize(marks.size(), replay.optimum_us / best);
+  reached.resize(marks.size(), {replay.optimum_us / best, strategy->expected_loss()});
   const std::lock_guard lock(mutex);
   replay.strategy_seconds += std::chrono::duration<double>(Clock::now() - start).count();
   replay.proposals += done;
-  return fractions;
+  return reached;
+}
+
+// What may be known of other shapes of the same operator; nothing for what kgen did not write.
+Result<std::vector<Winner>> winners_elsewhere(const Recording& recording, const SimulateRequest& request) {
+  const auto same_shape = [&](const std::string& op, const std::string& dims_key) {
+    return op == recording.op.op && dims_key == recording.problem.dims_key;
+  };
+  if (request.shipped_prior && find_arch(recording.device.arch)) {
+    KGEN_TRY(std::vector<Winner> winners, winners_of(recording.op.op, ""));
+    std::erase_if(winners, [&](const Winner& winner) { return same_shape(winner.op, winner.dims_key); });
+    return winners;
+  }
+  std::vector<Recording> others;
+  for (const Recording& other : request.prior)
+    if (other.op.op == recording.op.op && !same_shape(other.op.op, other.problem.dims_key)) others.push_back(other);
+  return learn_winners(others);
 }
 
 }  // namespace
@@ -105,7 +128,18 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
     for (const RecordedSpace& other : others)
       if (!same_measurements(recorded, other)) elsewheres.push_back(elsewhere(other));
     result.sources = warm_start(replay.space, elsewheres);
-    replay.fractions.resize(request.repeats);
+    for (const TrialRecord& trial : recording.trials)
+      if (trial.is_default && replay.space.seeds.empty())
+        for (std::size_t i = 0; i < recorded.configs.size(); ++i)
+          if (recorded.configs[i] == parse_config(trial.config)) replay.space.seeds.push_back(i);
+    KGEN_TRY(const std::vector<Winner> winners, winners_elsewhere(recording, request));
+    if (!winners.empty() && find_arch(recording.device.arch)) {
+      const auto first = rank_winners(replay.space, winners, recording.op.signature, recording.problem.dims_key,
+                                      std::string(find_arch(recording.device.arch).value()->family), kPriorPoints);
+      result.prior = first.size();
+      replay.space.seeds.insert(replay.space.seeds.end(), first.begin(), first.end());
+    }
+    replay.marks.resize(request.repeats);
   }
 
   std::atomic<std::size_t> next{0};
@@ -114,7 +148,7 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
     for (std::size_t job; (job = next++) < replays.size() * request.repeats;) {
       Replay& replay = replays[job / request.repeats];
       const std::size_t repeat = job % request.repeats;
-      replay.fractions[repeat] = run(replay, request, repeat, mutex);
+      replay.marks[repeat] = run(replay, request, repeat, mutex);
     }
   };
   std::vector<std::thread> threads(std::max(1u, std::thread::hardware_concurrency()));
@@ -129,13 +163,20 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
       Fraction& fraction = results[r].fractions[marks[m]];
       fraction.worst = 1;
       double squares = 0;
-      for (const auto& values : replays[r].fractions) {
-        fraction.mean += values[m];
-        fraction.worst = std::min(fraction.worst, values[m]);
+      double losses = 0;
+      bool predicted = true;
+      for (const auto& reached : replays[r].marks) {
+        const auto& [value, loss] = reached[m];
+        fraction.mean += value / repeats;
+        fraction.worst = std::min(fraction.worst, value);
+        fraction.within += (value >= 1 / (1 + kWithin)) / repeats;
+        predicted = predicted && loss;
+        losses += loss.value_or(0) / repeats;
+        fraction.loss_miss += std::abs(loss.value_or(0) - (1 - value)) / repeats;
       }
-      fraction.mean /= repeats;
-      for (const auto& values : replays[r].fractions)
-        squares += (values[m] - fraction.mean) * (values[m] - fraction.mean);
+      if (predicted) fraction.expected_loss = losses;
+      for (const auto& reached : replays[r].marks)
+        squares += (reached[m].fraction - fraction.mean) * (reached[m].fraction - fraction.mean);
       fraction.deviation = std::sqrt(squares / repeats);
     }
   }

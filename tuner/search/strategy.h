@@ -52,6 +52,9 @@ class Strategy {
   virtual std::optional<std::size_t> propose() = 0;
   // Time of a point in microseconds, or kFailed. Also for points that were never proposed (results of an earlier run).
   virtual void report(std::size_t index, double time_us) = 0;
+  // How much faster than the best that was reported the best of the whole space is likely to be: the expectation of
+  // 1 - time of the optimum / best time. 0 where every point was reported; empty where the strategy has no opinion.
+  virtual std::optional<double> expected_loss() = 0;
 };
 
 // "auto", "exhaustive", "random", "local", "annealing", "genetic", "model". `space` must outlive the strategy. `budget`

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <tuple>
 
 namespace kgen {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 constexpr double kRelevance = 1.4, kRelevanceSpread = 1.2;
 constexpr double kLength = 0.6, kLengthSpread = 0.8;
 constexpr double kNoise = 1e-3, kNoiseSpread = 2;
+constexpr double kLeastSpread = 0.3;    // of a doubtful basis, as a share of what was believed before
 constexpr double kScaleCount = 2;       // observations that the prior scale 1 is worth
 constexpr std::size_t kFitPoints = 96;  // for the covariance's parameters; more cost time and change little
 
@@ -21,6 +23,7 @@ double square(double x) { return x * x; }
 
 Surrogate::Surrogate(const SearchSpace& space, std::vector<Basis> bases, std::uint64_t seed)
     : space_(space), bases_(std::move(bases)), random_(seed) {
+  for (const Basis& basis : bases_) believed_.emplace_back(basis.weight, basis.spread);
   for (std::size_t a = 0; a < space.axes.size(); ++a) {
     const Axis& axis = space.axes[a];
     Factor factor;
@@ -154,6 +157,20 @@ void Surrogate::adapt(std::span<const std::size_t> points, std::span<const doubl
         return std::clamp(old * std::exp(direction * (0.2 + 0.6 * random_.uniform())), 0.03, 8.0);
       });
     }
+  // How far each doubtful basis is followed. Its spread stays, so that it may be followed again.
+  for (std::size_t b = 0; b < bases_.size(); ++b) {
+    if (!bases_[b].doubtful) continue;
+    std::pair keep{bases_[b].weight, bases_[b].spread};
+    for (const double trust : {1.0, 0.5, 0.2, 0.0}) {
+      bases_[b].weight = trust * believed_[b].first;
+      bases_[b].spread = std::max(trust, kLeastSpread) * believed_[b].second;
+      if (const double value = evidence(points, targets); value > best) {
+        best = value;
+        keep = {bases_[b].weight, bases_[b].spread};
+      }
+    }
+    std::tie(bases_[b].weight, bases_[b].spread) = keep;
+  }
   double keep = noise_;
   for (const double other : {noise_ / 3, noise_ * 3}) {
     noise_ = std::clamp(other, 1e-5, 0.3);
@@ -265,5 +282,32 @@ void Surrogate::update(std::span<const std::size_t> points, std::span<const doub
 
 double Surrogate::mean(std::size_t at) const { return prior_[at] + constant_ * (1 - ones_sum_[at]) + target_sum_[at]; }
 double Surrogate::deviation(std::size_t at) const { return std::sqrt(std::max(1e-9f, variance_[at])) * scale_; }
+
+std::vector<std::vector<double>> Surrogate::draw(const std::vector<std::size_t>& at, std::size_t draws,
+                                                 Random64& random) const {
+  const std::size_t n = at.size();
+  std::vector<std::vector<double>> lower(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t j = 0; j <= i; ++j) {
+      double value = covariance(pool_[at[i]], pool_[at[j]]);
+      for (const auto& solved : solved_) value -= static_cast<double>(solved[at[i]]) * solved[at[j]];
+      for (std::size_t k = 0; k < j; ++k) value -= lower[i][k] * lower[j][k];
+      lower[i].push_back(j < i ? value / lower[j][j] : std::sqrt(std::max(value, 1e-6)));
+    }
+  }
+  std::vector<std::vector<double>> rows(draws);
+  std::vector<double> normal(n);
+  for (auto& row : rows) {
+    // Box and Muller, so that the draws are the same with every standard library.
+    for (double& z : normal)
+      z = std::sqrt(-2 * std::log(1 - random.uniform())) * std::cos(6.283185307179586 * random.uniform());
+    for (std::size_t i = 0; i < n; ++i) {
+      double value = 0;
+      for (std::size_t k = 0; k <= i; ++k) value += lower[i][k] * normal[k];
+      row.push_back(mean(at[i]) + scale_ * value);
+    }
+  }
+  return rows;
+}
 
 }  // namespace kgen

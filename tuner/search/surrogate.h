@@ -12,12 +12,13 @@ namespace kgen {
 struct Basis {
   std::vector<float> value;  // of every point
   double weight = 0, spread = 0;
+  bool doubtful = false;  // weight and spread may turn out to be less
 };
 
 // The covariance is a product over the axes of 1 - b + b·κ(distance/l): all orders of interaction, with one relevance b
 // an axis, and a length scale l where values have an order. κ is exponential or Matérn 3/2, whichever explains the data
-// better; on categories it is 1 or 0. b, l and the noise are the most probable ones under weak priors (coordinate
-// search); the constant mean and the scale are integrated out.
+// better; on categories it is 1 or 0. b, l, the noise and how far doubtful bases are followed are the most probable
+// ones under weak priors (coordinate search); the constant mean and the scale are integrated out.
 class Surrogate {
  public:
   Surrogate(const SearchSpace& space, std::vector<Basis> bases, std::uint64_t seed);
@@ -32,6 +33,8 @@ class Surrogate {
   const std::vector<std::size_t>& pool() const { return pool_; }
   double mean(std::size_t at) const;  // at: position in pool
   double deviation(std::size_t at) const;
+  // Draws of all of `at` together, one row a draw.
+  std::vector<std::vector<double>> draw(const std::vector<std::size_t>& at, std::size_t draws, Random64&) const;
 
  private:
   enum class Kernel { kExponential, kMatern };
@@ -53,6 +56,7 @@ class Surrogate {
 
   const SearchSpace& space_;
   std::vector<Basis> bases_;
+  std::vector<std::pair<double, double>> believed_;  // weight and spread of each basis, before any data
   Random64 random_;
   std::vector<Factor> factors_;
   Kernel kernel_ = Kernel::kMatern;

@@ -63,6 +63,27 @@ KGEN_API void kgen_close(kgen_db* db); /* NULL is ignored; a kgen_op that is sti
 KGEN_API kgen_status kgen_open_op(kgen_db* db, const char* op, const char* attributes, const char* dims, kgen_op** out);
 KGEN_API void kgen_close_op(kgen_op* op); /* NULL is ignored */
 
+/* What kernels shall be best at. A kernel that was tuned for the very goal comes first among those that fit a shape
+ * alike; where there is none the next best serves, and the reason of the match says so. A demand for determinism is
+ * never dropped: only kernels whose launches were seen to give the same bits are chosen, else KGEN_NOT_FOUND or
+ * KGEN_REFUSED. */
+typedef enum kgen_timing {
+  KGEN_TIMING_COLD = 0, /* data come from memory */
+  KGEN_TIMING_WARM = 1, /* data are in the cache from the call before */
+  KGEN_TIMING_GRAPH = 2 /* replayed from a graph, data come from memory */
+} kgen_timing;
+typedef enum kgen_objective { KGEN_OBJECTIVE_TIME = 0, KGEN_OBJECTIVE_ENERGY = 1 } kgen_objective;
+typedef struct kgen_goal {
+  size_t size; /* sizeof(kgen_goal): later versions may append members, 0 of which means as before */
+  int timing;    /* kgen_timing */
+  int objective; /* kgen_objective */
+  int deterministic; /* not 0: the same inputs give the same bits on every launch */
+} kgen_goal;
+
+/* kgen_open_op() for a goal; NULL: cold time, as kgen_open_op(). */
+KGEN_API kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes, const char* dims,
+                                      const kgen_goal* goal, kgen_op** out);
+
 /* What the DB has for this device, as JSON, for callers that make an operator's arguments from their own tensors.
  * `op` NULL: {"device": {"id", "name", "arch", "vendor"}, "operators": [names]}. An operator's name: a list of what it
  * was tuned as, newest first, each {"op", "signature", "attributes": {name: value}, "defaults": {name: value, "" where

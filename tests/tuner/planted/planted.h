@@ -4,7 +4,12 @@
 
 namespace kgen {
 
-enum class fault { none, endless, far_read, corner, no_compile, guard, gap, tail, input, scratch, slow };
+enum class fault {
+  none, endless, far_read, corner, no_compile, guard, gap, tail, input, scratch, slow, arrival, declared
+};
+
+// A sum whose terms come in the order of their arrival: another one for every row of every launch.
+inline int arrived = 0;
 
 template <class C, class P>
 KGEN_DEVICE void planted(const P& p) {
@@ -19,6 +24,8 @@ KGEN_DEVICE void planted(const P& p) {
     for (i64 j = 0; j < terms; ++j) part = part + to_float(p.x[row * p.ldx + j]) * to_float(p.w[j]);
     sum = part;
   }
+  if constexpr (C::fault == fault::arrival || C::fault == fault::declared)
+    sum *= 1 + 2.4e-7f * float(__atomic_fetch_add(&arrived, 1, __ATOMIC_RELAXED) % 3);
   if constexpr (C::fault == fault::endless) {
     volatile bool stay = true;
     while (stay) {
