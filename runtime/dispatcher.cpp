@@ -519,6 +519,33 @@ Result<std::string> Dispatcher::signature(std::string_view op, std::string_view 
   return text;
 }
 
+std::vector<std::string> Dispatcher::operators() const {
+  std::set<std::string> names;
+  for (const auto& [signature, generations] : impl_->groups) names.insert(generations.begin()->second->op().op);
+  return {names.begin(), names.end()};
+}
+
+Result<std::vector<OpRecord>> Dispatcher::records(std::string_view op) const {
+  std::map<std::size_t, OpRecord, std::greater<>> found;  // by the index of the newest record of a signature
+  for (const auto& [signature, generations] : impl_->groups) {
+    const auto& [age, group] = *generations.begin();
+    if (group->op().op == op) found.emplace(age, group->op());
+  }
+  if (found.empty()) {
+    for (const auto& [signature, archs] : impl_->elsewhere) {
+      if (split(signature, ' ').front() == op)
+        return fail(ErrorKind::kBadInput,
+                    fmt::format("'{}' was tuned for {} only, not for {}", op, fmt::join(archs, ", "), impl_->arch));
+    }
+    const auto known = operators();
+    return fail(ErrorKind::kBadInput, fmt::format("the database has no operator '{}' for {}{}", op, impl_->arch,
+                                                  did_you_mean(std::string(op), known)));
+  }
+  std::vector<OpRecord> records;
+  for (auto& [age, record] : found) records.push_back(std::move(record));
+  return records;
+}
+
 Result<const Plan*> Dispatcher::any_plan(const std::string& signature) const {
   const std::lock_guard lock(impl_->mutex);
   const auto it = impl_->groups.find(signature);
