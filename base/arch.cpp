@@ -13,9 +13,9 @@ namespace {
 // the VGPRs on gfx1100, gfx1151, gfx1200, gfx1201; 8 waves a SIMD from gfx90a on, 10 before). A unit is one compute
 // unit; on RDNA it is half a work-group processor. gfx908 and later CDNA count VGPRs and AGPRs together. NVIDIA: CUDA
 // C++ Programming Guide, table "Technical Specifications per Compute Capability"; of the shared memory a multiprocessor
-// holds, 1 KiB a block is reserved from sm_80 on; 8 is the
-// largest cluster that every chip of sm_90 can run. Host: a block is one thread with fibers; the limits are chosen so
-// that every portable candidate fits.
+// holds, 1 KiB a block is reserved from sm_80 on; clusters of more than 8 blocks of sm_90 must be allowed for each
+// kernel (device/gpu.cpp) and may not fit into a chip. Host: a block is one thread with fibers; the limits are chosen
+// so that every portable candidate fits.
 constexpr int kKiB = 1024;
 using enum Vendor;
 constexpr ArchInfo kArchs[] = {
@@ -52,7 +52,7 @@ constexpr ArchInfo kArchs[] = {
     {"sm_89", "ada", kNvidia, "mma_sync", 32, 99 * kKiB, 100 * kKiB, 1024, 255, 65536, 48, true, true, true, false, 1,
      false},
     {"sm_90", "hopper", kNvidia, "mma_sync", 32, 227 * kKiB, 228 * kKiB, 1024, 255, 65536, 64, true, true, true, false,
-     8, true},
+     16, true},
     {"host", "host", kHost, "none", 32, 64 * kKiB, 64 * kKiB, 1024, 1024, 1048576, 32, false, false, false, false, 1,
      false},
 };

@@ -82,13 +82,9 @@ void print_json_results(const SimulateRequest& request, const std::vector<Simula
     json["worst_space"][std::to_string(evaluations)] = worst_space(results, evaluations).mean;
   json["spaces"] = Json::array();
   for (const Simulation& result : results) {
-    Json space{{"space", result.space},
-               {"configurations", result.points},
-               {"failed", result.failed},
-               {"optimum_us", result.optimum_us},
-               {"sources", result.sources},
-               {"prior", result.prior},
-               {"proposal_us", result.proposal_us}};
+    Json space{{"space", result.space},           {"configurations", result.points},  {"failed", result.failed},
+               {"optimum_us", result.optimum_us}, {"sources", result.sources},        {"prior", result.prior},
+               {"failures", result.failures},     {"proposal_us", result.proposal_us}};
     add_fractions(space, result.fractions);
     json["spaces"].push_back(std::move(space));
   }

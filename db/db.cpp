@@ -902,11 +902,10 @@ Result<WinnerIndex> Db::winner_index() {
     device_of[devices.integer()] = index.devices.size();
     index.devices.push_back(read_device(devices));
   }
-  KGEN_TRY(auto rows, Statement::make(connection,
-                                      "SELECT w.id, p.op, w.device, p.dims_key, w.is_default, w.timing, w.objective, "
-                                      "w.deterministic, t.deterministic IS 1 FROM winner w "
-                                      "JOIN problem p ON p.id = w.problem JOIN trial t ON t.id = w.trial "
-                                      "ORDER BY w.id"));
+  KGEN_TRY(auto rows,
+           Statement::make(connection,
+                           "SELECT w.id, p.op, w.device, p.dims_key, w.is_default, w.timing, w.objective, "
+                           "w.deterministic FROM winner w JOIN problem p ON p.id = w.problem ORDER BY w.id"));
   for (;;) {
     KGEN_TRY(const bool row, rows.step());
     if (!row) return index;
@@ -922,7 +921,6 @@ Result<WinnerIndex> Db::winner_index() {
     entry.dims_key = rows.text();
     entry.is_default = rows.small() != 0;
     entry.goal = read_goal(rows);
-    entry.same_bits = rows.small() != 0;
     index.entries.push_back(std::move(entry));
   }
 }

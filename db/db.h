@@ -130,7 +130,6 @@ struct WinnerIndex {
     std::string dims_key;
     Goal goal;
     bool is_default = false;
-    bool same_bits = false;  // the kernel's launches were seen to give the same bits
   };
   std::vector<OpRecord> ops;  // oldest first; a signature has several where its op's dims or defaults were changed
   std::vector<DeviceRecord> devices;

@@ -25,6 +25,7 @@ constexpr int kCudaMajor = 75, kCudaMinor = 76;
 
 constexpr int kCudaMaxDynamicShared = 8;                       // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr std::uint32_t kCudaDefaultDynamicShared = 48 << 10;  // more must be asked for
+constexpr int kCudaLargeClusters = 14;                         // CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 constexpr int kCudaJitErrorLog = 5, kCudaJitErrorLogBytes = 6;
 constexpr int kHipCopyDefault = 4;
 constexpr int kCaptureThreadLocal = 1;
@@ -307,6 +308,9 @@ class GpuModule : public Module {
     if (code == kErrorNotFound)
       return fail(ErrorKind::kDevice, fmt::format("{}: no kernel '{}' in the code object", context_->info.id, name));
     if (!done) return tl::unexpected(done.error());
+    // Clusters of more than 8 blocks are launched where they fit; drivers before 11.8 know neither.
+    if (context_->api.cuda_function_attribute != nullptr)
+      (void)context_->api.cuda_function_attribute(found->raw, kCudaLargeClusters, 1);
     functions_.push_back(std::move(found));
     return functions_.back().get();
   }

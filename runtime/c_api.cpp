@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <unordered_map>
 
@@ -19,6 +20,7 @@
 namespace {
 
 using namespace kgen;  // NOLINT(google-build-using-namespace): the ABI's own names live outside the namespace
+using Json = nlohmann::ordered_json;
 
 // First word of every handle: a pointer to something else is told apart from a handle.
 constexpr std::uint32_t kDbMagic = 0x6b67'6462;
@@ -77,6 +79,7 @@ struct State {
   std::optional<Dispatcher> dispatcher;  // of `db`, which stays here
   std::mutex mutex;
   std::unordered_map<const WinnerRow*, std::unique_ptr<Code>> codes;
+  std::unordered_map<std::string, std::string> descriptions;  // by operator; "": of the DB
 
   // Reads a row's code object at its first use; one that is not whole is refused every time.
   Result<void> read_code(const WinnerRow& row) {
@@ -199,6 +202,62 @@ bool valid(const kgen_kernel* kernel) { return kernel != nullptr && kernel->magi
 
 kgen_status bad_handle(const char* what) {
   return report(KGEN_BAD_ARGUMENT, fmt::format("{} is null or no handle of that kind", what));
+}
+
+const char* vendor_name(Vendor vendor) {
+  return vendor == Vendor::kNvidia ? "nvidia" : vendor == Vendor::kAmd ? "amd" : "host";
+}
+
+// "a=1 b= c=x,y" → {"a": "1", "b": "", "c": "x,y"}; `first` words are skipped.
+Json words_json(std::string_view words, std::size_t first) {
+  Json json = Json::object();
+  const auto all = split(words, ' ');
+  for (std::size_t i = first; i < all.size(); ++i) {
+    const std::size_t equals = all[i].find('=');
+    json[all[i].substr(0, equals)] = equals == std::string::npos ? "" : all[i].substr(equals + 1);
+  }
+  return json;
+}
+
+Result<std::string> describe_db(const State& state) {
+  const DeviceInfo& info = state.device->info();
+  return Json{
+      {"device",
+       {{"id", info.id}, {"name", info.name}, {"arch", info.arch->name}, {"vendor", vendor_name(info.arch->vendor)}}},
+      {"operators", state.dispatcher->operators()}}
+      .dump();
+}
+
+Result<std::string> describe_op(const State& state, const std::string& op) {
+  KGEN_TRY(const std::vector<OpRecord> records, state.dispatcher->records(op));
+  Json list = Json::array();
+  for (const OpRecord& record : records) {
+    const auto found = state.dispatcher->any_plan(record.signature);
+    if (!found && record.signature == records.back().signature && list.empty()) return tl::unexpected(found.error());
+    if (!found) continue;  // its plans are refused; kgen_open_op() says why
+    const Plan* plan = *found;
+    const Json whole = Json::parse(plan_to_json(*plan));
+    Json json{{"op", op},
+              {"signature", record.signature},
+              {"attributes", words_json(record.signature, 1)},
+              {"defaults", words_json(record.attributes, 0)},
+              {"tensors", Json::array()},
+              {"scalars", Json::array()}};
+    for (const char* key : {"dims", "dim_defaults", "constants", "flops", "bytes"}) json[key] = whole.at(key);
+    for (std::size_t i = 0; i < plan->params.size(); ++i) {
+      Json param = whole.at("params")[i];
+      const Role role = plan->params[i].role;
+      param.erase("align");  // a kernel's own
+      if (is_tensor(role)) {
+        param.erase("default");
+        json["tensors"].push_back(std::move(param));
+      } else if (role == Role::kScalar) {
+        json["scalars"].push_back({{"name", param["name"]}, {"dtype", param["dtype"]}, {"default", param["default"]}});
+      }
+    }
+    list.push_back(std::move(json));
+  }
+  return list.dump();
 }
 
 // Dims by name; those without default must be among them.
@@ -447,6 +506,25 @@ kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes
     *out = opened.release();
     return KGEN_OK;
   });
+}
+
+const char* kgen_describe(kgen_db* db, const char* op) {
+  const char* text = nullptr;
+  guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    State& state = *db->state;
+    const std::string name = op == nullptr ? "" : op;
+    const std::lock_guard lock(state.mutex);
+    auto it = state.descriptions.find(name);
+    if (it == state.descriptions.end()) {
+      auto made = op == nullptr ? describe_db(state) : describe_op(state, name);
+      if (!made) return report(made.error());
+      it = state.descriptions.emplace(name, std::move(*made)).first;
+    }
+    text = it->second.c_str();
+    return KGEN_OK;
+  });
+  return text;
 }
 
 void kgen_close_op(kgen_op* op) {

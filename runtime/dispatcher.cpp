@@ -71,7 +71,6 @@ struct Row {
   bool is_default = false;
   bool same_device = false;
   Goal goal{};
-  bool same_bits = false;
 
   struct Loaded {
     WinnerRow row;
@@ -338,12 +337,12 @@ class Search {
 
  private:
   bool try_row(Row& row, MatchKind kind, std::string_view why, Match& match) {
-    if (goal_.deterministic && !row.same_bits) {
+    const auto loaded = load_(row);
+    if (!loaded) return refuse(row, loaded.error().message);
+    if (goal_.deterministic && (*loaded)->row.trial.deterministic != true) {
       passed_over_.insert(row.id);
       return false;
     }
-    const auto loaded = load_(row);
-    if (!loaded) return refuse(row, loaded.error().message);
     auto bound = bind((*loaded)->plan, shape_.all);
     if (!bound) {
       if (illegal_.empty()) illegal_ = bound.error().message;
@@ -450,7 +449,6 @@ Result<Dispatcher> Dispatcher::load(Db& db, std::string_view arch, std::string_v
                 .is_default = entry.is_default,
                 .same_device = device.name == device_name,
                 .goal = std::move(entry.goal),
-                .same_bits = entry.same_bits,
                 .loaded = nullptr});
   }
   impl->ops = std::move(index.ops);
@@ -519,6 +517,33 @@ Result<std::string> Dispatcher::signature(std::string_view op, std::string_view 
   std::string text(op);
   for (const auto& [name, value] : values) text += fmt::format(" {}={}", name, value);
   return text;
+}
+
+std::vector<std::string> Dispatcher::operators() const {
+  std::set<std::string> names;
+  for (const auto& [signature, generations] : impl_->groups) names.insert(generations.begin()->second->op().op);
+  return {names.begin(), names.end()};
+}
+
+Result<std::vector<OpRecord>> Dispatcher::records(std::string_view op) const {
+  std::map<std::size_t, OpRecord, std::greater<>> found;  // by the index of the newest record of a signature
+  for (const auto& [signature, generations] : impl_->groups) {
+    const auto& [age, group] = *generations.begin();
+    if (group->op().op == op) found.emplace(age, group->op());
+  }
+  if (found.empty()) {
+    for (const auto& [signature, archs] : impl_->elsewhere) {
+      if (split(signature, ' ').front() == op)
+        return fail(ErrorKind::kBadInput,
+                    fmt::format("'{}' was tuned for {} only, not for {}", op, fmt::join(archs, ", "), impl_->arch));
+    }
+    const auto known = operators();
+    return fail(ErrorKind::kBadInput, fmt::format("the database has no operator '{}' for {}{}", op, impl_->arch,
+                                                  did_you_mean(std::string(op), known)));
+  }
+  std::vector<OpRecord> records;
+  for (auto& [age, record] : found) records.push_back(std::move(record));
+  return records;
 }
 
 Result<const Plan*> Dispatcher::any_plan(const std::string& signature) const {

@@ -38,6 +38,10 @@ class Dispatcher {
   static Result<Dispatcher> load(Db&, std::string_view arch, std::string_view device_name);
   // Canonical signature from "dtype=bf16 …" words in any order (missing ones take the defaults recorded with the op).
   Result<std::string> signature(std::string_view op, std::string_view attributes) const;
+  // Names of the operators that this architecture has rows of, sorted.
+  std::vector<std::string> operators() const;
+  // What one of them was tuned as on this architecture, newest first. kBadInput for an unknown name.
+  Result<std::vector<OpRecord>> records(std::string_view op) const;
   // A plan of the signature, for what all its plans share (operands, dims). kBadInput when this architecture has none.
   Result<const Plan*> any_plan(const std::string& signature) const;
   // Exact, else near, else default, else none. Of rows that fit alike, the one that was tuned for the goal comes first;

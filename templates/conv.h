@@ -382,7 +382,7 @@ KGEN_DEVICE void conv_product(ConvInput<typename C::dtype> v, const Begin& begin
     store_product<C, kColumns>(pixels, weights, k, m0, n0, begin_tile, store);
   } else if constexpr (C::gather != gather::halo) {
     constexpr bool kFirst = C::split_k * cluster_k<C>() == 1;
-    const TapSource<T, typename OffsetOf<C::offset_bits>::Type, few_tiles<C>(), fit<C>() / 16 % 2 != 0, kFirst> pixels(
+    const TapSource<T, typename OffsetOf<C::offset_bits>::Type, few_tiles<C>(), whole_taps<C>(), kFirst> pixels(
         v, m0, k0, C::tile_m, C::tile_k);
     store_product<C, kColumns>(pixels, weights, k, m0, n0, begin_tile, store);
   }
@@ -596,17 +596,9 @@ KGEN_DEVICE void conv_group(P p, i64 group) {
       conv_product<C, false>(input, [&](i64, i64 channel) { output.begin(channel); }, output);
       return;
     }
-    constexpr bool kAhead = Product::kReadsAhead && C::split_k == 1;
-    EpilogueOperands<C, kN> ahead[kAhead ? Product::kLaneItems : 1];
+    AheadOf<C, Product> ahead;
     const auto begin = [&](i64 pixel, i64 channel) {
-      if constexpr (kAhead)
-        Product::each_lane_item([&](int n, int row, int column) {
-          if (pixel + row < pixels)
-            ahead[n].load(conv_output<C>(p, first + out_channels), 0, narrowed<C>(pixel + row),
-                          narrowed<C>(first + channel + column));
-        });
-      else if constexpr (C::async_pipeline && C::split_k == 1)
-        prefetch_channels<C>(p, pixel, pixels, first + channel, first + out_channels);
+      read_ahead<C, Product>(conv_output<C>(p, first + out_channels), 0, pixel, pixels, first + channel, ahead);
     };
     conv_product<C, false>(input, begin, [&](i64 pixel, i64 channel, const float(&values)[kN], int n) {
       if (pixel >= pixels || channel >= out_channels) return;
@@ -614,8 +606,8 @@ KGEN_DEVICE void conv_group(P p, i64 group) {
         const i64 left = out_channels - channel;
         store_columns<kN>(p.partial + (block_y() * pixels + pixel) * p.k + first + channel, left < kN ? int(left) : kN,
                           values);
-      } else if constexpr (kAhead) {
-        finish_channels<C>(p, pixel, first + channel, first + out_channels, values, ahead[n]);
+      } else if constexpr (kReadsAhead<C, Product>) {
+        finish_channels<C>(p, pixel, first + channel, first + out_channels, values, ahead.item[n]);
       } else {
         finish_channels<C>(p, pixel, first + channel, first + out_channels, values);
       }

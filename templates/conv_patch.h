@@ -70,8 +70,8 @@ KGEN_DEVICE void conv_patch(const P& p) {
   }
   const Source weights(p.filters + n0 * C::tile_k, C::tile_k, p.k - n0, C::tile_n, C::tile_k, C::vec_b);
   if constexpr (kAsync) {
-    const AsyncTileLoader<Source, typename Shape::LayoutB, C::tile_n, C::tile_k, C::vec_b, kThreads, false> load(
-        weights, thread);
+    AsyncTileLoader<Source, typename Shape::LayoutB, C::tile_n, C::tile_k, C::vec_b, kThreads, false> load(weights,
+                                                                                                           thread);
     load.template issue<false>(0, 0, lds_address(lds_base()) + u32(Shape::kABytes));
   } else {
     const TileLoader<Source, Lds, typename Shape::LayoutB, C::tile_n, C::tile_k, C::vec_b, kThreads, Product::kBInN>

@@ -11,6 +11,7 @@
 // those of an output whose channels are rows: bias, scale and shift then go by row.
 #pragma once
 #include "columns.h"
+#include "fit.h"
 #include "prelude.h"
 
 namespace kgen {
@@ -129,21 +130,6 @@ KGEN_DEVICE float activate(float t) {
   if constexpr (C::epilogue_quick_gelu != 0) return quick_gelu<Out>(t);
   if constexpr (C::epilogue_sigmoid != 0) return sigmoid<Out>(t);
   return t;
-}
-
-// Config's `fit`, where it has one, says what the code may take for granted of the shape (small kernels run their code
-// once, out of memory: what is not there costs nothing). Bit 0: the terms are whole tiles. Bit 1: rows of D, and of
-// what the epilogue reads, are whole aligned vectors.
-template <class C>
-KGEN_HOST_DEVICE constexpr int fit() {
-  if constexpr (requires { C::fit; })
-    return C::fit;
-  else
-    return 0;
-}
-template <class C>
-KGEN_HOST_DEVICE constexpr bool whole_rows() {
-  return fit<C>() / 2 % 2 != 0;
 }
 
 template <class C, int N>

@@ -22,25 +22,6 @@
 
 namespace kgen {
 
-// What the epilogue reads for the items of a lane, where that is little enough to be read while the operands come.
-template <class C, class Product>
-inline constexpr bool kReadsAhead = Product::kReadsAhead && C::split_k == 1;
-template <class C, class Product>
-struct AheadOf {
-  EpilogueOperands<C, Product::kColumns> item[kReadsAhead<C, Product> ? Product::kLaneItems : 1];
-};
-
-// While the operands of the tile at row m0, column n0 come: what its epilogue reads, or at least its way to the L2.
-template <class C, class Product, class P>
-KGEN_DEVICE void read_ahead(const P& p, i64 batch, i64 m0, i64 n0, AheadOf<C, Product>& ahead) {
-  if constexpr (kReadsAhead<C, Product>)
-    Product::each_lane_item([&](int n, int row, int column) {
-      if (m0 + row < p.m) ahead.item[n].load(p, batch, narrowed<C>(m0 + row), narrowed<C>(n0 + column));
-    });
-  else if constexpr (C::async_pipeline && C::split_k == 1)
-    prefetch_epilogue<C, C::tile_m, C::tile_n>(p, batch, m0, p.m - m0, n0, p.n - n0);
-}
-
 // The sums of the tile at row m0, column n0 through the epilogue, or to `partial` where K is split.
 template <class C, class Product, class P>
 KGEN_DEVICE void store_product(const P& p, i64 batch, i64 m0, i64 n0, const typename Product::Wave& wave,
@@ -82,7 +63,8 @@ KGEN_DEVICE void gemm_tile(P p) {
   const SourceA source_a(a, p.lda, p.m - m0, C::tile_m, C::tile_k, C::vec_a);
   const SourceB source_b(b, p.ldb, p.n - n0, C::tile_n, C::tile_k, C::vec_b);
   AheadOf<C, Product> ahead;
-  const auto wave = Product::multiply(source_a, source_b, k, [&] { read_ahead<C, Product>(p, batch, m0, n0, ahead); });
+  const auto wave =
+      Product::multiply(source_a, source_b, k, [&] { read_ahead<C, Product>(p, batch, m0, p.m, n0, ahead); });
 
   store_product<C, Product>(p, batch, m0, n0, wave, ahead);
 }

@@ -407,7 +407,8 @@ KGEN_DEVICE void gptq_tile(const P& p) {
   const SourceB source_b(p, k0, k, n0);
   const gptq::GemmView<C, P> view(p);
   AheadOf<G, Product> ahead;
-  const auto wave = Product::multiply(source_a, source_b, k, [&] { read_ahead<G, Product>(view, 0, m0, n0, ahead); });
+  const auto wave =
+      Product::multiply(source_a, source_b, k, [&] { read_ahead<G, Product>(view, 0, m0, view.m, n0, ahead); });
   store_product<G, Product>(view, 0, m0, n0, wave, ahead);
 }
 

@@ -105,6 +105,16 @@ KGEN_DEVICE int lane_id() {
 }
 // A value that is the same in all lanes, kept in a scalar register.
 KGEN_DEVICE int uniform(int value) { return __builtin_amdgcn_readfirstlane(value); }
+// A value that is kept where it would be worked out again.
+KGEN_DEVICE int opaque(int value) {
+  asm volatile("" : "+v"(value));
+  return value;
+}
+template <class T>
+KGEN_DEVICE const T* opaque(const T* value) {
+  asm volatile("" : "+v"(value));
+  return value;
+}
 
 KGEN_DEVICE void sync_block() {
   __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
@@ -230,6 +240,15 @@ KGEN_DEVICE void sync_lds() { sync_block(); }
 KGEN_DEVICE void sync_wave() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 KGEN_DEVICE int lane_id() { return thread_x() & 31; }
 KGEN_DEVICE int uniform(int value) { return value; }
+KGEN_DEVICE int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+template <class T>
+KGEN_DEVICE const T* opaque(const T* value) {
+  asm volatile("" : "+l"(value));
+  return value;
+}
 
 KGEN_DEVICE unsigned char* lds_base() { return kgen_lds; }
 

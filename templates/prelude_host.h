@@ -73,6 +73,11 @@ KGEN_DEVICE int grid_y() { return int(host_item()->block->grid[1]); }
 KGEN_DEVICE int grid_z() { return int(host_item()->block->grid[2]); }
 KGEN_DEVICE int lane_id() { return thread_x() & (kWaveSize - 1); }
 KGEN_DEVICE int uniform(int value) { return value; }
+KGEN_DEVICE int opaque(int value) { return value; }
+template <class T>
+KGEN_DEVICE const T* opaque(const T* value) {
+  return value;
+}
 KGEN_DEVICE void sync_block() { host_calls->sync_block(host_item()); }
 KGEN_DEVICE void sync_lds() { sync_block(); }
 KGEN_DEVICE void sync_wave() { sync_block(); }

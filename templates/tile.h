@@ -270,23 +270,35 @@ struct AsyncTileLoader {
   static constexpr int kBytes = kVec * int(sizeof(T));
   static constexpr int kCount = Plain::kCount;
   static constexpr int kPerLine = Plain::kPiecesPerLine;
+  // Offsets from a base that moves are kept: an instruction a copy then makes its address, not four.
+  static constexpr bool kKeeps =
+      !kRealign && kCount <= 16 && requires(const Source& source) { source.offset_at_first_k(0, 0); };
   // Lines of one work-item are a multiple of 8 apart, so one shift serves them all.
   static_assert(!kRealign || (Source::kKMajor && kBytes == 16 && Plain::kWholeLines && Plain::kLineStep % 8 == 0 &&
                               kPerLine <= 8 && !Plain::kRagged));
 
   Plain plain;
   int first_k;  // of this work-item's pieces, relative to the tile's start; negative: before it (kRealign)
+  int kept[kKeeps ? kCount : 1];
 
   KGEN_DEVICE AsyncTileLoader(const Source& source, int thread_index) : plain(source, thread_index) {
     first_k = plain.inner(0) - window_shift<kRealign, kInner>(source, plain.outer(0));
+    if constexpr (kKeeps) {
+      KGEN_UNROLL
+      for (int i = 0; i < kCount; ++i) kept[i] = plain.source.offset(plain.outer(i), plain.inner(i));
+    }
   }
 
-  // Worked out anew for every tile: kept, the places of all pieces would cost the registers that larger tiles need.
   template <bool kMasked>
-  KGEN_DEVICE Place<T> find(int i, int k_left) const {
+  KGEN_DEVICE Place<T> find(int i, int k_left) {
     if constexpr (kRealign) {
       const bool valid = !kMasked || first_k < k_left;
       return {plain.source.at(valid ? plain.source.offset(plain.outer(i), first_k) : 0), valid};
+    } else if constexpr (kKeeps) {
+      const int k = plain.k_of(i, 0);
+      const bool valid = !kMasked || k < k_left;
+      const int from = kept[i] = opaque(kept[i]);  // else the compiler keeps wider ones
+      return {plain.source.at(valid ? from : plain.source.offset_at_first_k(from, k)), valid};
     } else {
       return plain.template find<kMasked>(i, 0, k_left);
     }
@@ -295,7 +307,7 @@ struct AsyncTileLoader {
   // The pieces of tile (or window) number `t` to LDS byte `stage`. kMasked: only k_left terms are left from the tile's
   // start on.
   template <bool kMasked>
-  KGEN_DEVICE void issue(int t, int k_left, u32 stage) const {
+  KGEN_DEVICE void issue(int t, int k_left, u32 stage) {
     if (kRealign && kMasked && t == 0 && first_k < 0) return;  // before the line
     KGEN_UNROLL
     for (int i = 0; i < kCount; ++i) {
@@ -309,6 +321,10 @@ struct AsyncTileLoader {
     }
   }
   KGEN_DEVICE void advance() { plain.source.advance(); }
+  // Between two loops of tiles: how far the first one came is no part of the second one's addresses.
+  KGEN_DEVICE void settle() {
+    if constexpr (kKeeps) plain.source.base = opaque(plain.source.base);
+  }
 };
 
 // Byte offsets within a tile of what a lane reads: piece e of the fragment at block `block` of M or N and K step
@@ -588,6 +604,8 @@ KGEN_DEVICE void tile_loop_async(Wave& wave, LoaderA& load_a, LoaderB& load_b, i
   };
   KGEN_NO_UNROLL
   for (int t = 0; t < S::kStages; ++t) issue(t);
+  if constexpr (requires { load_a.settle(); }) load_a.settle();
+  if constexpr (requires { load_b.settle(); }) load_b.settle();
   underway();
   async_wait<S::kStages - 1 - kLate>();
   sync_block();

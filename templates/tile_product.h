@@ -14,6 +14,8 @@
 // vec_a, vec_b, async_pipeline; realign, group_m, split_k where they are used; waves_k, cluster_k where the op has
 // them.
 #pragma once
+#include "epilogue.h"
+#include "fit.h"
 #include "mma/mma.h"
 #include "prelude.h"
 #include "tile.h"
@@ -36,40 +38,6 @@ KGEN_HOST_DEVICE constexpr int cluster_k() {
     return 1;
 }
 
-// The terms are whole tiles: bit 0 of Config's `fit` (epilogue.h).
-template <class C>
-KGEN_HOST_DEVICE constexpr bool whole_terms() {
-  if constexpr (requires { C::fit; })
-    return C::fit % 2 != 0;
-  else
-    return false;
-}
-
-// The stages hold all terms: bit 2.
-template <class C>
-KGEN_HOST_DEVICE constexpr bool one_fill() {
-  if constexpr (requires { C::fit; })
-    return C::fit / 4 % 2 != 0;
-  else
-    return false;
-}
-
-// Rows and tiles of the product are fewer than 2^20: bit 3.
-template <class C>
-KGEN_HOST_DEVICE constexpr bool few_tiles() {
-  if constexpr (requires { C::fit; })
-    return C::fit / 8 % 2 != 0;
-  else
-    return false;
-}
-// One product, or one group of channels: bit 5.
-template <class C>
-KGEN_HOST_DEVICE constexpr bool one_group() {
-  if constexpr (requires { C::fit; })
-    return C::fit / 32 % 2 != 0;
-  else
-    return false;
-}
 // The dimensions of few tiles have 32 bits; said here, products of two of them are one instruction.
 template <class C, class... Ints>
 KGEN_DEVICE void narrow(Ints&... dims) {
@@ -487,6 +455,26 @@ struct TileProduct {
     }
   }
 };
+
+// What the epilogue reads for the items of a lane, where that is little enough to be read while the operands come.
+template <class C, class Product>
+inline constexpr bool kReadsAhead = Product::kReadsAhead && C::split_k == 1;
+template <class C, class Product>
+struct AheadOf {
+  EpilogueOperands<C, Product::kColumns> item[kReadsAhead<C, Product> ? Product::kLaneItems : 1];
+};
+
+// While the operands of the tile at row m0 (of `rows`), column n0 come: what its epilogue reads, or at least its way to
+// the L2. P: as epilogue() takes it.
+template <class C, class Product, class P>
+KGEN_DEVICE void read_ahead(const P& p, i64 batch, i64 m0, i64 rows, i64 n0, AheadOf<C, Product>& ahead) {
+  if constexpr (kReadsAhead<C, Product>)
+    Product::each_lane_item([&](int n, int row, int column) {
+      if (m0 + row < rows) ahead.item[n].load(p, batch, narrowed<C>(m0 + row), narrowed<C>(n0 + column));
+    });
+  else if constexpr (C::async_pipeline && C::split_k == 1)
+    prefetch_epilogue<C, C::tile_m, C::tile_n>(p, batch, m0, rows - m0, n0, p.n - n0);
+}
 
 // Row and column of the tile that this block makes, of an m x n product: groups of group_m rows of tiles are walked
 // together, so that neighbours in time share operands in the L2.

@@ -132,8 +132,8 @@ class Bench {
 
   // Looks the kernels up and allocates the scratch. The plan's tensors must be those of the case.
   Result<LoadedCandidate> load(const BoundPlan&, std::span<const std::byte> code);
-  // Poison, prepare steps, one launch, all checks. Repeats are two: one at once, one with the cache displaced, so that
-  // blocks end in another order.
+  // Poison, prepare steps, one launch, all checks. Repeats are two: one at once, one with the cache displaced (on a
+  // GPU), so that blocks end in another order.
   Result<Verdict> verify(const LoadedCandidate&, Repeats);
   // Enqueues one run on buffer set `set`, after a verify().
   Result<void> launch(const LoadedCandidate&, int set, Stream);

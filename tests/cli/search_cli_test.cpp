@@ -63,6 +63,23 @@ TEST_F(SearchCli, SimulateWarmStartsFromOthersOnly) {
   EXPECT_EQ(warm["mean_fraction"]["3"], 1.0);
 }
 
+TEST_F(SearchCli, SimulateTellsTheExpectedLossAndHowManyRunsAreNearTheBest) {
+  const json result = run_json({"simulate", space_, "--strategy", "model", "--budget", "40", "--repeats", "2"});
+  EXPECT_LT(result["expected_loss"]["40"], 0.1);
+  EXPECT_EQ(result["within_3_percent"]["40"], 1.0);
+  EXPECT_TRUE(run_json({"simulate", space_, "--strategy", "random", "--budget", "9"})["expected_loss"]["9"].is_null());
+}
+
+TEST_F(SearchCli, APriorIsLearntFromDatabasesAndOnlyFromThose) {
+  const std::string db = folder_ / "foreign.db";
+  ASSERT_EQ(run_kgen({"db", "import", db, space_}).code, 0);
+  const Ran foreign = run_kgen({"db", "prior", db, "-o", folder_ / "prior"});  // not an architecture that kgen knows
+  EXPECT_EQ(foreign.code, 2);
+  EXPECT_THAT(foreign.err, HasSubstr("nothing to learn from"));
+  EXPECT_EQ(run_kgen({"db", "prior", db}).code, 2);
+  EXPECT_EQ(run_json({"simulate", space_, "--budget", "5", "--prior", "shipped"})["spaces"][0]["prior"], 0);
+}
+
 TEST_F(SearchCli, SimulateRefusesWhatItDoesNotKnow) {
   EXPECT_EQ(run_kgen({"simulate", space_, "--strategy", "moddel"}).code, 2);
   const Ran missing = run_kgen({"simulate", folder_ / "none.json"});

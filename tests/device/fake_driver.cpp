@@ -317,6 +317,8 @@ API(cuMemcpy, )(void* to, const void* from, std::size_t bytes) {
   return 0;
 }
 API(cuFuncSetAttribute, )(void* function, int attribute, int value) {
+  if (attribute == 14 && value == 1) ++control.large_clusters;
+  if (attribute == 14) return ready();
   if (attribute != 8 || value > 227 << 10) return kInvalidValue;
   static_cast<FakeFunction*>(function)->lds_limit = value;
   return ready();

@@ -21,6 +21,7 @@ struct Control {
   unsigned block[3] = {0, 0, 0};
   unsigned lds_bytes = 0;
   int device_of_last_launch = -1;
+  int large_clusters = 0;  // CUDA: functions that may be launched in clusters of more than 8 blocks
   int primary_retains = 0, primary_releases = 0;
   int modules = 0, streams = 0, events = 0, graphs = 0, allocations = 0;  // alive
   int sticky = 0;

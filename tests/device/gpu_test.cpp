@@ -154,6 +154,14 @@ TEST_P(Gpu, AsksForLargeLdsWhereTheDriverWantsToBeAsked) {
   EXPECT_EQ(y, 4);
 }
 
+TEST_P(Gpu, EveryKernelMayBeLaunchedInClustersOfSixteen) {
+  const auto device = open();
+  const auto module = load(*device);
+  float x = 1, y = 0;
+  ASSERT_TRUE(axpy(*device, *module, &y, &x, 1, 1, nullptr, 0));
+  EXPECT_EQ(control_->large_clusters, cuda() ? 1 : 0);
+}
+
 TEST_P(Gpu, EveryThreadLaunchesOnTheDeviceItOpened) {
   const auto device = open(1);
   const auto module = load(*device);

@@ -171,19 +171,20 @@ TEST(Emit, ClusterIsCompiledInAndTheGridIsWholeClusters) {
   std::string yaml = *read_file(kFixtures + "/scale.yaml");
   const std::string step = "{kernel: scale_rows, grid: [rows, parts], ";
   ASSERT_NE(yaml.find(step), std::string::npos);
-  yaml.replace(yaml.find(step), step.size(), "{kernel: scale_rows, grid: [rows, parts], cluster: [parts, parts, 1], ");
+  yaml.replace(yaml.find(step), step.size(),
+               "{kernel: scale_rows, grid: [rows, parts], cluster: [parts*parts, parts, 1], ");
   OpSpec spec = scale("64", "8");
   const auto op = load_op_text(yaml, kFixtures + "/scale.yaml", kFixtures);
   ASSERT_TRUE(op) << message(op);
   spec.op = *op;
   const KernelSource pairs = source(spec, "sm_90", "plain parts=2"), ones = source(spec, "sm_90", "plain parts=1");
-  EXPECT_THAT(pairs.text, HasSubstr("KGEN_KERNEL(64, 2) KGEN_CLUSTER(2, 2, 1) scale_rows("));
+  EXPECT_THAT(pairs.text, HasSubstr("KGEN_KERNEL(64, 2) KGEN_CLUSTER(4, 2, 1) scale_rows("));
   EXPECT_THAT(ones.text, HasSubstr("KGEN_KERNEL(64, 2) scale_rows("));
   EXPECT_TRUE(bind(pairs.plan, {{"rows", 64}, {"cols", 8}}));
   const auto odd = bind(pairs.plan, {{"rows", 63}, {"cols", 8}});
   ASSERT_FALSE(odd);
   EXPECT_EQ(odd.error().kind, ErrorKind::kCheckFailed);
-  EXPECT_FALSE(parse_candidate(spec, arch("sm_90"), "plain parts=4")) << "16 blocks are more than max_cluster";
+  EXPECT_FALSE(parse_candidate(spec, arch("sm_90"), "plain parts=4")) << "64 blocks are more than max_cluster";
   EXPECT_FALSE(parse_candidate(spec, arch("sm_80"), "plain parts=2")) << "no clusters there";
 }
 

@@ -36,7 +36,7 @@ INSTANTIATE_TEST_SUITE_P(
     Rows, BadOpDef,
     testing::Values(BadOp{"kgen: 1", "kgen: 7", "format 7 is not known"}, BadOp{"kgen: 1", "", "lacks the key 'kgen'"},
                     BadOp{"parts == 1", "parts == 1 || rows < 2", "a rule with 'deterministic' reads the dim 'rows'"},
-                    BadOp{"deterministic: true", "determined: true", "did you mean 'deterministic'"},
+                    BadOp{"deterministic: true", "determinstic: true", "did you mean 'deterministic'"},
                     BadOp{"op: scale", "op: sc-ale", "cannot name a operator"},
                     BadOp{"variants:", "variant:", "did you mean 'variants'"},
                     BadOp{"rows: {doc", "int: {doc", "reserved word"},

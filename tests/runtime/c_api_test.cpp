@@ -100,6 +100,21 @@ TEST_F(CApi, ATunedShapeIsFoundPreparedLaunchedAndRight) {
   expect_right_result(8, 16, false, 1.5);
 }
 
+TEST_F(CApi, WhatTheFileHasIsDescribed) {
+  make({{}});
+  open();
+  const char* file = kgen_describe(db_, nullptr);
+  ASSERT_NE(file, nullptr) << kgen_last_error();
+  EXPECT_THAT(file, AllOf(HasSubstr(R"("operators":["row_scale"])"), HasSubstr(R"("vendor":"host")")));
+  const char* op = kgen_describe(db_, "row_scale");
+  ASSERT_NE(op, nullptr) << kgen_last_error();
+  EXPECT_THAT(op, AllOf(HasSubstr(R"("attributes":{"dtype":"fp32")"), HasSubstr(R"("name":"w","role":"in")"),
+                        HasSubstr(R"("scalars":[{"name":"alpha")"), ::testing::Not(HasSubstr("workspace"))));
+  EXPECT_EQ(kgen_describe(db_, "row_scale"), op);
+  EXPECT_EQ(kgen_describe(db_, "row_scales"), nullptr);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("did you mean 'row_scale'"));
+}
+
 TEST_F(CApi, AnUntunedShapeIsServedByTheNearestKernel) {
   make({{}});
   open();

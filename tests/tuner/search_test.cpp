@@ -183,6 +183,59 @@ TEST(Search, AFewTrialsElsewhereAreEnoughToWarm) {
   EXPECT_LE(drive(*model, 12, 1, [&](std::size_t i) { return cost(candidates[i]); }).best, 12);
 }
 
+TEST(Search, AMisleadingSourceIsGivenUp) {
+  const auto candidates = tiled_candidates();
+  SearchSpace space = make_search_space(candidates, candidates[0]);
+  Elsewhere opposite;
+  for (const Candidate& candidate : candidates) {
+    Config config{{"variant", candidate.variant}};
+    config.insert(config.end(), candidate.params.begin(), candidate.params.end());
+    opposite.times.emplace_back(config, 1 / cost(candidate));
+  }
+  EXPECT_EQ(warm_start(space, {opposite}), 1u);
+  auto model = make_strategy("model", space, 1, 0).value();
+  EXPECT_EQ(drive(*model, candidates.size() / 5, 1, [&](std::size_t i) { return cost(candidates[i]); }).best, 10);
+}
+
+TEST(Search, TheExpectedLossIsNoneWhereEverythingWasTriedAndUnknownWithoutAModel) {
+  const auto candidates = tiled_candidates();
+  const SearchSpace space = make_search_space(candidates, candidates[0]);
+  const auto time = [&](std::size_t i) { return cost(candidates[i]); };
+  for (const char* name : {"exhaustive", "random", "model"}) {
+    auto strategy = make_strategy(name, space, 1, 0).value();
+    if (std::string(name) == "model") EXPECT_EQ(strategy->expected_loss(), std::nullopt);  // nothing was timed yet
+    drive(*strategy, 10, 1, time);
+    EXPECT_EQ(strategy->expected_loss().has_value(), std::string(name) == "model");
+    drive(*strategy, SIZE_MAX, 1, time);
+    EXPECT_EQ(strategy->expected_loss(), 0.0);
+  }
+}
+
+TEST(Search, TheExpectedLossIsLargeEarlyAndSmallAtTheOptimum) {
+  const auto candidates = tiled_candidates();
+  const SearchSpace space = make_search_space(candidates, candidates[0]);
+  auto model = make_strategy("model", space, 1, 0).value();
+  std::size_t slow = 0;
+  for (std::size_t i = 0; slow < 8; i += 5)  // far from the optimum
+    if (cost(candidates[i]) > 60) model->report(i, cost(candidates[i])), ++slow;
+  EXPECT_GT(model->expected_loss().value(), 0.05);
+  drive(*model, candidates.size() / 3, 1, [&](std::size_t i) { return cost(candidates[i]); });
+  EXPECT_LT(model->expected_loss().value(), 0.02);
+}
+
+TEST(Search, ToAskForTheExpectedLossChangesNoProposal) {
+  const auto candidates = tiled_candidates();
+  const SearchSpace space = make_search_space(candidates, candidates[0]);
+  auto asked = make_strategy("model", space, 3, 0).value(), quiet = make_strategy("model", space, 3, 0).value();
+  for (int i = 0; i < 60; ++i) {
+    const auto a = asked->propose(), b = quiet->propose();
+    ASSERT_EQ(a, b) << i;
+    asked->report(*a, cost(candidates[*a]));
+    quiet->report(*b, cost(candidates[*b]));
+    if (i % 10 == 9) EXPECT_TRUE(asked->expected_loss().has_value());
+  }
+}
+
 TEST(Search, AutoIsExhaustiveOnlyWhereTheSpaceFitsTheBudget) {
   const auto candidates = tiled_candidates();
   const SearchSpace space = make_search_space(candidates, candidates[0]);

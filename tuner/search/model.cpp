@@ -27,6 +27,7 @@ class Model final : public SearchBase {
   static constexpr double kAmbition = 0.1;       // least improvement that counts, in deviations of the targets
   static constexpr std::size_t kFine = 50;       // trials from which on the good regions count as known
   static constexpr double kSqueeze = 0.5;        // of the median's distance from the best: what stays as it is
+  static constexpr double kMostRisk = 0.95;      // of failing, that the model may be sure of
   static constexpr double kRefit = 0.1;          // growth of the data between two fits
   static constexpr std::size_t kMostData = 240;  // points that the model learns at once
   static constexpr double kScored = 6e5;         // data × pool: bounds the time of a proposal
@@ -215,12 +216,18 @@ std::optional<std::size_t> Model::next() {
     surrogate_.update(points, targets);
   }
 
+  // How likely a point is to fail: 1 at the failures seen, 0 at the successes, and alike where points are alike.
+  std::vector<double> failed;
+  for (const std::size_t i : data_) failed.push_back(trials_[i].state == Trial::kFailedHere ? 1 : 0);
+  const bool any_failed = std::count(failed.begin(), failed.end(), 1.0) > 0;
+  const std::vector<float> risk = any_failed ? surrogate_.expect(failed) : std::vector<float>{};
   const double goal = -mean_ / deviation_ - kAmbition;
   std::optional<std::size_t> chosen;
   double most = -1;
   for (std::size_t c = 0; c < surrogate_.pool().size(); ++c) {
     if (seen(surrogate_.pool()[c])) continue;
-    const double improvement = shortfall(goal, surrogate_.mean(c), surrogate_.deviation(c));
+    double improvement = shortfall(goal, surrogate_.mean(c), surrogate_.deviation(c));
+    if (any_failed) improvement *= 1 - std::clamp(static_cast<double>(risk[c]), 0.0, kMostRisk);
     if (improvement > most) {
       most = improvement;
       chosen = surrogate_.pool()[c];

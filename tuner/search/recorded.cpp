@@ -314,7 +314,7 @@ std::string Recording::name() const {
   std::string name = file.substr(file.find_last_of('/') + 1);
   for (const char* ending : {".gz", ".json"})
     if (name.ends_with(ending)) name.resize(name.size() - std::string(ending).size());
-  if (!alone) name += fmt::format(": {} {} on {}", op.signature, problem.dims_key, device.name);
+  if (!alone) name += fmt::format(": {} {} on {}", op.op, problem.dims_key, device.name);
   return name;
 }
 

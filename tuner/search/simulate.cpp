@@ -26,7 +26,7 @@ struct Replay {
   };
   std::vector<std::vector<Mark>> marks;  // by repeat
   double strategy_seconds = 0;
-  std::size_t proposals = 0;
+  std::size_t proposals = 0, failures = 0;
 };
 
 // The same measurements: half of the common configurations have the same time.
@@ -64,21 +64,29 @@ std::vector<Replay::Mark> run(Replay& replay, const SimulateRequest& request, st
   std::vector<Replay::Mark> reached;
   const std::vector<std::size_t> marks = marks_of(request.budget);
   double best = kFailed;
-  std::size_t done = 0;
+  std::size_t done = 0, failures = 0;
   const auto start = Clock::now();
+  Clock::duration asked{};  // for its opinion: no part of a proposal
   const auto strategy =
       make_strategy(request.strategy, replay.space, request.seed * 1'000'003 + repeat, request.budget).value();
+  const auto reach = [&] {
+    const auto before = Clock::now();
+    reached.push_back({replay.optimum_us / best, strategy->expected_loss()});
+    asked += Clock::now() - before;
+  };
   for (; done < request.budget; ++done) {
     const auto index = strategy->propose();
     if (!index) break;
     strategy->report(*index, replay.times_us[*index]);
     best = std::min(best, replay.times_us[*index]);
-    if (done + 1 == marks[reached.size()]) reached.push_back({replay.optimum_us / best, strategy->expected_loss()});
+    failures += replay.times_us[*index] == kFailed;
+    if (done + 1 == marks[reached.size()]) reach();
   }
-  reached.resize(marks.size(), {replay.optimum_us / best, strategy->expected_loss()});
+  while (reached.size() < marks.size()) reach();
   const std::lock_guard lock(mutex);
-  replay.strategy_seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  replay.strategy_seconds += std::chrono::duration<double>(Clock::now() - start - asked).count();
   replay.proposals += done;
+  replay.failures += failures;
   return reached;
 }
 
@@ -158,6 +166,7 @@ Result<std::vector<Simulation>> simulate(const std::vector<Recording>& recording
   const std::vector<std::size_t> marks = marks_of(request.budget);
   const auto repeats = static_cast<double>(request.repeats);
   for (std::size_t r = 0; r < replays.size(); ++r) {
+    results[r].failures = static_cast<double>(replays[r].failures) / repeats;
     results[r].proposal_us = replays[r].strategy_seconds * 1e6 / static_cast<double>(replays[r].proposals);
     for (std::size_t m = 0; m < marks.size(); ++m) {
       Fraction& fraction = results[r].fractions[marks[m]];

@@ -34,6 +34,7 @@ struct Simulation {
   double optimum_us = 0;
   std::size_t sources = 0;                    // recordings that warmed the start
   std::size_t prior = 0;                      // points that the prior put first
+  double failures = 0;                        // evaluations of a run that failed, mean
   double proposal_us = 0;                     // mean time of the strategy itself
   std::map<std::size_t, Fraction> fractions;  // by evaluations: 25, 50, 100, 200, 400 as far as the budget, and it
 };

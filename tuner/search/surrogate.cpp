@@ -283,6 +283,19 @@ void Surrogate::update(std::span<const std::size_t> points, std::span<const doub
 double Surrogate::mean(std::size_t at) const { return prior_[at] + constant_ * (1 - ones_sum_[at]) + target_sum_[at]; }
 double Surrogate::deviation(std::size_t at) const { return std::sqrt(std::max(1e-9f, variance_[at])) * scale_; }
 
+std::vector<float> Surrogate::expect(std::span<const double> values) const {
+  std::vector<float> expected(pool_.size());
+  std::vector<double> solution;
+  for (std::size_t i = 0; i < points_.size(); ++i) {
+    double value = values[i];
+    for (std::size_t j = 0; j < i; ++j) value -= lower_[i][j] * solution[j];
+    solution.push_back(value / lower_[i][i]);
+    const auto weight = static_cast<float>(solution[i]);
+    for (std::size_t c = 0; c < pool_.size(); ++c) expected[c] += weight * solved_[i][c];
+  }
+  return expected;
+}
+
 std::vector<std::vector<double>> Surrogate::draw(const std::vector<std::size_t>& at, std::size_t draws,
                                                  Random64& random) const {
   const std::size_t n = at.size();

@@ -33,6 +33,9 @@ class Surrogate {
   const std::vector<std::size_t>& pool() const { return pool_; }
   double mean(std::size_t at) const;  // at: position in pool
   double deviation(std::size_t at) const;
+  // What the same covariance expects of another quantity, at every pool point: `values` are of the data, and it is 0
+  // where nothing is known.
+  std::vector<float> expect(std::span<const double> values) const;
   // Draws of all of `at` together, one row a draw.
   std::vector<std::vector<double>> draw(const std::vector<std::size_t>& at, std::size_t draws, Random64&) const;
 

@@ -84,6 +84,15 @@ typedef struct kgen_goal {
 KGEN_API kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes, const char* dims,
                                       const kgen_goal* goal, kgen_op** out);
 
+/* What the DB has for this device, as JSON, for callers that make an operator's arguments from their own tensors.
+ * `op` NULL: {"device": {"id", "name", "arch", "vendor"}, "operators": [names]}. An operator's name: a list of what it
+ * was tuned as, newest first, each {"op", "signature", "attributes": {name: value}, "defaults": {name: value, "" where
+ * there is none; a value may name an earlier attribute}, "dims": [names], "dim_defaults", "tensors": [{"name", "role",
+ * "dtype", "shape", "strides", "present"}], "scalars": [{"name", "dtype", "default"}], "constants": {name: integer},
+ * "flops", "bytes"}. Sizes are expressions over dims and constants (docs/op-format.md). NULL on failure. Valid until
+ * kgen_close(). */
+KGEN_API const char* kgen_describe(kgen_db* db, const char* op);
+
 typedef struct kgen_match {
   const kgen_kernel* kernel; /* valid until its kgen_op is closed */
   kgen_match_kind kind;

@@ -1,0 +1,58 @@
+"""PEP 517 back end of the kgen package: a wheel is the folder kgen/ in a zip. Nothing is compiled or fetched."""
+import base64
+import hashlib
+import pathlib
+import re
+import tarfile
+import zipfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def _project():
+    text = (HERE / "pyproject.toml").read_text(encoding="utf-8")
+    keys = dict(re.findall(r'^(name|version|description|requires-python) = "(.*)"$', text, re.M))
+    metadata = (f"Metadata-Version: 2.1\nName: {keys['name']}\nVersion: {keys['version']}\n"
+                f"Summary: {keys['description']}\nRequires-Python: {keys['requires-python']}\n")
+    return keys["name"], keys["version"], metadata
+
+
+def _sources():
+    return sorted(path for path in (HERE / "kgen").rglob("*") if path.suffix == ".py")
+
+
+def _wheel(folder, files):
+    name, version, metadata = _project()
+    info = f"{name}-{version}.dist-info"
+    files = {**files, f"{info}/METADATA": metadata.encode(),
+             f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: kgen\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    record = "".join(
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
+        for path, data in files.items())
+    files[f"{info}/RECORD"] = (record + f"{info}/RECORD,,\n").encode()
+    wheel = f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder) / wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in files.items():
+            archive.writestr(zipfile.ZipInfo(path), data, zipfile.ZIP_DEFLATED)
+    return wheel
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    return _wheel(wheel_directory, {path.relative_to(HERE).as_posix(): path.read_bytes() for path in _sources()})
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    return _wheel(wheel_directory, {"kgen.pth": f"{HERE}\n".encode()})
+
+
+def build_sdist(sdist_directory, config_settings=None):
+    name, version, metadata = _project()
+    base = f"{name}-{version}"
+    with tarfile.open(pathlib.Path(sdist_directory) / f"{base}.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for path in [HERE / "pyproject.toml", HERE / "build_backend.py", *_sources()]:
+            archive.add(path, f"{base}/{path.relative_to(HERE).as_posix()}")
+        info = pathlib.Path(sdist_directory) / "PKG-INFO"
+        info.write_text(metadata, encoding="utf-8")
+        archive.add(info, f"{base}/PKG-INFO")
+        info.unlink()
+    return f"{base}.tar.gz"

@@ -1,0 +1,194 @@
+"""kgen.open() and what it gives."""
+import difflib
+import json
+import os
+import threading
+import weakref
+
+from ctypes import byref, c_void_p, sizeof
+
+from . import _tensor
+from ._library import BadArgument, BadDatabase, Goal, KgenError, OutOfMemory, check, last_error, load
+from ._operator import Operator
+
+_TIMINGS = {"cold": 0, "warm": 1, "graph": 2}
+_OBJECTIVES = {"time": 0, "energy": 1}
+
+
+class _DeviceBuffer:
+    """Memory of the device through libkgen, for callers whose framework has no allocator that is known here."""
+
+    def __init__(self, database, size):
+        self.database, self.size = database, size
+        self.pointer = load().kgen_device_alloc(database._handle, size)
+        if not self.pointer:
+            raise OutOfMemory(last_error())
+
+    def __del__(self):
+        if getattr(self, "pointer", None) and self.database._handle:
+            load().kgen_device_free(self.database._handle, self.pointer)
+
+
+class Database:
+    """A tuned DB, opened for one device. Operators are attributes: db.gemm(a, b, bias=bias, activation="silu").
+    Safe from several threads."""
+
+    def __init__(self, path, device="auto", *, timing="cold", objective="time", deterministic=False):
+        self._handle = None
+        self.path = os.fspath(path)
+        self._goal = self._read_goal(timing, objective, deterministic)
+        handle = c_void_p()
+        library = load()
+        if not os.path.exists(self.path):
+            raise BadDatabase(f"{self.path} does not exist; `kgen tune ops.yaml --db {self.path}` makes one")
+        check(library.kgen_open(os.fsencode(self.path), device.encode(), byref(handle)))
+        self._handle = handle.value
+        about = json.loads(self._describe(None))
+        self.device, self.device_name = about["device"]["id"], about["device"]["name"]
+        self.arch, self.vendor = about["device"]["arch"], about["device"]["vendor"]
+        self.operators = about["operators"]
+        self._place = ("cpu", 0) if self.vendor == "host" else ("cuda", int(self.device.partition(":")[2] or 0))
+        self._operators = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._tensors = weakref.WeakSet()
+
+    @staticmethod
+    def _read_goal(timing, objective, deterministic):
+        for value, known, what in ((timing, _TIMINGS, "timing"), (objective, _OBJECTIVES, "objective")):
+            if value not in known:
+                raise BadArgument(f"there is no {what} '{value}' ({', '.join(known)})")
+        return Goal(sizeof(Goal), _TIMINGS[timing], _OBJECTIVES[objective], int(deterministic))
+
+    def __repr__(self):
+        return f"<kgen.Database {self.path} for {self.device} ({self.device_name}): {', '.join(self.operators)}>"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self.close()
+
+    def __dir__(self):
+        return [*super().__dir__(), *self.operators]
+
+    def close(self):
+        """Unloads; work that is still running on the device must have ended. Operators and Tensors are gone then."""
+        if not self._handle:
+            return
+        for operator in self._operators.values():
+            operator._close()
+        self._local = threading.local()
+        for tensor in list(self._tensors):
+            load().kgen_device_free(self._handle, tensor.pointer)
+            tensor.pointer = None
+        handle, self._handle = self._handle, None
+        load().kgen_close(handle)
+
+    def _opened(self):
+        if not self._handle:
+            raise BadArgument(f"{self.path} was closed")
+        return self._handle
+
+    def _describe(self, op):
+        text = load().kgen_describe(self._opened(), op)
+        if text is None:
+            raise KgenError(last_error())
+        return text
+
+    def __getattr__(self, name):
+        if name.startswith("_") or "operators" not in self.__dict__:
+            raise AttributeError(name)
+        try:
+            return self.op(name)
+        except BadArgument as error:
+            raise AttributeError(str(error)) from None
+
+    def op(self, name):
+        """The operator of that name, as db.NAME."""
+        self._opened()
+        operator = self._operators.get(name)
+        if operator is not None:
+            return operator
+        if name not in self.operators:
+            close = difflib.get_close_matches(name, self.operators, 1)
+            hint = f"; did you mean '{close[0]}'?" if close else f" (it has {', '.join(self.operators) or 'none'})"
+            raise BadArgument(f"{self.path} has no operator '{name}' for {self.arch}{hint}")
+        description = json.loads(self._describe(name.encode()))
+        with self._lock:
+            return self._operators.setdefault(name, Operator(self, name, description))
+
+    def find(self, op, *tensors, **keywords):
+        """The Match for an operator's tensors, or for dims and attributes by name: what would run, and why."""
+        return self.op(op).find(*tensors, **keywords)
+
+    def prepare(self, op, *tensors, **keywords):
+        """Loads the kernel of this call and repacks its weights, ahead of the first call (or of a graph's capture)."""
+        return self.op(op).prepare(*tensors, **keywords)
+
+    def empty(self, shape, dtype="fp32"):
+        """A Tensor of this device with undefined contents."""
+        tensor = _tensor.Tensor(self, shape, dtype)
+        self._tensors.add(tensor)
+        return tensor
+
+    def tensor(self, data, dtype="fp32", shape=None):
+        """A Tensor of numbers in (nested) lists, or of the bytes of a buffer with `shape`."""
+        if shape is None:
+            shape, row = [], data
+            while isinstance(row, (list, tuple)):
+                shape.append(len(row))
+                row = row[0] if row else None
+        return self.empty(shape, dtype).write(data)
+
+    def synchronize(self, stream=None):
+        """Waits for the stream and reports a fault of earlier launches."""
+        check(load().kgen_synchronize(self._opened(), stream))
+
+    # ---- for operators
+
+    def _open_op(self, name, attributes, dims):
+        handle = c_void_p()
+        check(load().kgen_open_op_for(self._opened(), name.encode(), attributes.encode(), dims.encode(), byref(self._goal),
+                                      byref(handle)), f"{name}: ")
+        return handle.value
+
+    def _scratch(self, size, model):
+        """(pointer, owner) of device memory that lives as long as its owner."""
+        if model.framework == "torch":  # its allocator knows about streams and graph capture
+            import torch
+            owner = torch.empty(size + 256, dtype=torch.uint8, device=model.keep.device)
+            return -(-owner.data_ptr() // 256) * 256, owner
+        owner = _DeviceBuffer(self, size)
+        return owner.pointer, owner
+
+    def _workspace(self, size, stream, model):
+        """(pointer, owner) of scratch memory. One buffer for each thread and stream, which only grows: launches of a
+        stream come one after the other, and the host device runs within the call. Torch has a cache of its own, which
+        also knows what a captured graph must keep."""
+        if model.framework == "torch":
+            return self._scratch(size, model)
+        buffers = self._local.__dict__.setdefault("buffers", {})
+        buffer = buffers.get(stream)
+        if buffer is None or buffer.size < size:
+            if buffer is not None:
+                self.synchronize(stream)
+            buffer = buffers[stream] = _DeviceBuffer(self, max(size, 2 * buffer.size if buffer is not None else 0))
+        return buffer.pointer, buffer
+
+    @staticmethod
+    def _refuse_capture(model):
+        """What is repacked within a captured graph would only be there once the graph is replayed."""
+        if model.framework == "torch" and model.device == "cuda":
+            import torch
+            if torch.cuda.is_current_stream_capturing():
+                raise BadArgument("weights are prepared before a graph is captured, not within: call prepare() first")
+
+
+def open(path, device="auto", *, timing="cold", objective="time", deterministic=False):
+    """Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host"."""
+    return Database(path, device, timing=timing, objective=objective, deterministic=deterministic)

@@ -1,0 +1,109 @@
+"""kgen.torch on the host device. Skips aloud where torch is missing; an H100 runs all operators (docs/python.md)."""
+import os
+import pathlib
+import tempfile
+import unittest
+
+try:
+    import torch
+except ImportError:
+    raise unittest.SkipTest("NOT RUN: torch is not installed")
+if not hasattr(torch.library, "register_fake"):
+    raise unittest.SkipTest(f"NOT RUN: torch {torch.__version__} has no register_fake (2.4 has)")
+
+import kgen.torch
+
+DB = os.environ["KGEN_TEST_DB"]
+
+
+class Block(torch.nn.Module):
+    """A patch embedding, a norm and a product, of which the DB has the first two."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = torch.nn.Conv3d(3, 24, (2, 4, 4), stride=(2, 4, 4))
+        self.norm = torch.nn.LayerNorm(24)
+        self.head = torch.nn.Linear(24, 5)
+
+    def forward(self, x):
+        return self.head(self.norm(self.patch(x.view(-1, 3, 2, 4, 4)).view(-1, 24)))
+
+
+class Torch(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        torch.manual_seed(0)
+        cls.ops = kgen.torch.load(DB, "host")
+        cls.a, cls.b, cls.bias = torch.randn(8, 32), torch.randn(16, 32), torch.randn(16)
+
+    def want(self, a):
+        return torch.nn.functional.silu(a @ self.b.T + self.bias)
+
+    def gemm(self, a):
+        return self.ops.gemm(a, self.b, bias=self.bias, activation="silu")
+
+    def test_operators_are_torch_operators(self):
+        self.assertIn("gemm", dir(torch.ops.kgen))
+        torch.testing.assert_close(self.gemm(self.a), self.want(self.a))
+        got = torch.ops.kgen.gemm([self.a, self.b, self.bias], ["a", "b", "bias"], ["activation=silu"], self.ops.number)
+        torch.testing.assert_close(got[0], self.want(self.a))
+
+    def test_bf16_tensors_and_strides(self):
+        a, b = self.a.bfloat16(), self.b.bfloat16()
+        torch.testing.assert_close(self.ops.gemm(a, b, out_dtype="fp32"), a.float() @ b.float().T)
+        rows = torch.randn(8, 64)[:, :32]
+        torch.testing.assert_close(self.gemm(rows), self.want(rows))
+
+    def test_an_operand_that_is_written(self):
+        x, residual, weight = torch.randn(6, 40), torch.randn(6, 40), torch.randn(40)
+        total = x + residual
+        got = self.ops.add_rmsnorm(x, residual, weight, eps=1e-5)
+        torch.testing.assert_close(residual, total)
+        torch.testing.assert_close(got, total * torch.rsqrt((total ** 2).mean(-1, keepdim=True) + 1e-5) * weight)
+
+    def test_shapes_are_known_without_running(self):
+        meta = [tensor.to("meta") for tensor in (self.a.expand(2, 8, 32).contiguous(), self.b, self.bias)]
+        with torch.inference_mode():
+            got = self.ops.gemm(meta[0], meta[1], bias=meta[2], activation="silu")
+        self.assertEqual((tuple(got.shape), got.device.type), ((2, 8, 16), "meta"))
+
+    def test_errors_are_those_of_kgen(self):
+        with self.assertRaisesRegex(Exception, r"b is \[1, 16, 31\], not \[batch, n, k\] = \[1, 16, 32\]"):
+            self.ops.gemm(self.a, self.b[:, :31], bias=self.bias, activation="silu")
+
+    @unittest.skipUnless(hasattr(torch, "compile"), "NOT RUN: torch.compile is not there")
+    def test_a_compiled_graph_is_whole(self):
+        def function(a):
+            return self.ops.gemm(torch.tanh(a), self.b, bias=self.bias, activation="silu") + 1
+
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+        for rows in (8, 5, 3):
+            a = torch.randn(rows, 32)
+            torch.testing.assert_close(compiled(a), self.want(torch.tanh(a)) + 1)
+
+    def test_optimize_replaces_what_the_file_has(self):
+        model, x = Block().eval(), torch.randn(12, 96)
+        with torch.no_grad():
+            want, names = model(x), list(model.state_dict())
+            report = kgen.torch.optimize(model, self.ops, x)
+            self.assertEqual(report.replaced, ["patch", "norm"])
+            self.assertIn("patch: kgen.conv3d_patchify, exact: tuned for this shape", str(report))
+            self.assertIn("head: left, gemm(", str(report))
+            torch.testing.assert_close(model(x), want)
+        self.assertEqual(list(model.state_dict()), names)
+
+    def test_trace_writes_what_tune_reads(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "ops.yaml"
+            trace = kgen.torch.trace(Block().eval(), torch.randn(12, 96), path=path)
+            text = path.read_text()
+        entries = {row.entry["op"]: row for row in trace if row.entry is not None}
+        self.assertEqual(set(entries), {"conv3d_patchify", "layernorm", "gemm"})
+        self.assertEqual(entries["gemm"].dims, {"m": 12, "n": 5, "k": 24})
+        self.assertEqual([row.waste_us for row in trace], sorted((row.waste_us for row in trace), reverse=True))
+        self.assertIn('{"op": "conv3d_patchify", "dtype": "fp32", "epilogue": ["bias"], "problems": '
+                      '[{"l": 12, "c": 3, "t": 2, "ph": 4, "pw": 4, "e": 24}]}', text)
+
+
+if __name__ == "__main__":
+    unittest.main()
