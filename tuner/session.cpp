@@ -164,7 +164,9 @@ class Session {
   std::map<std::tuple<std::int64_t, bool, bool>, Incumbent> winners_;
   std::map<std::string, std::vector<Winner>> priors_;  // by operator
   std::vector<Winner> won_;                            // of winners_
-  std::vector<Recording> warm_start_;                  // of other devices or shapes
+  // As many of won_ as the next problem begins from: those before the one in work, however long it takes to prepare.
+  std::size_t won_before_ = 0;
+  std::vector<Recording> warm_start_;  // of other devices or shapes
   std::int64_t next_ticket_ = 1;
   std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
   std::unique_ptr<Problem> next_;
@@ -760,7 +762,7 @@ void Session::seed_search(Problem& problem) {
     if (seeds.size() < most && std::find(seeds.begin(), seeds.end(), point) == seeds.end()) seeds.push_back(point);
   };
   std::vector<Winner> winners;
-  for (auto winner = won_.rbegin(); winner != won_.rend(); ++winner)
+  for (auto winner = won_.rend() - static_cast<std::ptrdiff_t>(won_before_); winner != won_.rend(); ++winner)
     if (winner->op == problem.row.op) winners.push_back(*winner);
   const std::vector<Winner>& prior = priors_[problem.row.op];
   winners.insert(winners.end(), prior.begin(), prior.end());
@@ -936,10 +938,12 @@ Result<std::unique_ptr<Session::Problem>> Session::begin(std::size_t i) {
       KGEN_TRY(problem, preparing_.get());
     } else {
       KGEN_TRY(problem, prepare(specs[i]));
+      won_before_ = won_.size();
     }
     KGEN_CHECK_OK(open(*problem));
   }
   open_ = {problem.get()};
+  won_before_ = won_.size();
   // The same problem twice in a row: the second must see what the first records. A host times its kernels on the cores
   // that would prepare.
   const auto same = [](const OpSpec& a, const OpSpec& b) {

@@ -165,6 +165,18 @@ TEST(ChildProcess, DestructionEndsABusyChild) {
   EXPECT_FALSE(alive(pid));
 }
 
+TEST(MessageChannel, TellsWhetherAMessageWaits) {
+  auto process = ChildProcess::start(child("peek"));
+  ASSERT_TRUE(process);
+  ASSERT_TRUE(process->send({"a"}));
+  const auto alone = process->receive(30);
+  ASSERT_EQ(alone.kind, Kind::kMessage) << alone.why;
+  EXPECT_EQ(alone.message[0], "nothing waits");
+  ASSERT_TRUE(process->send({"b"}));
+  ASSERT_TRUE(process->send({"c"}));
+  EXPECT_EQ(process->receive(30).message.at(0), "another waits");
+}
+
 TEST(ChildProcess, ABusyChildEndsWhenItsParentIsKilled) {
   auto parent = ChildProcess::start(child("parent"));
   ASSERT_TRUE(parent);
@@ -189,6 +201,11 @@ int child_main(const std::string& mode) {
   while (auto message = channel.receive()) {
     if (mode == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(500));
     if (mode == "hang") std::this_thread::sleep_for(std::chrono::seconds(1000));
+    if (mode == "peek") {
+      if (message->front() == "b")
+        for (int i = 0; i < 500 && !channel.waiting(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      (*message)[0] = channel.waiting() ? "another waits" : "nothing waits";
+    }
     if (mode == "noisy") {
       std::puts("stray");
       std::fflush(stdout);

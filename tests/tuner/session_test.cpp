@@ -132,6 +132,26 @@ TEST_F(Planted, ResumingRepeatsNothing) {
   EXPECT_EQ(again->gpu_busy_seconds, 0);  // not even the reference was computed
 }
 
+TEST_F(Planted, EveryMomentOfARunIsAccountedForOnce) {
+  const auto outcome = tune_specs(specs("items: [32, 64], fault: [none, tail]"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  std::map<std::string, double> spent;
+  double sum = 0;
+  for (const TuneOutcome::Spent& part : outcome->where_time_went) {
+    EXPECT_GE(part.seconds, 0) << part.on;
+    EXPECT_TRUE(spent.emplace(part.on, part.seconds).second) << part.on;
+    sum += part.seconds;
+  }
+  EXPECT_NEAR(sum, outcome->wall_seconds, 0.02 * outcome->wall_seconds);
+  for (const char* part : {"timing", "verification", "references", "finals", "compilers", "database"})
+    EXPECT_GT(spent[part], 0) << part;
+  EXPECT_GT(outcome->gpu_timing_seconds, 0);
+  EXPECT_GT(outcome->gpu_busy_seconds, outcome->gpu_timing_seconds);
+  EXPECT_LT(outcome->gpu_busy_seconds, outcome->wall_seconds);
+  EXPECT_GT(outcome->compile_seconds, 0);
+  EXPECT_EQ(outcome->compiled, 4);
+}
+
 TEST_F(Planted, FreshStartsOver) {
   const auto list = specs("items: [64], fault: [none]");
   ASSERT_TRUE(tune_specs(list));
