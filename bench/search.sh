@@ -55,13 +55,13 @@ the other five spaces is 0.993. What was tried against it stands in [../search.m
 candidate is first, as in a live search.
 EOF
 for budget in 16 100; do
-  block "FULL.db --budget $budget --repeats 50 --seed 1" "$full" --budget "$budget" --repeats 50 --seed 1
+  block "FULL.db --budget $budget --repeats 20 --seed 1" "$full" --budget "$budget" --repeats 20 --seed 1
 done
 cat <<'EOF'
 
 Begun from the prior, learnt from these and 329 ordinarily tuned problems (8 to 64 candidates each) without any recording of the operator's same shape:
 EOF
 for budget in 16 100; do
-  block "FULL.db --prior FULL.db TUNED.db… --budget $budget --repeats 50 --seed 1" "$full" --prior "${teachers[@]}" \
-    --budget "$budget" --repeats 50 --seed 1
+  block "FULL.db --prior FULL.db TUNED.db… --budget $budget --repeats 20 --seed 1" "$full" --prior "${teachers[@]}" \
+    --budget "$budget" --repeats 20 --seed 1
 done
