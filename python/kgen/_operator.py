@@ -606,7 +606,7 @@ class Operator:
             self._warned = True
             warnings.warn(f"{self.name} repacks its weights in every call; call db.{self.name}.prepare(…) once with the "
                           "same arguments, or give frozen=True", stacklevel=4)
-        pointer, owner = self._database._scratch(call.match.prepared_bytes, next(iter(views.values())))
+        pointer, owner = self._database._scratch(call.match.prepared_bytes, stream, next(iter(views.values())))
         check(load().kgen_prepare(call.match.kernel, self._pointers(call, views), pointer, stream), f"{self.name}: ")
         entry = (pointer, owner, [view.keep for view in weights])
         if keep:
