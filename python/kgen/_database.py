@@ -157,9 +157,9 @@ class Database:
                                       byref(handle)), f"{name}: ")
         return handle.value
 
-    def _scratch(self, size, model):
+    def _scratch(self, size, stream, model):
         """(pointer, owner) of device memory that lives as long as its owner."""
-        if model.framework == "torch":  # its allocator knows about streams and graph capture
+        if self._torchs_own(stream, model):  # its allocator knows about its stream and graph capture
             import torch
             owner = torch.empty(size + 256, dtype=torch.uint8, device=model.keep.device)
             return -(-owner.data_ptr() // 256) * 256, owner
@@ -170,8 +170,8 @@ class Database:
         """(pointer, owner) of scratch memory. One buffer for each thread and stream, which only grows: launches of a
         stream come one after the other, and the host device runs within the call. Torch has a cache of its own, which
         also knows what a captured graph must keep."""
-        if model.framework == "torch":
-            return self._scratch(size, model)
+        if self._torchs_own(stream, model):
+            return self._scratch(size, stream, model)
         buffers = self._local.__dict__.setdefault("buffers", {})
         buffer = buffers.get(stream)
         if buffer is None or buffer.size < size:
@@ -179,6 +179,11 @@ class Database:
                 self.synchronize(stream)
             buffer = buffers[stream] = _DeviceBuffer(self, max(size, 2 * buffer.size if buffer is not None else 0))
         return buffer.pointer, buffer
+
+    @staticmethod
+    def _torchs_own(stream, model):
+        """Whether the launch goes to the stream that torch's allocator hands out memory for."""
+        return model.framework == "torch" and (model.device != "cuda" or stream == _tensor.current_stream([model]))
 
     @staticmethod
     def _refuse_capture(model):

@@ -594,7 +594,7 @@ class Operator:
     def _prepare(self, call, views, stream, keep):
         """(pointer, owner) of the repacked weights: those kept by prepare(), else repacked for this call alone."""
         weights = [views[name] for name in call.weights]
-        key = (call.match.kernel, tuple((name, view.pointer, getattr(view.keep, "_version", 0))
+        key = (call.match.kernel, tuple((name, view.pointer, _version(view.keep))
                                         for name, view in zip(call.weights, weights)))
         with self._lock:
             kept = self._prepared.get(key)
@@ -606,7 +606,7 @@ class Operator:
             self._warned = True
             warnings.warn(f"{self.name} repacks its weights in every call; call db.{self.name}.prepare(…) once with the "
                           "same arguments, or give frozen=True", stacklevel=4)
-        pointer, owner = self._database._scratch(call.match.prepared_bytes, next(iter(views.values())))
+        pointer, owner = self._database._scratch(call.match.prepared_bytes, stream, next(iter(views.values())))
         check(load().kgen_prepare(call.match.kernel, self._pointers(call, views), pointer, stream), f"{self.name}: ")
         entry = (pointer, owner, [view.keep for view in weights])
         if keep:
@@ -618,6 +618,14 @@ class Operator:
                     del self._prepared[other]
                 self._prepared[key] = entry
         return pointer, entry
+
+
+def _version(tensor):
+    """torch counts the writes to a tensor, but for those that were made in inference mode."""
+    try:
+        return getattr(tensor, "_version", 0)
+    except RuntimeError:
+        return 0
 
 
 def _checked(status, raw, name):

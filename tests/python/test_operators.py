@@ -1,4 +1,5 @@
 """Every operator of a DB that was tuned on the host, called by name with numpy arrays, against float64 references."""
+import operator
 import os
 import threading
 import unittest
@@ -8,6 +9,7 @@ import numpy as np
 
 import kgen
 import references as ref
+from kgen._tensor import View, row_major
 
 DB = os.environ["KGEN_TEST_DB"]
 
@@ -319,6 +321,63 @@ class Calls(unittest.TestCase):
         for thread in threads:
             thread.join()
         self.assertEqual(failures, [])
+
+
+class Symbol:
+    """A size as torch.compile has it under dynamic shapes: arithmetic and comparisons, no hash, no conversion to int."""
+
+    __hash__ = None
+
+    def __init__(self, value):
+        self.value = value
+
+    def __repr__(self):
+        return f"s({self.value})"
+
+
+def _symbolic(name):
+    function = getattr(operator, name)
+
+    def method(self, other):
+        other = other.value if isinstance(other, Symbol) else other
+        result = function(self.value, other)
+        return result if isinstance(result, bool) else Symbol(result)
+
+    def reflected(self, other):
+        return Symbol(function(other, self.value))
+
+    setattr(Symbol, f"__{name}__", method)
+    if name in ("add", "sub", "mul", "floordiv", "mod"):
+        setattr(Symbol, f"__r{name}__", reflected)
+
+
+for _name in ("add", "sub", "mul", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge"):
+    _symbolic(_name)
+Symbol.__neg__ = lambda self: Symbol(-self.value)
+Symbol.__bool__ = lambda self: self.value != 0
+
+
+class Symbols(unittest.TestCase):
+    def specs(self, name, keywords=None, **shapes):
+        views = {}
+        for operand, shape in shapes.items():
+            views[operand] = View(0, "fp32", shape, row_major(shape), "cpu", 0, "torch")
+        return db.op(name).output_specs(views, keywords or {})
+
+    def test_output_shapes_follow_from_symbols(self):
+        m = Symbol(11)
+        (shape, dtype), = self.specs("gemm", {"activation": "silu"}, a=(m, 32), b=(16, 32), bias=(16,))
+        self.assertEqual(dtype, "fp32")
+        self.assertIsInstance(shape[0], Symbol)
+        self.assertEqual([shape[0].value, shape[1]], [11, 16])
+        (shape, _), = self.specs("gemm", {"activation": "silu"}, a=(2, m, 32), b=(16, 32), bias=(16,))
+        self.assertEqual([shape[0], shape[1].value, shape[2]], [2, 11, 16])
+        (shape, _), = self.specs("silu_and_mul", x=(m, 80))
+        self.assertEqual([shape[0].value, shape[1]], [11, 40])
+        (shape, _), = self.specs("conv2d", {"activation": "relu", "pad": 1}, x=(m, 9, 7, 8), weight=(16, 3, 3, 8), bias=(16,))
+        self.assertEqual([shape[0].value, *shape[1:]], [11, 9, 7, 16])
+        (shape, _), = self.specs("attention", {"causal": "1"}, q=(2, 4, m, 16), k=(2, 2, m, 16), v=(2, 2, m, 16))
+        self.assertEqual([shape[2].value, shape[3]], [11, 16])
 
 
 class Whole(unittest.TestCase):  # the last in the order of names

@@ -185,6 +185,18 @@ print(kgen.library_version())""")
                 parameters = [value for key, value in inspect.signature(item).parameters.items() if key != "self"]
                 self.assertEqual(listed.get(name), str(inspect.Signature(parameters)), name)
 
+    def test_an_install_runs_where_it_was_moved(self):
+        subprocess.run(["cmake", "--install", os.environ["KGEN_BUILD"], "--component", "runtime", "--prefix", self.folder / "a"],
+                       check=True, capture_output=True)
+        (self.folder / "a").rename(self.folder / "b")
+        package = next((self.folder / "b").rglob("python/kgen")).parent
+        ended = self.python(f"""
+import os, kgen
+os.environ.pop("KGEN_LIBRARY")
+db = kgen.open({os.environ['KGEN_TEST_DB']!r}, "host")
+print(db.softmax(db.tensor([[0.0] * 40] * 6)).shape, kgen.__file__)""", PYTHONPATH=str(package))
+        self.assertEqual(ended.stdout.strip(), f"(6, 40) {package}/kgen/__init__.py", ended.stderr)
+
     def test_pip_installs_it_without_a_network(self):
         try:
             import pip  # noqa: F401

@@ -1,4 +1,5 @@
 """kgen.torch on the host device. Skips aloud where torch is missing; an H100 runs all operators (docs/python.md)."""
+import inspect
 import os
 import pathlib
 import tempfile
@@ -92,6 +93,13 @@ class Torch(unittest.TestCase):
             torch.testing.assert_close(model(x), want)
         self.assertEqual(list(model.state_dict()), names)
 
+    def test_attention_stands_for_torchs_own(self):
+        q, k, v = torch.randn(2, 4, 12, 16), torch.randn(2, 2, 12, 16), torch.randn(2, 2, 12, 16)
+        got = kgen.torch.scaled_dot_product_attention(self.ops, q, k, v, is_causal=True, enable_gqa=True)
+        scores = q @ k.repeat_interleave(2, 1).transpose(-1, -2) / 4
+        seen = torch.ones(12, 12, dtype=torch.bool).tril()
+        torch.testing.assert_close(got, scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v.repeat_interleave(2, 1))
+
     def test_trace_writes_what_tune_reads(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "ops.yaml"
@@ -103,6 +111,13 @@ class Torch(unittest.TestCase):
         self.assertEqual([row.waste_us for row in trace], sorted((row.waste_us for row in trace), reverse=True))
         self.assertIn('{"op": "conv3d_patchify", "dtype": "fp32", "epilogue": ["bias"], "problems": '
                       '[{"l": 12, "c": 3, "t": 2, "ph": 4, "pw": 4, "e": 24}]}', text)
+
+
+class Reference(unittest.TestCase):
+    def test_the_reference_lists_the_functions(self):
+        text = (pathlib.Path(__file__).resolve().parents[2] / "docs/python.md").read_text()
+        for name in ("load", "optimize", "trace", "scaled_dot_product_attention"):
+            self.assertIn(f"| `kgen.torch.{name}{inspect.signature(getattr(kgen.torch, name))}` |", text)
 
 
 if __name__ == "__main__":

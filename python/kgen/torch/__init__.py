@@ -8,7 +8,7 @@
     print(kgen.torch.optimize(model, "tuned.db", x))         # replaces the modules that the DB serves
 """
 from ._ops import Ops, load
-from ._optimize import Report, optimize
+from ._optimize import Report, optimize, scaled_dot_product_attention
 from ._trace import Trace, trace
 
-__all__ = ["load", "Ops", "optimize", "Report", "trace", "Trace"]
+__all__ = ["load", "Ops", "optimize", "Report", "trace", "Trace", "scaled_dot_product_attention"]

@@ -165,6 +165,18 @@ class GptqLinear(_Replacement):
 _REPLACEMENTS = (GptqLinear, Linear, PatchEmbedding, Conv2d, RmsNorm, LayerNorm)
 
 
+def scaled_dot_product_attention(ops, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
+                                 enable_gqa=False):
+    """torch.nn.functional's, by kgen's attention. What that does not have (masks, dropout, causal with fewer queries than
+    keys, of which torch lets the first query see the first key alone) stays with torch."""
+    aligned = not is_causal or query.shape[-2] == key.shape[-2]
+    if attn_mask is None and dropout_p == 0.0 and aligned and query.dim() == 4 \
+            and (enable_gqa or query.shape[1] == key.shape[1]):
+        return ops.attention(query, key, value, causal=int(is_causal), scale=0.0 if scale is None else float(scale))
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal,
+                                                            scale=scale, enable_gqa=enable_gqa)
+
+
 class Report(list):
     """(module's name, replacement or None, the Match or the reason why not) for each module that kgen could stand for."""
 
