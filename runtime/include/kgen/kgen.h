@@ -74,9 +74,9 @@ typedef enum kgen_timing {
 } kgen_timing;
 typedef enum kgen_objective { KGEN_OBJECTIVE_TIME = 0, KGEN_OBJECTIVE_ENERGY = 1 } kgen_objective;
 typedef struct kgen_goal {
-  size_t size; /* sizeof(kgen_goal): later versions may append members, 0 of which means as before */
-  int timing;    /* kgen_timing */
-  int objective; /* kgen_objective */
+  size_t size;       /* sizeof(kgen_goal): later versions may append members, 0 of which means as before */
+  int timing;        /* kgen_timing */
+  int objective;     /* kgen_objective */
   int deterministic; /* not 0: the same inputs give the same bits on every launch */
 } kgen_goal;
 
