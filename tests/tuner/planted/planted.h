@@ -5,7 +5,19 @@
 namespace kgen {
 
 enum class fault {
-  none, endless, far_read, corner, no_compile, guard, gap, tail, input, scratch, slow, arrival, declared
+  none,
+  endless,
+  far_read,
+  corner,
+  no_compile,
+  guard,
+  gap,
+  tail,
+  input,
+  scratch,
+  slow,
+  arrival,
+  declared
 };
 
 // A sum whose terms come in the order of their arrival: another one for every row of every launch.
