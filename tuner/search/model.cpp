@@ -258,7 +258,7 @@ std::optional<double> Model::predict_loss() {
   double sum = 0;
   for (const auto& row : surrogate.draw(at, kLossDraws, random)) {
     const double least = *std::min_element(row.begin(), row.end());
-    sum += std::max(0.0, -std::expm1(unsqueezed(mean_ + deviation_ * least) - best_));
+    sum += std::max(0.0, -std::expm1(mean_ + deviation_ * least));  // below the best nothing was squeezed
   }
   return sum / static_cast<double>(kLossDraws);
 }
