@@ -350,11 +350,13 @@ kgen_status kgen_open(const char* path, const char* device, kgen_db** out) {
     if (path == nullptr || device == nullptr || out == nullptr)
       return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open");
     *out = nullptr;
-    auto core = Core::open(path, device);
-    if (!core) {
-      const bool of_device = core.error().kind == ErrorKind::kNoDevice || core.error().kind == ErrorKind::kDevice;
-      return of_device ? report(core.error()) : report(KGEN_BAD_DATABASE, core.error().message);
-    }
+    const FileIdentity identity = FileIdentity::of(path);
+    auto file = Db::open(path, DbMode::kImmutable);
+    if (!file) return report(KGEN_BAD_DATABASE, file.error().message);
+    auto opened = open_device(device);
+    if (!opened) return report(opened.error());
+    auto core = Core::open(path, identity, std::move(*file), std::move(*opened));
+    if (!core) return report(KGEN_BAD_DATABASE, core.error().message);
     *out = new kgen_db{.magic = kDbMagic, .core = std::move(*core)};
     return KGEN_OK;
   });

@@ -21,21 +21,17 @@ FileIdentity FileIdentity::of(const std::string& path) {
   return identity;
 }
 
-Result<std::shared_ptr<Core>> Core::open(const std::string& path, const std::string& device) {
-  // The file first: its faults are told where no device is, too.
-  const FileIdentity identity = FileIdentity::of(path);
-  KGEN_TRY(Db db, Db::open(path, DbMode::kImmutable));
-  auto opened = open_device(device);
-  if (!opened) return tl::unexpected(opened.error());
-  std::shared_ptr<Core> core(new Core(path, std::move(*opened)));
+Result<std::shared_ptr<Core>> Core::open(const std::string& path, const FileIdentity& identity, Db db,
+                                         std::unique_ptr<Device> device) {
+  std::shared_ptr<Core> core(new Core(path, std::move(device)));
   KGEN_TRY(core->state_, core->read(identity, std::move(db)));
   return core;
 }
 
-Result<std::shared_ptr<State>> Core::read(const FileIdentity& identity, Db file) const {
+Result<std::shared_ptr<State>> Core::read(const FileIdentity& identity, Db db) const {
   auto state = std::make_shared<State>();
   state->identity = identity;
-  state->db = std::make_unique<Db>(std::move(file));
+  state->db = std::make_unique<Db>(std::move(db));
   const DeviceInfo& info = device_->info();
   KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(*state->db, info.arch->name, info.name));
   state->dispatcher = std::make_unique<Dispatcher>(std::move(dispatcher));
@@ -49,7 +45,7 @@ std::pair<std::shared_ptr<State>, std::uint64_t> Core::state() const {
 
 Result<bool> Core::reload() {
   const std::lock_guard turn(reload_mutex_);
-  // Before the file is read: what changes meanwhile makes another identity, and the next reload reads again.
+  // Taken before the file is read: what changes meanwhile makes another one, and the next reload reads again.
   const FileIdentity identity = FileIdentity::of(path_);
   if (identity == state().first->identity) return false;
   KGEN_TRY(Db db, Db::open(path_, DbMode::kImmutable));

@@ -55,8 +55,8 @@ struct State {
 // What a kgen_db and its kgen_ops share. Safe from any thread.
 class Core {
  public:
-  // kBadInput, kIo: the file; other kinds: the device.
-  static Result<std::shared_ptr<Core>> open(const std::string& path, const std::string& device);
+  // A fault of the file.
+  static Result<std::shared_ptr<Core>> open(const std::string& path, const FileIdentity&, Db, std::unique_ptr<Device>);
 
   Device& device() const { return *device_; }
   // Counts readings of the file; what was made from an older one is still right, but no longer the newest.
