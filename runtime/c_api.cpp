@@ -119,6 +119,7 @@ struct kgen_kernel {
   kgen_status status = KGEN_OK;      // KGEN_NOT_FOUND: a shape that has no kernel
   std::string reason, config;
   kgen_match match{};
+  double expected_loss = -1;  // negative: not known
   State* state = nullptr;
   const Plan* plan = nullptr;
   BoundPlan bound;
@@ -327,6 +328,7 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
   } else {
     kernel->reason = fmt::format("{}: {}", match_name(match.kind), match.reason);
     kernel->config = match.row->trial.config;
+    kernel->expected_loss = match.expected_loss.value_or(-1);
     kernel->state = op.state.get();
     kernel->plan = match.plan;
     kernel->bound = std::move(match.bound);
@@ -347,7 +349,8 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
 
 static_assert(static_cast<int>(MatchKind::kExact) == KGEN_MATCH_EXACT &&
               static_cast<int>(MatchKind::kNear) == KGEN_MATCH_NEAR &&
-              static_cast<int>(MatchKind::kDefault) == KGEN_MATCH_DEFAULT);
+              static_cast<int>(MatchKind::kDefault) == KGEN_MATCH_DEFAULT &&
+              static_cast<int>(MatchKind::kDynamic) == KGEN_MATCH_DYNAMIC);
 
 kgen_status load(const kgen_kernel& kernel) {
   Code& code = *kernel.code;
@@ -551,6 +554,12 @@ kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match) {
     }
     return status;
   });
+}
+
+double kgen_expected_loss(const kgen_kernel* kernel) {
+  if (valid(kernel)) return kernel->expected_loss;
+  bad_handle("kernel");
+  return -1;
 }
 
 kgen_status kgen_preload(const kgen_kernel* kernel) {
