@@ -209,6 +209,7 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
     kernel->launch = std::move(*launch);
     kernel->reason = fmt::format("{}: {}", match_name(match.kind), match.reason);
     kernel->config = match.row->trial.config;
+    kernel->expected_loss = match.expected_loss.value_or(-1);
     kernel->core = op.core.get();
     kernel->code = std::move(code);
     kernel->match = {.kernel = kernel.get(),
@@ -241,7 +242,8 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
 
 static_assert(static_cast<int>(MatchKind::kExact) == KGEN_MATCH_EXACT &&
               static_cast<int>(MatchKind::kNear) == KGEN_MATCH_NEAR &&
-              static_cast<int>(MatchKind::kDefault) == KGEN_MATCH_DEFAULT);
+              static_cast<int>(MatchKind::kDefault) == KGEN_MATCH_DEFAULT &&
+              static_cast<int>(MatchKind::kDynamic) == KGEN_MATCH_DYNAMIC);
 
 kgen_status load(const kgen_kernel& kernel) {
   Code& code = *kernel.code;
@@ -452,6 +454,12 @@ kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match) {
     }
     return status;
   });
+}
+
+double kgen_expected_loss(const kgen_kernel* kernel) {
+  if (valid(kernel)) return kernel->expected_loss;
+  bad_handle("kernel");
+  return -1;
 }
 
 kgen_status kgen_preload(const kgen_kernel* kernel) {

@@ -72,6 +72,7 @@ struct Row {
   bool is_default = false;
   bool same_device = false;
   Goal goal{};
+  std::optional<SizeRange> range{};
 
   struct Loaded {
     WinnerRow row;
@@ -94,13 +95,39 @@ class Group {
   const OpRecord& op() const { return op_; }
   std::vector<Row>& rows() { return rows_; }
   void add(Row row) {
-    by_key_[row.key].push_back(rows_.size());
+    if (row.range) {
+      Env others = dims_of(row.key);
+      others.erase(row.range->dim);
+      covers_[{row.range->dim, key_of(others)}].push_back(rows_.size());
+    } else {
+      by_key_[row.key].push_back(rows_.size());
+    }
     rows_.push_back(std::move(row));
   }
   std::vector<Row*> exact(const std::string& key) {
     std::vector<Row*> found;
     if (const auto it = by_key_.find(key); it != by_key_.end()) {
       for (const std::size_t i : it->second) found.push_back(&rows_[i]);
+    }
+    return found;
+  }
+
+  // Those whose range of a dynamic dim has the shape's size, the others being the same; the least expected loss first.
+  std::vector<Row*> covering(const Shape& shape) {
+    std::vector<Row*> found;
+    std::string dim, key;
+    for (const auto& [cover, rows] : covers_) {
+      if (cover.first != dim) {
+        Env others = shape.given;
+        others.erase(dim = cover.first);
+        key = key_of(others);
+      }
+      const auto size = shape.all.find(dim);
+      if (cover.second != key || size == shape.all.end()) continue;
+      for (const std::size_t i : rows) {
+        const SizeRange& range = *rows_[i].range;
+        if (range.first <= size->second && size->second <= range.last) found.push_back(&rows_[i]);
+      }
     }
     return found;
   }
@@ -233,6 +260,8 @@ class Group {
   OpRecord op_;
   std::vector<Row> rows_;
   std::unordered_map<std::string, std::vector<std::size_t>> by_key_;
+  std::map<std::pair<std::string, std::string>, std::vector<std::size_t>>
+      covers_;  // by dynamic dim and the others' key
   bool prepared_ = false;
   std::vector<std::string> names_;
   std::vector<Expr> defaults_;  // text() == "": required
@@ -261,6 +290,8 @@ std::string_view match_name(MatchKind kind) {
       return "near";
     case MatchKind::kDefault:
       return "default";
+    case MatchKind::kDynamic:
+      return "dynamic";
   }
   return "none";
 }
@@ -327,7 +358,8 @@ class Search {
         // The objective before the timing, and cold before the others where the asked timing is not there.
         return std::tuple(!row->same_device, row->is_default, row->goal.objective != goal_.objective,
                           row->goal.timing != goal_.timing, row->goal.timing != "cold",
-                          row->goal.deterministic != goal_.deterministic, cost, row->id);
+                          row->goal.deterministic != goal_.deterministic, row->range ? row->range->loss : cost,
+                          row->id);
       };
       std::sort(rows.begin(), rows.end(), [&](Row* a, Row* b) { return rank(a) < rank(b); });
     }
@@ -367,8 +399,12 @@ class Search {
     match.plan = (*loaded)->plan;
     match.bound = std::move(*bound);
     const Env tuned = dims_of(row.key);
-    match.reason = kind == MatchKind::kExact
-                       ? std::string("tuned for this shape")
+    if (kind == MatchKind::kExact) match.expected_loss = 0;
+    if (kind == MatchKind::kDynamic) match.expected_loss = row.range->loss;
+    match.reason = kind == MatchKind::kExact ? std::string("tuned for this shape")
+                   : kind == MatchKind::kDynamic
+                       ? fmt::format("serves {0}={1}..{2}, measured at {0}={3}", row.range->dim, row.range->first,
+                                     row.range->last, tuned.count(row.range->dim) ? tuned.at(row.range->dim) : 0)
                        : fmt::format("tuned at {}, legal for {}{}", difference(tuned, shape_.given),
                                      difference(shape_.given, tuned), why);
     if (row.goal.timing != goal_.timing || row.goal.objective != goal_.objective)
@@ -416,6 +452,7 @@ Ranked by_distance(Group& group, const Shape& shape, bool defaults) {
 
 bool search_group(Group& group, const std::string& key, const Shape& shape, Search& search, Match& match) {
   if (search.try_rows(group.exact(key), MatchKind::kExact, "", match)) return true;
+  if (search.try_rows(group.covering(shape), MatchKind::kDynamic, "", match)) return true;
   const Ranked tuned = by_distance(group, shape, false);
   for (const auto& [distance, rows] : tuned) {
     if (distance > kNearLimit) break;
@@ -460,6 +497,7 @@ Result<Dispatcher> Dispatcher::load(Db& db, std::string_view arch, std::string_v
                 .is_default = entry.is_default,
                 .same_device = device.name == device_name,
                 .goal = std::move(entry.goal),
+                .range = std::move(entry.range),
                 .loaded = nullptr});
   }
   impl->ops = std::move(index.ops);

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,8 +15,8 @@
 
 namespace kgen {
 
-enum class MatchKind { kNone, kExact, kNear, kDefault };
-std::string_view match_name(MatchKind);  // "none" "exact" "near" "default"
+enum class MatchKind { kNone, kExact, kNear, kDefault, kDynamic };
+std::string_view match_name(MatchKind);  // "none" "exact" "near" "default" "dynamic"
 
 // A launch plan of the file, shared by the rows that have the same one. Immutable.
 struct StoredPlan {
@@ -34,6 +35,8 @@ struct Match {
   const WinnerRow* row = nullptr;          // owned by the Dispatcher; plan_json is empty
   std::shared_ptr<const StoredPlan> plan;  // may outlive the Dispatcher
   BoundPlan bound;                         // for the asked shape
+  // How much slower than the best kernel for this shape it is expected to be: 0.02 = 2 %. Nothing: not known.
+  std::optional<double> expected_loss{};
 };
 
 // Whether a row that fits can be used (its code object is whole, say); the error's text becomes part of the reason and
@@ -55,9 +58,9 @@ class Dispatcher {
   Result<std::vector<OpRecord>> records(std::string_view op) const;
   // A plan of the signature, for what all its plans share (operands, dims). kBadInput when this architecture has none.
   Result<const Plan*> any_plan(const std::string& signature) const;
-  // Exact, else near, else default, else none. Of rows that fit alike, the one that was tuned for the goal comes first;
-  // another one serves too, and the reason says so. Only a kernel whose launches were seen to give the same bits serves
-  // a goal that is deterministic.
+  // Exact, else dynamic, else near, else default, else none. Of rows that fit alike, the one that was tuned for the
+  // goal comes first; another one serves too, and the reason says so. Only a kernel whose launches were seen to give
+  // the same bits serves a goal that is deterministic.
   Match find(const std::string& signature, const Env& dims, const Goal& goal = {}, const RowFilter& filter = {}) const;
   Dispatcher(Dispatcher&&) noexcept;
   ~Dispatcher();

@@ -102,6 +102,7 @@ struct alignas(64) kgen_kernel {
   std::shared_ptr<kgen::Code> code;
   kgen::BoundLaunch launch;
   std::string reason, config;
+  double expected_loss = -1;  // negative: not known
 };
 
 struct kgen_op {

@@ -168,15 +168,15 @@ TEST(DbOpen, ANewerSchemaIsRefused) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   make_db(path);
-  sql(path, "PRAGMA user_version=5");
-  expect_refused(path, "was written by a newer kgen (schema 5, this one knows 4)");
+  sql(path, "PRAGMA user_version=6");
+  expect_refused(path, "was written by a newer kgen (schema 6, this one knows 5)");
 }
 
 TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   std::filesystem::copy_file("tests/db/data/version1.db", path);
-  expect_refused(path, "was written by an older kgen (schema 1, this one reads 4)",
+  expect_refused(path, "was written by an older kgen (schema 1, this one reads 5)",
                  {DbMode::kReadOnly, DbMode::kImmutable});
 
   {
@@ -184,7 +184,7 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
     EXPECT_THAT(db.check().value(), IsEmpty());
   }
   Db db = Db::open(path, DbMode::kImmutable).value();
-  EXPECT_EQ(db.info().value().schema_version, 4);
+  EXPECT_EQ(db.info().value().schema_version, 5);
   const auto rows = db.winners().value();
   ASSERT_EQ(rows.size(), 1U);
   EXPECT_EQ(rows[0].problem.dims_key, "k=8 m=4");

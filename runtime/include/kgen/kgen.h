@@ -37,7 +37,8 @@ typedef enum kgen_match_kind {
   KGEN_MATCH_NONE = 0,
   KGEN_MATCH_EXACT = 1,  /* tuned for this very shape */
   KGEN_MATCH_NEAR = 2,   /* tuned for another shape, legal for this one */
-  KGEN_MATCH_DEFAULT = 3 /* the operator's default kernel */
+  KGEN_MATCH_DEFAULT = 3, /* the operator's default kernel */
+  KGEN_MATCH_DYNAMIC = 4  /* one of the kernels that were tuned for a range of sizes of one dim */
 } kgen_match_kind;
 
 typedef struct kgen_db kgen_db;
@@ -113,6 +114,9 @@ typedef struct kgen_match {
  * that was asked for before is answered from memory, without a lock. KGEN_NOT_FOUND and KGEN_REFUSED: `match` has no
  * kernel, its `reason` says why (valid until the thread's next kgen call). */
 KGEN_API kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match);
+/* How much slower than the best kernel for its shape the kernel is expected to be: 0.02 = 2 %; 0 for one that was tuned
+ * for this very shape; negative: not known. */
+KGEN_API double kgen_expected_loss(const kgen_kernel* kernel);
 /* Loads the kernel's code object now (else the first launch does). */
 KGEN_API kgen_status kgen_preload(const kgen_kernel* kernel);
 
