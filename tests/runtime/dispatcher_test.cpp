@@ -248,8 +248,9 @@ TEST_F(DispatcherTest, AFilterSendsTheSearchToTheNextMatch) {
   EXPECT_EQ(match.kind, MatchKind::kNear);
   EXPECT_EQ(config(match), "good");
   EXPECT_EQ(match.reason, "tuned at m=9, legal for m=8; refused the one of k=8 m=8 n=8: its object is damaged");
-  const Match none = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, {},
-                                 [](const WinnerRow&, const auto&) -> Result<void> { return fail(ErrorKind::kBadInput, "no"); });
+  const Match none =
+      load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, {},
+                  [](const WinnerRow&, const auto&) -> Result<void> { return fail(ErrorKind::kBadInput, "no"); });
   EXPECT_EQ(none.kind, MatchKind::kNone);
   EXPECT_THAT(none.reason, AllOf(HasSubstr("refused the one of k=8 m=8 n=8: no"), HasSubstr("k=8 m=9 n=8: no")));
 }
