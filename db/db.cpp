@@ -991,6 +991,12 @@ Result<WinnerIndex> Db::winner_index() {
     device_of[devices.integer()] = index.devices.size();
     index.devices.push_back(read_device(devices));
   }
+  KGEN_TRY(auto archs, Statement::make(connection, "SELECT DISTINCT arch FROM object WHERE kind = 'ptx'"));
+  for (;;) {
+    KGEN_TRY(const bool row, archs.step());
+    if (!row) break;
+    index.ptx_archs.push_back(archs.text());
+  }
   KGEN_TRY(auto rows, Statement::make(connection,
                                       "SELECT w.id, p.op, w.device, p.dims_key, w.is_default, w.timing, w.objective, "
                                       "w.deterministic, w.dim, w.first, w.last, w.loss FROM winner w JOIN problem p ON "

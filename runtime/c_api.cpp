@@ -236,15 +236,6 @@ std::string words_of(const Env& dims) {
   return words;
 }
 
-// Microseconds that a kernel may take for a shape: as long as at the shape it was tuned for, times what is more to do.
-double expected_us(const Match& match) {
-  const double tuned = match.row->trial.time_us.value_or(0);
-  const ProblemRecord& problem = match.row->problem;
-  const double flops = problem.flops > 0 ? match.bound.flops / problem.flops : 0;
-  const double bytes = problem.bytes > 0 ? match.bound.bytes / problem.bytes : 0;
-  return match.kind == MatchKind::kExact || (flops == 0 && bytes == 0) ? tuned : tuned * std::max(flops, bytes);
-}
-
 // What `kgen doctor` reads of a shape (docs/lookup.md).
 std::string trace_head(const kgen_op& op, const Env& dims, const Match& match) {
   Json json{{"op", op.signature.substr(0, op.signature.find(' '))},

@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+
+#include "base/arch.h"
+
 namespace kgen {
 
 FileIdentity FileIdentity::of(const std::string& path) {
@@ -34,7 +38,7 @@ Result<std::shared_ptr<Reading>> Core::read(const FileIdentity& identity, Db db)
   reading->identity = identity;
   reading->db = std::make_unique<Db>(std::move(db));
   const DeviceInfo& info = device_->info();
-  KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(*reading->db, info.arch->name, info.name));
+  KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(*reading->db, info.arch_name, info.name));
   reading->dispatcher = std::make_unique<Dispatcher>(std::move(dispatcher));
   return reading;
 }
@@ -110,8 +114,12 @@ Result<std::shared_ptr<Code>> Core::code(Reading& file, const WinnerRow& row,
   }
   if (known != nullptr) return known;
   KGEN_TRY(ObjectRecord object, file.db->object(row.winner.object_hash));
-  if (object.arch != device_->info().arch->name)
+  const auto sources = code_that_runs_on(device_->info().arch_name);
+  const auto source = std::ranges::find(sources, object.arch, [](const CodeSource& s) { return s.arch->name; });
+  if (source == sources.end() || object.arch != row.device.arch)
     return fail(ErrorKind::kBadInput, fmt::format("object {} is for {}", object.hash, object.arch));
+  if (source->only_ptx && object.kind != "ptx")
+    return fail(ErrorKind::kBadInput, fmt::format("object {} is machine code for {}", object.hash, object.arch));
   known = std::make_shared<Code>();
   known->plan = plan;
   known->bytes = std::move(object.bytes);
