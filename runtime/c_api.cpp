@@ -328,13 +328,10 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
   if (const auto trace = op.core->trace(); trace != nullptr)
     kernel->seen = trace->add(trace_head(op, dims, found.match));
   if (found.match.kind != MatchKind::kExact) {
-    if (const MissHook hook = op.core->miss_hook(); hook.call != nullptr) {
-      const std::size_t space = op.signature.find(' ');
-      const std::string name = op.signature.substr(0, space);
-      const std::string attributes = space == std::string::npos ? "" : op.signature.substr(space + 1);
-      hook.call(hook.user, name.c_str(), attributes.c_str(), words_of(dims).c_str(),
-                static_cast<kgen_match_kind>(found.match.kind));
-    }
+    const std::size_t space = op.signature.find(' ');
+    op.core->miss(op.signature.substr(0, space).c_str(),
+                  space == std::string::npos ? "" : op.signature.substr(space + 1).c_str(), words_of(dims).c_str(),
+                  static_cast<kgen_match_kind>(found.match.kind));
   }
 
   const std::lock_guard lock(op.mutex);

@@ -93,12 +93,12 @@ void Core::set_trace(std::shared_ptr<Trace> trace) {
   const std::lock_guard lock(mutex_);
   trace_.swap(trace);
 }
-MissHook Core::miss_hook() const {
-  const std::lock_guard lock(mutex_);
-  return miss_hook_;
+void Core::miss(const char* op, const char* attributes, const char* dims, kgen_match_kind kind) const {
+  const std::shared_lock lock(hook_mutex_);
+  if (miss_hook_.call != nullptr) miss_hook_.call(miss_hook_.user, op, attributes, dims, kind);
 }
 void Core::set_miss_hook(MissHook hook) {
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock(hook_mutex_);
   miss_hook_ = hook;
 }
 

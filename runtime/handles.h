@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <shared_mutex>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -97,7 +98,8 @@ class Core {
   // Null: nothing is recorded.
   std::shared_ptr<Trace> trace() const;
   void set_trace(std::shared_ptr<Trace>);
-  MissHook miss_hook() const;
+  // Calls the miss hook, if there is one. Setting another waits for calls that are under way.
+  void miss(const char* op, const char* attributes, const char* dims, kgen_match_kind) const;
   void set_miss_hook(MissHook);
 
   // Keeps a text for as long as the DB is open.
@@ -116,6 +118,7 @@ class Core {
   std::mutex reload_mutex_;
   std::vector<std::string> paths_;
   std::shared_ptr<Trace> trace_;
+  mutable std::shared_mutex hook_mutex_;
   MissHook miss_hook_;
   std::set<std::string> texts_;
 };
