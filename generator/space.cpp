@@ -21,7 +21,7 @@ enum class Scope {
 };
 
 // One variant's tunables, derived values and rules over one flat array of numbers, so that a rule costs a few loads and
-// muparser's bytecode. An expression is evaluated as soon as the last tunable that it depends on is bound.
+// a few instructions of Expr. An expression is evaluated as soon as the last tunable that it depends on is bound.
 class VariantSpace {
  public:
   static Result<VariantSpace> make(const OpSpec& spec, const Env& env, const VariantDef& variant, Scope scope) {

@@ -2,30 +2,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <unordered_map>
 
 #include "base/text.h"
-#include "db/db.h"
-#include "device/device.h"
-#include "device/launch.h"
-#include "kgen/kgen.h"
-#include "runtime/dispatcher.h"
+#include "runtime/handles.h"
 
 namespace {
 
 using namespace kgen;  // NOLINT(google-build-using-namespace): the ABI's own names live outside the namespace
 using Json = nlohmann::ordered_json;
 
-// First word of every handle: a pointer to something else is told apart from a handle.
-constexpr std::uint32_t kDbMagic = 0x6b67'6462;
-constexpr std::uint32_t kOpMagic = 0x6b67'6f70;
-constexpr std::uint32_t kKernelMagic = 0x6b67'6b6e;
 constexpr std::uintptr_t kBufferAlign = 256;
 
 thread_local std::string last_error;
@@ -62,140 +50,11 @@ kgen_status guarded(const Work& work) noexcept {
   }
 }
 
-// The code object of one winner: whole bytes until it is loaded, then the kernels.
-struct Code {
-  std::mutex mutex;
-  std::vector<std::byte> bytes;
-  std::atomic<bool> ready = false;
-  LoadedPlan loaded;
-};
-
-// What a kgen_db and its kgen_ops share.
-struct State {
-  State(std::unique_ptr<Device> opened, Db file) : device(std::move(opened)), db(std::move(file)) {}
-
-  std::unique_ptr<Device> device;
-  Db db;
-  std::optional<Dispatcher> dispatcher;  // of `db`, which stays here
-  std::mutex mutex;
-  std::unordered_map<const WinnerRow*, std::unique_ptr<Code>> codes;
-  std::unordered_map<std::string, std::string> descriptions;  // by operator; "": of the DB
-
-  // Reads a row's code object at its first use; one that is not whole is refused every time.
-  Result<void> read_code(const WinnerRow& row) {
-    const std::lock_guard lock(mutex);
-    if (codes.contains(&row)) return {};
-    KGEN_TRY(ObjectRecord object, db.object(row.winner.object_hash));
-    if (object.arch != device->info().arch->name) {
-      return fail(ErrorKind::kBadInput, fmt::format("object {} is for {}", object.hash, object.arch));
-    }
-    auto code = std::make_unique<Code>();
-    code->bytes = std::move(object.bytes);
-    codes[&row] = std::move(code);
-    return {};
-  }
-  Code* code_of(const WinnerRow& row) {
-    const std::lock_guard lock(mutex);
-    return codes.at(&row).get();
-  }
-};
-
 bool aligned(const void* pointer, std::uintptr_t align) {
   return align == 0 || reinterpret_cast<std::uintptr_t>(pointer) % align == 0;
 }
 
 bool is_tensor(Role role) { return role == Role::kIn || role == Role::kOut || role == Role::kInOut; }
-
-}  // namespace
-
-struct kgen_db {
-  std::uint32_t magic = kDbMagic;
-  std::shared_ptr<State> state;
-};
-
-struct kgen_kernel {
-  std::uint32_t magic = kKernelMagic;
-  std::vector<std::int64_t> values;  // of the op's named dims
-  kgen_status status = KGEN_OK;      // KGEN_NOT_FOUND: a shape that has no kernel
-  std::string reason, config;
-  kgen_match match{};
-  double expected_loss = -1;  // negative: not known
-  State* state = nullptr;
-  const Plan* plan = nullptr;
-  BoundPlan bound;
-  Code* code = nullptr;
-};
-
-namespace {
-
-// Shapes that were asked for, by value. Readers take no lock: they see a table that only ever gains entries, or the
-// table before it. Outgrown tables stay until the op is closed, all together no larger than the present one.
-class KernelTable {
- public:
-  KernelTable() { grow(64); }
-
-  const kgen_kernel* find(const std::int64_t* values, std::size_t count) const {
-    const Table& table = *table_.load(std::memory_order_acquire);
-    for (std::size_t i = hash(values, count) & table.mask;; i = (i + 1) & table.mask) {
-      const kgen_kernel* kernel = table.slots[i].load(std::memory_order_acquire);
-      if (kernel == nullptr || std::equal(values, values + count, kernel->values.begin())) return kernel;
-    }
-  }
-
-  // The caller holds a lock against other inserts and has seen that the values are not there.
-  const kgen_kernel* insert(std::unique_ptr<kgen_kernel> kernel) {
-    if (2 * (kernels_.size() + 1) > tables_.back()->mask + 1) grow(2 * (tables_.back()->mask + 1));
-    kernels_.push_back(std::move(kernel));
-    place(*tables_.back(), kernels_.back().get());
-    return kernels_.back().get();
-  }
-
- private:
-  struct Table {
-    explicit Table(std::size_t size)
-        : mask(size - 1), slots(std::make_unique<std::atomic<const kgen_kernel*>[]>(size)) {}
-    std::size_t mask;
-    std::unique_ptr<std::atomic<const kgen_kernel*>[]> slots;
-  };
-
-  static std::size_t hash(const std::int64_t* values, std::size_t count) {
-    std::uint64_t h = 0x9e3779b97f4a7c15;
-    for (std::size_t i = 0; i < count; ++i) {
-      h = (h ^ static_cast<std::uint64_t>(values[i])) * 0xff51afd7ed558ccd;
-      h ^= h >> 32;
-    }
-    return h;
-  }
-  static void place(Table& table, const kgen_kernel* kernel) {
-    std::size_t i = hash(kernel->values.data(), kernel->values.size()) & table.mask;
-    while (table.slots[i].load(std::memory_order_relaxed) != nullptr) i = (i + 1) & table.mask;
-    table.slots[i].store(kernel, std::memory_order_release);
-  }
-  void grow(std::size_t size) {
-    auto table = std::make_unique<Table>(size);
-    for (const auto& kernel : kernels_) place(*table, kernel.get());
-    tables_.push_back(std::move(table));
-    table_.store(tables_.back().get(), std::memory_order_release);
-  }
-
-  std::vector<std::unique_ptr<kgen_kernel>> kernels_;
-  std::vector<std::unique_ptr<Table>> tables_;
-  std::atomic<const Table*> table_ = nullptr;
-};
-
-}  // namespace
-
-struct kgen_op {
-  std::uint32_t magic = kOpMagic;
-  std::shared_ptr<State> state;
-  std::string signature;
-  Goal goal;
-  std::vector<std::string> dims, tensors, scalars;
-  KernelTable kernels;
-  std::mutex mutex;  // over inserts
-};
-
-namespace {
 
 bool valid(const kgen_db* db) { return db != nullptr && db->magic == kDbMagic; }
 bool valid(const kgen_op* op) { return op != nullptr && op->magic == kOpMagic; }
@@ -220,8 +79,7 @@ Json words_json(std::string_view words, std::size_t first) {
   return json;
 }
 
-Result<std::string> describe_db(const State& state) {
-  const DeviceInfo& info = state.device->info();
+Result<std::string> describe_db(const DeviceInfo& info, const State& state) {
   return Json{
       {"device",
        {{"id", info.id}, {"name", info.name}, {"arch", info.arch->name}, {"vendor", vendor_name(info.arch->vendor)}}},
@@ -262,23 +120,22 @@ Result<std::string> describe_op(const State& state, const std::string& op) {
 }
 
 // Dims by name; those without default must be among them.
-kgen_status read_dims(kgen_op& op, const Plan& plan, std::string_view text) {
+kgen_status read_dims(const Plan& plan, std::string_view text, std::vector<std::string>& dims) {
   if (!trim(text).empty()) {
-    for (const std::string& word : split(text, ',')) op.dims.emplace_back(trim(word));
+    for (const std::string& word : split(text, ',')) dims.emplace_back(trim(word));
   }
-  for (std::size_t i = 0; i < op.dims.size(); ++i) {
-    const std::string& name = op.dims[i];
+  for (std::size_t i = 0; i < dims.size(); ++i) {
+    const std::string& name = dims[i];
     if (std::find(plan.dims.begin(), plan.dims.end(), name) == plan.dims.end()) {
       return report(KGEN_BAD_ARGUMENT, fmt::format("unknown dim '{}'{}", name, did_you_mean(name, plan.dims)));
     }
-    if (std::find(op.dims.begin(), op.dims.begin() + static_cast<std::ptrdiff_t>(i), name) !=
-        op.dims.begin() + static_cast<std::ptrdiff_t>(i)) {
+    if (std::find(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(i), name) !=
+        dims.begin() + static_cast<std::ptrdiff_t>(i)) {
       return report(KGEN_BAD_ARGUMENT, fmt::format("dim '{}' is named twice", name));
     }
   }
   for (std::size_t i = 0; i < plan.dims.size(); ++i) {
-    if (plan.dim_defaults[i].text().empty() &&
-        std::find(op.dims.begin(), op.dims.end(), plan.dims[i]) == op.dims.end()) {
+    if (plan.dim_defaults[i].text().empty() && std::find(dims.begin(), dims.end(), plan.dims[i]) == dims.end()) {
       return report(KGEN_BAD_ARGUMENT, fmt::format("dim '{}' has no default and must be named", plan.dims[i]));
     }
   }
@@ -303,7 +160,23 @@ kgen_status read_goal(const kgen_goal* goal, Goal& wanted) {
   return KGEN_OK;
 }
 
-// A shape that was not asked for before. Failures that another try may cure are not kept.
+// The operands that a plan takes, in order, are those of the handle: launches give them by position.
+Result<void> same_operands(const kgen_op& op, const Plan& plan) {
+  std::size_t tensors = 0, scalars = 0;
+  for (const Param& param : plan.params) {
+    if (is_tensor(param.role) && (tensors == op.tensors.size() || op.tensors[tensors++] != param.name))
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("its operand '{}' is not one that this handle has there", param.name));
+    if (param.role == Role::kScalar && (scalars == op.scalars.size() || op.scalars[scalars++] != param.name))
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("its scalar '{}' is not one that this handle has there", param.name));
+  }
+  if (tensors != op.tensors.size() || scalars != op.scalars.size())
+    return fail(ErrorKind::kBadInput, "it takes fewer operands than this handle has");
+  return {};
+}
+
+// A shape that was not asked for since the file was read. Failures that another try may cure are not kept.
 kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*& out) {
   Env dims;
   for (std::size_t i = 0; i < op.dims.size(); ++i) {
@@ -312,38 +185,58 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
     }
     dims[op.dims[i]] = values[i];
   }
+  const auto [state, generation] = op.core->state();
   bool refused = false;
-  Match match = op.state->dispatcher->find(op.signature, dims, op.goal, [&](const WinnerRow& row) {
-    auto read = op.state->read_code(row);
-    refused |= !read;
-    return read;
+  std::shared_ptr<Code> code;
+  Match match = state->dispatcher->find(op.signature, dims, op.goal, [&](const WinnerRow& row, const auto& plan) {
+    const auto usable = [&]() -> Result<void> {
+      KGEN_CHECK_OK(same_operands(op, plan->plan));
+      KGEN_TRY(code, op.core->code(*state, row, plan));
+      return {};
+    }();
+    refused |= !usable;
+    return usable;
   });
   if (match.kind == MatchKind::kNone && refused) return report(KGEN_REFUSED, match.reason);
 
   auto kernel = std::make_unique<kgen_kernel>();
-  kernel->values.assign(values, values + op.dims.size());
   if (match.kind == MatchKind::kNone) {
     kernel->status = KGEN_NOT_FOUND;
     kernel->reason = match.reason;
   } else {
+    auto launch = BoundLaunch::make(match.plan->plan, match.bound);
+    if (!launch) return report(launch.error());
+    kernel->launch = std::move(*launch);
     kernel->reason = fmt::format("{}: {}", match_name(match.kind), match.reason);
     kernel->config = match.row->trial.config;
     kernel->expected_loss = match.expected_loss.value_or(-1);
-    kernel->state = op.state.get();
-    kernel->plan = match.plan;
-    kernel->bound = std::move(match.bound);
-    kernel->code = op.state->code_of(*match.row);
+    kernel->core = op.core.get();
+    kernel->code = std::move(code);
     kernel->match = {.kernel = kernel.get(),
                      .kind = static_cast<kgen_match_kind>(match.kind),
                      .reason = kernel->reason.c_str(),
                      .config = kernel->config.c_str(),
                      .tuned_time_us = match.row->trial.time_us.value_or(0),
-                     .workspace_bytes = static_cast<std::size_t>(kernel->bound.workspace_bytes),
-                     .prepared_bytes = static_cast<std::size_t>(kernel->bound.prepared_bytes)};
+                     .workspace_bytes = static_cast<std::size_t>(kernel->launch.workspace_bytes()),
+                     .prepared_bytes = static_cast<std::size_t>(kernel->launch.prepared_bytes())};
   }
+
   const std::lock_guard lock(op.mutex);
-  out = op.kernels.find(values, op.dims.size());  // another thread may have been faster
-  if (out == nullptr) out = op.kernels.insert(std::move(kernel));
+  kgen_op::Table* table = op.table.load(std::memory_order_relaxed);
+  if (table->generation < generation) {
+    op.newer.push_back(std::make_unique<kgen_op::Table>(op.dims.size()));
+    table = op.newer.back().get();
+    table->generation = generation;
+    op.table.store(table, std::memory_order_release);
+  }
+  // Another thread may have been faster, or may have looked into a newer file.
+  if (kgen_kernel* known = table->kernels.find(values); known != nullptr) {
+    out = known;
+    return KGEN_OK;
+  }
+  out = kernel.get();
+  if (table->generation == generation) table->kernels.insert(values, kernel.get());
+  op.kernels.push_back(std::move(kernel));
   return KGEN_OK;
 }
 
@@ -357,7 +250,7 @@ kgen_status load(const kgen_kernel& kernel) {
   if (code.ready.load(std::memory_order_acquire)) return KGEN_OK;
   const std::lock_guard lock(code.mutex);
   if (code.ready.load(std::memory_order_relaxed)) return KGEN_OK;
-  auto loaded = load_plan(*kernel.state->device, *kernel.plan, code.bytes);
+  auto loaded = load_plan(kernel.core->device(), code.plan->plan, code.bytes);
   if (!loaded) return report(loaded.error());
   code.loaded = std::move(*loaded);
   code.bytes = {};
@@ -366,19 +259,18 @@ kgen_status load(const kgen_kernel& kernel) {
 }
 
 // Null, foreign and misaligned pointers are found here, where they have a name, and not in the kernel.
-kgen_status check_pointers(const kgen_kernel& kernel, void* const* tensors, std::size_t& count, Phase phase) {
-  count = 0;
-  for (const BoundParam& param : kernel.bound.params) {
-    if (!is_tensor(param.role)) continue;
-    if (tensors == nullptr) return report(KGEN_BAD_ARGUMENT, "tensors is null");
-    const void* pointer = tensors[count++];
-    if (!param.present) continue;
-    if (pointer == nullptr && param.bytes > 0 && phase == Phase::kRun) {
-      return report(KGEN_BAD_ARGUMENT, fmt::format("operand '{}' is null", param.name));
-    }
-    if (!aligned(pointer, static_cast<std::uintptr_t>(param.align))) {
-      return report(KGEN_MISALIGNED,
-                    fmt::format("operand '{}' at {} is not aligned to {} bytes", param.name, pointer, param.align));
+kgen_status check_pointers(const kgen_kernel& kernel, void* const* tensors, Phase phase) {
+  const auto& operands = kernel.launch.operands();
+  if (tensors == nullptr && !operands.empty()) return report(KGEN_BAD_ARGUMENT, "tensors is null");
+  for (std::size_t i = 0; i < operands.size(); ++i) {
+    const BoundLaunch::Operand& operand = operands[i];
+    if (!operand.present) continue;
+    const auto name = [&] { return kernel.code->plan->plan.params[operand.param].name; };
+    if (tensors[i] == nullptr && operand.bytes > 0 && phase == Phase::kRun)
+      return report(KGEN_BAD_ARGUMENT, fmt::format("operand '{}' is null", name()));
+    if (!aligned(tensors[i], static_cast<std::uintptr_t>(operand.align))) {
+      return report(KGEN_MISALIGNED, fmt::format("operand '{}' at {} is not aligned to {} bytes", name(),
+                                                 fmt::ptr(tensors[i]), operand.align));
     }
   }
   return KGEN_OK;
@@ -396,22 +288,21 @@ kgen_status check_buffer(const char* name, const void* pointer, std::int64_t byt
 kgen_status launch(const kgen_kernel* kernel, void* const* tensors, const double* scalars, void* workspace,
                    void* prepared, kgen_stream stream, Phase phase) {
   if (!valid(kernel)) return bad_handle("kernel");
-  std::size_t count = 0;
-  if (const auto status = check_pointers(*kernel, tensors, count, phase); status != KGEN_OK) return status;
+  if (const auto status = check_pointers(*kernel, tensors, phase); status != KGEN_OK) return status;
   if (phase == Phase::kRun) {
-    if (const auto status = check_buffer("workspace", workspace, kernel->bound.workspace_bytes); status != KGEN_OK)
+    if (const auto status = check_buffer("workspace", workspace, kernel->launch.workspace_bytes()); status != KGEN_OK)
       return status;
   }
-  if (const auto status = check_buffer("prepared", prepared, kernel->bound.prepared_bytes); status != KGEN_OK)
+  if (const auto status = check_buffer("prepared", prepared, kernel->launch.prepared_bytes()); status != KGEN_OK)
     return status;
   if (const auto status = load(*kernel); status != KGEN_OK) return status;
-  CallArgs args{.tensors = {tensors, count}, .scalars = {}, .workspace = workspace, .prepared = prepared};
-  if (scalars != nullptr) {
-    args.scalars = {
-        scalars, static_cast<std::size_t>(std::ranges::count(kernel->bound.params, Role::kScalar, &BoundParam::role))};
-  }
-  const auto done =
-      launch_plan(*kernel->state->device, *kernel->plan, kernel->code->loaded, kernel->bound, args, phase, stream);
+  CallArgs args{.tensors = {tensors, kernel->launch.operands().size()},
+                .scalars = {},
+                .workspace = workspace,
+                .prepared = prepared};
+  if (scalars != nullptr) args.scalars = {scalars, kernel->launch.scalar_count()};
+  Code& code = *kernel->code;
+  const auto done = kernel->launch.run(kernel->core->device(), code.plan->plan, code.loaded, args, phase, stream);
   return done ? KGEN_OK : report(done.error());
 }
 
@@ -461,15 +352,25 @@ kgen_status kgen_open(const char* path, const char* device, kgen_db** out) {
     if (path == nullptr || device == nullptr || out == nullptr)
       return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open");
     *out = nullptr;
+    const FileIdentity identity = FileIdentity::of(path);
     auto file = Db::open(path, DbMode::kImmutable);
     if (!file) return report(KGEN_BAD_DATABASE, file.error().message);
     auto opened = open_device(device);
     if (!opened) return report(opened.error());
-    auto state = std::make_shared<State>(std::move(*opened), std::move(*file));
-    auto dispatcher = Dispatcher::load(state->db, state->device->info().arch->name, state->device->info().name);
-    if (!dispatcher) return report(KGEN_BAD_DATABASE, dispatcher.error().message);
-    state->dispatcher.emplace(std::move(*dispatcher));
-    *out = new kgen_db{.magic = kDbMagic, .state = std::move(state)};
+    auto core = Core::open(path, identity, std::move(*file), std::move(*opened));
+    if (!core) return report(KGEN_BAD_DATABASE, core.error().message);
+    *out = new kgen_db{.magic = kDbMagic, .core = std::move(*core)};
+    return KGEN_OK;
+  });
+}
+
+kgen_status kgen_reload(kgen_db* db, int* changed) {
+  return guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    if (changed != nullptr) *changed = 0;
+    const auto reloaded = db->core->reload();
+    if (!reloaded) return report(KGEN_BAD_DATABASE, reloaded.error().message);
+    if (changed != nullptr) *changed = *reloaded ? 1 : 0;
     return KGEN_OK;
   });
 }
@@ -492,16 +393,20 @@ kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes
     *out = nullptr;
     Goal wanted;
     if (const auto status = read_goal(goal, wanted); status != KGEN_OK) return status;
-    const Dispatcher& dispatcher = *db->state->dispatcher;
+    const auto [state, generation] = db->core->state();
+    const Dispatcher& dispatcher = *state->dispatcher;
     auto signature = dispatcher.signature(op, attributes == nullptr ? "" : attributes);
     if (!signature) return report(signature.error());
     const auto plan = dispatcher.any_plan(*signature);
     if (!plan) return report(KGEN_NOT_FOUND, plan.error().message);
-    auto opened = std::make_unique<kgen_op>();
-    opened->state = db->state;
+    std::vector<std::string> names;
+    if (const auto status = read_dims(**plan, dims == nullptr ? "" : dims, names); status != KGEN_OK) return status;
+    auto opened = std::make_unique<kgen_op>(names.size());
+    opened->core = db->core;
+    opened->first.generation = generation;
     opened->signature = std::move(*signature);
     opened->goal = std::move(wanted);
-    if (const auto status = read_dims(*opened, **plan, dims == nullptr ? "" : dims); status != KGEN_OK) return status;
+    opened->dims = std::move(names);
     for (const Param& param : (*plan)->params) {
       if (is_tensor(param.role)) opened->tensors.push_back(param.name);
       if (param.role == Role::kScalar) opened->scalars.push_back(param.name);
@@ -515,16 +420,10 @@ const char* kgen_describe(kgen_db* db, const char* op) {
   const char* text = nullptr;
   guarded([&] {
     if (!valid(db)) return bad_handle("db");
-    State& state = *db->state;
-    const std::string name = op == nullptr ? "" : op;
-    const std::lock_guard lock(state.mutex);
-    auto it = state.descriptions.find(name);
-    if (it == state.descriptions.end()) {
-      auto made = op == nullptr ? describe_db(state) : describe_op(state, name);
-      if (!made) return report(made.error());
-      it = state.descriptions.emplace(name, std::move(*made)).first;
-    }
-    text = it->second.c_str();
+    const auto [state, generation] = db->core->state();
+    auto made = op == nullptr ? describe_db(db->core->device().info(), *state) : describe_op(*state, op);
+    if (!made) return report(made.error());
+    text = db->core->keep(std::move(*made));
     return KGEN_OK;
   });
   return text;
@@ -542,7 +441,8 @@ kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match) {
     if (match == nullptr || (values == nullptr && !op->dims.empty())) {
       return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_find");
     }
-    const kgen_kernel* kernel = op->kernels.find(values, op->dims.size());
+    const kgen_op::Table* table = op->table.load(std::memory_order_acquire);
+    const kgen_kernel* kernel = table->generation == op->core->generation() ? table->kernels.find(values) : nullptr;
     kgen_status status = KGEN_OK;
     if (kernel == nullptr) status = find_new(*op, values, kernel);
     if (status == KGEN_OK && kernel->status != KGEN_OK) status = report(kernel->status, kernel->reason);
@@ -573,7 +473,7 @@ const char* kgen_scalar_name(const kgen_op* op, int index) { return valid(op) ? 
 
 kgen_status kgen_prepare(const kgen_kernel* kernel, void* const* tensors, void* prepared, kgen_stream stream) {
   return guarded([&] {
-    if (valid(kernel) && kernel->bound.prepared_bytes == 0) return KGEN_OK;
+    if (valid(kernel) && kernel->launch.prepared_bytes() == 0) return KGEN_OK;
     return launch(kernel, tensors, nullptr, nullptr, prepared, stream, Phase::kPrepare);
   });
 }
@@ -588,7 +488,7 @@ void* kgen_device_alloc(kgen_db* db, size_t bytes) {
   void* pointer = nullptr;
   guarded([&] {
     if (!valid(db)) return bad_handle("db");
-    auto allocated = db->state->device->allocate(bytes);
+    auto allocated = db->core->device().allocate(bytes);
     if (!allocated) return report(KGEN_OUT_OF_MEMORY, allocated.error().message);
     pointer = *allocated;
     return KGEN_OK;
@@ -598,7 +498,7 @@ void* kgen_device_alloc(kgen_db* db, size_t bytes) {
 
 void kgen_device_free(kgen_db* db, void* pointer) {
   guarded([&] {
-    if (valid(db) && pointer != nullptr) db->state->device->release(pointer);
+    if (valid(db) && pointer != nullptr) db->core->device().release(pointer);
     return KGEN_OK;
   });
 }
@@ -608,7 +508,7 @@ kgen_status kgen_device_copy(kgen_db* db, void* to, const void* from, size_t byt
     if (!valid(db)) return bad_handle("db");
     if (bytes == 0) return KGEN_OK;
     if (to == nullptr || from == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_device_copy");
-    const auto done = db->state->device->copy(to, from, bytes);
+    const auto done = db->core->device().copy(to, from, bytes);
     return done ? KGEN_OK : report(done.error());
   });
 }
@@ -616,11 +516,11 @@ kgen_status kgen_device_copy(kgen_db* db, void* to, const void* from, size_t byt
 kgen_status kgen_synchronize(kgen_db* db, kgen_stream stream) {
   return guarded([&] {
     if (!valid(db)) return bad_handle("db");
-    const auto done = db->state->device->synchronize(stream);
+    const auto done = db->core->device().synchronize(stream);
     return done ? KGEN_OK : report(done.error());
   });
 }
 
-const char* kgen_device_name(const kgen_db* db) { return valid(db) ? db->state->device->info().name.c_str() : nullptr; }
+const char* kgen_device_name(const kgen_db* db) { return valid(db) ? db->core->device().info().name.c_str() : nullptr; }
 
 }  // extern "C"

@@ -11,6 +11,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "base/hash.h"
 #include "base/text.h"
 
 namespace kgen {
@@ -75,7 +76,7 @@ struct Row {
 
   struct Loaded {
     WinnerRow row;
-    Plan plan;
+    std::shared_ptr<const StoredPlan> plan;
   };
   std::unique_ptr<Loaded> loaded;  // stays where it is: matches point into it
 };
@@ -302,13 +303,22 @@ struct Dispatcher::Impl {
   using Generations = std::map<std::size_t, std::unique_ptr<Group>, std::greater<>>;  // by index in ops, newest first
   std::map<std::string, Generations> groups;                                          // by signature
   std::map<std::string, std::set<std::string>> elsewhere;  // signature → other architectures that have it
-  mutable std::mutex mutex;                                // expressions and the DB are used by one thread at a time
+  mutable std::mutex mutex;                                // over what is read at first use: rows, plans, defaults
+  mutable std::unordered_map<std::string, std::shared_ptr<const StoredPlan>> plans;  // by the hash of their text
 
   Result<const Row::Loaded*> load(Row& row) const {
     if (row.loaded != nullptr) return row.loaded.get();
     auto loaded = std::make_unique<Row::Loaded>();
     KGEN_TRY(loaded->row, db->winner(row.id));
-    KGEN_TRY(loaded->plan, plan_from_json(loaded->row.winner.plan_json));
+    std::string& text = loaded->row.winner.plan_json;
+    const std::string hash = hash_text(text);
+    auto& stored = plans[hash];
+    if (stored == nullptr) {
+      KGEN_TRY(Plan plan, plan_from_json(text));
+      stored = std::make_shared<const StoredPlan>(std::move(plan), hash);
+    }
+    loaded->plan = stored;
+    text = {};  // ten times the size of all the rest
     row.loaded = std::move(loaded);
     return row.loaded.get();
   }
@@ -375,17 +385,18 @@ class Search {
       passed_over_.insert(row.id);
       return false;
     }
-    auto bound = bind((*loaded)->plan, shape_.all);
+    auto bound = (*loaded)->plan->binder.bind(shape_.all);
     if (!bound) {
       if (illegal_.empty()) illegal_ = bound.error().message;
       return false;
     }
     if (filter_) {
-      if (const auto usable = filter_((*loaded)->row); !usable) return refuse(row, usable.error().message);
+      if (const auto usable = filter_((*loaded)->row, (*loaded)->plan); !usable)
+        return refuse(row, usable.error().message);
     }
     match.kind = kind;
     match.row = &(*loaded)->row;
-    match.plan = &(*loaded)->plan;
+    match.plan = (*loaded)->plan;
     match.bound = std::move(*bound);
     const Env tuned = dims_of(row.key);
     if (kind == MatchKind::kExact) match.expected_loss = 0;
@@ -592,7 +603,7 @@ Result<const Plan*> Dispatcher::any_plan(const std::string& signature) const {
   for (const auto& [age, group] : it->second) {
     for (Row& row : group->rows()) {
       const auto loaded = impl_->load(row);
-      if (loaded) return &(*loaded)->plan;
+      if (loaded) return &(*loaded)->plan->plan;
       if (first.message.empty()) first = loaded.error();
     }
   }

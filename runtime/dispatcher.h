@@ -18,19 +18,30 @@ namespace kgen {
 enum class MatchKind { kNone, kExact, kNear, kDefault, kDynamic };
 std::string_view match_name(MatchKind);  // "none" "exact" "near" "default" "dynamic"
 
+// A launch plan of the file, shared by the rows that have the same one. Immutable.
+struct StoredPlan {
+  StoredPlan(Plan read, std::string text_hash) : plan(std::move(read)), binder(plan), hash(std::move(text_hash)) {}
+  StoredPlan(const StoredPlan&) = delete;
+  StoredPlan& operator=(const StoredPlan&) = delete;
+
+  const Plan plan;
+  const Binder binder;  // of `plan`
+  const std::string hash;
+};
+
 struct Match {
   MatchKind kind = MatchKind::kNone;
-  std::string reason;              // one line, without the kind's name in front
-  const WinnerRow* row = nullptr;  // owned by the Dispatcher
-  const Plan* plan = nullptr;      // owned by the Dispatcher
-  BoundPlan bound;                 // for the asked shape
+  std::string reason;                      // one line, without the kind's name in front
+  const WinnerRow* row = nullptr;          // owned by the Dispatcher; plan_json is empty
+  std::shared_ptr<const StoredPlan> plan;  // may outlive the Dispatcher
+  BoundPlan bound;                         // for the asked shape
   // How much slower than the best kernel for this shape it is expected to be: 0.02 = 2 %. Nothing: not known.
   std::optional<double> expected_loss{};
 };
 
 // Whether a row that fits can be used (its code object is whole, say); the error's text becomes part of the reason and
 // the next match is tried.
-using RowFilter = std::function<Result<void>(const WinnerRow&)>;
+using RowFilter = std::function<Result<void>(const WinnerRow&, const std::shared_ptr<const StoredPlan>&)>;
 
 // All winners of a DB that may run on one architecture: the keys in memory, rows and plans read from the DB at first
 // use. The Db must stay where it is for as long as find() is called. Safe from any thread; calls take turns.

@@ -33,7 +33,6 @@ const std::map<std::string, std::vector<std::string>> kRooms = {
     {"zstd", {"db/"}},
     {"dlfcn.h", {"device/", "tuner/compile"}},  // drivers; NVRTC
     {"boost/context/", {"device/"}},
-    {"muParser", {"base/"}},
     {"xxhash", {"base/"}},
     {"CLI/", {"cli/"}},
     {"cuda", {"templates/prelude"}},

@@ -93,7 +93,7 @@ TEST_F(DispatcherTest, TheTunedShapeIsExact) {
   EXPECT_EQ(config(match), "b");
   EXPECT_EQ(match.reason, "tuned for this shape");
   ASSERT_NE(match.plan, nullptr);
-  EXPECT_EQ(match.plan->dims.size(), 6U);
+  EXPECT_EQ(match.plan->plan.dims.size(), 6U);
 }
 
 TEST_F(DispatcherTest, DimsThatAreGivenAtTheirDefaultsAreStillExact) {
@@ -240,7 +240,7 @@ TEST_F(DispatcherTest, RowsOfAnotherArchAreNeverUsed) {
 TEST_F(DispatcherTest, AFilterSendsTheSearchToTheNextMatch) {
   add({.dims_key = "k=8 m=8 n=8", .config = "bad"});
   add({.dims_key = "k=8 m=9 n=8", .config = "good"});
-  const auto filter = [](const WinnerRow& row) -> Result<void> {
+  const auto filter = [](const WinnerRow& row, const auto&) -> Result<void> {
     if (row.trial.config == "bad") return fail(ErrorKind::kBadInput, "its object is damaged");
     return {};
   };
@@ -249,7 +249,7 @@ TEST_F(DispatcherTest, AFilterSendsTheSearchToTheNextMatch) {
   EXPECT_EQ(config(match), "good");
   EXPECT_EQ(match.reason, "tuned at m=9, legal for m=8; refused the one of k=8 m=8 n=8: its object is damaged");
   const Match none = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, {},
-                                 [](const WinnerRow&) -> Result<void> { return fail(ErrorKind::kBadInput, "no"); });
+                                 [](const WinnerRow&, const auto&) -> Result<void> { return fail(ErrorKind::kBadInput, "no"); });
   EXPECT_EQ(none.kind, MatchKind::kNone);
   EXPECT_THAT(none.reason, AllOf(HasSubstr("refused the one of k=8 m=8 n=8: no"), HasSubstr("k=8 m=9 n=8: no")));
 }

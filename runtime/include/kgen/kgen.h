@@ -2,7 +2,7 @@
  *
  * 1. Handles are opaque; every kgen_open*() has its kgen_close*().
  * 2. Every call returns a kgen_status; kgen_last_error() gives the text of the calling thread's last failure.
- * 3. All functions may be called from several threads; a kgen_db and a kgen_op are immutable after opening.
+ * 3. All functions may be called from several threads, but for closing a handle that another thread still uses.
  * 4. kgen_find() and kgen_launch() do not allocate device memory or synchronise: safe inside graph capture once the
  *    kernel is loaded (kgen_preload()).
  * 5. Null pointers are errors (KGEN_BAD_ARGUMENT) unless a parameter says otherwise. Strings are UTF-8, NUL-terminated.
@@ -56,6 +56,12 @@ KGEN_API const char* kgen_version(void);
  * object of a kernel are read when kgen_find() first chooses it. A hit of kgen_find() and kgen_launch() never touch the
  * file. */
 KGEN_API kgen_status kgen_open(const char* path, const char* device, kgen_db** db);
+/* Reads the file again where it is not the one that was read (another inode, size or time: a few microseconds to see, so
+ * it may be asked often); `changed`, which may be NULL, says whether it was. From then on kgen_find() answers from the new
+ * file, in every thread and for every kgen_op of the DB; kernels that were handed out before stay valid until their kgen_op
+ * is closed. A tuner replaces or extends the file meanwhile as it likes: a file that cannot be used is KGEN_BAD_DATABASE,
+ * and all is as before. Lookups go on while this runs; a shape's next lookup is a first one. */
+KGEN_API kgen_status kgen_reload(kgen_db* db, int* changed);
 KGEN_API void kgen_close(kgen_db* db); /* NULL is ignored; a kgen_op that is still open keeps what it needs */
 
 /* Opens an operator. `attributes` as in ops.yaml, separated by spaces, lists by commas, in any order; what is left out
