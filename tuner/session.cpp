@@ -145,7 +145,7 @@ class Session {
   bool out_of_budget(const Problem&) const;
   // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
   // timed right.
-  bool takes_turns() const { return device_.arch->vendor == Vendor::kHost; }
+  bool takes_turns() const { return device_.arch->vendor == Vendor::kHost && request_.host_takes_turns; }
   void show(const Problem*, bool force);
   void sum_up();
 
@@ -204,6 +204,8 @@ struct Session::Problem {
   CheckCase check;
   std::unordered_map<std::string, std::size_t> index;  // by config
   std::map<std::string, Known> known;                  // by config
+  std::map<std::int64_t, std::string> sent;            // to the worker: config by ticket
+  std::map<std::string, double> standings;             // by config, the newest (TryResult::standings)
   std::size_t budget = 0;                              // 0 = no limit
   double seconds = 0;                                  // 0 = no limit
   double start = 0;                                    // of its work; 0 = it is not in work yet
@@ -381,6 +383,7 @@ Result<void> Session::send_ready(Problem& problem) {
     const std::int64_t ticket = problem.ready.front();
     problem.ready.pop_front();
     const Item& item = problem.items.at(ticket);
+    problem.sent[ticket] = item.candidate.key();
     KGEN_TRY(const std::string path, code_file(item.compiled.code));
     KGEN_TRY(std::vector<CheckCase::Output> limits,
              candidate_limits(problem.spec, device_.arch, item.candidate.key(), item.bound));
@@ -474,6 +477,9 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
     reason += fmt::format("; input seed {}; repeat with: {}", supervisor_.seed(),
                           repeat_line(problem.spec, at->second.candidate.key(), device_.id));
   KGEN_CHECK_OK(record(problem, at->second, result.status, reason, &result));
+  if (!result.standings.empty()) problem.standings.clear();
+  for (const TryResult::Standing& standing : result.standings)
+    problem.standings[problem.sent.at(standing.ticket)] = standing.median_us;
   problem.items.erase(at);
   return {};
 }
@@ -592,13 +598,18 @@ Goal Session::goal(const Problem& problem) const {
   return {.timing = request_.timing, .objective = request_.objective, .deterministic = problem.spec.tune.deterministic};
 }
 
-// Those that were timed in full, fastest first.
-static std::vector<std::string> by_time(const std::map<std::string, Known>& known) {
+// Those that were timed in full, fastest first: the leaders by their times in turns.
+static std::vector<std::string> by_time(const std::map<std::string, Known>& known,
+                                        const std::map<std::string, double>& standings = {}) {
+  std::vector<std::pair<double, std::string>> times;
+  for (const auto& [config, entry] : known) {
+    if (entry.trial.status != TrialStatus::kTimed) continue;
+    const auto standing = standings.find(config);
+    times.emplace_back(standing != standings.end() ? standing->second : *entry.trial.time_us, config);
+  }
+  std::sort(times.begin(), times.end());
   std::vector<std::string> configs;
-  for (const auto& [config, entry] : known)
-    if (entry.trial.status == TrialStatus::kTimed) configs.push_back(config);
-  std::sort(configs.begin(), configs.end(),
-            [&](auto& a, auto& b) { return *known.at(a).trial.time_us < *known.at(b).trial.time_us; });
+  for (auto& [time, config] : times) configs.push_back(std::move(config));
   return configs;
 }
 
@@ -623,7 +634,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
   const bool energy = request_.objective == "energy";
   const double reach = energy ? kEnergyReach : kFinalistReach;
   for (;;) {
-    const std::vector<std::string> ranked = by_time(problem.known);
+    const std::vector<std::string> ranked = by_time(problem.known, problem.standings);
     std::vector<std::string> finalists;
     for (const std::string& config : ranked)
       if (finalists.size() < kFinalists &&
