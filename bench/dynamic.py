@@ -153,7 +153,7 @@ def compare_recorded(options, held_db, rows):
 
 
 def table(outcome, rows, device):
-    lines = [f"{device}. Each problem: m from 1 to 4096 was tuned as one dynamic dim; then each of the held-back sizes was searched by itself, "
+    lines = [f"{device}. The range of each problem was tuned as one dynamic dim; then each of the held-back sizes was searched by itself, "
              "and both kernels were timed in turns in one process (bench/dynamic.py).", "",
              "| problem | kernels | sizes measured | tuned in s | held-back sizes | worst regret | mean regret | quicker than the search | predicted worst | predicted mean | median of sizes |",
              "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
