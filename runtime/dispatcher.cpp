@@ -20,6 +20,8 @@ namespace {
 
 // A near match may be this far away in all dims together, in powers of two (docs/lookup.md).
 constexpr double kNearLimit = 2;
+// What a near row of another device, objective or timing than asked must be quicker by to come first: logarithms.
+constexpr double kOtherDevice = 1, kOtherObjective = 30, kOtherTiming = 0.3;
 
 using Attributes = std::map<std::string, std::string, std::less<>>;
 
@@ -78,6 +80,7 @@ struct Row {
   struct Loaded {
     WinnerRow row;
     std::shared_ptr<const StoredPlan> plan;
+    std::optional<TimeModel> model{};  // once its time at another shape was asked for
   };
   std::unique_ptr<Loaded> loaded;  // stays where it is: matches point into it
 };
@@ -86,6 +89,8 @@ struct Row {
 struct Shape {
   Env all;
   Env given;
+  std::vector<std::int64_t> values{};  // of `all`, in the order of the operator's dims
+  std::vector<bool> differs{};         // beside them: is it in `given`?
 };
 
 // The rows of one op record (a signature has several when its op's dims changed between tunings).
@@ -156,34 +161,43 @@ class Group {
       }
       const std::int64_t value = given != dims.end() ? given->second : *standard;
       if (standard != value) shape.given[name] = value;
+      shape.values.push_back(value);
+      shape.differs.push_back(standard != value);
       shape.all[name] = env[name] = value;
     }
     return shape;
   }
 
-  // Sum of |log2((asked+1)/(tuned+1))| over the dims that differ from their defaults in one of the two shapes: a dim
-  // that is at its default in both follows from the others.
-  Result<double> distance(const Shape& asked, const Row& row) {
-    const Env tuned = dims_of(row.key);
-    Env all;  // every dim of the tuned shape, only worked out where it matters
-    const auto term = [](std::int64_t a, std::int64_t b) {
-      return std::abs(std::log2((static_cast<double>(a) + 1) / (static_cast<double>(b) + 1)));
-    };
-    double sum = 0;
-    for (const auto& [name, value] : tuned) {
-      const auto it = asked.all.find(name);
-      if (it == asked.all.end()) return fail(ErrorKind::kBadInput, fmt::format("unknown dim '{}'", name));
-      sum += term(it->second, value);
+  struct NearRow {
+    Row* row = nullptr;
+    double distance = 0;
+  };
+  // The rows nearest to a shape, nearest first: the tuned ones, or the operator's defaults.
+  std::vector<NearRow> nearest(const Shape& asked, bool defaults, std::size_t most) {
+    if (tuned_.size() + defaults_rows_.size() == 0) {
+      for (std::size_t i = 0; i < rows_.size(); ++i)
+        if (const auto shape = resolve(dims_of(rows_[i].key)))
+          (rows_[i].is_default ? defaults_rows_ : tuned_).add(i, shape->values, shape->differs);
     }
-    for (const auto& [name, value] : asked.given) {
-      if (tuned.contains(name)) continue;
-      if (all.empty()) {
-        KGEN_TRY(Shape shape, resolve(tuned));
-        all = std::move(shape.all);
-      }
-      sum += term(value, all[name]);
+    std::vector<NearRow> found;
+    for (const auto& [distance, row] : (defaults ? defaults_rows_ : tuned_).nearest(asked.values, asked.differs, most))
+      found.push_back({&rows_[row], distance});
+    return found;
+  }
+
+  // What a row's kernel is likely to take for a shape, in microseconds; its own time where there is no telling.
+  double predicted_us(Row& row, const Row::Loaded& loaded, const Shape& asked) {
+    const TrialRecord& trial = loaded.row.trial;
+    if (loaded.plan->plan.dims != names_) return trial.time_us.value_or(0);
+    if (!row.loaded->model) {
+      const auto shape = resolve(dims_of(row.key));
+      const auto arch = find_arch(loaded.row.device.arch);
+      row.loaded->model.emplace(loaded.plan->workload, shape ? shape->values : asked.values, trial.time_us.value_or(0),
+                                TimeModel::Occupancy{.units = loaded.row.device.compute_units,
+                                                     .waves = trial.occupancy_waves.value_or(0),
+                                                     .wave_size = arch ? (*arch)->wave_size : 0});
     }
-    return sum;
+    return row.loaded->model->us(loaded.plan->workload, asked.values);
   }
 
  private:
@@ -262,7 +276,8 @@ class Group {
   std::vector<Row> rows_;
   std::unordered_map<std::string, std::vector<std::size_t>> by_key_;
   std::map<std::pair<std::string, std::string>, std::vector<std::size_t>>
-      covers_;  // by dynamic dim and the others' key
+      covers_;                        // by dynamic dim and the others' key
+  NearShapes tuned_, defaults_rows_;  // made at the first look for near ones
   bool prepared_ = false;
   std::vector<std::string> names_;
   std::vector<Expr> defaults_;  // text() == "": required
@@ -364,7 +379,7 @@ class Search {
 
   // The first usable of rows that the rule holds equal: same device name first, then tuned before default, then tuned
   // for the goal, then faster (by its energy where that is the objective).
-  bool try_rows(std::vector<Row*> rows, MatchKind kind, std::string_view why, Match& match) {
+  bool try_rows(std::vector<Row*> rows, MatchKind kind, Match& match) {
     if (rows.size() > 1) {
       const auto rank = [&](Row* row) {
         const auto loaded = load_(*row);
@@ -383,8 +398,42 @@ class Search {
       std::sort(rows.begin(), rows.end(), [&](Row* a, Row* b) { return rank(a) < rank(b); });
     }
     for (Row* row : rows) {
-      if (try_row(*row, kind, why, match)) return true;
+      if (try_row(*row, kind, "", 0, match)) return true;
     }
+    return false;
+  }
+
+  // The first usable of the nearest rows, in the order of what the model expects of them. Rows of another device,
+  // objective or timing than asked come after those that take little longer.
+  bool try_ranked(Group& group, const std::vector<Group::NearRow>& near, MatchKind kind, std::string_view why,
+                  Match& match) {
+    struct Ranked {
+      double doubt = 0;
+      Group::NearRow item;
+    };
+    std::vector<Ranked> ranked;
+    for (const Group::NearRow& item : near) {
+      const Row& row = *item.row;
+      double doubt = kDoubtOfOctave * item.distance + (row.same_device ? 0 : kOtherDevice) +
+                     (row.goal.objective == goal_.objective ? 0 : kOtherObjective) +
+                     (row.goal.timing == goal_.timing ? 0
+                      : row.goal.timing == "cold"     ? kOtherTiming
+                                                      : 2 * kOtherTiming) +
+                     (row.goal.deterministic == goal_.deterministic ? 0 : 1e-3 * kOtherTiming);
+      if (const auto loaded = load_(*item.row)) {
+        const TrialRecord& trial = (*loaded)->row.trial;
+        const double us = group.predicted_us(*item.row, **loaded, shape_);
+        const double share = goal_.objective == "energy" && row.goal.objective == "energy" && trial.energy_uj &&
+                                     trial.time_us && *trial.time_us > 0
+                                 ? *trial.energy_uj / *trial.time_us
+                                 : 1;
+        if (us > 0) doubt += std::log(us * share);
+      }
+      ranked.push_back({doubt, item});
+    }
+    std::ranges::stable_sort(ranked, {}, &Ranked::doubt);
+    for (const Ranked& next : ranked)
+      if (try_row(*next.item.row, kind, why, next.item.distance, match)) return true;
     return false;
   }
 
@@ -396,8 +445,7 @@ class Search {
     return join(reasons, "; ");
   }
 
- private:
-  bool try_row(Row& row, MatchKind kind, std::string_view why, Match& match) {
+  bool try_row(Row& row, MatchKind kind, std::string_view why, double distance, Match& match) {
     const auto loaded = load_(row);
     if (!loaded) return refuse(row, loaded.error().message);
     if (goal_.deterministic && (*loaded)->row.trial.deterministic != true) {
@@ -427,6 +475,7 @@ class Search {
     const Env tuned = dims_of(row.key);
     if (kind == MatchKind::kExact) match.expected_loss = 0;
     if (kind == MatchKind::kDynamic) match.expected_loss = row.range->loss;
+    if (kind == MatchKind::kNear) match.expected_loss = std::min(kMostLoss, kLossOfOctave * distance);
     match.reason = kind == MatchKind::kExact ? std::string("tuned for this shape")
                    : kind == MatchKind::kDynamic
                        ? fmt::format("serves {0}={1}..{2}, measured at {0}={3}", row.range->dim, row.range->first,
@@ -443,6 +492,7 @@ class Search {
     return true;
   }
 
+ private:
   std::string passed_over() const {
     return fmt::format("{} passed over, whose launches were not seen to give the same bits", passed_over_.size());
   }
@@ -464,38 +514,30 @@ class Search {
   std::string illegal_;                 // why the first row that is not legal is not
 };
 
-// Rows by distance; those at the same one together.
-using Ranked = std::map<double, std::vector<Row*>>;
-
-Ranked by_distance(Group& group, const Shape& shape, bool defaults) {
-  Ranked ranked;
-  for (Row& row : group.rows()) {
-    if (row.is_default != defaults) continue;
-    const auto distance = group.distance(shape, row);
-    if (distance) ranked[*distance].push_back(&row);
+// The nearest rows by what the model expects of them, then all others by their distance; up to `limit`.
+bool search_near(Group& group, const Shape& shape, Search& search, bool defaults, double limit, MatchKind kind,
+                 std::string_view why, Match& match) {
+  auto near = group.nearest(shape, defaults, kNearRows);
+  std::erase_if(near, [&](const Group::NearRow& item) { return item.distance > limit; });
+  if (search.try_ranked(group, near, kind, why, match)) return true;
+  if (near.size() < kNearRows) return false;
+  for (const Group::NearRow& item : group.nearest(shape, defaults, SIZE_MAX)) {
+    if (item.distance > limit) break;
+    if (search.try_row(*item.row, kind, why, item.distance, match)) return true;
   }
-  return ranked;
+  return false;
 }
 
 bool search_group(Group& group, const std::string& key, const Shape& shape, Search& search, Match& match) {
-  if (search.try_rows(group.exact(key), MatchKind::kExact, "", match)) return true;
-  if (search.try_rows(group.covering(shape), MatchKind::kDynamic, "", match)) return true;
-  const Ranked tuned = by_distance(group, shape, false);
-  for (const auto& [distance, rows] : tuned) {
-    if (distance > kNearLimit) break;
-    if (search.try_rows(rows, MatchKind::kNear, "", match)) return true;
-  }
-  const Ranked defaults = by_distance(group, shape, true);
-  for (const auto& [distance, rows] : defaults) {
-    if (search.try_rows(rows, MatchKind::kDefault, "; the operator's default, no tuned kernel is near", match))
-      return true;
-  }
+  if (search.try_rows(group.exact(key), MatchKind::kExact, match)) return true;
+  if (search.try_rows(group.covering(shape), MatchKind::kDynamic, match)) return true;
+  if (search_near(group, shape, search, false, kNearLimit, MatchKind::kNear, "", match)) return true;
+  if (search_near(group, shape, search, true, HUGE_VAL, MatchKind::kDefault,
+                  "; the operator's default, no tuned kernel is near", match))
+    return true;
   // A legal kernel that is far away still beats no kernel.
-  for (const auto& [distance, rows] : tuned) {
-    if (distance > kNearLimit && search.try_rows(rows, MatchKind::kNear, "; far, but nothing nearer is legal", match))
-      return true;
-  }
-  return false;
+  return search_near(group, shape, search, false, HUGE_VAL, MatchKind::kNear, "; far, but nothing nearer is legal",
+                     match);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "base/plan.h"
 #include "db/db.h"
+#include "runtime/near.h"
 
 namespace kgen {
 
@@ -20,12 +21,14 @@ std::string_view match_name(MatchKind);  // "none" "exact" "near" "default" "dyn
 
 // A launch plan of the file, shared by the rows that have the same one. Immutable.
 struct StoredPlan {
-  StoredPlan(Plan read, std::string text_hash) : plan(std::move(read)), binder(plan), hash(std::move(text_hash)) {}
+  StoredPlan(Plan read, std::string text_hash)
+      : plan(std::move(read)), binder(plan), workload(plan), hash(std::move(text_hash)) {}
   StoredPlan(const StoredPlan&) = delete;
   StoredPlan& operator=(const StoredPlan&) = delete;
 
   const Plan plan;
   const Binder binder;  // of `plan`
+  const Workload workload;
   const std::string hash;
 };
 

@@ -38,6 +38,7 @@ struct TuneRequest {
   bool fresh = false;
   bool publish = true;                    // false: neither finals nor winners; the rows have their trials
   double candidate_timeout_seconds = 30;  // verification and timing of one candidate, reference excluded
+  bool host_takes_turns = true;  // false, for tests: a host is tuned as a GPU is, with all that goes on at once
 };
 
 // State of a run, for progress lines. Times in seconds, counts over the whole run.

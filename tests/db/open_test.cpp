@@ -218,6 +218,20 @@ TEST(DbOpen, WinnersOfVersion3AreThoseOfTheirTimingAndOfTime) {
   EXPECT_THAT(trials[0].states, IsEmpty());
 }
 
+TEST(DbOpen, WinnersOfVersion4ServeTheirProblemsAlone) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  std::filesystem::copy_file("tests/db/data/version4.db", path);
+  Db db = Db::open(path, DbMode::kReadWrite).value();
+  EXPECT_THAT(db.check().value(), IsEmpty());
+  const auto rows = db.winners().value();
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].winner.goal, (Goal{.timing = "cold", .objective = "energy", .deterministic = true}));
+  EXPECT_EQ(rows[0].trial.energy_uj, 5250.5);
+  EXPECT_TRUE(rows[1].winner.is_default);
+  for (const WinnerRow& row : rows) EXPECT_FALSE(row.winner.range);
+}
+
 TEST(DbOpen, MigrateChangesOldFilesOnly) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");

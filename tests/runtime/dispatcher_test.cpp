@@ -37,6 +37,7 @@ struct Tuned {
   double energy_uj = 100;
   std::string kind = "cubin";
   std::int64_t lds_bytes = 0;  // of its one step, where not 0
+  std::optional<SizeRange> range = {};
 };
 
 class DispatcherTest : public ::testing::Test {
@@ -80,7 +81,8 @@ class DispatcherTest : public ::testing::Test {
                              .goal = tuned.goal,
                              .plan_json = plan_to_json(plan),
                              .object_hash = object.hash,
-                             .is_default = tuned.is_default},
+                             .is_default = tuned.is_default,
+                             .range = tuned.range},
                             object));
   }
   // Kept until the end of the test: matches point into it.
@@ -167,6 +169,40 @@ TEST_F(DispatcherTest, AStrideThatFollowsFromTheOthersDoesNotCountTwice) {
   const Dispatcher& dispatcher = load();
   EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 64}, {"n", 1024}, {"k", 2000}})), "k half");
   EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 64}, {"n", 1024}, {"k", 2048}, {"ldb", 4100}})), "ldb twice");
+}
+
+TEST_F(DispatcherTest, ASizeInARangeIsServedByTheRangesKernel) {
+  // One cover is one publication; a range each of two dims stands for two covers here.
+  add({.dims_key = "k=4096 m=64 n=128", .config = "m", .range = SizeRange{"m", 17, 100, 0.015}});
+  add({.dims_key = "k=64 m=4096 n=128", .config = "k", .range = SizeRange{"k", 1, 100, 0.02}});
+  add({.dims_key = "k=4096 m=65 n=128", .config = "exact"});
+  const Dispatcher& dispatcher = load();
+  const Match match = dispatcher.find(kSignature, {{"m", 17}, {"n", 128}, {"k", 4096}});
+  EXPECT_EQ(match.kind, MatchKind::kDynamic);
+  EXPECT_EQ(config(match), "m");
+  EXPECT_EQ(match.expected_loss, 0.015);
+  EXPECT_EQ(match.reason, "serves m=17..100, measured at m=64");
+  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 100}, {"n", 128}, {"k", 4096}})), "m");
+  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 4096}, {"n", 128}, {"k", 7}})), "k");
+
+  const Match exact = dispatcher.find(kSignature, {{"m", 65}, {"n", 128}, {"k", 4096}});
+  EXPECT_EQ(exact.kind, MatchKind::kExact) << "a kernel of the very shape comes first";
+  EXPECT_EQ(exact.expected_loss, 0);
+  EXPECT_EQ(dispatcher.find(kSignature, {{"m", 64}, {"n", 128}, {"k", 4096}}).kind, MatchKind::kDynamic)
+      << "where it was measured it need not be the best";
+  for (const Env& outside : {Env{{"m", 16}, {"n", 128}, {"k", 4096}}, Env{{"m", 101}, {"n", 128}, {"k", 4096}},
+                             Env{{"m", 64}, {"n", 129}, {"k", 4096}}})
+    EXPECT_EQ(dispatcher.find(kSignature, outside).kind, MatchKind::kNear) << "outside of every range";
+}
+
+TEST_F(DispatcherTest, ARangesKernelThatIsNotLegalLeavesTheSizeToTheNextRule) {
+  add({.dims_key = "k=4096 m=64 n=128",
+       .config = "even",
+       .needs = {"m % 2 == 0"},
+       .range = SizeRange{"m", 1, 100, 0.01}});
+  add({.dims_key = "k=4096 m=90 n=128", .config = "any"});
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 50}, {"n", 128}, {"k", 4096}})), "even");
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 51}, {"n", 128}, {"k", 4096}})), "any");
 }
 
 TEST_F(DispatcherTest, AtTheSameDistanceTheFasterOneIsTaken) {
