@@ -21,8 +21,8 @@ enum class Scope {
 };
 
 // One variant's tunables, derived values and rules over one flat array of numbers, so that a rule costs a few loads and
-// muparser's bytecode. An expression is evaluated as soon as the last tunable that it depends on is bound; its last
-// results are remembered by the values that it reads, most of which stay the same from one point to the next.
+// a few instructions of Expr. An expression is evaluated as soon as the last tunable that it depends on is bound; its
+// last results are remembered by the values that it reads, most of which stay the same from one point to the next.
 class VariantSpace {
  public:
   static Result<VariantSpace> make(const OpSpec& spec, const Env& env, const VariantDef& variant, Scope scope) {
