@@ -24,6 +24,7 @@ class Match:
         self.expected_us = raw.tuned_time_us
         self.workspace_bytes, self.prepared_bytes = raw.workspace_bytes, raw.prepared_bytes
         self.kernel = raw.kernel
+        self.weights = []
 
     def __repr__(self):
         return f"<kgen.Match {self.op}: {self.reason}; {self.config}; {self.expected_us:g} us>"
@@ -240,14 +241,22 @@ class _Binding:
         except (ValueError, ZeroDivisionError) as error:
             raise _Mismatch(str(error), True) from None
 
-    def output_shape(self, operand):
-        """As the caller sees it: without the batch that operands did not have, with the axes that were merged."""
+    def output_layout(self, operand):
+        """(shape, strides) as the caller sees it: without the batch that operands did not have, with the axes that were
+        merged. No strides: one row behind the other."""
         shape, formal = self.sizes(operand.shape), operand.shape
+        gaps = any(name in self.given for stride in operand.strides for name in stride.names) and \
+            any(size > 1 and stride != plain for size, stride, plain in
+                zip(shape, self.sizes(operand.strides), _tensor.row_major(shape)))
+        if gaps:
+            if self.dropped or self.lead is not None:
+                raise _Mismatch(f"{operand.name} with gaps between its rows needs all its axes: {self._formal(operand)}", True)
+            return shape, self.sizes(operand.strides)
         if self.dropped and formal[0].text == self.dropped:
             shape, formal = shape[1:], formal[1:]
         if self.lead is not None and formal and formal[0].text == self.lead_text:
             shape = tuple(self.lead) + shape[1:]
-        return shape
+        return shape, None
 
 
 class _Call:
@@ -301,9 +310,9 @@ class Operator:
         call, views, outs = self._resolve(tensors, out, stream, keywords)
         model = next(iter(views.values()))
         results = []
-        for index, (operand, shape, dtype) in enumerate(call.outputs):
+        for index, (operand, shape, strides, dtype) in enumerate(call.outputs):
             if outs is None:
-                tensor = _tensor.empty_like(model, dtype, shape, self._database)
+                tensor = _tensor.empty_like(model, dtype, shape, strides, self._database)
                 views[operand.name] = _tensor.view(tensor)
             else:
                 tensor = outs[index]
@@ -348,10 +357,16 @@ class Operator:
                 del self._prepared[key]
 
     def output_specs(self, views, keywords):
-        """(shape, dtype) of each output for Views of the operands; what torch's fake tensors are made from. Sizes may
-        be symbols."""
+        """(shape, strides or None, dtype) of each output for Views of the operands; what torch's fake tensors are made from.
+        Sizes may be symbols."""
         signature, binding, _ = self._choose(views, (), keywords)
-        return [(binding.output_shape(operand), operand.dtype) for operand in signature.outputs]
+        return [(*binding.output_layout(operand), operand.dtype) for operand in signature.outputs]
+
+    def match_views(self, views, keywords):
+        """The Match for Views of the operands, whose pointers do not matter."""
+        for name, view in views.items():
+            self._placed(name, view)
+        return self._call_of(*self._choose(views, (), keywords)).match
 
     # ---- resolving
 
@@ -416,7 +431,7 @@ class Operator:
                 self._calls.clear()
             self._calls[key] = call
         if outs is not None:
-            for (operand, _, _), view in zip(call.outputs, out_views):
+            for (operand, _, _, _), view in zip(call.outputs, out_views):
                 views[operand.name] = view
         return call, views, outs
 
@@ -425,6 +440,9 @@ class Operator:
             view = _tensor.view(tensor, stream)
         except BadArgument as error:
             raise BadArgument(f"{self.name}: {name}: {error}") from None
+        return self._placed(name, view)
+
+    def _placed(self, name, view):
         device, index = self._database._place
         if view.device != device or (index is not None and view.index is not None and view.index != index):
             place = view.device if view.device == "cpu" or view.index is None else f"{view.device}:{view.index}"
@@ -535,12 +553,12 @@ class Operator:
         call.match = Match(self.name, raw, signature.text, {name: binding.env.get(name, 0) for name in signature.dims})
         call.present = {operand.name for operand in signature.operands if signature.is_present(operand, binding.env)}
         call.slots = [operand.name for operand in signature.operands]
-        call.outputs = [(operand, binding.output_shape(operand), operand.dtype) for operand in signature.outputs]
+        call.outputs = [(operand, *binding.output_layout(operand), operand.dtype) for operand in signature.outputs]
         call.scalars = None
         if signature.scalars:
             call.scalars = (c_double * len(signature.scalars))(*(scalars.get(name, default)
                                                                 for name, default in signature.scalars.items()))
-        call.weights = self._weights(signature, call.present)
+        call.weights = call.match.weights = self._weights(signature, call.present)
         return call
 
     @staticmethod

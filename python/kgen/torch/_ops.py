@@ -57,8 +57,12 @@ def _fake(name, operands, names, options, db):
     for key, tensor in zip(names, operands):
         views[key] = _tensor.View(0, _tensor.torch_dtype(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()),
                                   tensor.device.type, tensor.device.index, "torch")
-    return [operands[0].new_empty(shape, dtype=getattr(torch, _tensor.FRAMEWORK_NAME[dtype]))
-            for shape, dtype in operator.output_specs(views, keywords)]
+    made = []
+    for shape, strides, dtype in operator.output_specs(views, keywords):
+        dtype = getattr(torch, _tensor.FRAMEWORK_NAME[dtype])
+        made.append(operands[0].new_empty(shape, dtype=dtype) if strides is None
+                    else operands[0].new_empty_strided(shape, strides, dtype=dtype))
+    return made
 
 
 def _autocast(name, device, operands, names, options, db):
@@ -137,6 +141,15 @@ def _function(operator, db):
     call.__name__ = operator.name
     call.__doc__ = operator.__doc__
     return call
+
+
+def convolution_options(stride, pad, dil, groups):
+    """conv2d's dims from torch's arguments, in the short form (stride, not stride_h and stride_w) where both are one."""
+    options = {"groups": groups} if groups != 1 else {}
+    for name, value in (("stride", stride), ("pad", pad), ("dil", dil)):
+        high, wide = value if isinstance(value, (list, tuple)) else (value, value)
+        options.update({name: high} if high == wide else {name + "_h": high, name + "_w": wide})
+    return options
 
 
 class Ops:

@@ -2,7 +2,8 @@
 import torch
 
 from .._library import KgenError
-from ._ops import Ops, load
+from ._ops import Ops, convolution_options, load
+from ._report import Report
 
 
 class _Replacement(torch.nn.Module):
@@ -73,9 +74,7 @@ class Conv2d(_Replacement):
 
     def __init__(self, module, ops):
         super().__init__(module, ops)
-        self.options = {"groups": module.groups}
-        for name, pair in (("stride", module.stride), ("pad", module.padding), ("dil", module.dilation)):
-            self.options[name + "_h"], self.options[name + "_w"] = pair
+        self.options = convolution_options(module.stride, module.padding, module.dilation, module.groups)
         self._nhwc = None
 
     @staticmethod
@@ -177,18 +176,6 @@ def scaled_dot_product_attention(ops, query, key, value, attn_mask=None, dropout
                                                             scale=scale, enable_gqa=enable_gqa)
 
 
-class Report(list):
-    """(module's name, replacement or None, the Match or the reason why not) for each module that kgen could stand for."""
-
-    @property
-    def replaced(self):
-        return [name for name, replacement, _ in self if replacement is not None]
-
-    def __str__(self):
-        return "\n".join(f"{name}: kgen.{item.op}, {why.reason}" if item is not None
-                         else f"{name}: left, {why}".partition("\n  ")[0] for name, item, why in self)
-
-
 def optimize(model, db, *inputs, only_exact=False, **keywords):
     """Replaces the modules of `model` whose calls with these inputs the DB serves, in place, and gives a Report.
     `db`: a path, an open kgen.Database or Ops. The model runs once as it is. Weights count as frozen: kernels that
@@ -217,7 +204,7 @@ def optimize(model, db, *inputs, only_exact=False, **keywords):
         module = getattr(parent, leaf)
         kind = next(kind for kind in _REPLACEMENTS if kind.takes(module))
         if kind.op not in ops.db.operators:
-            report.append((name, None, f"{ops.db.path} has no {kind.op}"))
+            report.add(name, kind.op, reason=f"{ops.db.path} has no {kind.op}")
             continue
         try:
             with torch.no_grad():
@@ -225,11 +212,11 @@ def optimize(model, db, *inputs, only_exact=False, **keywords):
                 operands, options = replacement.arguments(x)
                 match = ops.db.prepare(kind.op, **operands, **options)
         except (KgenError, ValueError) as error:
-            report.append((name, None, str(error)))
+            report.add(name, kind.op, reason=str(error))
             continue
         if only_exact and match.kind != "exact":
-            report.append((name, None, match.reason))
+            report.add(name, kind.op, reason=match.reason)
             continue
         setattr(parent, leaf, replacement)
-        report.append((name, replacement, match))
+        report.add(name, kind.op, match)
     return report

@@ -1,0 +1,871 @@
+"""torch.compile(model, backend="kgen", options={"db": "tuned.db"}): kgen's operators within a compiled graph.
+
+The graph is dynamo's, before any decomposition: a linear layer is one node there, whatever torch's version, and what is left
+of the graph goes to another back end (inductor) as it came, with kgen's operators in it. In order:
+  1. batch norms are folded into the convolution or linear layer before them;
+  2. blocks: dilated branches of one weight, the tail of a G2L block, hyper-connections;
+  3. products, each with as much behind it as the DB has an epilogue for; attention, norms, softmax.
+What is computed from parameters (folded and permuted weights) is an input of the new graph, made once for each set of
+parameters that the graph is called with.
+"""
+import collections
+import functools
+import logging
+import operator as python
+import os
+import re
+
+import torch
+import torch.nn.functional as F
+
+from .. import _tensor
+from .._epilogue import longest_first
+from .._library import BadArgument, KgenError
+from ._ops import Ops, convolution_options, load
+from ._report import Report
+
+log = logging.getLogger("kgen")
+
+_OPTIONS = {"db": "a path, an open kgen.Database or kgen.torch.Ops", "device": "of a path", "backend": "for the rest",
+            "mode": "of inductor", "options": "of inductor", "only_exact": "leaves what was not tuned for its very shape",
+            "report": "a list to which a Report is added for each graph", "skip": "operators of the DB to leave alone"}
+
+# One name for each function that is looked for, and the names of its arguments.
+_FUNCTIONS = {
+    "linear": (F.linear,), "conv1d": (torch.conv1d,), "conv2d": (torch.conv2d,), "conv3d": (torch.conv3d,),
+    "batch_norm": (F.batch_norm, torch.batch_norm), "layer_norm": (F.layer_norm,), "rms_norm": (F.rms_norm, torch.rms_norm),
+    "attention": (F.scaled_dot_product_attention,), "softmax": (F.softmax, torch.softmax, "softmax"),
+    "matmul": (python.matmul, torch.matmul, torch.mm, torch.bmm, "matmul", "mm", "bmm"),
+    "add": (python.add, python.iadd, torch.add, "add", "add_"), "mul": (python.mul, python.imul, torch.mul, "mul", "mul_"),
+    "relu": (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), "gelu": (F.gelu,),
+    "silu": (F.silu, "silu"), "sigmoid": (torch.sigmoid, F.sigmoid, "sigmoid", "sigmoid_"),
+    "pow": (torch.pow, python.pow, "pow"), "mean": (torch.mean, "mean"), "rsqrt": (torch.rsqrt, "rsqrt"),
+    "to": ("to",), "float": ("float",), "type_as": ("type_as",), "half": ("half",), "bfloat16": ("bfloat16",),
+    "t": (torch.t, "t"), "transpose": (torch.transpose, "transpose"), "cat": (torch.cat, torch.concat),
+    "getitem": (python.getitem,), "le": (python.le, torch.le), "lt": (python.lt, torch.lt), "gt": (python.gt,),
+    "ge": (python.ge,), "expand": ("expand",), "reshape": (torch.reshape, "reshape", "view"),
+    "unsqueeze": (torch.unsqueeze, "unsqueeze"), "arange": (torch.arange,),
+    "repeat_interleave": (torch.repeat_interleave, "repeat_interleave"),
+}
+_NAMES = {function: name for name, functions in _FUNCTIONS.items() for function in functions}
+_convolution = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_ARGUMENTS = {
+    "linear": ("input", "weight", "bias"), "conv1d": _convolution, "conv2d": _convolution, "conv3d": _convolution,
+    "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+    "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps"),
+    "rms_norm": ("input", "normalized_shape", "weight", "eps"),
+    "attention": ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
+    "softmax": ("input", "dim", "stacklevel", "dtype"), "matmul": ("input", "other"), "add": ("input", "other", "alpha"),
+    "mul": ("input", "other"), "gelu": ("input", "approximate"), "mean": ("input", "dim", "keepdim"),
+    "pow": ("input", "exponent"), "cat": ("tensors", "dim"), "transpose": ("input", "dim0", "dim1"),
+}
+_BIND = {"training": False, "momentum": 0.1, "eps": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "dim": 0,
+         "dropout_p": 0.0, "is_causal": False, "enable_gqa": False, "approximate": "none", "alpha": 1, "keepdim": False}
+_CASTS = ("to", "float", "type_as", "half", "bfloat16")
+_VIEWS = {"view", "reshape", "transpose", "permute", "t", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "chunk",
+          "split", "unbind", "narrow", "select", "detach", "contiguous", "getitem", "view_as", "expand_as", "mT", "T"}
+
+
+def _name(node):
+    return _NAMES.get(node.target) if isinstance(node, torch.fx.Node) and node.op in ("call_function", "call_method") else None
+
+
+def _bound(node):
+    """The arguments of a node of _ARGUMENTS by name, with their defaults."""
+    names = _ARGUMENTS[_name(node)]
+    bound = {name: _BIND.get(name) for name in names}
+    bound.update(zip(names, node.args))
+    bound.update(node.kwargs)
+    if node.op == "call_method" and "self" in bound:
+        bound["input"] = bound.pop("self")
+    return bound
+
+
+def _value(node):
+    """The fake tensor that a node stands for, or None."""
+    if isinstance(node, _Seen):
+        return node.value
+    if not isinstance(node, torch.fx.Node):
+        return None
+    value = node.meta.get("example_value")
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def _hint(size):
+    """A size as a number; that of the example where it is a symbol. Asking a symbol itself would fix it."""
+    return size if isinstance(size, int) else int(size.node.hint)
+
+
+def _shape(value):
+    return tuple(_hint(size) for size in value.shape)
+
+
+def _pair(value, count=2):
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * count
+
+
+def _is_nhwc(value):
+    shape, strides = _shape(value), tuple(_hint(size) for size in value.stride())
+    _, c, h, w = shape
+    return strides[1] == 1 and (c > 1 or h * w == 1) and (w == 1 or strides[3] >= c)
+
+
+def _is_inplace(node):
+    if node.op == "call_method":
+        return node.target.endswith("_") and not node.target.endswith("__")
+    if node.op != "call_function":
+        return False
+    if node.target in (python.iadd, python.imul, python.isub, python.itruediv, python.setitem, F.relu_, torch.relu_):
+        return True
+    return node.kwargs.get("inplace") is True or node.kwargs.get("out") is not None \
+        or (_name(node) == "batch_norm" and _bound(node)["training"])
+
+
+class _Derived:
+    """A tensor that is computed from parameters."""
+
+    def __init__(self, node, function, sources):
+        self.node, self.function, self.sources = node, function, sources
+
+
+class _Graph:
+    """The graph that is changed: what its inputs are, what is written, and what is computed from parameters alone."""
+
+    def __init__(self, module, examples):
+        self.module, self.graph, self.examples = module, module.graph, examples
+        self.placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
+        self.inputs = {node: index for index, node in enumerate(self.placeholders)}
+        self.derived, self._by_key = [], {}
+        self.order = {node: index for index, node in enumerate(self.graph.nodes)}
+        self.writes = collections.defaultdict(list)  # root → places where its memory is written
+        for node in self.graph.nodes:
+            if _is_inplace(node):
+                self.writes[self.root(node.args[0] if node.args else node.kwargs.get("input"))].append(self.order[node])
+        self.static = {node for node, example in zip(self.placeholders, examples)
+                       if self._is_parameter(node, example) and not self.writes.get(node)}
+
+    @staticmethod
+    def _is_parameter(node, example):
+        if not isinstance(example, torch.Tensor) or _value(node) is None:
+            return False
+        if isinstance(example, torch.nn.Parameter):
+            return True
+        return bool((node.meta.get("tensor_dict") or {}).get("_dynamo_static_input_type"))
+
+    def root(self, node):
+        """Whose memory a node shows."""
+        node = node.node if isinstance(node, _Seen) else node
+        while isinstance(node, torch.fx.Node) and node.op in ("call_function", "call_method"):
+            target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+            if not (_is_inplace(node) or target in _VIEWS):
+                break
+            node = node.args[0] if node.args else node.kwargs.get("input")
+        return node
+
+    def unwritten(self, node, since, until):
+        """Whether the memory of `node` stays as it is from one node to another."""
+        first, last = self.order[since], self.order[until]
+        return not any(first < place <= last for place in self.writes.get(self.root(node), ()))
+
+    def is_static(self, *nodes):
+        return all(node in self.static for node in nodes if not isinstance(node, _Seen)) \
+            and not any(isinstance(node, _Seen) for node in nodes)
+
+    def derive(self, key, function, *sources):
+        """The node of function(*sources), which are parameters or None; one for each key."""
+        key = (key, sources)
+        node = self._by_key.get(key)
+        if node is not None:
+            return node
+        values = [None if source is None else _value(source) for source in sources]
+        with torch.no_grad(), values[0].fake_mode:
+            value = function(*values)
+        last = next(node for node in reversed(self.graph.nodes) if node.op == "placeholder")
+        with self.graph.inserting_after(last):
+            node = self.graph.placeholder(f"kgen_derived_{len(self.derived)}")
+        node.meta.update(example_value=value, tensor_dict={"_dynamo_static_input_type": "unguarded"})
+        node._dynamo_source = torch._dynamo.source.LocalSource(node.name)
+        self.order[node] = self.order[last]
+        self.static.add(node)
+        self.derived.append(_Derived(node, function, sources))
+        self._by_key[key] = node
+        return node
+
+    def replace(self, nodes, new):
+        """`new` stands for the last of `nodes`; those that nobody uses any more are erased."""
+        last = nodes[-1]
+        new.meta.update({key: last.meta[key] for key in ("nn_module_stack", "stack_trace", "source_fn_stack") if key in last.meta})
+        new.meta["example_value"] = last.meta["example_value"]
+        self.order[new] = self.order[last]
+        last.replace_all_uses_with(new)
+        for node in sorted(nodes, key=self.order.__getitem__, reverse=True):
+            if not node.users:
+                self.graph.erase_node(node)
+
+    def call(self, function, *arguments, value=None):
+        node = self.graph.call_method(function, arguments) if isinstance(function, str) \
+            else self.graph.call_function(function, arguments)
+        if value is not None:
+            node.meta["example_value"] = value
+        return node
+
+
+class _Compiled:
+    """The compiled graph behind what is computed from parameters, once for each set of them."""
+
+    def __init__(self, inner, graph):
+        self.inner, self.derived = inner, graph.derived
+        self.places = {derived.node: index for index, derived in enumerate(graph.derived)}
+        self.inputs = dict(graph.inputs)
+        self.sources = sorted({graph.inputs[source] for derived in graph.derived for source in derived.sources
+                               if source in graph.inputs})
+        self.sets = {}
+
+    def __call__(self, *args):
+        sources = [args[index] for index in self.sources]
+        kept = self.sets.get(tuple(map(id, sources)))
+        versions = [_version(source) for source in sources]
+        if kept is None or kept[0] != versions:
+            kept = self._make(args, sources, versions)
+        return self.inner(*args, *kept[1])
+
+    def _make(self, args, sources, versions):
+        if sources and sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
+            raise BadArgument("weights are folded and permuted in the first call: call the compiled model once before its "
+                              "graph is captured")
+        values = []
+        with torch.no_grad():
+            for derived in self.derived:
+                values.append(derived.function(*(None if source is None else values[self.places[source]]
+                                                 if source in self.places else args[self.inputs[source]]
+                                                 for source in derived.sources)))
+        kept = self.sets[tuple(map(id, sources))] = versions, values, sources
+        return kept
+
+
+def _version(tensor):
+    return None if tensor.is_inference() else tensor._version
+
+
+# ---- 1. batch norm
+
+def _scale(eps, gain, variance):
+    return torch.rsqrt(variance.float() + eps) * (1.0 if gain is None else gain.float())
+
+
+def _folded_weight(eps, weight, gain, variance):
+    return (weight.float() * _scale(eps, gain, variance).reshape(-1, *([1] * (weight.dim() - 1)))).to(weight.dtype)
+
+
+def _folded_bias(eps, weight, gain, variance, bias, mean, shift):
+    start = (-mean.float() if bias is None else bias.float() - mean.float()) * _scale(eps, gain, variance)
+    return (start if shift is None else start + shift.float()).to(weight.dtype)
+
+
+def _fold_batch_norms(graph):
+    for node in list(graph.graph.nodes):
+        if _name(node) != "batch_norm":
+            continue
+        norm = _bound(node)
+        product = norm["input"]
+        if norm["training"] or norm["running_mean"] is None or _name(product) not in ("linear", "conv1d", "conv2d", "conv3d"):
+            continue
+        bound = _bound(product)
+        sources = [bound["weight"], norm["weight"], norm["running_var"], bound["bias"], norm["running_mean"], norm["bias"]]
+        if len(product.users) != 1 or not graph.is_static(*(source for source in sources if source is not None)) \
+                or _value(product) is None or (_name(product) == "linear" and _value(product).dim() != 2):
+            continue
+        eps = 1e-5 if norm["eps"] is None else norm["eps"]
+        bound["weight"] = graph.derive(("fold weight", eps), functools.partial(_folded_weight, eps), *sources[:3])
+        bound["bias"] = graph.derive(("fold bias", eps), functools.partial(_folded_bias, eps), *sources)
+        product.args = tuple(bound[name] for name in _ARGUMENTS[_name(product)])
+        product.kwargs = {}
+        node.replace_all_uses_with(product)
+        graph.graph.erase_node(node)
+
+
+# ---- matching
+
+def _strip_casts(node):
+    while _name(node) in _CASTS and _value(node) is not None and node.args \
+            and isinstance(node.args[0], torch.fx.Node) and _value(node.args[0]) is not None:
+        node = node.args[0]
+    return node
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _next_step(graph, node):
+    """(step, other operand, nodes) of what alone follows a product's value, or None."""
+    users = list(node.users)
+    value = _value(node)
+    if value is None:
+        return None
+    if len(users) == 2:  # x*sigmoid(x), x*sigmoid(1.702*x)
+        for product in users:
+            if _name(product) != "mul":
+                continue
+            bound = _bound(product)
+            gate = bound["other"] if bound["input"] is node else bound["input"]
+            if _name(gate) == "sigmoid" and len(gate.users) == 1 and _value(product).dtype == value.dtype:
+                inner = gate.args[0]
+                if inner is node:
+                    return "silu", None, [gate, product]
+                if _name(inner) == "mul" and len(inner.users) == 1 and inner in users:
+                    factors = _bound(inner)
+                    number = factors["other"] if factors["input"] is node else factors["input"]
+                    if _is_number(number) and abs(number - 1.702) < 1e-6:
+                        return "quick_gelu", None, [inner, gate, product]
+        return None
+    if len(users) != 1:
+        return None
+    user = users[0]
+    name, made = _name(user), _value(user)
+    if name is None or made is None or made.dtype != value.dtype:
+        return None
+    if name in ("relu", "silu", "sigmoid") and (user.args and user.args[0] is node or user.kwargs.get("input") is node):
+        return name, None, [user]
+    if name == "gelu":
+        return {"none": "gelu_erf", "tanh": "gelu_tanh"}[_bound(user)["approximate"]], None, [user]
+    if name in ("add", "mul"):
+        bound = _bound(user)
+        left, right = bound["input"], bound["other"]
+        other = right if left is node else left
+        if bound.get("alpha", 1) != 1 or other is node or _value(other) is None or _value(other).dtype != value.dtype \
+                or (_is_inplace(user) and left is not node):
+            return None
+        if name == "add" and _value(other).dim() == 1 and _shape(other.meta["example_value"]) == _shape(value)[-1:] \
+                and graph.is_static(other):
+            return "bias", other, [user]
+        if tuple(_shape(_value(other))) == tuple(_shape(value)):
+            return name, other, [user]
+    return None
+
+
+def _chain(graph, node):
+    """What follows a node's value, step by step: [(step, operand, nodes)]."""
+    steps = []
+    last = node
+    while len(steps) < 6:
+        step = _next_step(graph, last)
+        if step is None:
+            return steps
+        steps.append(step)
+        last = step[2][-1]
+    return steps
+
+
+def _rms_norm(graph, node):
+    """(x, weight, eps, nodes) of a root-mean-square norm that ends here: torch's own or spelled out."""
+    name = _name(node)
+    if name == "rms_norm":
+        bound = _bound(node)
+        if len(bound["normalized_shape"]) != 1 or bound["weight"] is None:
+            return None
+        eps = bound["eps"] if bound["eps"] is not None else torch.finfo(_value(bound["input"]).dtype).eps
+        return bound["input"], bound["weight"], float(eps), [node]
+    if name != "mul" or _value(node) is None:
+        return None
+    bound = _bound(node)
+    for weight, rest in ((bound["input"], bound["other"]), (bound["other"], bound["input"])):
+        if not graph.is_static(weight) or _value(weight).dim() != 1:
+            continue
+        nodes = [node]
+        while _name(rest) in _CASTS:
+            nodes.append(rest)
+            rest = rest.args[0]
+        if _name(rest) != "mul":
+            continue
+        nodes.append(rest)
+        inner = _bound(rest)
+        for x, scale in ((inner["input"], inner["other"]), (inner["other"], inner["input"])):
+            if _name(scale) != "rsqrt":
+                continue
+            total = scale.args[0] if scale.args else scale.kwargs.get("input")
+            if _name(total) != "add" or not _is_number(_bound(total)["other"]):
+                continue
+            mean = _bound(total)["input"]
+            if _name(mean) != "mean" or _bound(mean)["dim"] not in (-1, [-1], (-1,)) or not _bound(mean)["keepdim"]:
+                continue
+            square = _bound(mean)["input"]
+            if _name(square) == "pow" and _bound(square)["exponent"] == 2:
+                squared = _bound(square)["input"]
+            elif _name(square) == "mul" and _bound(square)["input"] is _bound(square)["other"]:
+                squared = _bound(square)["input"]
+            else:
+                continue
+            if squared is not x:
+                continue
+            nodes += [scale, total, mean, square]
+            while _name(x) in _CASTS:
+                nodes.append(x)
+                x = x.args[0]
+            if _value(x) is None or _value(x).dtype != _value(node).dtype or _shape(_value(x)) != _shape(_value(node)):
+                continue
+            return x, weight, float(_bound(total)["other"]), nodes
+    return None
+
+
+def _ungrouped(node):
+    """A tensor of keys or values before its heads were repeated for the queries that share them, the nodes between."""
+    nodes = []
+    if _name(node) == "repeat_interleave" and (node.args[2:3] == (1,) or node.kwargs.get("dim") in (1, -3)):
+        return node.args[0], [node]
+    if _name(node) == "reshape" and _name(node.args[0]) == "expand":
+        wide = node.args[0]
+        source = wide.args[0]
+        if _value(wide) is not None and _value(wide).dim() == 5 and _name(source) in ("getitem", "unsqueeze") \
+                and _value(source) is not None and _shape(_value(source))[2] == 1:
+            base = source.args[0]
+            if _value(base) is not None and _value(base).dim() == 4 \
+                    and _shape(_value(base))[:2] + _shape(_value(base))[2:] == _shape(_value(source))[:2] + _shape(_value(source))[3:] \
+                    and _shape(_value(node))[2:] == _shape(_value(base))[2:]:
+                return base, [node, wide, source]
+    return node, nodes
+
+
+# ---- 3. calls
+
+class _Rewriter:
+    def __init__(self, graph, ops, report, only_exact=False, skip=()):
+        self.graph, self.ops, self.report, self.only_exact, self.skip = graph, ops, report, only_exact, skip
+
+    def has(self, op):
+        return op in self.ops.db.operators and op not in self.skip
+
+    def match(self, op, operands, options, dtype=None):
+        """The Match of a call with these operands, by the shapes of the example; KgenError where there is none."""
+        views = {}
+        for name, operand in operands.items():
+            value = _value(operand)
+            kind = dtype if dtype is not None and value.is_floating_point() else value.dtype
+            views[name] = _tensor.View(0, _tensor.torch_dtype(kind), _shape(value), tuple(_hint(size) for size in value.stride()),
+                                       value.device.type, value.device.index or 0, "torch")
+        return self.ops.db.op(op).match_views(views, options)
+
+    def emit(self, op, operands, options, match):
+        """The operator's node where the graph inserts now."""
+        graph = self.graph
+        if match.weights and all(graph.is_static(operands[name]) for name in match.weights if name in operands):
+            options = {**options, "frozen": 1}
+        nodes = [self.realize(operand) for operand in operands.values()]
+        words = [f"{name}={value}" for name, value in options.items()]
+        return graph.graph.call_function(getattr(torch.ops.kgen, op).default, (nodes, list(operands), words, self.ops.number))
+
+    def realize(self, operand):
+        node = operand
+        if isinstance(operand, _Seen):
+            node = operand.node
+            for method, arguments, keywords in operand.calls:
+                node = self.graph.graph.call_method(method, (node, *arguments), keywords)
+        return node
+
+    def first(self, node):
+        return self.graph.graph.call_function(python.getitem, (node, 0))
+
+    def best(self, tries):
+        """(match, try) of the first try that was tuned for its very shape, else of the first that is served at all; or
+        (None, reason). A try begins with match's arguments."""
+        reason, first = "", None
+        for item in tries:
+            try:
+                match = self.match(*item[0])
+            except (KgenError, ValueError) as error:
+                reason = reason or str(error)
+                continue
+            if match.kind == "exact":
+                return match, item
+            first = first or (match, item)
+        if first is None:
+            return None, reason
+        return (None, first[0].reason) if self.only_exact else first
+
+    def product(self, node, forms, dtype=None):
+        """A product and the longest chain behind it that the DB has, in one of its forms: (op, operands, options, bias,
+        how kernels see a tensor of the result's shape, how its result becomes the node's)."""
+        graph = self.graph
+        steps = _chain(graph, node)
+        tries = []
+        for op, operands, options, bias, see, back in forms:
+            if not self.has(op):
+                continue
+            fixed = 0 if bias is None else 1
+            for count, epilogue in longest_first(["bias"] * fixed + [step for step, _, _ in steps], fixed):
+                taken = steps[:count - fixed]
+                last = taken[-1][2][-1] if taken else node
+                given = {**operands, **({} if bias is None else {"bias": bias})}
+                fine = all(graph.unwritten(operand, node, last) for operand in given.values())
+                for step, operand, nodes in taken:
+                    if operand is not None:
+                        fine = fine and graph.unwritten(operand, nodes[-1], last)
+                        given[_OPERAND[step]] = operand if step == "bias" else see(operand)
+                if fine and all(operand is not None for operand in given.values()):
+                    tries.append(((op, given, {**options, "epilogue": ",".join(epilogue)}, dtype), taken, back))
+        match, found = self.best(tries)
+        if match is None:
+            if tries:
+                self.report.add(_path(node), forms[0][0], reason=found)
+            return
+        (op, given, options, _), taken, back = found
+        last = taken[-1][2][-1] if taken else node
+        with graph.graph.inserting_before(last):
+            new = back(self.first(self.emit(op, given, options, match)))
+        path = _path(node)
+        graph.replace([node, *(item for _, _, nodes in taken for item in nodes)], new)
+        self.report.add(path, f"{op}[{options['epilogue']}]", match)
+
+    def single(self, nodes, op, operands, options, back=lambda new: new):
+        """One operator for `nodes`, of which the last gives the value."""
+        if not self.has(op):
+            return False
+        last = nodes[-1]
+        first = min(nodes, key=self.graph.order.__getitem__)
+        if not all(self.graph.unwritten(operand, first, last) for operand in operands.values()):
+            return False
+        match, found = self.best([((op, operands, options),)])
+        if match is None:
+            self.report.add(_path(last), op, reason=found)
+            return False
+        path = _path(last)
+        with self.graph.graph.inserting_before(last):
+            new = back(self.first(self.emit(op, operands, options, match)))
+        self.graph.replace(nodes, new)
+        self.report.add(path, op, match)
+        return True
+
+    # ---- which nodes
+
+    def run(self):
+        for pass_ in (self.attention, self.norms, self.linear, self.matmul, self.convolution, self.softmax):
+            for node in list(self.graph.graph.nodes):
+                if node.op in ("call_function", "call_method") and _value(node) is not None and not getattr(node, "_erased", False):
+                    pass_(node)
+
+    def linear(self, node):
+        if _name(node) != "linear":
+            return
+        bound = _bound(node)
+        x, weight, bias = bound["input"], bound["weight"], bound["bias"]
+        if _value(x) is None or _value(weight) is None:
+            return
+        forms = [("gemm", {"a": x, "b": weight}, {}, bias, _same, _same)]
+        norm = _rms_norm(self.graph, x)
+        if norm is not None and _rows(x) <= 16:
+            source, gain, eps, _ = norm
+            forms.insert(0, ("rmsnorm_gemm", {"a": source, "norm": gain, "b": weight}, {"eps": eps}, bias, _same, _same))
+        self.product(node, forms, _value(node).dtype)
+
+    def matmul(self, node):
+        if _name(node) != "matmul":
+            return
+        bound = _bound(node)
+        a, b = bound["input"], bound["other"]
+        if _value(a) is None or _value(b) is None or _value(a).dim() < 2 or _value(b).dim() not in (2, 3):
+            return
+        forms = [("gemm", {"a": a, "b": b}, {"b_layout": "kn"}, None, _same, _same)]
+        if _hint(_value(b).stride()[-2]) == 1:
+            forms.insert(0, ("gemm", {"a": a, "b": _Seen(b, "transpose", -2, -1)}, {}, None, _same, _same))
+        self.product(node, forms, _value(node).dtype)
+
+    def convolution(self, node):
+        if _name(node) == "conv3d":
+            self.patches(node)
+        if _name(node) != "conv2d":
+            return
+        bound = _bound(node)
+        x, weight = bound["input"], bound["weight"]
+        options = _convolution_options(bound)
+        if options is None or _value(x) is None or _value(weight) is None or _value(x).dim() != 4:
+            return
+        forms = [("conv2d", {"x": seen(x), "weight": self.weight(weight, nhwc)},
+                  {**options, "layout": "nhwc" if nhwc else "nchw"}, bound["bias"], seen, back)
+                 for nhwc, seen, back in self.layouts(_value(node))]
+        self.product(node, forms, _value(node).dtype)
+
+    def layouts(self, value):
+        """(nhwc, how kernels see a tensor, how torch sees the result) for images that lie as `value` does."""
+        graph = self.graph.graph
+        nhwc = (True, _channels_last, lambda new: graph.call_method("permute", (new, 0, 3, 1, 2)))
+        nchw = (False, _channels_first, _same)
+        return ([nhwc] if _is_nhwc(value) else []) + ([nchw] if value.is_contiguous() else [])
+
+    def weight(self, weight, nhwc):
+        if not nhwc:
+            return weight
+        if self.graph.is_static(weight):
+            return self.graph.derive("nhwc", _to_nhwc, weight)
+        return _Seen(_Seen(weight, "permute", 0, 2, 3, 1), "contiguous")
+
+    def patches(self, node):
+        bound = _bound(node)
+        x, weight = bound["input"], bound["weight"]
+        if _value(x) is None or _value(weight) is None or _shape(_value(x))[1:] != _shape(_value(weight))[1:] \
+                or bound["groups"] != 1 or any(_pair(bound["padding"], 3)):
+            return
+        graph = self.graph.graph
+        self.product(node, [("conv3d_patchify", {"x": _Seen(x, "flatten", 1), "weight": weight}, {}, bound["bias"],
+                             lambda operand: None,
+                             lambda new: graph.call_method("unflatten", (new, 1, (_hint(_value(weight).shape[0]), 1, 1, 1))))],
+                     _value(node).dtype)
+
+    def norms(self, node):
+        if _name(node) == "layer_norm":
+            bound = _bound(node)
+            if len(bound["normalized_shape"]) == 1 and bound["weight"] is not None and bound["bias"] is not None:
+                self.single([node], "layernorm", {"x": bound["input"], "weight": bound["weight"], "bias": bound["bias"]},
+                            {"eps": 1e-5 if bound["eps"] is None else bound["eps"]})
+            return
+        norm = _rms_norm(self.graph, node)
+        if norm is not None:
+            x, weight, eps, nodes = norm
+            if self.has("rmsnorm_gemm") and _rows(x) <= 16 and all(_name(user) == "linear" for user in node.users):
+                return  # within the products
+            self.single(sorted(nodes, key=self.graph.order.__getitem__), "rmsnorm", {"x": x, "weight": weight}, {"eps": eps})
+
+    def softmax(self, node):
+        if _name(node) == "softmax":
+            bound = _bound(node)
+            if bound["dtype"] is None and bound["dim"] in (-1, _value(node).dim() - 1):
+                self.single([node], "softmax", {"x": bound["input"]}, {})
+
+    def attention(self, node):
+        if _name(node) != "attention":
+            return
+        bound = _bound(node)
+        query = bound["query"]
+        key, between = _ungrouped(bound["key"])
+        value, more = _ungrouped(bound["value"])
+        if any(_value(item) is None or _value(item).dim() != 4 for item in (query, key, value)) or bound["dropout_p"]:
+            return
+        if not bound["enable_gqa"] and _shape(_value(bound["key"]))[1] != _shape(_value(query))[1]:
+            return
+        options = {} if bound["scale"] is None else {"scale": float(bound["scale"])}
+        nodes = [*more, *between, node]
+        if bound["attn_mask"] is not None:
+            self.decode(nodes, query, key, value, bound, options)
+            return
+        queries, keys = _shape(_value(query))[2], _shape(_value(key))[2]
+        if bound["is_causal"]:
+            if queries != keys:  # torch lets the first query see the first key alone
+                self.report.add(_path(node), "attention", reason="causal with fewer queries than keys")
+                return
+            options["causal"] = 1
+        # The result lies as torch's would: mostly [b, s, h, d], which the next product takes as it is.
+        strides = [_hint(stride) for stride in _value(node).stride()]
+        plain = all(isinstance(size, int) for size in _value(node).shape)
+        if plain and not _value(node).is_contiguous():
+            options.update(ldo=strides[2], head_stride_o=strides[1])
+            if _value(node).shape[0] > 1:
+                options["batch_stride_o"] = strides[0]
+        self.single(nodes, "attention", {"q": query, "k": key, "v": value}, options)
+
+    def decode(self, nodes, query, key, value, bound, options):
+        """One query of each sequence over the rows of a cache that a mask `arange(rows) <= position` lets through."""
+        graph, node = self.graph, nodes[-1]
+        length = _prefix(graph, bound["attn_mask"])
+        if length is None or _shape(_value(query))[2] != 1 or bound["is_causal"]:
+            self.report.add(_path(node), "attention", reason="a mask that is not `arange(rows) <= position` stays with torch")
+            return
+        position, beyond = length
+        batch = _shape(_value(query))[0]
+        if not self.has("decode_attention"):
+            self.report.add(_path(node), "decode_attention", reason=f"{self.ops.db.path} has no decode_attention")
+            return
+        with _value(query).fake_mode:
+            lengths = torch.empty(batch, dtype=torch.int32, device=_value(query).device)
+        with graph.graph.inserting_before(node):
+            count = graph.call(python.add, position, beyond) if beyond else position
+            count = graph.graph.call_method("reshape", (graph.graph.call_method("to", (count, torch.int32)), -1))
+            count = graph.call("contiguous", graph.graph.call_method("expand", (count, batch)), value=lengths)
+        graph.order[count] = graph.order[node]
+        back = lambda new: graph.graph.call_method("unsqueeze", (new, 2))
+        if not self.single(nodes, "decode_attention", {"q": _Seen(query, "squeeze", 2), "lengths": count, "k_cache": key,
+                                                       "v_cache": value}, options, back):
+            for made in (count, *count.all_input_nodes):
+                pass
+
+
+_OPERAND = {"bias": "bias", "add": "residual", "mul": "other"}
+
+
+def _same(operand):
+    return operand
+
+
+def _rows(node):
+    rows = 1
+    for size in _shape(_value(node))[:-1]:
+        rows *= size
+    return rows
+
+
+def _path(node):
+    stack = node.meta.get("nn_module_stack")
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return re.sub(r"^L\['\w+'\]\.?", "", path) or node.name
+
+
+class _Seen:
+    """A node as a kernel sees it: after a method or two, which are only put into the graph with the call."""
+
+    def __init__(self, node, method, *arguments, **keywords):
+        inner = node.calls if isinstance(node, _Seen) else []
+        self.calls = [*inner, (method, arguments, keywords)]
+        self.node = node.node if isinstance(node, _Seen) else node
+        self.value = getattr(_value(node), method)(*arguments, **keywords)
+
+
+def _channels_last(node):
+    value = _value(node)
+    if value.dim() != 4:
+        return None
+    if not _is_nhwc(value):
+        node = _Seen(node, "contiguous", memory_format=torch.channels_last)
+    return _Seen(node, "permute", 0, 2, 3, 1)
+
+
+def _channels_first(node):
+    return node if _value(node).is_contiguous() else _Seen(node, "contiguous")
+
+
+def _to_nhwc(weight):
+    return weight.permute(0, 2, 3, 1).contiguous()
+
+
+def _convolution_options(bound):
+    if any(isinstance(bound[name], str) for name in ("stride", "padding", "dilation")):  # padding="same", "valid"
+        return None
+    return convolution_options(bound["stride"], bound["padding"], bound["dilation"], bound["groups"])
+
+
+def _prefix(graph, mask):
+    """(position, how many more rows) of a mask that lets the first rows through: `arange(rows) <= position`; or None."""
+    while _name(mask) in ("getitem", "unsqueeze", "reshape", "expand") and _value(mask) is not None:
+        mask = mask.args[0]
+    name = _name(mask)
+    if name not in ("le", "lt", "ge", "gt") or _value(mask) is None:
+        return None
+    left, right = mask.args
+    if name in ("ge", "gt"):
+        left, right = right, left
+    while _name(left) in ("getitem", "unsqueeze", "reshape", "expand"):
+        left = left.args[0]
+    if not _is_range(graph, left):
+        return None
+    value = _value(right)
+    if value is None or value.is_floating_point():
+        return None
+    return right, 1 if name in ("le", "ge") else 0
+
+
+def _is_range(graph, node):
+    """Whether a node is arange(n): made here, or a parameter with those values."""
+    if _name(node) == "arange":
+        return len(node.args) == 1 or (len(node.args) == 2 and node.args[0] == 0)
+    if not graph.is_static(node) or node not in graph.inputs:
+        return False
+    example = graph.examples[graph.inputs[node]]
+    if _tensor_is_fake(example) or example.dim() != 1:
+        return False
+    return torch.equal(example, torch.arange(example.numel(), device=example.device, dtype=example.dtype))
+
+
+def _tensor_is_fake(tensor):
+    return isinstance(tensor, torch._subclasses.FakeTensor)
+
+
+# ---- the back end
+
+@functools.lru_cache(maxsize=None)
+def _loaded(path, device):
+    return load(path, device)
+
+
+def backend(module, examples, *, options=None, mode=None, **unknown):
+    """torch.compile's back end. Options (torch.compile(…, options={…})):
+      db: a path (else $KGEN_DB), an open kgen.Database or kgen.torch.Ops; device: of a path
+      backend: what compiles the rest, "inductor" by default, "eager", or a function; mode, options: of inductor
+      only_exact: leaves what was not tuned for its very shape; skip: operators of the DB to leave alone
+      report: a list, to which a Report is added for each graph (they are logged to "kgen" as well)"""
+    options = dict(options or {}, **({"mode": mode} if mode else {}), **unknown)
+    for name in options:
+        if name not in _OPTIONS:
+            raise BadArgument(f"the kgen back end has no option '{name}' (" + ", ".join(_OPTIONS) + ")")
+    db = options.get("db") or os.environ.get("KGEN_DB")
+    if db is None:
+        raise BadArgument("torch.compile(backend=\"kgen\") needs a DB: options={\"db\": \"tuned.db\"}, or KGEN_DB")
+    ops = db if isinstance(db, Ops) else load(db) if not isinstance(db, (str, os.PathLike)) \
+        else _loaded(os.fspath(db), options.get("device", "auto"))
+    report = Report()
+    graph = None
+    if torch.is_grad_enabled() and any(isinstance(item, torch.Tensor) and item.requires_grad for item in examples):
+        report.add("graph", "none", reason="gradients are wanted, which kgen's operators do not have: use torch.no_grad()")
+    else:
+        graph = rewrite(module, examples, ops, report, options.get("only_exact", False), options.get("skip", ()))
+    log.info("%s", report)
+    if options.get("report") is not None:
+        options["report"].append(report)
+    inner = _rest(options)
+    if graph is None:
+        return inner(module, examples)
+    if not graph.derived:
+        return inner(graph.module, examples)
+    return _Compiled(inner(graph.module, [*examples, *(_example(derived.node) for derived in graph.derived)]), graph)
+
+
+def _example(node):
+    """What is computed from parameters, as the rest's compiler sees it: dynamo gives that another fake mode than its own."""
+    context = torch._guards.TracingContext.try_get()
+    value = _value(node)
+    with context.fake_mode if context is not None and context.fake_mode is not None else value.fake_mode:
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+
+
+def _copied(module):
+    """A module of the same graph: dynamo goes on to use its own, and must not see new inputs."""
+    graph, nodes = torch.fx.Graph(), {}
+    result = graph.graph_copy(module.graph, nodes)
+    graph.output(result)
+    for old, new in nodes.items():
+        if hasattr(old, "_dynamo_source"):
+            new._dynamo_source = old._dynamo_source
+    made = torch.fx.GraphModule(module, graph)
+    made.meta.update(module.meta)
+    if hasattr(module, "_param_name_to_source"):
+        made._param_name_to_source = module._param_name_to_source
+    return made
+
+
+def rewrite(module, examples, ops, report, only_exact=False, skip=()):
+    """A copy of a graph of dynamo with kgen's operators in it. What it computes from parameters are further inputs."""
+    module = _copied(module)
+    graph = _Graph(module, examples)
+    _fold_batch_norms(graph)
+    _Rewriter(graph, ops, report, only_exact, skip).run()
+    for derived in list(graph.derived):
+        if not derived.node.users and not any(derived.node in other.sources for other in graph.derived):
+            graph.derived.remove(derived)
+            graph.graph.erase_node(derived.node)
+    graph.graph.lint()
+    module.recompile()
+    return graph
+
+
+def _rest(options):
+    chosen = options.get("backend", "inductor")
+    compile_rest = torch._dynamo.lookup_backend(chosen) if isinstance(chosen, str) else chosen
+    if chosen != "inductor":
+        return compile_rest
+    patches = {**(torch._inductor.list_mode_options(options["mode"]) if options.get("mode") else {}),
+               **(options.get("options") or {})}
+    return functools.partial(compile_rest, config_patches=patches) if patches else compile_rest
+
+
+def register():
+    """Makes "kgen" known to torch.compile."""
+    from torch._dynamo.backends import registry
+    from .._torch_backend import compile_graph
+    if "kgen" not in registry._COMPILER_FNS:
+        torch._dynamo.register_backend(compile_graph, name="kgen")
