@@ -200,10 +200,16 @@ class _Binding:
                     pending.remove(item)
                     progress = True
         for operand, shape, strides in fitted:
-            for expression, size, stride in zip(operand.strides, shape, strides):
+            for expression, size, stride in reversed(list(zip(operand.strides, shape, strides))):
                 name = expression.text
-                if name in signature.dim_defaults and name not in env and (size is None or size > 1):
-                    env[name] = stride
+                if size is not None and size <= 1:
+                    continue
+                if name in signature.dim_defaults:
+                    env.setdefault(name, stride)
+                elif expression.unknown(env) & set(signature.dims):  # from pixel to pixel: layout == nhwc ? w*ldx : h*w
+                    solved = expression.solve(env, stride)
+                    if solved is not None and solved[0] in signature.dim_defaults:
+                        env[solved[0]] = solved[1]
         for name in signature.dims:
             if name in env:
                 continue
@@ -245,18 +251,17 @@ class _Binding:
         """(shape, strides) as the caller sees it: without the batch that operands did not have, with the axes that were
         merged. No strides: one row behind the other."""
         shape, formal = self.sizes(operand.shape), operand.shape
-        gaps = any(name in self.given for stride in operand.strides for name in stride.names) and \
-            any(size > 1 and stride != plain for size, stride, plain in
-                zip(shape, self.sizes(operand.strides), _tensor.row_major(shape)))
-        if gaps:
-            if self.dropped or self.lead is not None:
-                raise _Mismatch(f"{operand.name} with gaps between its rows needs all its axes: {self._formal(operand)}", True)
-            return shape, self.sizes(operand.strides)
+        strides = self.sizes(operand.strides)
+        if not any(name in self.given for stride in operand.strides for name in stride.names) or all(
+                size <= 1 or stride == plain for size, stride, plain in zip(shape, strides, _tensor.row_major(shape))):
+            strides = None
         if self.dropped and formal[0].text == self.dropped:
-            shape, formal = shape[1:], formal[1:]
+            shape, formal, strides = shape[1:], formal[1:], strides and strides[1:]
         if self.lead is not None and formal and formal[0].text == self.lead_text:
+            if strides is not None:
+                raise BadArgument(f"{operand.name} with gaps between its rows has {self._formal(operand)} axes; give out=")
             shape = tuple(self.lead) + shape[1:]
-        return shape, None
+        return shape, strides
 
 
 class _Call:
