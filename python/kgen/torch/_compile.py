@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _tensor
-from .._epilogue import longest_first
+from .._epilogue import ACTIVATIONS, longest_first
 from .._library import BadArgument, KgenError
 from ._ops import Ops, convolution_options, load
 from ._report import Report
@@ -198,6 +198,9 @@ class _Graph:
         new.meta["example_value"] = last.meta["example_value"]
         self.order[new] = self.order[last]
         last.replace_all_uses_with(new)
+        self.erase(nodes)
+
+    def erase(self, nodes):
         for node in sorted(nodes, key=self.order.__getitem__, reverse=True):
             if not node.users:
                 self.graph.erase_node(node)
@@ -538,10 +541,133 @@ class _Rewriter:
     # ---- which nodes
 
     def run(self):
+        self.dilations()
         for pass_ in (self.attention, self.norms, self.linear, self.matmul, self.convolution, self.softmax):
             for node in list(self.graph.graph.nodes):
                 if node.op in ("call_function", "call_method") and _value(node) is not None and not getattr(node, "_erased", False):
                     pass_(node)
+
+    def dilations(self):
+        """Convolutions of one image with one weight at several dilations, and the G2L block that they may begin."""
+        groups = collections.defaultdict(list)
+        for node in self.graph.graph.nodes:
+            if _name(node) == "conv2d" and _value(node) is not None:
+                bound = _bound(node)
+                taps = _shape(_value(bound["weight"]))[2:]
+                dil = _pair(bound["dilation"])
+                if bound["groups"] == 1 and _pair(bound["stride"]) == (1, 1) and dil[0] == dil[1] \
+                        and all(size % 2 for size in taps) and max(taps) > 1 \
+                        and _pair(bound["padding"]) == tuple(dil[0] * (size // 2) for size in taps):
+                    groups[bound["input"], bound["weight"], bound["bias"]].append((dil[0], node))
+        for (x, weight, bias), branches in groups.items():
+            if len({dil for dil, _ in branches}) < 2 or not self.has("multi_dilation_conv"):
+                continue
+            nodes = [node for _, node in branches]
+            if all(self.graph.unwritten(operand, nodes[0], nodes[-1]) for operand in (x, weight, bias) if operand is not None):
+                self.branches(x, weight, bias, [dil for dil, _ in branches], nodes)
+
+    def branches(self, x, weight, bias, dils, nodes):
+        steps = [_next_step(self.graph, node) for node in nodes]
+        kinds = {step[0] if step is not None else None for step in steps}
+        act = kinds.pop() if len(kinds) == 1 else None
+        if act not in ACTIVATIONS:
+            act = None
+        ends = [step[2][-1] if act is not None else node for node, step in zip(nodes, steps)]
+        taken = [[node] if act is None else [node, *step[2]] for node, step in zip(nodes, steps)]
+        epilogue = ",".join(["bias"] * (bias is not None) + [act] * (act is not None))
+        tries = [(("multi_dilation_conv", {"x": seen(x), "weight": self.weight(weight, nhwc), **({"bias": bias} if bias else {})},
+                   {"dils": ",".join(map(str, dils)), "layout": "nhwc" if nhwc else "nchw", "epilogue": epilogue}), nhwc)
+                 for nhwc, seen, _ in self.layouts(_value(nodes[0]))]
+        match, found = self.best(tries) if tries else (None, "x lies in no order that it has")
+        if match is None:
+            self.report.add(_path(nodes[0]), "multi_dilation_conv", reason=found)
+            return
+        (op, operands, options), nhwc = found
+        path = _path(nodes[0])
+        with self.graph.graph.inserting_before(nodes[0]):
+            whole = self.first(self.emit(op, operands, options, match))
+        self.graph.order[whole] = self.graph.order[nodes[0]]
+        k, (n, _, h, w) = _value(weight).shape[0], _value(nodes[0]).shape
+        with _value(nodes[0]).fake_mode:
+            whole.meta["example_value"] = _value(nodes[0]).new_empty((n, h, w, len(dils) * k) if nhwc else (n, len(dils) * k, h, w))
+        self.report.add(path, f"{op}[{epilogue}]", match)
+        if nhwc and self.tail(x, whole, ends):
+            self.graph.erase([node for mine in taken for node in mine])
+            return
+        for index, (end, mine) in enumerate(zip(ends, taken)):
+            seen = _Seen(whole, "narrow", 3 if nhwc else 1, index * k, k)
+            seen = _Seen(seen, "permute", 0, 3, 1, 2) if nhwc else seen
+            with self.graph.graph.inserting_before(end):
+                new = self.realize(seen)
+            self.graph.replace(mine, new)
+            new.meta["example_value"] = seen.value
+
+    def tail(self, x, whole, branches):
+        """The rest of a G2L block, which DocLayout-YOLO has: a pointwise convolution of each branch with one weight, a gate on
+        all their channels, a mix of three channels each, the shortcut."""
+        graph, nodes, points = self.graph, [], []
+        if not self.has("g2l_tail"):
+            return False
+
+        def alone(node, wanted):
+            step = _next_step(graph, node)
+            if step is None or step[0] != wanted:
+                return None, None
+            nodes.extend(step[2])
+            return step[2][-1], step[1]
+
+        def pointwise(node, groups):
+            if _name(node) != "conv2d":
+                return None
+            bound = _bound(node)
+            fine = _shape(_value(bound["weight"]))[2:] == (1, 1) and bound["groups"] == groups and _pair(bound["stride"]) == (1, 1) \
+                and _pair(bound["padding"]) == (0, 0) and graph.is_static(bound["weight"])
+            nodes.append(node)
+            return bound if fine else None
+
+        c = _shape(_value(x))[1]
+        for branch in branches:
+            user = next(iter(branch.users))
+            point = pointwise(user, 1) if len(branch.users) == 1 else None
+            end, _ = alone(user, "silu") if point is not None else (None, None)
+            if end is None or len(end.users) != 1:
+                return False
+            points.append((point["weight"], point["bias"], end))
+        cat = next(iter(points[0][2].users))
+        if len(branches) != 3 or len({point[:2] for point in points}) != 1 or _name(cat) != "cat" \
+                or list(_bound(cat)["tensors"]) != [point[2] for point in points] or _bound(cat)["dim"] not in (1, -3) \
+                or len(cat.users) != 2:
+            return False
+        nodes.append(cat)
+        gate_node = next((user for user in cat.users if _name(user) == "conv2d"), None)
+        gate = pointwise(gate_node, 3 * c)
+        end = gate_node
+        for wanted in ("silu", "sigmoid", "mul"):
+            end, other = alone(end, wanted) if end is not None and gate is not None else (None, None)
+        if end is None or other is not cat or len(end.users) != 1:
+            return False
+        mix_node = next(iter(end.users))
+        mix = pointwise(mix_node, c)
+        end = mix_node
+        for wanted in ("silu", "add"):
+            end, other = alone(end, wanted) if end is not None and mix is not None else (None, None)
+        if end is None or other is not x or gate["bias"] is None or mix["bias"] is None or not graph.unwritten(x, whole, end):
+            return False
+        wp, bp, _ = points[0]
+        operands = {"z": whole, "wp": graph.derive("matrix", _matrix, wp), **({"bp": bp} if bp is not None else {}),
+                    "gate_a": graph.derive("row", _row, gate["weight"]), "gate_b": graph.derive("row", _row, gate["bias"]),
+                    "wm": graph.derive("matrix", _matrix, mix["weight"]), "bm": mix["bias"], "x": _channels_last(x)}
+        match, found = self.best([(("g2l_tail", operands, {} if bp is not None else {"bias": 0}),)])
+        if match is None:
+            self.report.add(_path(end), "g2l_tail", reason=found)
+            return False
+        path = _path(end)
+        with graph.graph.inserting_before(end):
+            new = self.first(self.emit(*found[0], match))
+            new = graph.graph.call_method("permute", (new, 0, 3, 1, 2))
+        graph.replace(sorted(nodes, key=graph.order.__getitem__), new)
+        self.report.add(path, "g2l_tail", match)
+        return True
 
     def linear(self, node):
         if _name(node) != "linear":
@@ -732,6 +858,14 @@ def _channels_first(node):
 
 def _to_nhwc(weight):
     return weight.permute(0, 2, 3, 1).contiguous()
+
+
+def _matrix(weight):
+    return weight.flatten(1)
+
+
+def _row(weight):
+    return weight.flatten().float()
 
 
 def _convolution_options(bound):
