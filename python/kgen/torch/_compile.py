@@ -10,6 +10,7 @@ parameters that the graph is called with.
 """
 import collections
 import functools
+import json
 import logging
 import operator as python
 import os
@@ -20,7 +21,8 @@ import torch.nn.functional as F
 
 from .. import _tensor
 from .._epilogue import ACTIVATIONS, longest_first
-from .._library import BadArgument, KgenError
+from .._library import BadArgument, KgenError, NotFound
+from . import _problems as problems
 from ._ops import Ops, convolution_options, load
 from ._report import Report
 
@@ -136,6 +138,7 @@ class _Graph:
         self.placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
         self.inputs = {node: index for index, node in enumerate(self.placeholders)}
         self.derived, self._by_key = [], {}
+        self.claimed = set()  # by a problem that is only wished for
         self.order = {node: index for index, node in enumerate(self.graph.nodes)}
         self.writes = collections.defaultdict(list)  # root → places where its memory is written
         for node in self.graph.nodes:
@@ -304,7 +307,7 @@ def _next_step(graph, node):
     """(step, other operand, nodes) of what alone follows a product's value, or None."""
     users = list(node.users)
     value = _value(node)
-    if value is None:
+    if value is None or any(user in graph.claimed for user in users):
         return None
     if len(users) == 2:  # x*sigmoid(x), x*sigmoid(1.702*x)
         for product in users:
@@ -434,9 +437,10 @@ def _ungrouped(node):
 class _Rewriter:
     def __init__(self, graph, ops, report, only_exact=False, skip=()):
         self.graph, self.ops, self.report, self.only_exact, self.skip = graph, ops, report, only_exact, skip
+        self.wishes = []
 
     def has(self, op):
-        return op in self.ops.db.operators and op not in self.skip
+        return (self.ops is None or op in self.ops.db.operators) and op not in self.skip
 
     def match(self, op, operands, options, dtype=None):
         """The Match of a call with these operands, by the shapes of the example; KgenError where there is none."""
@@ -446,6 +450,8 @@ class _Rewriter:
             kind = dtype if dtype is not None and value.is_floating_point() else value.dtype
             views[name] = _tensor.View(0, _tensor.torch_dtype(kind), _shape(value), tuple(_hint(size) for size in value.stride()),
                                        value.device.type, value.device.index or 0, "torch")
+        if self.ops is None or not self.has(op):
+            raise NotFound(f"{self.ops.db.path if self.ops is not None else 'no DB'} has no {op}")
         return self.ops.db.op(op).match_views(views, options)
 
     def emit(self, op, operands, options, match):
@@ -485,31 +491,49 @@ class _Rewriter:
             return None, reason
         return (None, first[0].reason) if self.only_exact else first
 
+    def wish(self, problem, epilogue=None, dtype=None, nodes=()):
+        """Remembers a problem that a DB should have, and without a DB what it is for."""
+        if problem is None:
+            return
+        if self.ops is None:
+            self.graph.claimed.update(nodes)
+        entry, dims = problem
+        entry = dict(entry)
+        if dtype is not None:
+            entry["dtype"] = _tensor.torch_dtype(dtype)
+        if epilogue is not None:
+            entry["epilogue"] = epilogue
+        self.wishes.append((entry, dims))
+
     def product(self, node, forms, dtype=None):
-        """A product and the longest chain behind it that the DB has, in one of its forms: (op, operands, options, bias,
-        how kernels see a tensor of the result's shape, how its result becomes the node's)."""
+        """A product and the longest chain behind it that the DB has, in one of its forms."""
         graph = self.graph
         steps = _chain(graph, node)
-        tries = []
-        for op, operands, options, bias, see, back in forms:
-            if not self.has(op):
-                continue
-            fixed = 0 if bias is None else 1
+        tries, missing = [], None
+        for form in forms:
+            fixed = 0 if form.bias is None else 1
+            wished = False
             for count, epilogue in longest_first(["bias"] * fixed + [step for step, _, _ in steps], fixed):
                 taken = steps[:count - fixed]
                 last = taken[-1][2][-1] if taken else node
-                given = {**operands, **({} if bias is None else {"bias": bias})}
+                given = {**form.operands, **({} if form.bias is None else {"bias": form.bias})}
                 fine = all(graph.unwritten(operand, node, last) for operand in given.values())
                 for step, operand, nodes in taken:
                     if operand is not None:
                         fine = fine and graph.unwritten(operand, nodes[-1], last)
-                        given[_OPERAND[step]] = operand if step == "bias" else see(operand)
-                if fine and all(operand is not None for operand in given.values()):
-                    tries.append(((op, given, {**options, "epilogue": ",".join(epilogue)}, dtype), taken, back))
+                        given[_OPERAND[step]] = operand if step == "bias" else form.see(operand)
+                if not fine or any(operand is None for operand in given.values()):
+                    continue
+                if not wished and form is forms[0]:
+                    self.wish(form.problem, epilogue, dtype, [node, *(item for _, _, nodes in taken for item in nodes)])
+                wished = True
+                if self.has(form.op):
+                    tries.append(((form.op, given, {**form.options, "epilogue": ",".join(epilogue)}, dtype), taken, form.back))
+                else:
+                    missing = f"{self.ops.db.path if self.ops else 'there'} has no {form.op}"
         match, found = self.best(tries)
         if match is None:
-            if tries:
-                self.report.add(_path(node), forms[0][0], reason=found)
+            self.report.add(_path(node), forms[-1].op if forms else "?", reason=found or missing or "it lies in no order that kernels take")
             return
         (op, given, options, _), taken, back = found
         last = taken[-1][2][-1] if taken else node
@@ -519,18 +543,17 @@ class _Rewriter:
         graph.replace([node, *(item for _, _, nodes in taken for item in nodes)], new)
         self.report.add(path, f"{op}[{options['epilogue']}]", match)
 
-    def single(self, nodes, op, operands, options, back=lambda new: new):
+    def single(self, nodes, op, operands, options, problem, back=lambda new: new):
         """One operator for `nodes`, of which the last gives the value."""
-        if not self.has(op):
-            return False
         last = nodes[-1]
         first = min(nodes, key=self.graph.order.__getitem__)
         if not all(self.graph.unwritten(operand, first, last) for operand in operands.values()):
             return False
+        self.wish(problem, nodes=nodes)
         match, found = self.best([((op, operands, options),)])
         if match is None:
             self.report.add(_path(last), op, reason=found)
-            return False
+            return self.ops is None
         path = _path(last)
         with self.graph.graph.inserting_before(last):
             new = back(self.first(self.emit(op, operands, options, match)))
@@ -544,7 +567,8 @@ class _Rewriter:
         self.dilations()
         for pass_ in (self.attention, self.norms, self.linear, self.matmul, self.convolution, self.softmax):
             for node in list(self.graph.graph.nodes):
-                if node.op in ("call_function", "call_method") and _value(node) is not None and not getattr(node, "_erased", False):
+                if node.op in ("call_function", "call_method") and _value(node) is not None \
+                        and not getattr(node, "_erased", False) and node not in self.graph.claimed:
                     pass_(node)
 
     def dilations(self):
@@ -560,7 +584,7 @@ class _Rewriter:
                         and _pair(bound["padding"]) == tuple(dil[0] * (size // 2) for size in taps):
                     groups[bound["input"], bound["weight"], bound["bias"]].append((dil[0], node))
         for (x, weight, bias), branches in groups.items():
-            if len({dil for dil, _ in branches}) < 2 or not self.has("multi_dilation_conv"):
+            if len({dil for dil, _ in branches}) < 2:
                 continue
             nodes = [node for _, node in branches]
             if all(self.graph.unwritten(operand, nodes[0], nodes[-1]) for operand in (x, weight, bias) if operand is not None):
@@ -578,9 +602,13 @@ class _Rewriter:
         tries = [(("multi_dilation_conv", {"x": seen(x), "weight": self.weight(weight, nhwc), **({"bias": bias} if bias else {})},
                    {"dils": ",".join(map(str, dils)), "layout": "nhwc" if nhwc else "nchw", "epilogue": epilogue}), nhwc)
                  for nhwc, seen, _ in self.layouts(_value(nodes[0]))]
+        self.wish(problems.dilations(_value(x), _value(weight), dils, tries[0][0][2]["layout"]) if tries else None,
+                  epilogue.split(",") if epilogue else [], nodes=[node for mine in taken for node in mine])
         match, found = self.best(tries) if tries else (None, "x lies in no order that it has")
         if match is None:
             self.report.add(_path(nodes[0]), "multi_dilation_conv", reason=found)
+            if tries and tries[0][1]:
+                self.tail(x, None, ends)  # for what it wishes
             return
         (op, operands, options), nhwc = found
         path = _path(nodes[0])
@@ -606,8 +634,6 @@ class _Rewriter:
         """The rest of a G2L block, which DocLayout-YOLO has: a pointwise convolution of each branch with one weight, a gate on
         all their channels, a mix of three channels each, the shortcut."""
         graph, nodes, points = self.graph, [], []
-        if not self.has("g2l_tail"):
-            return False
 
         def alone(node, wanted):
             step = _next_step(graph, node)
@@ -651,7 +677,11 @@ class _Rewriter:
         end = mix_node
         for wanted in ("silu", "add"):
             end, other = alone(end, wanted) if end is not None and mix is not None else (None, None)
-        if end is None or other is not x or gate["bias"] is None or mix["bias"] is None or not graph.unwritten(x, whole, end):
+        if end is None or other is not x or gate["bias"] is None or mix["bias"] is None \
+                or (whole is not None and not graph.unwritten(x, whole, end)):
+            return False
+        self.wish(problems.tail(_value(x), points[0][1] is not None), nodes=nodes)
+        if whole is None:
             return False
         wp, bp, _ = points[0]
         operands = {"z": whole, "wp": graph.derive("matrix", _matrix, wp), **({"bp": bp} if bp is not None else {}),
@@ -676,12 +706,36 @@ class _Rewriter:
         x, weight, bias = bound["input"], bound["weight"], bound["bias"]
         if _value(x) is None or _value(weight) is None:
             return
-        forms = [("gemm", {"a": x, "b": weight}, {}, bias, _same, _same)]
+        problem = problems.product(_value(x), _value(weight).t())
+        forms = [_Form("gemm", {"a": x, "b": weight}, {}, bias, problem)]
         norm = _rms_norm(self.graph, x)
         if norm is not None and _rows(x) <= 16:
             source, gain, eps, _ = norm
-            forms.insert(0, ("rmsnorm_gemm", {"a": source, "norm": gain, "b": weight}, {"eps": eps}, bias, _same, _same))
+            if bias is None and self.gated(node, x, source, gain, eps):
+                return
+            forms.insert(0, _Form("rmsnorm_gemm", {"a": source, "norm": gain, "b": weight}, {"eps": eps}, bias,
+                                  problems.product(_value(source), _value(weight).t(), "rmsnorm_gemm")))
         self.product(node, forms, _value(node).dtype)
+
+    def gated(self, node, x, source, gain, eps):
+        """act(x.A)*(x.B) of one normalised row as one product with both weights, A above B."""
+        graph = self.graph
+        steps = _chain(graph, node)[:2]
+        if [step in ACTIVATIONS or step for step, _, _ in steps] != [True, "mul"]:
+            return False
+        other, weight = steps[1][1], _bound(node)["weight"]
+        if _name(other) != "linear" or len(other.users) != 1 or _bound(other)["input"] is not x or _bound(other)["bias"] is not None \
+                or not graph.is_static(weight, _bound(other)["weight"]) or _shape(_value(node)) != _shape(_value(other)):
+            return False
+        last = steps[1][2][-1]
+        both = graph.derive("rows", _both, weight, _bound(other)["weight"])
+        entry, dims = problems.product(_value(source), _value(weight).t(), "rmsnorm_gemm")
+        operands = {"a": source, "norm": gain, "b": both}
+        nodes = sorted([node, other, *steps[0][2], last], key=graph.order.__getitem__)
+        if not all(graph.unwritten(operand, nodes[0], last) for operand in (source, gain)):
+            return False
+        return self.single(nodes, "rmsnorm_gemm", operands, {"eps": eps, "gated": 1, "epilogue": steps[0][0]},
+                           ({**entry, "gated": 1, "epilogue": [steps[0][0]]}, dims))
 
     def matmul(self, node):
         if _name(node) != "matmul":
@@ -690,9 +744,10 @@ class _Rewriter:
         a, b = bound["input"], bound["other"]
         if _value(a) is None or _value(b) is None or _value(a).dim() < 2 or _value(b).dim() not in (2, 3):
             return
-        forms = [("gemm", {"a": a, "b": b}, {"b_layout": "kn"}, None, _same, _same)]
-        if _hint(_value(b).stride()[-2]) == 1:
-            forms.insert(0, ("gemm", {"a": a, "b": _Seen(b, "transpose", -2, -1)}, {}, None, _same, _same))
+        problem = problems.product(_value(a), _value(b))
+        forms = [_Form("gemm", {"a": a, "b": b}, {"b_layout": "kn"}, None, problem)]
+        if problem is not None and problem[0]["b_layout"] == "nk":
+            forms.insert(0, _Form("gemm", {"a": a, "b": _Seen(b, "transpose", -2, -1)}, {}, None, problem))
         self.product(node, forms, _value(node).dtype)
 
     def convolution(self, node):
@@ -705,9 +760,11 @@ class _Rewriter:
         options = _convolution_options(bound)
         if options is None or _value(x) is None or _value(weight) is None or _value(x).dim() != 4:
             return
-        forms = [("conv2d", {"x": seen(x), "weight": self.weight(weight, nhwc)},
-                  {**options, "layout": "nhwc" if nhwc else "nchw"}, bound["bias"], seen, back)
-                 for nhwc, seen, back in self.layouts(_value(node))]
+        forms = []
+        for nhwc, seen, back in self.layouts(_value(node)):
+            layout = "nhwc" if nhwc else "nchw"
+            forms.append(_Form("conv2d", {"x": seen(x), "weight": self.weight(weight, nhwc)}, {**options, "layout": layout},
+                               bound["bias"], problems.convolution(_value(x), _value(weight), layout, options), seen, back))
         self.product(node, forms, _value(node).dtype)
 
     def layouts(self, value):
@@ -731,9 +788,9 @@ class _Rewriter:
                 or bound["groups"] != 1 or any(_pair(bound["padding"], 3)):
             return
         graph = self.graph.graph
-        self.product(node, [("conv3d_patchify", {"x": _Seen(x, "flatten", 1), "weight": weight}, {}, bound["bias"],
-                             lambda operand: None,
-                             lambda new: graph.call_method("unflatten", (new, 1, (_hint(_value(weight).shape[0]), 1, 1, 1))))],
+        self.product(node, [_Form("conv3d_patchify", {"x": _Seen(x, "flatten", 1), "weight": weight}, {}, bound["bias"],
+                                  problems.patches(_value(x), _value(weight)), lambda operand: None,
+                                  lambda new: graph.call_method("unflatten", (new, 1, (_shape(_value(weight))[0], 1, 1, 1))))],
                      _value(node).dtype)
 
     def norms(self, node):
@@ -741,20 +798,21 @@ class _Rewriter:
             bound = _bound(node)
             if len(bound["normalized_shape"]) == 1 and bound["weight"] is not None and bound["bias"] is not None:
                 self.single([node], "layernorm", {"x": bound["input"], "weight": bound["weight"], "bias": bound["bias"]},
-                            {"eps": 1e-5 if bound["eps"] is None else bound["eps"]})
+                            {"eps": 1e-5 if bound["eps"] is None else bound["eps"]}, problems.rows("layernorm", _value(node)))
             return
         norm = _rms_norm(self.graph, node)
         if norm is not None:
             x, weight, eps, nodes = norm
             if self.has("rmsnorm_gemm") and _rows(x) <= 16 and all(_name(user) == "linear" for user in node.users):
                 return  # within the products
-            self.single(sorted(nodes, key=self.graph.order.__getitem__), "rmsnorm", {"x": x, "weight": weight}, {"eps": eps})
+            self.single(sorted(nodes, key=self.graph.order.__getitem__), "rmsnorm", {"x": x, "weight": weight}, {"eps": eps},
+                        problems.rows("rmsnorm", _value(node)))
 
     def softmax(self, node):
         if _name(node) == "softmax":
             bound = _bound(node)
             if bound["dtype"] is None and bound["dim"] in (-1, _value(node).dim() - 1):
-                self.single([node], "softmax", {"x": bound["input"]}, {})
+                self.single([node], "softmax", {"x": bound["input"]}, {}, problems.rows("softmax", _value(node)))
 
     def attention(self, node):
         if _name(node) != "attention":
@@ -785,7 +843,8 @@ class _Rewriter:
             options.update(ldo=strides[2], head_stride_o=strides[1])
             if _value(node).shape[0] > 1:
                 options["batch_stride_o"] = strides[0]
-        self.single(nodes, "attention", {"q": query, "k": key, "v": value}, options)
+        self.single(nodes, "attention", {"q": query, "k": key, "v": value}, options,
+                    problems.attention(_value(query), _value(key), _value(value), _value(node), bool(bound["is_causal"])))
 
     def decode(self, nodes, query, key, value, bound, options):
         """One query of each sequence over the rows of a cache that a mask `arange(rows) <= position` lets through."""
@@ -796,21 +855,20 @@ class _Rewriter:
             return
         position, beyond = length
         batch = _shape(_value(query))[0]
-        if not self.has("decode_attention"):
-            self.report.add(_path(node), "decode_attention", reason=f"{self.ops.db.path} has no decode_attention")
-            return
         with _value(query).fake_mode:
             lengths = torch.empty(batch, dtype=torch.int32, device=_value(query).device)
         with graph.graph.inserting_before(node):
-            count = graph.call(python.add, position, beyond) if beyond else position
-            count = graph.graph.call_method("reshape", (graph.graph.call_method("to", (count, torch.int32)), -1))
-            count = graph.call("contiguous", graph.graph.call_method("expand", (count, batch)), value=lengths)
-        graph.order[count] = graph.order[node]
-        back = lambda new: graph.graph.call_method("unsqueeze", (new, 2))
-        if not self.single(nodes, "decode_attention", {"q": _Seen(query, "squeeze", 2), "lengths": count, "k_cache": key,
-                                                       "v_cache": value}, options, back):
-            for made in (count, *count.all_input_nodes):
-                pass
+            made = [graph.call(python.add, position, beyond)] if beyond else []
+            made.append(graph.graph.call_method("to", (made[-1] if made else position, torch.int32)))
+            made.append(graph.graph.call_method("reshape", (made[-1], -1)))
+            made.append(graph.graph.call_method("expand", (made[-1], batch)))
+            made.append(graph.call("contiguous", made[-1], value=lengths))
+        graph.order.update(dict.fromkeys(made, graph.order[node]))
+        self.single(nodes, "decode_attention", {"q": _Seen(query, "squeeze", 2), "lengths": made[-1], "k_cache": key, "v_cache": value},
+                    options, problems.decode(_value(query), _value(key)), lambda new: graph.graph.call_method("unsqueeze", (new, 2)))
+        for item in reversed(made):
+            if not item.users:
+                graph.graph.erase_node(item)
 
 
 _OPERAND = {"bias": "bias", "add": "residual", "mul": "other"}
@@ -818,6 +876,15 @@ _OPERAND = {"bias": "bias", "add": "residual", "mul": "other"}
 
 def _same(operand):
     return operand
+
+
+class _Form:
+    """One way to have a product: operator, operands, options and bias; the problem to tune; how kernels see a tensor of the
+    result's shape, how the result becomes torch's."""
+
+    def __init__(self, op, operands, options, bias, problem, see=_same, back=_same):
+        self.op, self.operands, self.options, self.bias, self.problem = op, operands, options, bias, problem
+        self.see, self.back = see, back
 
 
 def _rows(node):
@@ -858,6 +925,10 @@ def _channels_first(node):
 
 def _to_nhwc(weight):
     return weight.permute(0, 2, 3, 1).contiguous()
+
+
+def _both(above, below):
+    return torch.cat([above, below])
 
 
 def _matrix(weight):
@@ -977,7 +1048,9 @@ def rewrite(module, examples, ops, report, only_exact=False, skip=()):
     module = _copied(module)
     graph = _Graph(module, examples)
     _fold_batch_norms(graph)
-    _Rewriter(graph, ops, report, only_exact, skip).run()
+    rewriter = _Rewriter(graph, ops, report, only_exact, skip)
+    rewriter.run()
+    graph.wishes = rewriter.wishes
     for derived in list(graph.derived):
         if not derived.node.users and not any(derived.node in other.sources for other in graph.derived):
             graph.derived.remove(derived)
@@ -985,6 +1058,27 @@ def rewrite(module, examples, ops, report, only_exact=False, skip=()):
     graph.graph.lint()
     module.recompile()
     return graph
+
+
+def problems_of(model, *inputs, path=None, **keywords):
+    """The problems that the back end "kgen" could have kernels for in this model, with all that it would fuse, as a list of
+    (entry, dims, count). `path`: also writes them as an ops.yaml for `kgen tune`."""
+    found = collections.OrderedDict()
+
+    def collect(module, examples):
+        for entry, dims in rewrite(module, examples, None, Report()).wishes:
+            key = json.dumps([entry, dims], sort_keys=True)
+            found[key] = entry, dims, (found[key][2] if key in found else 0) + 1
+        return module.forward
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        torch.compile(model, backend=collect, dynamic=False)(*inputs, **keywords)
+    torch._dynamo.reset()
+    if path is not None:
+        problems.write(path, ((entry, dims, f"{count} calls") for entry, dims, count in found.values()),
+                       "From kgen.torch.problems")
+    return list(found.values())
 
 
 def _rest(options):
