@@ -23,6 +23,7 @@ from .. import _tensor
 from .._epilogue import ACTIVATIONS, longest_first
 from .._library import BadArgument, KgenError, NotFound
 from . import _problems as problems
+from ._fold import folded_bias, folded_weight
 from ._ops import Ops, convolution_options, load
 from ._report import Report
 
@@ -255,19 +256,6 @@ def _version(tensor):
 
 # ---- 1. batch norm
 
-def _scale(eps, gain, variance):
-    return torch.rsqrt(variance.float() + eps) * (1.0 if gain is None else gain.float())
-
-
-def _folded_weight(eps, weight, gain, variance):
-    return (weight.float() * _scale(eps, gain, variance).reshape(-1, *([1] * (weight.dim() - 1)))).to(weight.dtype)
-
-
-def _folded_bias(eps, weight, gain, variance, bias, mean, shift):
-    start = (-mean.float() if bias is None else bias.float() - mean.float()) * _scale(eps, gain, variance)
-    return (start if shift is None else start + shift.float()).to(weight.dtype)
-
-
 def _fold_batch_norms(graph):
     for node in list(graph.graph.nodes):
         if _name(node) != "batch_norm":
@@ -282,8 +270,8 @@ def _fold_batch_norms(graph):
                 or _value(product) is None or (_name(product) == "linear" and _value(product).dim() != 2):
             continue
         eps = 1e-5 if norm["eps"] is None else norm["eps"]
-        bound["weight"] = graph.derive(("fold weight", eps), functools.partial(_folded_weight, eps), *sources[:3])
-        bound["bias"] = graph.derive(("fold bias", eps), functools.partial(_folded_bias, eps), *sources)
+        bound["weight"] = graph.derive(("fold weight", eps), functools.partial(folded_weight, eps), *sources[:3])
+        bound["bias"] = graph.derive(("fold bias", eps), functools.partial(folded_bias, eps), *sources)
         product.args = tuple(bound[name] for name in _ARGUMENTS[_name(product)])
         product.kwargs = {}
         node.replace_all_uses_with(product)
