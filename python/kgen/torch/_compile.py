@@ -885,7 +885,8 @@ def _rows(node):
 def _path(node):
     stack = node.meta.get("nn_module_stack")
     path = next(reversed(stack.values()))[0] if stack else ""
-    return re.sub(r"^L\['\w+'\]\.?", "", path) or node.name
+    path = re.sub(r"_modules\['(\w+)'\]", r"\1", re.sub(r"^L\['\w+'\]\.?", "", path))
+    return path or node.name
 
 
 class _Seen:

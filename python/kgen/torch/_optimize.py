@@ -334,12 +334,23 @@ def _not_attention(query, key, attn_mask, dropout_p, is_causal, enable_gqa):
     return None
 
 
+def _attention_options(query, value, is_causal, scale=None):
+    """The result lies as the queries do, [b, s, h, d] or [b, h, s, d] in memory, so that what follows need not copy it."""
+    options = {"causal": int(is_causal), "scale": 0.0 if scale is None else float(scale)}
+    batch, heads, rows, _ = query.shape
+    if heads > 1 and rows > 1 and query.stride(1) < query.stride(2):
+        options.update(ldo=heads * value.shape[3], head_stride_o=value.shape[3])
+        if batch > 1:
+            options["batch_stride_o"] = rows * heads * value.shape[3]
+    return options
+
+
 def scaled_dot_product_attention(ops, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
                                  enable_gqa=False):
     """torch.nn.functional's, by kgen's attention. What that does not have (masks, dropout, causal with fewer queries than
     keys, of which torch lets the first query see the first key alone) stays with torch."""
     if _not_attention(query, key, attn_mask, dropout_p, is_causal, enable_gqa) is None:
-        return ops.attention(query, key, value, causal=int(is_causal), scale=0.0 if scale is None else float(scale))
+        return ops.attention(query, key, value, **_attention_options(query, value, is_causal, scale))
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal,
                                                             scale=scale, enable_gqa=enable_gqa)
 
@@ -466,7 +477,7 @@ class _Recording:
         try:
             if reason is not None:
                 raise ValueError(reason)
-            match = self.ops.db.prepare("attention", query, key, value, causal=int(is_causal))
+            match = self.ops.db.prepare("attention", query, key, value, **_attention_options(query, value, is_causal))
             if self.only_exact and match.kind != "exact":
                 raise ValueError(match.reason)
         except (KgenError, ValueError) as error:

@@ -169,10 +169,19 @@ Row = collections.namedtuple("Row", "op shapes dtype count us bound_us waste_us 
 
 
 class Trace(list):
-    """Rows by wasted time, the most first."""
+    """Rows by wasted time of all their calls, the most first. `worst`: the row whose single call wastes most."""
+
+    @property
+    def worst(self):
+        return max(self, key=lambda row: row.waste_us / row.count, default=None)
 
     def __str__(self):
-        lines = [f"{'op':<28} {'count':>5} {'us':>10} {'bound us':>10} {'share':>6} {'waste us':>10}  kgen op; shapes"]
+        lines = []
+        if self:
+            row = self.worst
+            lines.append(f"worst: {row.op} {row.shapes} takes {row.us / row.count:.1f} us, {row.us / max(row.bound_us, 1e-3):.3g} times its bound"
+                         + (f"; kgen's {row.entry['op']} can stand for it" if row.entry else ""))
+        lines.append(f"{'op':<28} {'count':>5} {'us':>10} {'bound us':>10} {'share':>6} {'waste us':>10}  kgen op; shapes")
         for row in self:
             share = row.bound_us / row.us if row.us else 0
             lines.append(f"{row.op:<28} {row.count:>5} {row.us:>10.1f} {row.bound_us:>10.1f} {share:>6.0%} "
