@@ -21,9 +21,9 @@ class All:
 
     def __init__(self, paths):
         self.files = [kgen.torch.load(path, place) for path in paths]
-
-    def __getattr__(self, name):
-        return getattr(next((file for file in self.files if name in file.db.operators), self.files[0]), name)
+        for file in reversed(self.files):
+            for name in file.db.operators:
+                setattr(self, name, getattr(file, name))
 
 
 ops = All(paths.split(","))
