@@ -237,7 +237,7 @@ class Optimize(unittest.TestCase):
 class Reference(unittest.TestCase):
     def test_the_reference_lists_the_functions(self):
         text = (pathlib.Path(__file__).resolve().parents[2] / "docs/python.md").read_text()
-        for name in ("load", "optimize", "trace", "scaled_dot_product_attention"):
+        for name in ("load", "optimize", "trace", "scaled_dot_product_attention", "problems", "backend"):
             self.assertIn(f"| `kgen.torch.{name}{inspect.signature(getattr(kgen.torch, name))}` |", text)
 
 
