@@ -207,6 +207,16 @@ class Compile(unittest.TestCase):
         self.assertEqual(self.check(model, q, k, v, torch.tensor([3, 20])), [])
         self.assertIn("stays with torch", str(self.report))
 
+    def test_hyper_connections_that_follow_one_another_are_one_operator(self):
+        fn, scale, base = (torch.nn.Parameter(torch.randn(*shape) / 16) for shape in ((24, 256), (3,), (24,)))
+
+        def model(streams):
+            post, comb, x = self.ops.mhc_pre(streams, fn, scale, base)
+            streams = self.ops.mhc_post(x * 2, streams, post, comb)
+            post, comb, x = self.ops.mhc_pre(streams, fn, scale, base)
+            return self.ops.mhc_post(x, streams, post, comb)
+        self.assertEqual(self.check(model, torch.randn(3, 4, 64).half(), tolerance=2e-3), ["mhc_fused_post_pre"])
+
     # ---- the rest
 
     def test_sizes_may_be_symbols(self):

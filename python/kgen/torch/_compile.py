@@ -553,11 +553,70 @@ class _Rewriter:
 
     def run(self):
         self.dilations()
+        for node in list(self.graph.graph.nodes):
+            self.hyper(node)
         for pass_ in (self.attention, self.norms, self.linear, self.matmul, self.convolution, self.softmax):
             for node in list(self.graph.graph.nodes):
                 if node.op in ("call_function", "call_method") and _value(node) is not None \
                         and not getattr(node, "_erased", False) and node not in self.graph.claimed:
                     pass_(node)
+
+    def hyper(self, node):
+        """kgen's own mhc_pre with the mhc_post before it, and with the norm of what it gives: one operator."""
+        graph = self.graph
+        pre = self.call_of(node, "mhc_pre")
+        if pre is None:
+            return
+        operands, options = pre
+        outputs = {user.args[1]: user for user in node.users if _name(user) == "getitem"}
+        if len(outputs) != len(node.users):
+            return
+        post_node = operands["residual"].args[0] if _name(operands["residual"]) == "getitem" else None
+        post = self.call_of(post_node, "mhc_post")
+        behind = next(iter(outputs[2].users)) if 2 in outputs and len(outputs[2].users) == 1 else None
+        norm = _rms_norm(graph, behind) if behind is not None and _name(behind) == "rms_norm" and "norm_weight" not in operands else None
+        streams = operands["residual"]
+        if post is not None and (any(graph.order[user] < graph.order[node] for user in streams.users) or len(post_node.users) != 1
+                                 or post[1].get("n") != options.get("n")
+                                 or not all(graph.unwritten(operand, post_node, node) for operand in post[0].values())):
+            post = None
+        more = {"norm_weight": norm[1]} if norm is not None and _value(norm[1]) is not None else {}
+        normed = {**options, "norm": "round_first", "norm_eps": norm[2]} if more else {}
+        mine = {name: operand for name, operand in operands.items() if name != "residual"}
+        tries = [(("mhc_fused_post_pre", {**post[0], **mine, **more}, normed), more, 1)] if post and more else []
+        tries += [(("mhc_fused_post_pre", {**post[0], **mine}, options), {}, 1)] if post else []
+        tries += [(("mhc_pre", {**operands, **more}, normed), more, 0)] if more else []
+        match, found = self.best(tries) if tries else (None, "")
+        if match is None:
+            if tries:
+                self.report.add(_path(node), "mhc_fused_post_pre", reason=found)
+            return
+        (op, given, chosen), with_norm, first = found
+        path = _path(node)
+        with graph.graph.inserting_before(node):
+            new = self.emit(op, given, chosen, match)
+            made = {index: graph.call(python.getitem, new, index) for index in range(3 + first)}
+        graph.order.update(dict.fromkeys([new, *made.values()], graph.order[node]))
+        for index, output in outputs.items():
+            chain = [output, behind] if index == 2 and with_norm else [output]
+            graph.replace(chain, made[index + first])
+        if first:
+            made[0].meta["example_value"] = streams.meta["example_value"]
+            streams.replace_all_uses_with(made[0], delete_user_cb=lambda user: user is not node)
+        graph.erase([node, *([streams, post_node] if first else [])])
+        for item in made.values():
+            if not item.users:
+                graph.graph.erase_node(item)
+        self.report.add(path, op + (" with its norm" if with_norm else ""), match)
+
+    def call_of(self, node, op):
+        """(operands by name, options) of one of kgen's own operators of this file, or None."""
+        if self.ops is None or not isinstance(node, torch.fx.Node) or not self.has(op) \
+                or node.target is not getattr(torch.ops.kgen, op).default or node.args[3] != self.ops.number:
+            return None
+        operands, names, options, _ = node.args
+        return dict(zip(names, operands)), {name: value for name, _, value in (item.partition("=") for item in options)
+                                            if name != "frozen"}
 
     def dilations(self):
         """Convolutions of one image with one weight at several dilations, and the G2L block that they may begin."""
