@@ -1,6 +1,7 @@
 """One operator of a tuned DB: from a caller's tensors to a kernel and its arguments."""
-import ctypes
 import difflib
+import functools
+import sys
 import threading
 import warnings
 
@@ -270,13 +271,22 @@ class _Call:
     __slots__ = ("signature", "match", "slots", "outputs", "scalars", "present", "weights", "env", "ready")
 
 
+class _Plan:
+    """A call of torch tensors: the _Call, how outputs are made, where each pointer of the launch comes from."""
+
+    __slots__ = ("call", "device", "launch", "make", "places", "array", "weights", "frozen")
+
+
+_PLAIN = {str, int, float, bool}
+
+
 class Operator:
     """db.gemm and so on. Calling it runs it; find() tells which kernel would, prepare() repacks weights ahead."""
 
     def __init__(self, database, name, description):
         self.name, self._database = name, database
         self.signatures = [Signature(item) for item in description]
-        self._calls = {}
+        self._calls, self._plans = {}, {}
         self._prepared = {}
         self._lock = threading.Lock()
         self._warned = False
@@ -312,6 +322,12 @@ class Operator:
     def __call__(self, *tensors, out=None, stream=None, frozen=False, **keywords):
         """Runs the operator in stream order and returns its output, or a tuple of outputs. `out`: tensors to write.
         `frozen`: the weights never change, so what the kernel repacks is kept, as prepare() does it."""
+        if out is None and stream is None and "torch" in sys.modules:
+            split = self._torch_call(tensors, keywords)
+            if split is not None:
+                names, given, rest = split
+                results = self.run_torch(names, given, (rest, frozen), {**dict(rest), "frozen": frozen})
+                return results[0] if len(results) == 1 else tuple(results)
         call, views, outs = self._resolve(tensors, out, stream, keywords)
         model = next(iter(views.values()))
         results = []
@@ -324,6 +340,76 @@ class Operator:
             results.append(tensor)
         self._launch(call, views, self._stream(stream, views), frozen)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _torch_call(self, tensors, keywords):
+        """(names of operands, torch tensors, other arguments), or None where that is not all."""
+        kind = sys.modules["torch"].Tensor
+        names, given, rest = [], [], []
+        for name, value in (*zip(self.operands, tensors), *keywords.items()):
+            if isinstance(value, kind):
+                names.append(name)
+                given.append(value)
+            elif type(value) in _PLAIN:
+                rest.append((name, value))
+            elif isinstance(value, (list, tuple)):
+                rest.append((name, _word(value)))
+            elif value is not None:
+                return None
+        if not given or len(tensors) > len(self.operands) or len(set(names)) != len(names):
+            return None
+        return tuple(names), given, tuple(rest)
+
+    def run_torch(self, names, tensors, options, keywords):
+        """Runs it on torch tensors and returns the list of its outputs. What follows from types and shapes is looked up by
+        them and by `options`, which stand for `keywords`."""
+        key = (names, options, *[(tensor.dtype, tensor.shape, tensor.stride(), tensor.device) for tensor in tensors])
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(names, tensors, keywords)
+            if len(self._plans) >= 4096:  # shapes without end: start again
+                self._plans.clear()
+            self._plans[key] = plan
+        results = [make() for make in plan.make]
+        pointers = [tensor.data_ptr() for tensor in tensors]
+        made = [tensor.data_ptr() for tensor in results]
+        arguments = plan.array(*[None if place is None else pointers[place] if place >= 0 else made[-1 - place]
+                                 for place in plan.places])
+        stream = _tensor.raw_stream(plan.device)
+        workspace = prepared = None
+        match = plan.call.match
+        if match.workspace_bytes:
+            workspace, held = self._database.torch_scratch(match.workspace_bytes, plan.device)
+        if match.prepared_bytes:
+            weights = tuple([(name, pointers[place], _version(tensors[place])) for name, place in plan.weights])
+            kept = self._prepared.get((match.kernel, weights))
+            if kept is None:
+                views = {name: self._view(name, tensor, None) for name, tensor in zip(names, tensors)}
+                kept = self._prepare(plan.call, views, stream, keep=plan.frozen)[1]
+                prepared = kept[0]
+            else:
+                prepared = kept[0]
+        status = plan.launch(match.kernel, arguments, plan.call.scalars, workspace, prepared, stream)
+        if status:
+            check(status, f"{self.name}: ")
+        return results
+
+    def _plan(self, names, tensors, keywords):
+        torch = sys.modules["torch"]
+        keywords = dict(keywords)
+        plan = _Plan()
+        plan.frozen = bool(keywords.pop("frozen", False))
+        call, _, _ = self._resolve((), None, None, {**keywords, **dict(zip(names, tensors))})
+        plan.call, plan.device, plan.launch = call, tensors[0].device, load().kgen_launch
+        plan.make = [functools.partial(torch.empty, shape, dtype=getattr(torch, _tensor.FRAMEWORK_NAME[dtype]), device=plan.device)
+                     if strides is None else
+                     functools.partial(torch.empty_strided, shape, strides, dtype=getattr(torch, _tensor.FRAMEWORK_NAME[dtype]), device=plan.device)
+                     for _, shape, strides, dtype in call.outputs]
+        outputs = [operand.name for operand, _, _, _ in call.outputs]
+        plan.places = [None if name not in call.present else names.index(name) if name in names else -1 - outputs.index(name)
+                       for name in call.slots]
+        plan.array = c_void_p * len(call.slots)
+        plan.weights = [(name, names.index(name)) for name in call.weights]
+        return plan
 
     def find(self, *tensors, out=None, **keywords):
         """The Match for these tensors, or for dims and attributes given by name: find(m=8, n=16, k=32, dtype="fp32")."""
@@ -589,6 +675,7 @@ class Operator:
                     load().kgen_close_op(signature.handle)
                     signature.handle = None
             self._calls.clear()
+            self._plans.clear()
             self._prepared.clear()
 
     # ---- running

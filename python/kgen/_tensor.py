@@ -200,6 +200,15 @@ def current_stream(views):
     return NO_STREAM
 
 
+def raw_stream(device):
+    """The number of the stream that torch works on now, on a torch device."""
+    if device.type != "cuda":
+        return NO_STREAM
+    torch = sys.modules["torch"]
+    number = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # without making an object for it
+    return number(device.index or 0) if number is not None else torch.cuda.current_stream(device).cuda_stream
+
+
 def empty_like(model, dtype, shape, strides, database):
     """A new tensor of the framework and device of the View `model`."""
     if strides is not None and model.framework != "torch":

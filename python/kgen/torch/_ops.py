@@ -45,9 +45,8 @@ def _keywords(operator, options):
 
 
 def _run(name, operands, names, options, db):
-    operator = _databases[db].op(name)
-    results = operator(**dict(zip(names, operands)), **_keywords(operator, tuple(options)))
-    return list(results) if isinstance(results, tuple) else [results]
+    operator, options = _databases[db].op(name), tuple(options)
+    return operator.run_torch(tuple(names), operands, options, _keywords(operator, options))
 
 
 def _fake(name, operands, names, options, db):
