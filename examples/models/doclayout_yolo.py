@@ -147,6 +147,11 @@ class Backbone(nn.Module):
         return self.parts(x)
 
 
+def pixels(**tensors):
+    """The dims that say how far a tensor's pixels lie apart."""
+    return {name: tensor.stride(2) for name, tensor in tensors.items() if tensor is not None}
+
+
 class Calls:
     """kgen's form of the parts above, on [n, h, w, c] tensors. Each writes into `out` where one is given."""
 
@@ -157,7 +162,7 @@ class Calls:
         weight, bias = self.weights[part]
         epilogue = ["bias"] + ["silu"] * part.act + ["add_residual"] * ("residual" in keywords)
         return self.kgen.conv2d(x, weight, bias, stride=part.conv.stride[0], pad=part.conv.padding[0], groups=part.conv.groups,
-                                epilogue=epilogue, **keywords)
+                                epilogue=epilogue, **pixels(ldx=x, ldr=keywords.get("residual"), ldy=keywords.get("out")), **keywords)
 
     def new(self, x, channels):
         return x.new_empty(*x.shape[:3], channels)
@@ -199,8 +204,8 @@ class Calls:
         whole = self.new(x, 4 * half)
         self.conv(part.cv1, x, out=whole[..., :half])
         for index in range(3):
-            self.kgen.maxpool2d(whole[..., index * half:(index + 1) * half], r=5, stride=1, pad=2,
-                                out=whole[..., (index + 1) * half:(index + 2) * half])
+            x, y = (whole[..., at * half:(at + 1) * half] for at in (index, index + 1))
+            self.kgen.maxpool2d(x, r=5, stride=1, pad=2, **pixels(ldx=x, ldy=y), out=y)
         return self.conv(part.cv2, whole)
 
     def psa(self, part, x):
@@ -253,7 +258,7 @@ class DocLayout(Model):
             x = image.permute(0, 2, 3, 1)
             for part in module.parts:
                 x = calls.run(part, x)
-            return x
+            return x.permute(0, 3, 1, 2)
 
         return run
 

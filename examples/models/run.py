@@ -16,7 +16,7 @@ kernel counts; `wall_us` is the host's clock until the device has finished. 50 s
     default, reduce-overhead, max-autotune    torch.compile's modes (max-autotune: with freezing where the model has batch norms)
     kgen             Model.kernels in a CUDA graph
 
-`rel_l2` is ||output - float32|| / ||float32||. kgen's may be at most 1.5 times that of torch eager.
+`rel_l2` is ||output - float32|| / ||float32||. kgen's may be at most 1.5 times that of torch eager (and 1e-4).
 """
 import argparse
 import datetime
@@ -262,7 +262,7 @@ def tune(arguments, chosen):
         files.append(f"{arguments.logs}/{name}.ops.yaml")
         with open(files[-1], "w", encoding="utf-8") as file:
             file.write(kind(**sizes).ops_yaml(arguments.budget))
-    command = [arguments.kgen, "tune", *files, "--db", arguments.db, "--device", "nvidia:0", "--json"]
+    command = [arguments.kgen, "tune", *files, "--db", arguments.db, "--json"]
     begin = time.monotonic()
     with open(f"{arguments.logs}/tune.json", "wb") as out, open(f"{arguments.logs}/tune.log", "wb") as log:
         child = subprocess.Popen(command, stdout=out, stderr=log)
@@ -326,7 +326,7 @@ def table(rows, kinds):
             verdict = f"≥ {wanted}" + ("" if ratio is None else ": reached" if ratio >= wanted else ": **not reached**")
             verdict += " (of the modes that ended)" if ratio is not None and missing else ""
         errors = [row.get("rel_l2") for row in (eager, own)]
-        wrong = errors[0] is not None and "us" in own and (errors[1] is None or errors[1] > 1.5 * errors[0])
+        wrong = errors[0] is not None and "us" in own and (errors[1] is None or errors[1] > max(1.5 * errors[0], 1e-4))
         cells += [f"**{ratio:.2f}**" if ratio else "", verdict,
                   ", ".join("-" if e is None else f"{e:.1e}" for e in errors) + (" **wrong**" if wrong else "")]
         lines.append(f"| {name}: {kind.what} | " + " | ".join(cells) + " |")
@@ -400,11 +400,11 @@ def main():
         for phase in phases:
             queue = [(name, mode) for name in chosen for mode in phase
                      if mode in modes and ((name, mode) not in rows or "us" not in rows[name, mode])]
-            queue.sort(key=lambda item: -chosen[item[0]].gigabytes * (2 if item[1] == "float32" else 1))
+            queue.sort(key=lambda item: -chosen[item[0]].gigabytes * (2.5 if item[1] == "float32" else 1))
             while queue and time.monotonic() < stop:
                 jobs, memory = [], 0
                 for item in list(queue):
-                    need = chosen[item[0]].gigabytes * (2 if item[1] == "float32" else 1)
+                    need = chosen[item[0]].gigabytes * (2.5 if item[1] == "float32" else 1)
                     if len(jobs) < arguments.jobs and (memory + need <= arguments.memory or not jobs):
                         jobs.append(item)
                         memory += need
