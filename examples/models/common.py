@@ -7,8 +7,7 @@ import torch
 class Model:
     """A network in two forms: a plain torch module, and calls of kgen's operators on the same weights.
 
-    Sizes are class attributes; keywords change them (`layers=2`). `gigabytes`: memory of one process that runs it, `norms` of
-    its float32 form included."""
+    Sizes are class attributes; keywords change them (`layers=2`). `gigabytes`: device memory of one process that runs it."""
 
     dtype = "bf16"
     gigabytes = 4

@@ -105,7 +105,7 @@ class Mhc(Model):
 class Mhc4096(Mhc):
     name = "mhc_t4096"
     what = "mHC stack of 8 layers, 4 streams of 4096, 4096 tokens, bf16"
-    tokens, gigabytes = 4096, 8
+    tokens, gigabytes = 4096, 4
 
 
 MODELS = [Mhc, Mhc4096]

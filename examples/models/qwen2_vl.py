@@ -59,7 +59,7 @@ class Encoder(nn.Module):
 class Qwen2VL(Model):
     name = "qwen2_vl_vision"
     what = "Qwen2-VL's vision encoder, 5476 patches, bf16"
-    layers, dim, heads, side, text, gigabytes = 32, 1280, 16, 74, 1536, 8
+    layers, dim, heads, side, text, gigabytes = 32, 1280, 16, 74, 1536, 4
 
     @property
     def patches(self):

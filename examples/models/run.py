@@ -3,25 +3,24 @@
     run.py --db models.db --kgen path/to/kgen --tune 90          # tunes what the models need (90 s at most), then times everything
     run.py --db models.db --jsonl models.jsonl --markdown models.md [--models 'llama*,vit_base'] [--modes eager,kgen] [--seconds 300]
 
-Each model in each mode is a process of its own. Processes are made ready side by side (weights, compilation, capture), as
-many as memory and --jobs allow; then, one at a time with all others waiting, each is timed. What is not ready after its
-seconds is ended and recorded as such. Rows are appended as they come; a later call takes up what has no row yet, and --markdown
-alone makes the table from the rows.
+Each model in each mode is a process of its own (float32, eager and graph share one). Processes are made ready side by side (weights,
+compilation, capture), as many as memory and --jobs allow; then, one at a time with all others waiting, each is timed. What is not
+ready after its seconds is ended and recorded as such. So torch.compile's autotuning shares the device with the other processes
+that are being made ready; --jobs 1 gives it a device of its own. Rows are appended as they come; a later call takes up what has no
+time yet (--again: everything), and --markdown alone makes the table from the rows, of each model and mode the newest.
 
 A sample is the time between two device events round one call on an idle device, so what the host spends before the first
 kernel counts; `wall_us` is the host's clock until the device has finished. 50 samples, after 0.3 s of calls. Modes:
 
-    float32          the module in float32 without TF32: what outputs are compared with, not timed
     eager, graph     the module as it is; the same captured in a CUDA graph
     default, reduce-overhead, max-autotune    torch.compile's modes (max-autotune: with freezing where the model has batch norms)
     kgen             Model.kernels in a CUDA graph
 
-`rel_l2` is ||output - float32|| / ||float32||. kgen's may be at most 1.5 times that of torch eager (and 1e-4).
+Outputs are compared with those of the module in float32 without TF32: `rel_l2` is ||output - float32|| / ||float32||. kgen's may be at most 1.5 times that of torch eager (and 1e-4).
 """
 import argparse
 import datetime
 import fnmatch
-import glob
 import importlib
 import json
 import os
@@ -30,7 +29,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 
@@ -76,7 +74,7 @@ def captured(call):
 
 
 def prepared(model, mode, db):
-    """(function of no arguments that gives the output, facts for the row)."""
+    """(function of no arguments that gives the output, facts for the row, module, inputs)."""
     import torch
 
     if mode == "kgen":
@@ -89,14 +87,8 @@ def prepared(model, mode, db):
         run = model.kernels(kernels, module)
         run(*inputs)
         facts = {"served": dict(kernels.served), "calls": dict(kernels.kinds), "near": dict(kernels.near)}
-        return captured(lambda: run(*inputs)), facts
+        return captured(lambda: run(*inputs)), facts, module, inputs
     module, inputs = model.module(), model.inputs()
-    if mode == "float32":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        module = module.float()
-        inputs = tuple(x.float() if x.is_floating_point() else x for x in inputs)
-    if mode == "graph":
-        return captured(lambda: module(*inputs)), {}
     if mode in COMPILED:
         if mode == "max-autotune" and model.freezing:
             torch._inductor.config.freezing = True
@@ -106,8 +98,16 @@ def prepared(model, mode, db):
             torch.compiler.cudagraph_mark_step_begin()
             return compiled(*inputs)
 
-        return call, {}
-    return lambda: module(*inputs), {}
+        return call, {}, module, inputs
+    return lambda: module(*inputs), {}, module, inputs
+
+
+def float32(module, inputs):
+    """The output of the module in float32; changes the module."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+    return module.float()(*(x.float() if x.is_floating_point() else x for x in inputs))
 
 
 def measured(call, samples):
@@ -133,8 +133,8 @@ def measured(call, samples):
             "wall_us": round(statistics.median(wall), 2), "samples": samples}
 
 
-def job(name, mode, arguments):
-    """Says `ready`, waits for a line, times, says the result as one JSON line. The output goes to a file."""
+def job(name, modes, arguments):
+    """Says `ready`, waits for a line, times, says the result: {mode: facts} as one JSON line. Outputs go to files."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever prints, prints to the log
 
@@ -142,66 +142,91 @@ def job(name, mode, arguments):
         out.write(word + " " + json.dumps(value) + "\n")
         out.flush()
 
+    def save(mode, tensor):
+        path = f"{arguments.logs}/{name}.{mode}"
+        torch.save(tensor.float().cpu(), path + ".part")
+        os.replace(path + ".part", path + ".pt")
+
+    results = {}
     try:
         begin = time.perf_counter()
         import torch
 
-        torch.backends.cudnn.benchmark = mode != "float32"
-        sizes = json.loads(arguments.sizes)
-        model = models([name])[name](**{k: v for k, v in sizes.items() if hasattr(models([name])[name], k)})
+        torch.backends.cudnn.benchmark = True
+        model = sized(models([name])[name], arguments)
         with torch.no_grad():
-            call, facts = prepared(model, mode, arguments.db)
-            result = None
+            call, facts, module, inputs = prepared(model, modes[0], arguments.db)
+            calls = {modes[0]: call}
             for _ in range(3):
-                result = call()
+                first = call()
             torch.cuda.synchronize()
-            first = result.clone()
-            torch.save(first.float().cpu(), f"{arguments.scratch}/{name}.{mode}.part")
-            os.replace(f"{arguments.scratch}/{name}.{mode}.part", f"{arguments.scratch}/{name}.{mode}.pt")
+            first = first.clone()
+            if "graph" in modes[1:]:
+                try:
+                    calls["graph"] = captured(call)
+                except Exception as error:
+                    traceback.print_exc()
+                    results["graph"] = {"error": told(error)}
             facts |= {"prepare_s": round(time.perf_counter() - begin, 1), "torch": torch.__version__,
-                      "device": torch.cuda.get_device_name(), "gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 1)}
-            say("ready", facts)
-            if mode != "float32":
-                sys.stdin.readline()
-                facts |= measured(call, arguments.samples)
-                facts["same_bits"] = bool(torch.equal(call(), first))
-            say("result", facts)
+                      "device": torch.cuda.get_device_name()}
+            say("ready", {})
+            sys.stdin.readline()
+            for mode, call in calls.items():
+                results[mode] = facts | measured(call, arguments.samples)
+                last = call()
+                save(mode, last)
+                results[mode]["same_bits"] = bool(torch.equal(last, first))
+                results[mode]["gigabytes"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
+            if "float32" in modes:
+                del call, calls, last
+                save("float32", float32(module, inputs))
     except BaseException as error:  # the row says what went wrong, the log has all of it
         traceback.print_exc()
-        say("failed", f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}")
-    out.flush()
+        results |= {mode: {"error": told(error)} for mode in modes if mode not in results and mode != "float32"}
+    say("result", results)
     os._exit(0)  # compile workers are not waited for
+
+
+def told(error):
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+
+
+def sized(kind, arguments):
+    return kind(**{name: value for name, value in json.loads(arguments.sizes).items() if hasattr(kind, name)})
 
 
 # ---- the processes of all
 
 class Process:
-    def __init__(self, name, mode, arguments, threads):
-        self.name, self.mode, self.buffer = name, mode, b""
+    def __init__(self, name, modes, arguments, threads):
+        self.name, self.modes, self.buffer = name, modes, b""
         environment = dict(os.environ, TORCHINDUCTOR_COMPILE_THREADS=str(threads), PYTHONUNBUFFERED="1")
         environment["PYTHONPATH"] = arguments.python + os.pathsep + environment.get("PYTHONPATH", "")
-        self.log = open(f"{arguments.logs}/{name}.{mode}.log", "wb")
-        command = [sys.executable, os.path.abspath(__file__), "--job", name, mode, "--db", arguments.db or "", "--sizes", arguments.sizes,
-                   "--samples", str(arguments.samples), "--scratch", arguments.scratch]
+        self.log = open(f"{arguments.logs}/{name}.{modes[0]}.log", "wb")
+        command = [sys.executable, os.path.abspath(__file__), "--job", name, ",".join(modes), "--db", arguments.db, "--sizes", arguments.sizes,
+                   "--samples", str(arguments.samples), "--logs", arguments.logs]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment,
                                       start_new_session=True)
         self.state, self.value, self.began = "busy", None, time.monotonic()
 
     def poll(self, seconds):
         """Takes up what the process says, waiting for it so long."""
-        if self.state in ("result", "failed"):
+        if self.state == "result":
             return
         if select.select([self.child.stdout], [], [], max(0, seconds))[0]:
             data = os.read(self.child.stdout.fileno(), 1 << 16)
             if not data:
                 self.child.wait()
-                self.state, self.value = "failed", f"the process ended with {self.child.returncode}; see its log"
+                self.fail(f"the process ended with {self.child.returncode}; see its log")
                 return
             self.buffer += data
             while b"\n" in self.buffer:
                 line, self.buffer = self.buffer.split(b"\n", 1)
                 word, _, text = line.decode().partition(" ")
                 self.state, self.value = word, json.loads(text)
+
+    def fail(self, why):
+        self.state, self.value = "result", {mode: {"error": why} for mode in self.modes if mode != "float32"}
 
     def go(self):
         self.child.stdin.write(b"go\n")
@@ -216,10 +241,10 @@ class Process:
         self.log.close()
 
 
-def relative_l2(scratch, name, mode):
+def relative_l2(folder, name, mode):
     import torch
 
-    paths = [f"{scratch}/{name}.{m}.pt" for m in (mode, "float32")]
+    paths = [f"{folder}/{name}.{m}.pt" for m in (mode, "float32")]
     if not all(map(os.path.exists, paths)):
         return None
     got, right = (torch.load(path).double().flatten() for path in paths)
@@ -230,7 +255,7 @@ def relative_l2(scratch, name, mode):
 def wave(jobs, arguments, write, stop):
     """Makes the jobs ready side by side, then times one after the other."""
     threads = max(2, (os.cpu_count() or 2) // len(jobs))
-    running = [Process(name, mode, arguments, threads) for name, mode in jobs]
+    running = [Process(name, modes, arguments, threads) for name, modes in jobs]
     limit = min(stop, time.monotonic() + arguments.job_seconds)
     waiting = list(running)
     while waiting and time.monotonic() < limit:
@@ -239,8 +264,8 @@ def wave(jobs, arguments, write, stop):
             if process.state != "busy":
                 waiting.remove(process)
     for process in waiting:
+        process.fail(f"not ended in {time.monotonic() - process.began:.0f} s")
         process.end()
-        process.state, process.value = "failed", f"not ended in {time.monotonic() - process.began:.0f} s"
     for process in running:
         if process.state == "ready":
             process.go()
@@ -248,20 +273,19 @@ def wave(jobs, arguments, write, stop):
             while process.state == "ready" and time.monotonic() < limit:
                 process.poll(0.2)
             if process.state == "ready":
-                process.state, process.value = "failed", "not timed in 60 s"
-        facts = process.value if isinstance(process.value, dict) else {"error": process.value}
+                process.fail("not timed in 60 s")
         process.end()
-        write(process.name, process.mode, facts)
+        for mode, facts in process.value.items():
+            write(process.name, mode, facts)
 
 
 def tune(arguments, chosen):
     """Writes what the models need and tunes it; what the DB has already is not tuned again."""
     files = []
     for name, kind in chosen.items():
-        sizes = {k: v for k, v in json.loads(arguments.sizes).items() if hasattr(kind, k)}
         files.append(f"{arguments.logs}/{name}.ops.yaml")
         with open(files[-1], "w", encoding="utf-8") as file:
-            file.write(kind(**sizes).ops_yaml(arguments.budget))
+            file.write(sized(kind, arguments).ops_yaml(arguments.budget))
     command = [arguments.kgen, "tune", *files, "--db", arguments.db, "--json"]
     begin = time.monotonic()
     with open(f"{arguments.logs}/tune.json", "wb") as out, open(f"{arguments.logs}/tune.log", "wb") as log:
@@ -294,7 +318,7 @@ def table(rows, kinds):
     """Markdown of the rows."""
     timed = [row for row in rows.values() if "us" in row]
     devices = sorted({f"{row['device']}, PyTorch {row['torch']}" for row in timed})
-    dates = sorted({row["date"][:10] for row in rows.values()})
+    dates = sorted({row["run"][:10] for row in rows.values()})
     lines = ["# Whole models", "",
              f"{'; '.join(devices)}; {', '.join(dates)}. Written by examples/models/run.py, which says how it measures: latency of one call in ms,",
              "the median of 50 (± median absolute deviation), host time before the first kernel included. `graph` is torch eager captured",
@@ -351,7 +375,7 @@ def main():
     parser.add_argument("--budget", type=int, default=14, help="candidates a problem")
     parser.add_argument("--ops", help="only writes MODEL.ops.yaml into this folder")
     parser.add_argument("--models", default="*", help="patterns, comma-separated")
-    parser.add_argument("--modes", default=",".join(["float32", *TORCH, "kgen"]))
+    parser.add_argument("--modes", default=",".join([*TORCH, "kgen"]), help="eager brings graph and float32 with it")
     parser.add_argument("--seconds", type=float, default=1e9, help="for all, tuning included")
     parser.add_argument("--job-seconds", type=float, default=120, help="for making a process ready")
     parser.add_argument("--jobs", type=int, default=8, help="processes made ready side by side")
@@ -360,20 +384,20 @@ def main():
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--python", default=os.path.join(HERE, "..", "..", "python"), help="folder of the kgen package")
     parser.add_argument("--jsonl", default="models.jsonl")
-    parser.add_argument("--logs", default="models.logs", help="folder for the processes' output")
+    parser.add_argument("--again", action="store_true", help="also what has a time already")
+    parser.add_argument("--logs", default="models.logs", help="folder for the processes' output, and what outputs are compared with")
     parser.add_argument("--markdown")
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--scratch", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
-        job(*arguments.job, arguments)
+        job(arguments.job[0], arguments.job[1].split(","), arguments)
     stop = time.monotonic() + arguments.seconds
     chosen = models(arguments.models.split(","))
     if arguments.ops:
         os.makedirs(arguments.ops, exist_ok=True)
         for name, kind in chosen.items():
             with open(f"{arguments.ops}/{name}.ops.yaml", "w", encoding="utf-8") as file:
-                file.write(kind(**{k: v for k, v in json.loads(arguments.sizes).items() if hasattr(kind, k)}).ops_yaml(arguments.budget))
+                file.write(sized(kind, arguments).ops_yaml(arguments.budget))
         return
     rows = read(arguments.jsonl)
     if arguments.db:
@@ -381,39 +405,36 @@ def main():
         arguments.kgen = arguments.kgen or shutil.which("kgen")
         if arguments.tune > 0:
             tune(arguments, chosen)
-        arguments.scratch = tempfile.mkdtemp(prefix="kgen-models-")
-        run_name = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        modes = arguments.modes.split(",")
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        wanted = arguments.modes.split(",")
 
         def write(name, mode, facts):
-            facts["rel_l2"] = None if mode == "float32" else relative_l2(arguments.scratch, name, mode)
-            row = {"run": run_name, "date": run_name, "model": name, "mode": mode, "sizes": json.loads(arguments.sizes), **facts}
+            facts["rel_l2"] = relative_l2(arguments.logs, name, mode) if "us" in facts else None
+            row = {"run": now, "model": name, "mode": mode, "sizes": json.loads(arguments.sizes), **facts}
             rows[name, mode] = row
             with open(arguments.jsonl, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             error = "" if row["rel_l2"] is None else f", error {row['rel_l2']:.2e}"
-            print(f"{name} {mode}: " + (f"{row['us']:.1f} us ± {row['mad_us']:.1f}" if "us" in row else row.get("error", "done"))
-                  + error + f", ready after {row.get('prepare_s')} s", flush=True)
+            print(f"{name} {mode}: " + (f"{row['us']:.1f} us ± {row['mad_us']:.1f}, ready after {row['prepare_s']} s" if "us" in row
+                                        else row["error"]) + error, flush=True)
 
-        # Outputs are compared with float32's of this run, so that goes with every run.
-        phases = [("float32", "eager", "graph", "kgen"), ("default", "reduce-overhead"), ("max-autotune",)]
-        for phase in phases:
-            queue = [(name, mode) for name in chosen for mode in phase
-                     if mode in modes and ((name, mode) not in rows or "us" not in rows[name, mode])]
-            queue.sort(key=lambda item: -chosen[item[0]].gigabytes * (2.5 if item[1] == "float32" else 1))
+        # Phases: outputs are compared with float32's, so that comes first.
+        for phase in ([("eager", "graph", "float32"), ("kgen",)], [(mode,) for mode in COMPILED]):
+            queue = [(name, modes) for name in chosen for modes in phase
+                     if modes[0] in wanted and (arguments.again or "us" not in rows.get((name, modes[0]), {}))]
+            queue.sort(key=lambda item: -chosen[item[0]].gigabytes)
             while queue and time.monotonic() < stop:
                 jobs, memory = [], 0
                 for item in list(queue):
-                    need = chosen[item[0]].gigabytes * (2.5 if item[1] == "float32" else 1)
-                    if len(jobs) < arguments.jobs and (memory + need <= arguments.memory or not jobs):
+                    if len(jobs) < arguments.jobs and (memory + chosen[item[0]].gigabytes <= arguments.memory or not jobs):
                         jobs.append(item)
-                        memory += need
+                        memory += chosen[item[0]].gigabytes
                         queue.remove(item)
-                jobs.sort(key=lambda item: item[1] != "float32")
+                jobs.sort(key=lambda item: -len(item[1]))
                 wave(jobs, arguments, write, stop)
-            for name, mode in queue:
-                write(name, mode, {"error": "not begun in the time of the run"})
-        shutil.rmtree(arguments.scratch, ignore_errors=True)
+            for name, modes in queue:
+                for mode in modes[:2]:
+                    write(name, mode, {"error": "not begun in the time of the run"})
     if arguments.markdown:
         text = table(rows, chosen)
         with open(arguments.markdown, "w", encoding="utf-8") as file:
