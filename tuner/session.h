@@ -37,6 +37,7 @@ struct TuneRequest {
   std::uint64_t seed = 1;
   bool fresh = false;
   double candidate_timeout_seconds = 30;  // verification and timing of one candidate, reference excluded
+  bool host_takes_turns = true;  // false, for tests: a host is tuned as a GPU is, with all that goes on at once
 };
 
 // State of a run, for progress lines. Times in seconds, counts over the whole run.

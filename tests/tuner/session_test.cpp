@@ -152,6 +152,35 @@ TEST_F(Planted, EveryMomentOfARunIsAccountedForOnce) {
   EXPECT_EQ(outcome->compiled, 4);
 }
 
+// As a GPU is tuned: problems after the one in work compile ahead, and the leaders are timed in turns.
+TEST_F(Planted, SeveralProblemsAreUnderWayAtOnceAndEachKeepsItsOwnResults) {
+  std::vector<OpSpec> list;
+  const std::vector<std::string> rows{"1000", "0", "900", "1000", "800", "700", "600", "500"};
+  for (const std::string& n : rows)
+    for (OpSpec& spec : specs("items: [64, 128], fault: [none, corner, no_compile]", "{rows: " + n + ", terms: 331}"))
+      list.push_back(std::move(spec));
+  TuneRequest request;
+  request.host_takes_turns = false;
+  request.jobs = 3;
+  const auto outcome = tune_specs(std::move(list), request);
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  ASSERT_EQ(outcome->rows.size(), rows.size());
+  std::int64_t verified = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const TuneOutcome::Row& row = outcome->rows[i];
+    verified += row.verified;
+    if (rows[i] == "0") {
+      EXPECT_EQ(row.note, "nothing to launch");
+      continue;
+    }
+    EXPECT_THAT(row.dims_key, HasSubstr("rows=" + rows[i]));
+    EXPECT_THAT(row.config, HasSubstr("fault=none")) << row.note;
+    EXPECT_EQ(row.candidates, 6);
+    EXPECT_EQ(row.verified, 2);
+  }
+  EXPECT_EQ(outcome->verified, verified - 2) << "the problem that comes twice is tuned once";
+}
+
 TEST_F(Planted, FreshStartsOver) {
   const auto list = specs("items: [64], fault: [none]");
   ASSERT_TRUE(tune_specs(list));
