@@ -41,9 +41,9 @@ class Model:
         """(operator, attributes, dims) of each call in `kernels`: what to tune."""
         raise NotImplementedError
 
-    def ops_yaml(self, budget):
+    def ops_yaml(self, budget, problems=None):
         lines = [f"# Of examples/models, {type(self).__name__}.", "kgen: 1", "ops:"]
-        for op, attributes, dims in self.problems():
+        for op, attributes, dims in self.problems() if problems is None else problems:
             entry = {"op": op, "dtype": self.dtype, **attributes, "problems": [dims], "tune": {"budget": budget}}
             lines.append("  - " + json.dumps(entry))
         return "\n".join(lines) + "\n"

@@ -71,7 +71,7 @@ class Stack(nn.Module):
 class Mhc(Model):
     name = "mhc_t1"
     what = "mHC stack of 8 layers, 4 streams of 4096, 1 token, bf16"
-    layers, tokens, streams, hidden, gigabytes = 8, 1, 4, 4096, 3
+    layers, tokens, streams, hidden, gigabytes = 8, 1, 4, 4096, 1.5
 
     def module(self):
         torch.manual_seed(1)

@@ -87,7 +87,7 @@ class QwenGptq(Model):
     what = "Qwen2.5-7B-GPTQ-Int4, one token, 208 in the cache; torch: dequantised fp16"
     dtype = "fp16"
     layers, dim, heads, shared, head, ffn, vocab, longest = 28, 3584, 28, 4, 128, 18944, 152064, 208
-    gigabytes = 17
+    gigabytes = 16
 
     def packed(self):
         torch.manual_seed(4)

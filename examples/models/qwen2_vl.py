@@ -123,7 +123,7 @@ class Qwen2VL(Model):
 class Qwen2VLPatchEmbed(Qwen2VL):
     name = "qwen2_vl_patch_embed"
     what = "Qwen2-VL's patch embedding (a Conv3d) alone, 5476 patches, bf16"
-    gigabytes = 2
+    gigabytes = 1.5
 
     def module(self):
         return randomize(PatchEmbed(self.dim, self.place))

@@ -54,7 +54,7 @@ class ResNet152(Model):
     name = "resnet152"
     what = "ResNet-152, one image of 224 x 224, bf16, channels last"
     blocks, width, classes, size = (3, 8, 36, 3), 64, 1000, 224
-    gigabytes = 2
+    gigabytes = 1.5
     freezing = True
 
     def module(self):

@@ -19,6 +19,7 @@ kernel counts; `wall_us` is the host's clock until the device has finished. 50 s
 Outputs are compared with those of the module in float32 without TF32: `rel_l2` is ||output - float32|| / ||float32||. kgen's may be at most 1.5 times that of torch eager (and 1e-4).
 """
 import argparse
+import concurrent.futures
 import datetime
 import fnmatch
 import importlib
@@ -33,7 +34,7 @@ import time
 import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FILES = ["vit_base", "resnet152", "llama2_7b", "qwen2_5_7b_gptq", "qwen2_vl", "doclayout_yolo", "mhc"]
+FILES = ["vit_base", "resnet152", "llama2_7b", "qwen2_5_7b_gptq", "mhc", "qwen2_vl", "doclayout_yolo"]
 COMPILED = ["default", "reduce-overhead", "max-autotune"]
 TORCH = ["eager", "graph", *COMPILED]
 # What this project set out to reach: the quickest torch mode's time over kgen's.
@@ -229,8 +230,11 @@ class Process:
         self.state, self.value = "result", {mode: {"error": why} for mode in self.modes if mode != "float32"}
 
     def go(self):
-        self.child.stdin.write(b"go\n")
-        self.child.stdin.flush()
+        try:
+            self.child.stdin.write(b"go\n")
+            self.child.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: poll() says so
 
     def end(self):
         try:
@@ -279,23 +283,57 @@ def wave(jobs, arguments, write, stop):
             write(process.name, mode, facts)
 
 
+def untuned(arguments, model):
+    """The model's problems that the DB does not serve exactly."""
+    sys.path.insert(0, arguments.python)
+    import kgen
+
+    if not os.path.exists(arguments.db):
+        return list(model.problems())
+    missing = []
+    with kgen.open(arguments.db) as db:
+        for op, attributes, dims in model.problems():
+            try:
+                words = {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in attributes.items()}
+                known = db.find(op, dtype=model.dtype, **words, **dims).kind == "exact"
+            except kgen.KgenError:
+                known = False
+            if not known:
+                missing.append((op, attributes, dims))
+    return missing
+
+
 def tune(arguments, chosen):
-    """Writes what the models need and tunes it; what the DB has already is not tuned again."""
-    files = []
-    for name, kind in chosen.items():
-        files.append(f"{arguments.logs}/{name}.ops.yaml")
-        with open(files[-1], "w", encoding="utf-8") as file:
-            file.write(sized(kind, arguments).ops_yaml(arguments.budget))
-    command = [arguments.kgen, "tune", *files, "--db", arguments.db, "--json"]
-    begin = time.monotonic()
-    with open(f"{arguments.logs}/tune.json", "wb") as out, open(f"{arguments.logs}/tune.log", "wb") as log:
-        child = subprocess.Popen(command, stdout=out, stderr=log)
-        try:
-            child.wait(arguments.tune)
-        except subprocess.TimeoutExpired:
-            child.send_signal(2)  # it stops after the running candidate
-            child.wait(30)
-    print(f"tuned for {time.monotonic() - begin:.0f} s, exit {child.returncode}", flush=True)
+    """Tunes what the models need and the DB does not have: a process a model, --tuners at a time."""
+    stop, begin = time.monotonic() + arguments.tune, time.monotonic()
+
+    def one(name, missing):
+        path = f"{arguments.logs}/{name}.ops.yaml"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(chosen[name].ops_yaml(arguments.budget, missing))
+        command = [arguments.kgen, "tune", path, "--db", arguments.db, "--jobs", str(max(1, (os.cpu_count() or 1) // arguments.tuners)), "--json"]
+        if time.monotonic() >= stop:
+            return "no time"
+        with open(f"{arguments.logs}/{name}.tune.json", "wb") as out, open(f"{arguments.logs}/{name}.tune.log", "wb") as log:
+            child = subprocess.Popen(command, stdout=out, stderr=log)
+            try:
+                child.wait(stop - time.monotonic())
+            except subprocess.TimeoutExpired:
+                child.send_signal(2)  # it stops after the running candidate
+                try:
+                    child.wait(20)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+        return f"exit {child.returncode}"
+
+    chosen = {name: sized(kind, arguments) for name, kind in chosen.items()}
+    work = {name: untuned(arguments, model) for name, model in chosen.items()}
+    with concurrent.futures.ThreadPoolExecutor(arguments.tuners) as pool:
+        done = {name: pool.submit(one, name, missing) for name, missing in work.items() if missing}
+        for name, result in done.items():
+            print(f"{name}: {len(work[name])} of {len(list(chosen[name].problems()))} problems to tune, {result.result()}, "
+                  f"at {time.monotonic() - begin:.0f} s", flush=True)
 
 
 # ---- rows and the table
@@ -372,6 +410,7 @@ def main():
     parser.add_argument("--db", help="tuned DB that holds the models' problems (with --tune: that gets them)")
     parser.add_argument("--kgen", help="the kgen program; by default the one on PATH")
     parser.add_argument("--tune", type=float, default=0, help="seconds to tune for before all else")
+    parser.add_argument("--tuners", type=int, default=3, help="tuning processes at a time")
     parser.add_argument("--budget", type=int, default=14, help="candidates a problem")
     parser.add_argument("--ops", help="only writes MODEL.ops.yaml into this folder")
     parser.add_argument("--models", default="*", help="patterns, comma-separated")

@@ -47,7 +47,7 @@ class VitBase(Model):
     name = "vit_base"
     what = "ViT-base, one image of 224 x 224, bf16"
     layers, dim, heads, ffn, classes, size, patch = 12, 768, 12, 3072, 1000, 224, 16
-    gigabytes = 2
+    gigabytes = 1.5
 
     @property
     def grid(self):
