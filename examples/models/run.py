@@ -3,7 +3,7 @@
     run.py --db models.db --kgen path/to/kgen --tune 90          # tunes what the models need (90 s at most), then times everything
     run.py --db models.db --jsonl models.jsonl --markdown models.md [--models 'llama*,vit_base'] [--modes eager,kgen] [--seconds 300]
 
-Each model in each mode is a process of its own (float32, eager and graph share one). Processes are made ready side by side (weights,
+Each model in each mode is a process of its own (eager and graph share one, so do default and default-graph). Processes are made ready side by side (weights,
 compilation, capture), as many as memory and --jobs allow; then, one at a time with all others waiting, each is timed. What is not
 ready after its seconds is ended and recorded as such. So torch.compile's autotuning shares the device with the other processes
 that are being made ready; --jobs 1 gives it a device of its own. Rows are appended as they come; a later call takes up what has no
@@ -14,6 +14,7 @@ kernel counts; `wall_us` is the host's clock until the device has finished. 50 s
 
     eager, graph     the module as it is; the same captured in a CUDA graph
     default, reduce-overhead, max-autotune    torch.compile's modes (max-autotune: with freezing where the model has batch norms)
+    default-graph    the compiled module captured in a graph
     kgen             Model.kernels in a CUDA graph
 
 Outputs are compared with those of the module in float32 without TF32: `rel_l2` is ||output - float32|| / ||float32||. kgen's may be at most 1.5 times that of torch eager (and 1e-4).
@@ -36,7 +37,9 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 FILES = ["vit_base", "resnet152", "llama2_7b", "qwen2_5_7b_gptq", "mhc", "qwen2_vl", "doclayout_yolo"]
 COMPILED = ["default", "reduce-overhead", "max-autotune"]
-TORCH = ["eager", "graph", *COMPILED]
+TORCH = ["eager", "graph", "default", "default-graph", "reduce-overhead", "max-autotune"]
+# What shares a process: the module as it is and in float32, and what a graph is captured of.
+GROUPS = [[("eager", "graph", "float32"), ("kgen",)], [("default", "default-graph"), ("reduce-overhead",), ("max-autotune",)]]
 # What this project set out to reach: the quickest torch mode's time over kgen's.
 EXPECTED = {"vit_base": 1, "resnet152": 1, "llama2_7b_decode": 1, "qwen2_5_7b_gptq_decode": 2, "qwen2_vl_patch_embed": 5, "mhc_t1": 2,
             "mhc_t4096": 2}
@@ -162,12 +165,13 @@ def job(name, modes, arguments):
                 first = call()
             torch.cuda.synchronize()
             first = first.clone()
-            if "graph" in modes[1:]:
-                try:
-                    calls["graph"] = captured(call)
-                except Exception as error:
-                    traceback.print_exc()
-                    results["graph"] = {"error": told(error)}
+            for mode in modes[1:]:
+                if mode.endswith("graph"):
+                    try:
+                        calls[mode] = captured(call)
+                    except Exception as error:
+                        traceback.print_exc()
+                        results[mode] = {"error": told(error)}
             facts |= {"prepare_s": round(time.perf_counter() - begin, 1), "torch": torch.__version__,
                       "device": torch.cuda.get_device_name()}
             say("ready", {})
@@ -360,10 +364,11 @@ def table(rows, kinds):
     lines = ["# Whole models", "",
              f"{'; '.join(devices)}; {', '.join(dates)}. Written by examples/models/run.py, which says how it measures: latency of one call in ms,",
              "the median of 50 (± median absolute deviation), host time before the first kernel included. `graph` is torch eager captured",
-             "in a CUDA graph; the next three are torch.compile's modes; kgen is replayed from a graph too. Weights are random; every mode has the",
-             "same weights and inputs. Relative L2 error of the whole output against the module in float32; kgen's may be 1.5 times eager's.", "",
-             "| model | eager | graph | default | reduce-overhead | max-autotune | kgen | best torch / kgen | expected | rel. L2 torch, kgen |",
-             "|---|---:|---:|---:|---:|---:|---:|---:|---|---|"]
+             "in a CUDA graph; default, reduce-overhead and max-autotune are torch.compile's modes, default-graph the first of them captured; kgen is",
+             "replayed from a graph too. Weights are random; every mode has the same weights and inputs.",
+             "Relative L2 error of the whole output against the module in float32; kgen's may be 1.5 times eager's.", "",
+             "| model | " + " | ".join([*TORCH, "kgen"]) + " | best torch / kgen | expected | rel. L2 torch, kgen |",
+             "|---|" + "---:|" * (len(TORCH) + 2) + "---|---|"]
     notes = []
     for name, kind in kinds.items():
         mine = {mode: rows.get((name, mode)) for mode in (*TORCH, "kgen")}
@@ -392,6 +397,8 @@ def table(rows, kinds):
         cells += [f"**{ratio:.2f}**" if ratio else "", verdict,
                   ", ".join("-" if e is None else f"{e:.1e}" for e in errors) + (" **wrong**" if wrong else "")]
         lines.append(f"| {name}: {kind.what} | " + " | ".join(cells) + " |")
+        for sizes in {json.dumps(row["sizes"]) for row in mine.values() if row and row.get("sizes")}:
+            notes.append(f"{name}: sizes were changed, {sizes}")
         if own.get("near"):
             notes.append(f"{name}: {len(own['near'])} of its problems are not tuned as they are: " + "; ".join(own["near"].values())[:400])
         if own.get("same_bits") is False:
@@ -414,7 +421,7 @@ def main():
     parser.add_argument("--budget", type=int, default=14, help="candidates a problem")
     parser.add_argument("--ops", help="only writes MODEL.ops.yaml into this folder")
     parser.add_argument("--models", default="*", help="patterns, comma-separated")
-    parser.add_argument("--modes", default=",".join([*TORCH, "kgen"]), help="eager brings graph and float32 with it")
+    parser.add_argument("--modes", default=",".join([*TORCH, "kgen"]), help="eager brings graph with it, default default-graph")
     parser.add_argument("--seconds", type=float, default=1e9, help="for all, tuning included")
     parser.add_argument("--job-seconds", type=float, default=120, help="for making a process ready")
     parser.add_argument("--jobs", type=int, default=8, help="processes made ready side by side")
@@ -458,7 +465,7 @@ def main():
                                         else row["error"]) + error, flush=True)
 
         # Phases: outputs are compared with float32's, so that comes first.
-        for phase in ([("eager", "graph", "float32"), ("kgen",)], [(mode,) for mode in COMPILED]):
+        for phase in GROUPS:
             queue = [(name, modes) for name in chosen for modes in phase
                      if modes[0] in wanted and (arguments.again or "us" not in rows.get((name, modes[0]), {}))]
             queue.sort(key=lambda item: -chosen[item[0]].gigabytes)
