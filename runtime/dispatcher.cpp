@@ -83,6 +83,7 @@ struct Row {
   bool same_device = false;
   Goal goal{};
   std::optional<SizeRange> range{};
+  std::optional<Env> tuned{};  // `key`, once a reason named it
 
   struct Loaded {
     WinnerRow row;
@@ -318,12 +319,12 @@ class Group {
 
 // "m=5480 n=1280" where they differ from the tuned "m=5476 n=1280": "m=5480".
 std::string difference(const Env& of, const Env& from) {
-  std::vector<std::string> words;
+  Env differs;
   for (const auto& [name, value] : of) {
     const auto it = from.find(name);
-    if (it == from.end() || it->second != value) words.push_back(fmt::format("{}={}", name, value));
+    if (it == from.end() || it->second != value) differs.emplace(name, value);
   }
-  return words.empty() ? std::string("the same shape") : join(words, " ");
+  return differs.empty() ? std::string("the same shape") : key_of(differs);
 }
 
 }  // namespace
@@ -506,7 +507,8 @@ class Search {
     match.row = &(*loaded)->row;
     match.plan = (*loaded)->plan;
     match.bound = std::move(*bound);
-    const Env tuned = dims_of(row.key);
+    if (!row.tuned) row.tuned = dims_of(row.key);
+    const Env& tuned = *row.tuned;
     if (kind == MatchKind::kExact) match.expected_loss = 0;
     if (kind == MatchKind::kDynamic) match.expected_loss = row.range->loss;
     if (kind == MatchKind::kNear) match.expected_loss = std::min(kMostLoss, kLossOfOctave * distance);
