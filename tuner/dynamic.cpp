@@ -41,11 +41,14 @@ class Predictor {
     const std::vector<double>& measured = times_.us[kernel];
     std::size_t below = SIZE_MAX, above = SIZE_MAX;
     for (std::size_t i = 0; i < times_.sizes.size(); ++i) {
-      if (i == without || !has_time(measured[i])) continue;
+      if (i == without || std::isnan(measured[i])) continue;
       if (times_.sizes[i] == size) return measured[i];
       if (times_.sizes[i] < size) below = i;
       if (times_.sizes[i] > size && above == SIZE_MAX) above = i;
     }
+    // Beside a size where it has failed it may fail as well.
+    for (const std::size_t beside : {below, above})
+      if (beside != SIZE_MAX && !has_time(measured[beside])) return kFailed;
     const auto here = work(kernel, size);
     if (!here || (below == SIZE_MAX && above == SIZE_MAX)) return kFailed;
     if (below == SIZE_MAX) return measured[above];
@@ -208,7 +211,8 @@ Cover choose_cover(const SizeTimes& times, const Work& work, std::size_t most, d
       const double us = predictor.us(kernel, size, without);
       if (us < least) least = us, chosen = kernel;
     }
-    if (present != SIZE_MAX && predictor.us(present, size, without) <= kStay * least) chosen = present;
+    if (present != SIZE_MAX && has_time(least) && predictor.us(present, size, without) <= kStay * least)
+      chosen = present;
     return chosen;
   };
 
