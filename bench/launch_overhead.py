@@ -28,7 +28,7 @@ def main():
     dtype, place = (torch.bfloat16, "cuda") if on_gpu else (torch.float32, "cpu")
     wait = torch.cuda.synchronize if on_gpu else lambda: None
     db = kgen.open(path, device)
-    ops = kgen.torch.load(path, device)
+    ops = kgen.torch.load(db)
     for row in rows:
         x = torch.randn(row["m"], row["k"], dtype=dtype, device=place)
         w = torch.randn(row["n"], row["k"], dtype=dtype, device=place)

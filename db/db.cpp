@@ -123,6 +123,16 @@ class Statement {
     if (rc == SQLITE_DONE) return false;
     return connection_->error(rc);
   }
+  // Runs it once more with other values; text and bytes that were bound must live until end().
+  template <class... Args>
+  void again(const Args&... args) {
+    end();
+    int index = 0;
+    (bind(++index, args), ...);
+  }
+  // Lets go of the file.
+  void end() { sqlite3_reset(stmt_); }
+
   // For statements without rows.
   Result<void> finish() {
     KGEN_TRY([[maybe_unused]] const bool row, step());
@@ -767,6 +777,7 @@ struct Db::Impl {
   explicit Impl(const std::string& path) : connection(path) {}
   Connection connection;
   std::mutex mutex;
+  std::optional<Statement> winner_rows;  // of winner(): preparing it takes longer than the row
 };
 
 Db::Db(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -991,6 +1002,12 @@ Result<WinnerIndex> Db::winner_index() {
     device_of[devices.integer()] = index.devices.size();
     index.devices.push_back(read_device(devices));
   }
+  KGEN_TRY(auto archs, Statement::make(connection, "SELECT DISTINCT arch FROM object WHERE kind = 'ptx'"));
+  for (;;) {
+    KGEN_TRY(const bool row, archs.step());
+    if (!row) break;
+    index.ptx_archs.push_back(archs.text());
+  }
   KGEN_TRY(auto rows, Statement::make(connection,
                                       "SELECT w.id, p.op, w.device, p.dims_key, w.is_default, w.timing, w.objective, "
                                       "w.deterministic, w.dim, w.first, w.last, w.loss FROM winner w JOIN problem p ON "
@@ -1018,10 +1035,20 @@ Result<WinnerIndex> Db::winner_index() {
 Result<WinnerRow> Db::winner(std::int64_t id) {
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;
-  KGEN_TRY(auto rows, Statement::make(connection, winner_query("WHERE w.id=?"), id));
-  KGEN_TRY(const bool row, rows.step());
-  if (!row) return connection.bad(fmt::format("winner {} is no longer there", id));
-  return read_winner(connection, rows);
+  if (!impl_->winner_rows) {
+    KGEN_TRY(auto made, Statement::make(connection, winner_query("WHERE w.id=?"), id));
+    impl_->winner_rows.emplace(std::move(made));
+  } else {
+    impl_->winner_rows->again(id);
+  }
+  Statement& rows = *impl_->winner_rows;
+  auto found = [&]() -> Result<WinnerRow> {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return connection.bad(fmt::format("winner {} is no longer there", id));
+    return read_winner(connection, rows);
+  }();
+  rows.end();
+  return found;
 }
 
 Result<ObjectRecord> Db::object(const std::string& hash) {

@@ -144,6 +144,7 @@ struct WinnerIndex {
   std::vector<OpRecord> ops;  // oldest first; a signature has several where its op's dims or defaults were changed
   std::vector<DeviceRecord> devices;
   std::vector<Entry> entries;
+  std::vector<std::string> ptx_archs;  // architectures with code objects that are PTX
 };
 
 // A problem on a device of which there are trials.

@@ -2,11 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/text.h"
+#include "runtime/guard.h"
 #include "runtime/handles.h"
 
 namespace {
@@ -79,19 +82,29 @@ Json words_json(std::string_view words, std::size_t first) {
   return json;
 }
 
+std::set<std::string> operators_of(const State& state) {
+  std::set<std::string> names;
+  for (const auto& file : state.files) {
+    if (file == nullptr) continue;
+    for (std::string& name : file->dispatcher->operators()) names.insert(std::move(name));
+  }
+  return names;
+}
+
 Result<std::string> describe_db(const DeviceInfo& info, const State& state) {
   return Json{
       {"device",
        {{"id", info.id}, {"name", info.name}, {"arch", info.arch->name}, {"vendor", vendor_name(info.arch->vendor)}}},
-      {"operators", state.dispatcher->operators()}}
+      {"operators", operators_of(state)}}
       .dump();
 }
 
 Result<std::string> describe_op(const State& state, const std::string& op) {
-  KGEN_TRY(const std::vector<OpRecord> records, state.dispatcher->records(op));
+  KGEN_TRY(const std::vector<OpRecord> records,
+           state.first([&](const Dispatcher& dispatcher) { return dispatcher.records(op); }));
   Json list = Json::array();
   for (const OpRecord& record : records) {
-    const auto found = state.dispatcher->any_plan(record.signature);
+    const auto found = state.first([&](const Dispatcher& dispatcher) { return dispatcher.any_plan(record.signature); });
     if (!found && record.signature == records.back().signature && list.empty()) return tl::unexpected(found.error());
     if (!found) continue;  // its plans are refused; kgen_open_op() says why
     const Plan* plan = *found;
@@ -143,12 +156,14 @@ kgen_status read_dims(const Plan& plan, std::string_view text, std::vector<std::
 }
 
 // A goal of a program that was built against any version of the header.
-kgen_status read_goal(const kgen_goal* goal, Goal& wanted) {
+kgen_status read_goal(const kgen_goal* goal, Goal& wanted, bool& guarded) {
   if (goal == nullptr) return KGEN_OK;
-  if (goal->size < sizeof(kgen_goal) || goal->size > 4096)
+  constexpr std::size_t kFirstSize = 24;  // of the struct that ended with `deterministic`
+  if (goal->size < kFirstSize || goal->size > 4096)
     return report(KGEN_BAD_ARGUMENT, fmt::format("goal.size is {}; set it to sizeof(kgen_goal)", goal->size));
   const auto* rest = reinterpret_cast<const unsigned char*>(goal);
-  if (std::any_of(rest + sizeof(kgen_goal), rest + goal->size, [](unsigned char byte) { return byte != 0; }))
+  if (goal->size > sizeof(kgen_goal) &&
+      std::any_of(rest + sizeof(kgen_goal), rest + goal->size, [](unsigned char byte) { return byte != 0; }))
     return report(KGEN_BAD_ARGUMENT,
                   fmt::format("goal asks for more than kgen {} knows; update libkgen", KGEN_VERSION));
   static constexpr const char* kTimings[] = {"cold", "warm", "graph"};
@@ -156,6 +171,7 @@ kgen_status read_goal(const kgen_goal* goal, Goal& wanted) {
   const auto timing = static_cast<std::size_t>(goal->timing), objective = static_cast<std::size_t>(goal->objective);
   if (timing >= std::size(kTimings) || objective >= std::size(kObjectives))
     return report(KGEN_BAD_ARGUMENT, fmt::format("goal: there is no timing {} with objective {}", timing, objective));
+  guarded = goal->size >= sizeof(kgen_goal) && goal->guard != 0;
   wanted = {.timing = kTimings[timing], .objective = kObjectives[objective], .deterministic = goal->deterministic != 0};
   return KGEN_OK;
 }
@@ -176,6 +192,118 @@ Result<void> same_operands(const kgen_op& op, const Plan& plan) {
   return {};
 }
 
+// What the files have for a shape.
+struct Found {
+  Match match;
+  std::shared_ptr<Code> code;
+  bool refused = false;  // something that would have fitted
+};
+
+// Best first; the order of the enumeration is the ABI's.
+int rank(MatchKind kind) {
+  constexpr MatchKind kOrder[] = {MatchKind::kExact, MatchKind::kDynamic, MatchKind::kNear, MatchKind::kDefault,
+                                  MatchKind::kNone};
+  return static_cast<int>(std::ranges::find(kOrder, kind) - kOrder);
+}
+
+Found look_up(const kgen_op& op, const State& state, const Env& dims, bool only_defaults = false) {
+  Found best;
+  for (const auto& file : state.files) {
+    if (file == nullptr) continue;
+    Found found;
+    found.match = file->dispatcher->find(op.signature, dims, op.goal, [&](const WinnerRow& row, const auto& plan) {
+      const auto usable = [&]() -> Result<void> {
+        if (only_defaults && !row.winner.is_default) return fail(ErrorKind::kBadInput, "not a default");
+        KGEN_CHECK_OK(same_operands(op, plan->plan));
+        KGEN_TRY(found.code, op.core->code(*file, row, plan));
+        return {};
+      }();
+      found.refused |= !usable;
+      return usable;
+    });
+    const bool first = file == state.files.front();
+    if (first || rank(found.match.kind) < rank(best.match.kind)) {
+      found.refused |= best.refused;
+      best = std::move(found);
+    }
+  }
+  return best;
+}
+
+std::string words_of(const Env& dims) {
+  std::string words;
+  for (const auto& [name, value] : dims) words += fmt::format("{}{}={}", words.empty() ? "" : " ", name, value);
+  return words;
+}
+
+// What `kgen doctor` reads of a shape (docs/lookup.md).
+std::string trace_head(const kgen_op& op, const Env& dims, const Match& match) {
+  Json json{{"op", op.signature.substr(0, op.signature.find(' '))},
+            {"attributes", words_json(op.signature, 1)},
+            {"dims", dims},
+            {"goal", op.goal.text()},
+            {"arch", op.core->device().info().arch->name},
+            {"device", op.core->device().info().name},
+            {"kind", match_name(match.kind)},
+            {"reason", match.reason}};
+  if (match.row != nullptr) {
+    json["config"] = match.row->trial.config;
+    json["expected_us"] = expected_us(match);
+    if (match.expected_loss) json["expected_loss"] = *match.expected_loss;
+  }
+  const std::string text = json.dump();
+  return text.substr(1, text.size() - 2);
+}
+
+// The guard's verdict as a part of the reason; true where the default is the one to keep.
+std::pair<bool, std::string> guarded_choice(const kgen_op& op, const Env& dims, const State& state, const Found& found,
+                                            Found& fallback) {
+  if (found.match.row->winner.is_default) return {false, ""};
+  fallback = look_up(op, state, dims, true);
+  if (fallback.match.kind == MatchKind::kNone) return {false, "; not guarded, for there is no default"};
+  if (fallback.code == found.code) return {false, "; it is the default, too"};
+  const auto times = [&]() -> Result<GuardTimes> {
+    Contender chosen{found.code, {}}, other{fallback.code, {}};
+    KGEN_TRY(chosen.launch, BoundLaunch::make(found.match.plan->plan, found.match.bound));
+    KGEN_TRY(other.launch, BoundLaunch::make(fallback.match.plan->plan, fallback.match.bound));
+    return guard(op.core->device(), chosen, other);
+  }();
+  if (!times) return {false, "; not guarded: " + times.error().message};
+  const bool worse = times->default_us < times->chosen_us;
+  return {worse,
+          fmt::format("; guarded: {:.1f} us here, the {} {:.1f} us", worse ? times->default_us : times->chosen_us,
+                      worse ? "tuned one" : "default", worse ? times->chosen_us : times->default_us)};
+}
+
+// Fills a kernel in with what was found, or with the default where that is asked for and better.
+Result<void> bind_kernel(const kgen_op& op, const Env& dims, const State& state, Found& found, kgen_kernel& kernel) {
+  if (op.guarded) {
+    Found fallback;
+    const auto [worse, words] = guarded_choice(op, dims, state, found, fallback);
+    if (worse) {
+      found = std::move(fallback);
+      found.match.kind = MatchKind::kDefault;
+      found.match.reason = "the operator's default";
+      found.match.expected_loss.reset();
+    }
+    found.match.reason += words;
+  }
+  const Match& match = found.match;
+  KGEN_TRY(kernel.launch, BoundLaunch::make(match.plan->plan, match.bound));
+  kernel.reason = fmt::format("{}: {}", match_name(match.kind), match.reason);
+  kernel.config = match.row->trial.config;
+  kernel.expected_loss = match.expected_loss.value_or(-1);
+  kernel.code = found.code;
+  kernel.match = {.kernel = &kernel,
+                  .kind = static_cast<kgen_match_kind>(match.kind),
+                  .reason = kernel.reason.c_str(),
+                  .config = kernel.config.c_str(),
+                  .tuned_time_us = match.row->trial.time_us.value_or(0),
+                  .workspace_bytes = static_cast<std::size_t>(kernel.launch.workspace_bytes()),
+                  .prepared_bytes = static_cast<std::size_t>(kernel.launch.prepared_bytes())};
+  return {};
+}
+
 // A shape that was not asked for since the file was read. Failures that another try may cure are not kept.
 kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*& out) {
   Env dims;
@@ -186,39 +314,24 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
     dims[op.dims[i]] = values[i];
   }
   const auto [state, generation] = op.core->state();
-  bool refused = false;
-  std::shared_ptr<Code> code;
-  Match match = state->dispatcher->find(op.signature, dims, op.goal, [&](const WinnerRow& row, const auto& plan) {
-    const auto usable = [&]() -> Result<void> {
-      KGEN_CHECK_OK(same_operands(op, plan->plan));
-      KGEN_TRY(code, op.core->code(*state, row, plan));
-      return {};
-    }();
-    refused |= !usable;
-    return usable;
-  });
-  if (match.kind == MatchKind::kNone && refused) return report(KGEN_REFUSED, match.reason);
+  Found found = look_up(op, *state, dims);
+  if (found.match.kind == MatchKind::kNone && found.refused) return report(KGEN_REFUSED, found.match.reason);
 
   auto kernel = std::make_unique<kgen_kernel>();
-  if (match.kind == MatchKind::kNone) {
+  kernel->core = op.core.get();
+  kernel->reason = found.match.reason;
+  if (found.match.kind == MatchKind::kNone) {
     kernel->status = KGEN_NOT_FOUND;
-    kernel->reason = match.reason;
-  } else {
-    auto launch = BoundLaunch::make(match.plan->plan, match.bound);
-    if (!launch) return report(launch.error());
-    kernel->launch = std::move(*launch);
-    kernel->reason = fmt::format("{}: {}", match_name(match.kind), match.reason);
-    kernel->config = match.row->trial.config;
-    kernel->expected_loss = match.expected_loss.value_or(-1);
-    kernel->core = op.core.get();
-    kernel->code = std::move(code);
-    kernel->match = {.kernel = kernel.get(),
-                     .kind = static_cast<kgen_match_kind>(match.kind),
-                     .reason = kernel->reason.c_str(),
-                     .config = kernel->config.c_str(),
-                     .tuned_time_us = match.row->trial.time_us.value_or(0),
-                     .workspace_bytes = static_cast<std::size_t>(kernel->launch.workspace_bytes()),
-                     .prepared_bytes = static_cast<std::size_t>(kernel->launch.prepared_bytes())};
+  } else if (const auto made = bind_kernel(op, dims, *state, found, *kernel); !made) {
+    return report(made.error());
+  }
+  if (const auto trace = op.core->trace(); trace != nullptr)
+    kernel->seen = trace->add(trace_head(op, dims, found.match));
+  if (found.match.kind != MatchKind::kExact) {
+    const std::size_t space = op.signature.find(' ');
+    op.core->miss(op.signature.substr(0, space).c_str(),
+                  space == std::string::npos ? "" : op.signature.substr(space + 1).c_str(), words_of(dims).c_str(),
+                  static_cast<kgen_match_kind>(found.match.kind));
   }
 
   const std::lock_guard lock(op.mutex);
@@ -246,16 +359,8 @@ static_assert(static_cast<int>(MatchKind::kExact) == KGEN_MATCH_EXACT &&
               static_cast<int>(MatchKind::kDynamic) == KGEN_MATCH_DYNAMIC);
 
 kgen_status load(const kgen_kernel& kernel) {
-  Code& code = *kernel.code;
-  if (code.ready.load(std::memory_order_acquire)) return KGEN_OK;
-  const std::lock_guard lock(code.mutex);
-  if (code.ready.load(std::memory_order_relaxed)) return KGEN_OK;
-  auto loaded = load_plan(kernel.core->device(), code.plan->plan, code.bytes);
-  if (!loaded) return report(loaded.error());
-  code.loaded = std::move(*loaded);
-  code.bytes = {};
-  code.ready.store(true, std::memory_order_release);
-  return KGEN_OK;
+  const auto loaded = load(kernel.core->device(), *kernel.code);
+  return loaded ? KGEN_OK : report(loaded.error());
 }
 
 // Null, foreign and misaligned pointers are found here, where they have a name, and not in the kernel.
@@ -301,6 +406,7 @@ kgen_status launch(const kgen_kernel* kernel, void* const* tensors, const double
                 .workspace = workspace,
                 .prepared = prepared};
   if (scalars != nullptr) args.scalars = {scalars, kernel->launch.scalar_count()};
+  if (kernel->seen != nullptr && phase == Phase::kRun) kernel->seen->note();
   Code& code = *kernel->code;
   const auto done = kernel->launch.run(kernel->core->device(), code.plan->plan, code.loaded, args, phase, stream);
   return done ? KGEN_OK : report(done.error());
@@ -359,6 +465,11 @@ kgen_status kgen_open(const char* path, const char* device, kgen_db** out) {
     if (!opened) return report(opened.error());
     auto core = Core::open(path, identity, std::move(*file), std::move(*opened));
     if (!core) return report(KGEN_BAD_DATABASE, core.error().message);
+    if (const char* trace = std::getenv("KGEN_TRACE"); trace != nullptr && *trace != '\0') {
+      auto opened_trace = Trace::open(trace);
+      if (!opened_trace) return report(KGEN_BAD_ARGUMENT, "KGEN_TRACE: " + opened_trace.error().message);
+      (*core)->set_trace(std::move(*opened_trace));
+    }
     *out = new kgen_db{.magic = kDbMagic, .core = std::move(*core)};
     return KGEN_OK;
   });
@@ -371,6 +482,38 @@ kgen_status kgen_reload(kgen_db* db, int* changed) {
     const auto reloaded = db->core->reload();
     if (!reloaded) return report(KGEN_BAD_DATABASE, reloaded.error().message);
     if (changed != nullptr) *changed = *reloaded ? 1 : 0;
+    return KGEN_OK;
+  });
+}
+
+kgen_status kgen_add(kgen_db* db, const char* path) {
+  return guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    if (path == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_add");
+    const auto added = db->core->add(path);
+    return added ? KGEN_OK : report(KGEN_BAD_DATABASE, added.error().message);
+  });
+}
+
+kgen_status kgen_record(kgen_db* db, const char* path) {
+  return guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    if (const auto before = db->core->trace(); before != nullptr) before->write();
+    if (path == nullptr) {
+      db->core->set_trace(nullptr);
+      return KGEN_OK;
+    }
+    auto trace = Trace::open(path);
+    if (!trace) return report(KGEN_BAD_ARGUMENT, trace.error().message);
+    db->core->set_trace(std::move(*trace));
+    return KGEN_OK;
+  });
+}
+
+kgen_status kgen_set_miss_hook(kgen_db* db, kgen_miss_hook hook, void* user) {
+  return guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    db->core->set_miss_hook({hook, user});
     return KGEN_OK;
   });
 }
@@ -392,12 +535,14 @@ kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes
     if (op == nullptr || out == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open_op");
     *out = nullptr;
     Goal wanted;
-    if (const auto status = read_goal(goal, wanted); status != KGEN_OK) return status;
+    bool guarded = false;
+    if (const auto status = read_goal(goal, wanted, guarded); status != KGEN_OK) return status;
     const auto [state, generation] = db->core->state();
-    const Dispatcher& dispatcher = *state->dispatcher;
-    auto signature = dispatcher.signature(op, attributes == nullptr ? "" : attributes);
+    auto signature = state->first([&](const Dispatcher& dispatcher) {
+      return dispatcher.signature(op, attributes == nullptr ? "" : attributes);
+    });
     if (!signature) return report(signature.error());
-    const auto plan = dispatcher.any_plan(*signature);
+    const auto plan = state->first([&](const Dispatcher& dispatcher) { return dispatcher.any_plan(*signature); });
     if (!plan) return report(KGEN_NOT_FOUND, plan.error().message);
     std::vector<std::string> names;
     if (const auto status = read_dims(**plan, dims == nullptr ? "" : dims, names); status != KGEN_OK) return status;
@@ -406,6 +551,7 @@ kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes
     opened->first.generation = generation;
     opened->signature = std::move(*signature);
     opened->goal = std::move(wanted);
+    opened->guarded = guarded;
     opened->dims = std::move(names);
     for (const Param& param : (*plan)->params) {
       if (is_tensor(param.role)) opened->tensors.push_back(param.name);
@@ -445,7 +591,10 @@ kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match) {
     const kgen_kernel* kernel = table->generation == op->core->generation() ? table->kernels.find(values) : nullptr;
     kgen_status status = KGEN_OK;
     if (kernel == nullptr) status = find_new(*op, values, kernel);
-    if (status == KGEN_OK && kernel->status != KGEN_OK) status = report(kernel->status, kernel->reason);
+    if (status == KGEN_OK && kernel->status != KGEN_OK) {
+      if (kernel->seen != nullptr) kernel->seen->note();
+      status = report(kernel->status, kernel->reason);
+    }
     if (status == KGEN_OK) {
       *match = kernel->match;
     } else {

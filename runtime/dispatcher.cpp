@@ -312,12 +312,23 @@ std::string_view match_name(MatchKind kind) {
   return "none";
 }
 
+double expected_us(const Match& match) {
+  const double tuned = match.row->trial.time_us.value_or(0);
+  const ProblemRecord& problem = match.row->problem;
+  const double flops = problem.flops > 0 ? match.bound.flops / problem.flops : 0;
+  const double bytes = problem.bytes > 0 ? match.bound.bytes / problem.bytes : 0;
+  return match.kind == MatchKind::kExact || (flops == 0 && bytes == 0) ? tuned : tuned * std::max(flops, bytes);
+}
+
 struct Dispatcher::Impl {
   Db* db = nullptr;
   std::string arch, device;
   std::vector<OpRecord> ops;  // of every architecture in the file
   using Generations = std::map<std::size_t, std::unique_ptr<Group>, std::greater<>>;  // by index in ops, newest first
-  std::map<std::string, Generations> groups;                                          // by signature
+  // By place in `sources` and by signature.
+  std::vector<std::map<std::string, Generations>> levels;
+  std::int64_t lds_limit = INT64_MAX;  // bytes a block may have
+  std::vector<CodeSource> sources;     // whose code runs here, those that the file has none of included
   std::map<std::string, std::set<std::string>> elsewhere;  // signature → other architectures that have it
   mutable std::mutex mutex;                                // over what is read at first use: rows, plans, defaults
   mutable std::unordered_map<std::string, std::shared_ptr<const StoredPlan>> plans;  // by the hash of their text
@@ -344,7 +355,9 @@ struct Dispatcher::Impl {
       return fmt::format("'{}' was tuned for {} only, not for {}", signature, fmt::join(it->second, ", "), arch);
     }
     std::vector<std::string> known;
-    for (const auto& [name, rows] : groups) known.push_back(name);
+    for (const auto& groups : levels) {
+      for (const auto& [name, rows] : groups) known.push_back(name);
+    }
     for (const auto& [name, archs] : elsewhere) known.push_back(name);
     return fmt::format("'{}' was never tuned{}", signature, did_you_mean(signature, known));
   }
@@ -355,9 +368,14 @@ namespace {
 // One find(): tries rows in the order of the rule and remembers why some could not be used.
 class Search {
  public:
-  Search(const Shape& shape, const Goal& goal, const RowFilter& filter, std::string device,
+  Search(const Shape& shape, const Goal& goal, const RowFilter& filter, std::string device, std::int64_t lds_limit,
          std::function<Result<const Row::Loaded*>(Row&)> load)
-      : shape_(shape), goal_(goal), filter_(filter), device_(std::move(device)), load_(std::move(load)) {}
+      : shape_(shape),
+        goal_(goal),
+        filter_(filter),
+        device_(std::move(device)),
+        lds_limit_(lds_limit),
+        load_(std::move(load)) {}
 
   // The first usable of rows that the rule holds equal: same device name first, then tuned before default, then tuned
   // for the goal, then faster (by its energy where that is the objective).
@@ -439,6 +457,13 @@ class Search {
       if (illegal_.empty()) illegal_ = bound.error().message;
       return false;
     }
+    for (const BoundStep& step : bound->steps) {
+      if (step.lds_bytes <= lds_limit_) continue;
+      if (illegal_.empty())
+        illegal_ = fmt::format("not legal for this device: '{}' takes {} bytes of LDS, a block has {} at most",
+                               step.kernel, step.lds_bytes, lds_limit_);
+      return false;
+    }
     if (filter_) {
       if (const auto usable = filter_((*loaded)->row, (*loaded)->plan); !usable)
         return refuse(row, usable.error().message);
@@ -482,6 +507,7 @@ class Search {
   const Goal& goal_;
   const RowFilter& filter_;
   std::string device_;
+  std::int64_t lds_limit_;
   std::function<Result<const Row::Loaded*>(Row&)> load_;
   std::vector<std::string> refusals_;
   std::set<std::int64_t> passed_over_;  // rows
@@ -525,15 +551,22 @@ Result<Dispatcher> Dispatcher::load(Db& db, std::string_view arch, std::string_v
   impl->db = &db;
   impl->arch = arch;
   impl->device = device_name;
+  impl->sources = code_that_runs_on(arch);
+  impl->levels.resize(impl->sources.size());
+  // A relative may have more LDS than this device. One that is newer than the table has what its relatives have.
+  if (const auto own = find_arch(arch.substr(0, arch.find(':'))); own) impl->lds_limit = (*own)->lds_limit;
   KGEN_TRY(WinnerIndex index, db.winner_index());
   for (WinnerIndex::Entry& entry : index.entries) {
     const OpRecord& op = index.ops[entry.op];
     const DeviceRecord& device = index.devices[entry.device];
-    if (device.arch != arch) {
+    const auto source =
+        std::ranges::find(impl->sources, device.arch, [](const CodeSource& known) { return known.arch->name; });
+    if (source == impl->sources.end() ||
+        (source->only_ptx && std::ranges::find(index.ptx_archs, device.arch) == index.ptx_archs.end())) {
       impl->elsewhere[op.signature].insert(device.arch);
       continue;
     }
-    auto& group = impl->groups[op.signature][entry.op];
+    auto& group = impl->levels[static_cast<std::size_t>(source - impl->sources.begin())][op.signature][entry.op];
     if (group == nullptr) group = std::make_unique<Group>(op);
     group->add({.id = entry.id,
                 .key = sorted_key(entry.dims_key),
@@ -613,15 +646,20 @@ Result<std::string> Dispatcher::signature(std::string_view op, std::string_view 
 
 std::vector<std::string> Dispatcher::operators() const {
   std::set<std::string> names;
-  for (const auto& [signature, generations] : impl_->groups) names.insert(generations.begin()->second->op().op);
+  for (const auto& groups : impl_->levels) {
+    for (const auto& [signature, generations] : groups) names.insert(generations.begin()->second->op().op);
+  }
   return {names.begin(), names.end()};
 }
 
 Result<std::vector<OpRecord>> Dispatcher::records(std::string_view op) const {
   std::map<std::size_t, OpRecord, std::greater<>> found;  // by the index of the newest record of a signature
-  for (const auto& [signature, generations] : impl_->groups) {
-    const auto& [age, group] = *generations.begin();
-    if (group->op().op == op) found.emplace(age, group->op());
+  std::set<std::string> signatures;
+  for (const auto& groups : impl_->levels) {
+    for (const auto& [signature, generations] : groups) {
+      const auto& [age, group] = *generations.begin();
+      if (group->op().op == op && signatures.insert(signature).second) found.emplace(age, group->op());
+    }
   }
   if (found.empty()) {
     for (const auto& [signature, archs] : impl_->elsewhere) {
@@ -640,41 +678,56 @@ Result<std::vector<OpRecord>> Dispatcher::records(std::string_view op) const {
 
 Result<const Plan*> Dispatcher::any_plan(const std::string& signature) const {
   const std::lock_guard lock(impl_->mutex);
-  const auto it = impl_->groups.find(signature);
-  if (it == impl_->groups.end()) return fail(ErrorKind::kBadInput, impl_->nothing(signature));
   Error first;
-  for (const auto& [age, group] : it->second) {
-    for (Row& row : group->rows()) {
-      const auto loaded = impl_->load(row);
-      if (loaded) return &(*loaded)->plan->plan;
-      if (first.message.empty()) first = loaded.error();
+  for (const auto& groups : impl_->levels) {
+    const auto it = groups.find(signature);
+    if (it == groups.end()) continue;
+    for (const auto& [age, group] : it->second) {
+      for (Row& row : group->rows()) {
+        const auto loaded = impl_->load(row);
+        if (loaded) return &(*loaded)->plan->plan;
+        if (first.message.empty()) first = loaded.error();
+      }
     }
   }
+  if (first.message.empty()) return fail(ErrorKind::kBadInput, impl_->nothing(signature));
   return tl::unexpected(first);
 }
 
 Match Dispatcher::find(const std::string& signature, const Env& dims, const Goal& goal, const RowFilter& filter) const {
   const std::lock_guard lock(impl_->mutex);
   Match match;
-  const auto it = impl_->groups.find(signature);
-  if (it == impl_->groups.end()) {
-    match.reason = impl_->nothing(signature);
-    return match;
-  }
   std::size_t rows = 0;
   std::string why;
-  for (const auto& [age, group] : it->second) {
-    const auto shape = group->resolve(dims);
-    if (!shape) {
-      if (why.empty()) why = shape.error().message;
-      continue;
+  bool known = false;
+  for (std::size_t level = 0; level < impl_->levels.size(); ++level) {
+    const auto it = impl_->levels[level].find(signature);
+    if (it == impl_->levels[level].end()) continue;
+    known = true;
+    const CodeSource& source = impl_->sources[level];
+    const bool own = source.arch->name == impl_->arch;
+    for (const auto& [age, group] : it->second) {
+      const auto shape = group->resolve(dims);
+      if (!shape) {
+        if (why.empty()) why = shape.error().message;
+        continue;
+      }
+      rows += group->rows().size();
+      Search search(*shape, goal, filter, impl_->device, impl_->lds_limit, [&](Row& row) { return impl_->load(row); });
+      if (search_group(*group, key_of(shape->given), *shape, search, match)) {
+        if (!own)
+          match.reason += fmt::format("; {} of {}, which this {} runs", source.only_ptx ? "PTX" : "code",
+                                      source.arch->name, impl_->arch);
+        return match;
+      }
+      if (why.empty()) why = search.why();
     }
-    rows += group->rows().size();
-    Search search(*shape, goal, filter, impl_->device, [&](Row& row) { return impl_->load(row); });
-    if (search_group(*group, key_of(shape->given), *shape, search, match)) return match;
-    if (why.empty()) why = search.why();
   }
-  match.reason = rows == 0 ? why : fmt::format("none of {} tuned kernels serves {}: {}", rows, key_of(dims), why);
+  if (!known) {
+    match.reason = impl_->nothing(signature);
+  } else {
+    match.reason = rows == 0 ? why : fmt::format("none of {} tuned kernels serves {}: {}", rows, key_of(dims), why);
+  }
   return match;
 }
 

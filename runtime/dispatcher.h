@@ -42,6 +42,10 @@ struct Match {
   std::optional<double> expected_loss{};
 };
 
+// Microseconds that the kernel may take for the asked shape: as long as at the shape it was tuned for, times what there
+// is more to do. 0: not known.
+double expected_us(const Match&);
+
 // Whether a row that fits can be used (its code object is whole, say); the error's text becomes part of the reason and
 // the next match is tried.
 using RowFilter = std::function<Result<void>(const WinnerRow&, const std::shared_ptr<const StoredPlan>&)>;
@@ -50,8 +54,9 @@ using RowFilter = std::function<Result<void>(const WinnerRow&, const std::shared
 // use. The Db must stay where it is for as long as find() is called. Safe from any thread; calls take turns.
 class Dispatcher {
  public:
-  // `arch` is an architecture's name; rows of other architectures are left out. Prefers rows tuned on a device of the
-  // same name, then any of the same arch.
+  // `arch` is an architecture's name as the driver gives it; rows whose code it does not run are left out. Prefers rows
+  // tuned on a device of the same name, then any of the same arch; where they have nothing that is legal, those of its
+  // family, then PTX (code_that_runs_on).
   static Result<Dispatcher> load(Db&, std::string_view arch, std::string_view device_name);
   // Canonical signature from "dtype=bf16 …" words in any order (missing ones take the defaults recorded with the op).
   Result<std::string> signature(std::string_view op, std::string_view attributes) const;

@@ -35,6 +35,8 @@ struct Tuned {
   Goal goal = {};
   bool same_bits = true;
   double energy_uj = 100;
+  std::string kind = "cubin";
+  std::int64_t lds_bytes = 0;  // of its one step, where not 0
   std::optional<SizeRange> range = {};
 };
 
@@ -63,7 +65,16 @@ class DispatcherTest : public ::testing::Test {
     plan.dims = {"batch", "m", "n", "k", "ldb", "stride"};
     plan.dim_defaults.resize(plan.dims.size());
     for (const auto& need : tuned.needs) plan.needs.push_back(Expr::parse(need).value());
-    const auto object = sample_object(tuned.config);
+    if (tuned.lds_bytes > 0) {
+      plan.steps.push_back({.kernel = "large",
+                            .prepare = false,
+                            .when = Expr::parse("1").value(),
+                            .grid = {Expr::parse("1").value(), Expr::parse("1").value(), Expr::parse("1").value()},
+                            .block = Expr::parse("64").value(),
+                            .lds_bytes = Expr::parse(std::to_string(tuned.lds_bytes)).value()});
+    }
+    ObjectRecord object = sample_object(tuned.config);
+    object.kind = tuned.kind;
     ASSERT_TRUE(db_.publish({.problem = problem,
                              .device = device_id,
                              .trial = trial_id,
@@ -271,6 +282,48 @@ TEST_F(DispatcherTest, RowsOfAnotherArchAreNeverUsed) {
   EXPECT_EQ(match.kind, MatchKind::kNone);
   EXPECT_EQ(match.reason, std::string("'") + kSignature + "' was tuned for gfx90a only, not for sm_90");
   EXPECT_FALSE(dispatcher.any_plan(kSignature));
+}
+
+TEST_F(DispatcherTest, ADeviceWithoutRowsIsServedByOlderMembersOfItsFamily) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "sm_80", .device = "NVIDIA A100", .arch = "sm_80"});
+  const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
+  EXPECT_EQ(load("sm_86", "A10").find(kSignature, dims).reason,
+            "tuned for this shape; on NVIDIA A100, not on this A10; code of sm_80, which this sm_86 runs");
+  EXPECT_EQ(config(load("sm_87", "Orin").find(kSignature, dims)), "sm_80") << "a chip that no table knows";
+  EXPECT_TRUE(load("sm_87", "Orin").any_plan(kSignature));
+  for (const char* other : {"sm_75", "sm_90", "sm_120", "gfx90a"})
+    EXPECT_EQ(load(other, "other").find(kSignature, dims).kind, MatchKind::kNone) << other;
+  add({.dims_key = "k=8 m=64 n=64", .config = "own", .device = "A10", .arch = "sm_86"});
+  EXPECT_EQ(config(load("sm_86", "A10").find(kSignature, dims)), "own") << "its own rows come first, even far ones";
+}
+
+TEST_F(DispatcherTest, PtxServesNewerArchitecturesAndMachineCodeDoesNot) {
+  const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
+  add({.dims_key = "k=8 m=8 n=8", .config = "ptx", .device = "V100", .arch = "sm_70", .kind = "ptx"});
+  add({.dims_key = "k=8 m=8 n=8", .config = "cubin", .device = "NVIDIA A100", .arch = "sm_80"});
+  for (const char* newer : {"sm_75", "sm_90", "sm_120"}) {
+    const Match match = load(newer, "newer").find(kSignature, dims);
+    EXPECT_EQ(config(match), "ptx") << newer;
+    EXPECT_THAT(match.reason, HasSubstr(std::string("PTX of sm_70, which this ") + newer + " runs"));
+  }
+  EXPECT_EQ(config(load("sm_89", "L4").find(kSignature, dims)), "cubin") << "the family before what is generic";
+  EXPECT_EQ(load("sm_61", "older").find(kSignature, dims).kind, MatchKind::kNone);
+}
+
+TEST_F(DispatcherTest, AmdCodeServesItsOwnArchitectureOnly) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "a", .device = "RX 7900", .arch = "gfx1100"});
+  const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
+  EXPECT_EQ(load("gfx1151", "Strix Halo").find(kSignature, dims).kind, MatchKind::kNone);
+  EXPECT_EQ(config(load("gfx1100:sramecc-", "RX 7900").find(kSignature, dims)), "a");
+}
+
+TEST_F(DispatcherTest, AKernelThatNeedsMoreLdsThanTheDeviceHasIsNotLegal) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "large", .device = "A100", .arch = "sm_80", .lds_bytes = 160 << 10});
+  const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
+  EXPECT_EQ(config(load("sm_80", "A100").find(kSignature, dims)), "large");
+  const Match none = load("sm_86", "A10").find(kSignature, dims);
+  EXPECT_EQ(none.kind, MatchKind::kNone);
+  EXPECT_THAT(none.reason, HasSubstr("'large' takes 163840 bytes of LDS, a block has 101376 at most"));
 }
 
 TEST_F(DispatcherTest, AFilterSendsTheSearchToTheNextMatch) {

@@ -65,6 +65,10 @@ class Database {
     check(kgen_reload(handle(), &changed));
     return changed != 0;
   }
+  // Adds a file to those that are looked up; it need not exist yet.
+  void add(const std::string& path) { check(kgen_add(handle(), path.c_str())); }
+  // Writes down what is launched from now on, for `kgen doctor`; "" ends it.
+  void record(const std::string& path) { check(kgen_record(handle(), path.empty() ? nullptr : path.c_str())); }
   // What the file has for this device, as JSON (kgen_describe); valid as long as the Database.
   const char* describe(const char* op = nullptr) const {
     const char* text = kgen_describe(handle(), op);
