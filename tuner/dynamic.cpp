@@ -491,16 +491,15 @@ Cover Dynamic::choose(Configs& configs) const {
 const TrialRecord* Dynamic::nearest_trial(const std::string& config, const Cover::Span& span,
                                           std::int64_t& size) const {
   const TrialRecord* found = nullptr;
-  std::int64_t least = INT64_MAX;
+  std::pair<bool, std::int64_t> least;
   for (const auto& [measured, trials] : known_) {
     const auto at = trials.find(config);
     if (at == trials.end() || !verified(at->second)) continue;
     // Inside the span its largest one, else the nearest.
-    const std::int64_t far = measured < span.first  ? span.first - measured
-                             : measured > span.last ? measured - span.last
-                                                    : measured - span.last - 1;
-    const std::int64_t rank = far < 0 ? far + span.first - span.last - 1 + (span.last - measured) : far;
-    if (rank >= least) continue;
+    const std::pair<bool, std::int64_t> rank = {
+        measured < span.first || measured > span.last,
+        measured < span.first ? span.first - measured : std::abs(span.last - measured)};
+    if (found != nullptr && rank >= least) continue;
     least = rank;
     found = &at->second;
     size = measured;
