@@ -239,8 +239,12 @@ int Binder::slot(std::string_view name) const {
 }
 
 Binder::Term Binder::term(const Expr& expr) const {
-  Term made{&expr, {}};
+  Term made{&expr, {}, {}};
   for (const std::string& name : expr.names()) made.slots.push_back(slot(name));
+  const auto dims = static_cast<int>(plan_->dims.size());
+  if (std::ranges::all_of(made.slots, [&](int at) { return at >= dims; })) {
+    if (const auto value = eval_names(made, values_)) made.constant = *value;  // an error is told to who asks for it
+  }
   return made;
 }
 
@@ -250,7 +254,7 @@ std::vector<Binder::Term> Binder::terms(std::span<const Expr> exprs) const {
   return made;
 }
 
-Result<std::int64_t> Binder::eval(const Term& term, const Values& values) {
+Result<std::int64_t> Binder::eval_names(const Term& term, const Values& values) {
   std::int64_t few[16];
   std::vector<std::int64_t> many;
   std::int64_t* read = few;

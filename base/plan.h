@@ -114,7 +114,8 @@ class Binder {
  private:
   struct Term {  // an expression, and where its names stand among the values
     const Expr* expr = nullptr;
-    std::vector<int> slots;  // -1: a name that the plan does not know
+    std::vector<int> slots;                // -1: a name that the plan does not know
+    std::optional<std::int64_t> constant;  // its value where no dim changes it
   };
   struct ParamTerms {
     Term present;
@@ -130,7 +131,11 @@ class Binder {
   Term term(const Expr&) const;
   std::vector<Term> terms(std::span<const Expr>) const;
   int slot(std::string_view name) const;
-  static Result<std::int64_t> eval(const Term&, const Values&);
+  static Result<std::int64_t> eval(const Term& term, const Values& values) {
+    if (term.constant) return *term.constant;
+    return eval_names(term, values);
+  }
+  static Result<std::int64_t> eval_names(const Term&, const Values&);
   static Result<void> eval_sizes(std::span<const Term>, const Values&, const std::string& name,
                                  std::vector<std::int64_t>& out);
   Result<std::optional<BoundStep>> bind_step(std::size_t index, const Values&) const;

@@ -76,6 +76,16 @@ Result<std::string> kgen_program() {
   return fail(ErrorKind::kBadInput, "the kgen program is neither beside libkgen_jit nor in PATH; give options.kgen");
 }
 
+// The program's children talk to this library: they must be of one version.
+Result<void> require_same_version(const std::string& program) {
+  const std::string argv[] = {program, "--version"};
+  KGEN_TRY(const RunResult ran, run_program(argv, {.timeout_seconds = 20}));
+  const std::string want = "kgen " KGEN_VERSION;
+  if (trim(ran.output) == want) return {};
+  return fail(ErrorKind::kBadInput,
+              fmt::format("{} is not {}, as this library is; install both of one version", program, want));
+}
+
 std::vector<std::pair<std::string, std::string>> pairs_of(const std::string& words) {
   std::vector<std::pair<std::string, std::string>> pairs;
   for (const std::string& word : split(words, ' ')) {
@@ -187,6 +197,7 @@ Result<std::unique_ptr<kgen_jit>> start(kgen_db* db, const kgen_jit_options* opt
   } else {
     KGEN_TRY(jit->program, kgen_program());
   }
+  KGEN_CHECK_OK(require_same_version(jit->program));
   const char* about = kgen_describe(db, nullptr);
   if (about == nullptr) return fail(ErrorKind::kBadInput, kgen_last_error());
   jit->device = nlohmann::json::parse(about).at("device").at("id").get<std::string>();

@@ -316,6 +316,7 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
   const auto [state, generation] = op.core->state();
   Found found = look_up(op, *state, dims);
   if (found.match.kind == MatchKind::kNone && found.refused) return report(KGEN_REFUSED, found.match.reason);
+  const MatchKind served = found.match.kind;  // before the guard
 
   auto kernel = std::make_unique<kgen_kernel>();
   kernel->core = op.core.get();
@@ -327,11 +328,11 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
   }
   if (const auto trace = op.core->trace(); trace != nullptr)
     kernel->seen = trace->add(trace_head(op, dims, found.match));
-  if (found.match.kind != MatchKind::kExact && found.match.kind != MatchKind::kDynamic) {
+  if (served != MatchKind::kExact && served != MatchKind::kDynamic && op.core->hooked()) {
     const std::size_t space = op.signature.find(' ');
     op.core->miss(op.signature.substr(0, space).c_str(),
                   space == std::string::npos ? "" : op.signature.substr(space + 1).c_str(), words_of(dims).c_str(),
-                  static_cast<kgen_match_kind>(found.match.kind));
+                  static_cast<kgen_match_kind>(served));
   }
 
   const std::lock_guard lock(op.mutex);

@@ -43,19 +43,26 @@ std::optional<std::int64_t> to_integer(std::string_view text) {
   return value;
 }
 
-// A dims_key with its words sorted, whatever order it was written in.
+// A dims_key with its words sorted by name, whatever order it was written in.
 std::string sorted_key(const std::string& key) {
   std::vector<std::string> words = split(key, ' ');
-  if (std::is_sorted(words.begin(), words.end())) return key;
-  std::sort(words.begin(), words.end());
+  const auto name = [](const std::string& word) { return std::string_view(word).substr(0, word.find('=')); };
+  if (std::ranges::is_sorted(words, {}, name)) return key;
+  std::ranges::sort(words, {}, name);
   return join(words, " ");
 }
 
+// "k=4096 m=1": an Env is sorted.
 std::string key_of(const Env& dims) {
-  std::vector<std::string> words;
-  for (const auto& [name, value] : dims) words.push_back(fmt::format("{}={}", name, value));
-  std::sort(words.begin(), words.end());
-  return join(words, " ");
+  std::string key;
+  for (const auto& [name, value] : dims) {
+    if (!key.empty()) key += ' ';
+    key += name;
+    key += '=';
+    char digits[24];
+    key.append(digits, std::to_chars(digits, std::end(digits), value).ptr);
+  }
+  return key;
 }
 
 Env dims_of(const std::string& key) {
@@ -76,6 +83,7 @@ struct Row {
   bool same_device = false;
   Goal goal{};
   std::optional<SizeRange> range{};
+  std::optional<Env> tuned{};  // `key`, once a reason named it
 
   struct Loaded {
     WinnerRow row;
@@ -87,10 +95,16 @@ struct Row {
 
 // A shape as asked for: every dim, and those that differ from their defaults.
 struct Shape {
-  Env all;
+  const std::vector<std::string>& names;  // the operator's dims
+  std::vector<std::int64_t> values;       // beside them
+  std::vector<bool> differs;              // is it in `given`?
   Env given;
-  std::vector<std::int64_t> values{};  // of `all`, in the order of the operator's dims
-  std::vector<bool> differs{};         // beside them: is it in `given`?
+
+  Env all() const {
+    Env dims;
+    for (std::size_t i = 0; i < names.size(); ++i) dims[names[i]] = values[i];
+    return dims;
+  }
 };
 
 // The rows of one op record (a signature has several when its op's dims changed between tunings).
@@ -128,11 +142,12 @@ class Group {
         others.erase(dim = cover.first);
         key = key_of(others);
       }
-      const auto size = shape.all.find(dim);
-      if (cover.second != key || size == shape.all.end()) continue;
+      const auto size = std::ranges::find(shape.names, dim);
+      if (cover.second != key || size == shape.names.end()) continue;
+      const std::int64_t value = shape.values[static_cast<std::size_t>(size - shape.names.begin())];
       for (const std::size_t i : rows) {
         const SizeRange& range = *rows_[i].range;
-        if (range.first <= size->second && size->second <= range.last) found.push_back(&rows_[i]);
+        if (range.first <= value && value <= range.last) found.push_back(&rows_[i]);
       }
     }
     return found;
@@ -141,30 +156,29 @@ class Group {
   // Fills in defaults.
   Result<Shape> resolve(const Env& dims) {
     KGEN_CHECK_OK(prepare());
+    Shape shape{names_, constants_, std::vector<bool>(names_.size(), false), {}};
+    std::vector<bool> asked(names_.size(), false);
     for (const auto& [name, value] : dims) {
-      if (std::find(names_.begin(), names_.end(), name) == names_.end()) {
+      const auto at = static_cast<std::size_t>(std::ranges::find(names_, name) - names_.begin());
+      if (at == names_.size())
         return fail(ErrorKind::kBadInput,
                     fmt::format("{} has no dim '{}'{}", op_.op, name, did_you_mean(name, names_)));
-      }
       if (value < 0) return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is negative ({})", name, value));
+      shape.values[at] = value;
+      asked[at] = true;
     }
-    Shape shape;
-    Env env = symbols_;
     for (std::size_t i = 0; i < names_.size(); ++i) {
-      const std::string& name = names_[i];
-      const auto given = dims.find(name);
-      std::optional<std::int64_t> standard;
-      if (!defaults_[i].text().empty()) {
-        KGEN_TRY(standard, defaults_[i].eval(env));
-      } else if (given == dims.end()) {
-        return fail(ErrorKind::kBadInput, fmt::format("dim '{}' of {} is missing", name, op_.op));
+      if (defaults_[i].expr.text().empty()) {
+        if (!asked[i]) return fail(ErrorKind::kBadInput, fmt::format("dim '{}' of {} is missing", names_[i], op_.op));
+        shape.differs[i] = true;
+      } else {
+        KGEN_TRY(const std::int64_t standard, defaults_[i].eval(shape.values));
+        if (!asked[i]) shape.values[i] = standard;
+        shape.differs[i] = shape.values[i] != standard;
       }
-      const std::int64_t value = given != dims.end() ? given->second : *standard;
-      if (standard != value) shape.given[name] = value;
-      shape.values.push_back(value);
-      shape.differs.push_back(standard != value);
-      shape.all[name] = env[name] = value;
+      if (shape.differs[i]) shape.given[names_[i]] = shape.values[i];
     }
+    shape.values.resize(names_.size());
     return shape;
   }
 
@@ -201,10 +215,24 @@ class Group {
   }
 
  private:
+  // An expression over earlier dims and constants, by their places.
+  struct Default {
+    Expr expr;
+    std::vector<std::size_t> slots;
+    Result<std::int64_t> eval(const std::vector<std::int64_t>& values) const {
+      std::int64_t few[16];
+      if (slots.size() > std::size(few)) return fail(ErrorKind::kBadInput, "a default that reads more than 16 names");
+      for (std::size_t i = 0; i < slots.size(); ++i) few[i] = values[slots[i]];
+      return expr.eval_slots(few);
+    }
+  };
+
   // Parses the defaults and binds the names they read beside dims: attributes, and enumerators as themselves.
   Result<void> prepare() {
     if (prepared_) return {};
+    defaults_.clear();
     names_ = split(op_.dims, ',');
+    constants_.assign(names_.size(), 0);
     std::vector<std::string> texts = split(op_.dim_defaults, '\n');
     texts.resize(names_.size());
     const Attributes attributes = attributes_of(op_.signature);
@@ -215,11 +243,16 @@ class Group {
       if (!trim(text).empty()) {
         KGEN_TRY(expr, Expr::parse(text));
       }
-      for (const std::string& name : expr.names()) {
-        if (std::find(names_.begin(), names_.end(), name) == names_.end())
-          symbols_[name] = symbol(name, attributes, known);
+      Default made{std::move(expr), {}};
+      for (const std::string& name : made.expr.names()) {
+        const auto dim = static_cast<std::size_t>(std::ranges::find(names_, name) - names_.begin());
+        if (dim < names_.size() && dim >= defaults_.size())
+          return fail(ErrorKind::kBadInput, fmt::format("the default of '{}' reads '{}', which comes after it",
+                                                        names_[defaults_.size()], name));
+        made.slots.push_back(dim < names_.size() ? dim : constants_.size());
+        if (dim == names_.size()) constants_.push_back(symbol(name, attributes, known));
       }
-      defaults_.push_back(std::move(expr));
+      defaults_.push_back(std::move(made));
     }
     prepared_ = true;
     return {};
@@ -280,18 +313,18 @@ class Group {
   NearShapes tuned_, defaults_rows_;  // made at the first look for near ones
   bool prepared_ = false;
   std::vector<std::string> names_;
-  std::vector<Expr> defaults_;  // text() == "": required
-  Env symbols_;
+  std::vector<Default> defaults_;        // text() == "": required
+  std::vector<std::int64_t> constants_;  // what defaults read beside dims; room for the dims in front
 };
 
 // "m=5480 n=1280" where they differ from the tuned "m=5476 n=1280": "m=5480".
 std::string difference(const Env& of, const Env& from) {
-  std::vector<std::string> words;
+  Env differs;
   for (const auto& [name, value] : of) {
     const auto it = from.find(name);
-    if (it == from.end() || it->second != value) words.push_back(fmt::format("{}={}", name, value));
+    if (it == from.end() || it->second != value) differs.emplace(name, value);
   }
-  return words.empty() ? std::string("the same shape") : join(words, " ");
+  return differs.empty() ? std::string("the same shape") : key_of(differs);
 }
 
 }  // namespace
@@ -452,7 +485,9 @@ class Search {
       passed_over_.insert(row.id);
       return false;
     }
-    auto bound = (*loaded)->plan->binder.bind(shape_.all);
+    const StoredPlan& stored = *(*loaded)->plan;
+    auto bound =
+        stored.plan.dims == shape_.names ? stored.binder.bind(shape_.values) : stored.binder.bind(shape_.all());
     if (!bound) {
       if (illegal_.empty()) illegal_ = bound.error().message;
       return false;
@@ -472,7 +507,8 @@ class Search {
     match.row = &(*loaded)->row;
     match.plan = (*loaded)->plan;
     match.bound = std::move(*bound);
-    const Env tuned = dims_of(row.key);
+    if (!row.tuned) row.tuned = dims_of(row.key);
+    const Env& tuned = *row.tuned;
     if (kind == MatchKind::kExact) match.expected_loss = 0;
     if (kind == MatchKind::kDynamic) match.expected_loss = row.range->loss;
     if (kind == MatchKind::kNear) match.expected_loss = std::min(kMostLoss, kLossOfOctave * distance);

@@ -93,6 +93,10 @@ void Core::set_trace(std::shared_ptr<Trace> trace) {
   const std::lock_guard lock(mutex_);
   trace_.swap(trace);
 }
+bool Core::hooked() const {
+  const std::shared_lock lock(hook_mutex_);
+  return miss_hook_.call != nullptr;
+}
 void Core::miss(const char* op, const char* attributes, const char* dims, kgen_match_kind kind) const {
   const std::shared_lock lock(hook_mutex_);
   if (miss_hook_.call != nullptr) miss_hook_.call(miss_hook_.user, op, attributes, dims, kind);

@@ -98,6 +98,7 @@ class Core {
   // Null: nothing is recorded.
   std::shared_ptr<Trace> trace() const;
   void set_trace(std::shared_ptr<Trace>);
+  bool hooked() const;
   // Calls the miss hook, if there is one. Setting another waits for calls that are under way.
   void miss(const char* op, const char* attributes, const char* dims, kgen_match_kind) const;
   void set_miss_hook(MissHook);

@@ -140,6 +140,9 @@ TEST_F(Jit, WhatCannotStartSaysWhy) {
   options.kgen = "/no/such/kgen";
   EXPECT_EQ(kgen_jit_start(db_, &options, &jit_), KGEN_BAD_ARGUMENT);
   EXPECT_THAT(kgen_jit_last_error(), HasSubstr("/no/such/kgen: is no program"));
+  options.kgen = "/bin/true";
+  EXPECT_EQ(kgen_jit_start(db_, &options, &jit_), KGEN_BAD_ARGUMENT);
+  EXPECT_THAT(kgen_jit_last_error(), HasSubstr("/bin/true is not kgen "));
   options = this->options();
   options.database = "/proc/no/such/jit.db";
   EXPECT_EQ(kgen_jit_start(db_, &options, &jit_), KGEN_BAD_DATABASE);

@@ -75,6 +75,7 @@ class DispatcherTest : public ::testing::Test {
                             .lds_bytes = Expr::parse(std::to_string(tuned.lds_bytes)).value()});
     }
     ObjectRecord object = sample_object(tuned.config);
+    object.arch = tuned.arch;
     object.kind = tuned.kind;
     ASSERT_TRUE(db_.publish({.problem = problem,
                              .device = device_id,
@@ -323,7 +324,8 @@ TEST_F(DispatcherTest, PtxServesNewerArchitecturesAndMachineCodeDoesNot) {
   const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
   add({.dims_key = "k=8 m=8 n=8", .config = "ptx", .device = "V100", .arch = "sm_70", .kind = "ptx"});
   add({.dims_key = "k=8 m=8 n=8", .config = "cubin", .device = "NVIDIA A100", .arch = "sm_80"});
-  for (const char* newer : {"sm_75", "sm_90", "sm_120"}) {
+  EXPECT_THAT(load("sm_75", "T4").find(kSignature, dims).reason, HasSubstr("code of sm_70, which this sm_75 runs"));
+  for (const char* newer : {"sm_90", "sm_120"}) {
     const Match match = load(newer, "newer").find(kSignature, dims);
     EXPECT_EQ(config(match), "ptx") << newer;
     EXPECT_THAT(match.reason, HasSubstr(std::string("PTX of sm_70, which this ") + newer + " runs"));
