@@ -114,7 +114,7 @@ std::string yaml_value(const std::string& value) {
 std::string spec_text(const std::vector<Shape>& shapes) {
   std::vector<std::pair<std::string, std::string>> groups;  // op's lines → problems
   for (const Shape& shape : shapes) {
-    if (shape.kind == "exact") continue;
+    if (shape.kind == "exact" || shape.kind == "dynamic") continue;
     std::string head = "  - op: " + yaml_value(shape.op) + "\n";
     for (const std::string& word : split(shape.attributes, ' ')) {
       const std::size_t equals = word.find('=');

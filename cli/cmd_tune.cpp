@@ -135,12 +135,12 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
 void print_cover(const TuneOutcome::Row& row) {
   const TuneOutcome::Cover& cover = *row.cover;
   fmt::print(
-      "\n{} {}: {} kernels, chosen from times at {} sizes (figures above: {}={})\n"
+      "\n{} {}: {} kernel{}, chosen from times at {} sizes (figures above: {}={})\n"
       "regret: at those sizes {:.1f} % at most, {:.1f} % on average; predicted for others {:.1f} % at most, {:.1f} % "
       "on "
       "average\n",
-      row.op, row.dims_key, cover.kernels.size(), cover.sizes.size(), cover.dim, cover.last, 100 * cover.worst,
-      100 * cover.mean, 100 * cover.predicted_worst, 100 * cover.predicted_mean);
+      row.op, row.dims_key, cover.kernels.size(), cover.kernels.size() == 1 ? "" : "s", cover.sizes.size(), cover.dim,
+      cover.last, 100 * cover.worst, 100 * cover.mean, 100 * cover.predicted_worst, 100 * cover.predicted_mean);
   Table table({cover.dim, "kernel", "time us", "at", "expected loss"});
   for (const auto& span : cover.spans)
     table.add({span.first == span.last ? std::to_string(span.first) : fmt::format("{}..{}", span.first, span.last),
@@ -159,8 +159,9 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
     Words cells{row.label.empty() ? row.op : row.op + " " + row.label,
                 row.dims_key,
                 row.config.empty() ? "none"
-                : row.cover        ? fmt::format("{} kernels", row.cover->kernels.size())
-                                   : row.config,
+                : row.cover
+                    ? fmt::format("{} kernel{}", row.cover->kernels.size(), row.cover->kernels.size() == 1 ? "" : "s")
+                    : row.config,
                 number(row.time_us),
                 number(f.tflops),
                 number(f.gbps),

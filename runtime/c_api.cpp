@@ -328,7 +328,7 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
   }
   if (const auto trace = op.core->trace(); trace != nullptr)
     kernel->seen = trace->add(trace_head(op, dims, found.match));
-  if (served != MatchKind::kExact && op.core->hooked()) {
+  if (served != MatchKind::kExact && served != MatchKind::kDynamic && op.core->hooked()) {
     const std::size_t space = op.signature.find(' ');
     op.core->miss(op.signature.substr(0, space).c_str(),
                   space == std::string::npos ? "" : op.signature.substr(space + 1).c_str(), words_of(dims).c_str(),

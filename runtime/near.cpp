@@ -16,8 +16,7 @@ Workload::Workload(const Plan& plan) : in_grid_(plan.dims.size(), false) {
     if (step.prepare) continue;
     StepTerms terms{.when = term(plan, step.when),
                     .grid = {term(plan, step.grid[0]), term(plan, step.grid[1]), term(plan, step.grid[2])}};
-    const Term block = term(plan, step.block);  // reads no dims
-    if (block.slots.empty()) terms.block = static_cast<std::int64_t>(std::max(0.0, eval(block, {})));
+    terms.block = static_cast<std::int64_t>(std::max(0.0, term(plan, step.block).fixed));  // reads no dims
     for (const Term& axis : terms.grid)
       for (const int slot : axis.slots) in_grid_[static_cast<std::size_t>(slot)] = true;
     steps_.push_back(std::move(terms));
@@ -33,10 +32,12 @@ Workload::Term Workload::term(const Plan& plan, const Expr& expr) {
     else
       made.known = false;
   }
+  if (made.slots.empty()) made.fixed = eval(made, {});
   return made;
 }
 
 double Workload::eval(const Term& term, std::span<const std::int64_t> dims) const {
+  if (term.fixed >= 0) return term.fixed;
   std::int64_t values[16];
   if (!term.known || term.slots.size() > std::size(values)) return -1;
   for (std::size_t i = 0; i < term.slots.size(); ++i) values[i] = dims[static_cast<std::size_t>(term.slots[i])];

@@ -36,6 +36,7 @@ class Workload {
     Expr expr;
     std::vector<int> slots;  // of its names, among the dims
     bool known = true;       // all its names
+    double fixed = -1;       // the value of what reads no dim
   };
   struct StepTerms {
     Term when;

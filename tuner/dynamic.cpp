@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
+#include <memory>
 #include <set>
 
 #include "base/text.h"
@@ -41,11 +41,14 @@ class Predictor {
     const std::vector<double>& measured = times_.us[kernel];
     std::size_t below = SIZE_MAX, above = SIZE_MAX;
     for (std::size_t i = 0; i < times_.sizes.size(); ++i) {
-      if (i == without || !has_time(measured[i])) continue;
+      if (i == without || std::isnan(measured[i])) continue;
       if (times_.sizes[i] == size) return measured[i];
       if (times_.sizes[i] < size) below = i;
       if (times_.sizes[i] > size && above == SIZE_MAX) above = i;
     }
+    // Beside a size where it has failed it may fail as well.
+    for (const std::size_t beside : {below, above})
+      if (beside != SIZE_MAX && !has_time(measured[beside])) return kFailed;
     const auto here = work(kernel, size);
     if (!here || (below == SIZE_MAX && above == SIZE_MAX)) return kFailed;
     if (below == SIZE_MAX) return measured[above];
@@ -102,7 +105,7 @@ Scored score(const std::vector<std::vector<double>>& regret, const std::vector<s
   return scored;
 }
 
-// A greedy set cover, then exchanges that lower the mean.
+// A greedy set cover; empty where there is none.
 std::vector<std::size_t> cover_within(const std::vector<std::vector<double>>& regret, double limit) {
   const std::size_t sizes = regret.front().size();
   std::vector<std::size_t> chosen;
@@ -128,23 +131,30 @@ std::vector<std::size_t> cover_within(const std::vector<std::vector<double>>& re
     fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
     if (!fewer.empty() && score(regret, fewer).worst <= limit) chosen = std::move(fewer);
   }
+  std::sort(chosen.begin(), chosen.end());
+  return chosen;
+}
+
+// Exchanges that lower the mean and keep the worst within the limit.
+void improve(const std::vector<std::vector<double>>& regret, double limit, std::vector<std::size_t>& chosen) {
+  double mean = score(regret, chosen).mean;
   for (bool better = true; better;) {
     better = false;
     for (std::size_t& kernel : chosen) {
       for (std::size_t other = 0; other < regret.size(); ++other) {
         const std::size_t before = kernel;
-        const double mean = score(regret, chosen).mean;
         kernel = other;
         const Scored now = score(regret, chosen);
-        if (now.worst <= limit && now.mean < mean - 1e-9)
+        if (now.worst <= limit && now.mean < mean - 1e-9) {
+          mean = now.mean;
           better = true;
-        else
+        } else {
           kernel = before;
+        }
       }
     }
   }
   std::sort(chosen.begin(), chosen.end());
-  return chosen;
 }
 
 // Sizes that a choice is made for: the ends of cells that are 1/256 of an octave wide at least, and those measured.
@@ -196,6 +206,7 @@ Cover choose_cover(const SizeTimes& times, const Work& work, std::size_t most, d
     }
     if (cover.kernels.size() > most || cover.kernels.empty()) return Cover{};  // no `most` kernels serve all sizes
   }
+  improve(regret, std::max(limit, score(regret, cover.kernels).worst), cover.kernels);
   const Scored scored = score(regret, cover.kernels);
   cover.worst = scored.worst;
   cover.mean = scored.mean;
@@ -208,7 +219,8 @@ Cover choose_cover(const SizeTimes& times, const Work& work, std::size_t most, d
       const double us = predictor.us(kernel, size, without);
       if (us < least) least = us, chosen = kernel;
     }
-    if (present != SIZE_MAX && predictor.us(present, size, without) <= kStay * least) chosen = present;
+    if (present != SIZE_MAX && has_time(least) && predictor.us(present, size, without) <= kStay * least)
+      chosen = present;
     return chosen;
   };
 
@@ -299,6 +311,8 @@ class Dynamic {
   std::map<std::int64_t, std::map<std::string, TrialRecord>> known_;  // by size, config
   std::map<std::int64_t, TuneOutcome::Row> rows_;                     // by size, of the last round
   mutable std::map<std::string, KernelSource> sources_;               // by config
+  mutable std::map<std::string, std::unique_ptr<Binder>> binders_;    // of their plans
+  mutable std::map<std::int64_t, std::optional<Env>> dims_;           // by size
   double size_seconds_ = 0;                                           // 0 = no limit
 };
 
@@ -431,13 +445,16 @@ Result<const KernelSource*> Dynamic::source(const std::string& config) const {
 // Blocks in waves of what the device holds at once; half of it as if a wave could not begin before the one before it
 // has ended.
 std::optional<double> Dynamic::work(const std::string& config, std::int64_t size) const {
-  const auto spec = at_size(spec_, size);
-  if (!spec) return std::nullopt;
-  const auto made = source(config);
-  if (!made) return std::nullopt;
-  const auto bound = kgen::bind((*made)->plan, spec->problem.dims);
-  if (!bound) return std::nullopt;
+  auto [dims, new_size] = dims_.try_emplace(size);
+  if (new_size)
+    if (const auto spec = at_size(spec_, size)) dims->second = spec->problem.dims;
+  auto [binder, new_config] = binders_.try_emplace(config);
+  if (new_config)
+    if (const auto made = source(config)) binder->second = std::make_unique<Binder>((*made)->plan);
+  if (!dims->second || binder->second == nullptr) return std::nullopt;
+  const auto bound = binder->second->bind(*dims->second);
   const auto arch = find_arch(outcome_.arch);
+  if (!bound || !arch) return std::nullopt;
   int waves = -1;
   for (const auto& [measured, trials] : known_)
     if (const auto at = trials.find(config); at != trials.end())
@@ -474,16 +491,15 @@ Cover Dynamic::choose(Configs& configs) const {
 const TrialRecord* Dynamic::nearest_trial(const std::string& config, const Cover::Span& span,
                                           std::int64_t& size) const {
   const TrialRecord* found = nullptr;
-  std::int64_t least = INT64_MAX;
+  std::pair<bool, std::int64_t> least;
   for (const auto& [measured, trials] : known_) {
     const auto at = trials.find(config);
     if (at == trials.end() || !verified(at->second)) continue;
     // Inside the span its largest one, else the nearest.
-    const std::int64_t far = measured < span.first  ? span.first - measured
-                             : measured > span.last ? measured - span.last
-                                                    : measured - span.last - 1;
-    const std::int64_t rank = far < 0 ? far + span.first - span.last - 1 + (span.last - measured) : far;
-    if (rank >= least) continue;
+    const std::pair<bool, std::int64_t> rank = {
+        measured < span.first || measured > span.last,
+        measured < span.first ? span.first - measured : std::abs(span.last - measured)};
+    if (found != nullptr && rank >= least) continue;
     least = rank;
     found = &at->second;
     size = measured;

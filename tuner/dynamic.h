@@ -31,7 +31,7 @@ struct Cover {
     double loss = 0;  // that is expected of a size in it
   };
   std::vector<std::size_t> kernels;
-  std::vector<Span> spans;     // of the whole range, without gaps
+  std::vector<Span> spans;     // of the whole range, without gaps but where no kernel is legal
   double worst = 0, mean = 0;  // regret at the measured sizes: 0.02 = 2 % slower than the best that was measured there
   // Of sizes that were not measured: the regret at each measured size but the ends if nothing had been measured there.
   double predicted_worst = 0, predicted_mean = 0;

@@ -81,6 +81,7 @@ _PROTOTYPES = {
     "kgen_open_op_for": (c_int, [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(Goal), POINTER(c_void_p)]),
     "kgen_close_op": (None, [c_void_p]),
     "kgen_find": (c_int, [c_void_p, POINTER(c_int64), POINTER(Match)]),
+    "kgen_expected_loss": (c_double, [c_void_p]),
     "kgen_preload": (c_int, [c_void_p]),
     "kgen_prepare": (c_int, [c_void_p, POINTER(c_void_p), c_void_p, c_void_p]),
     "kgen_launch": (c_int, [c_void_p, POINTER(c_void_p), POINTER(c_double), c_void_p, c_void_p, c_void_p]),

@@ -11,11 +11,12 @@ from . import _tensor
 from ._expression import Expression
 from ._library import BadArgument, KgenError, Match as CMatch, NotFound, _BY_STATUS, check, last_error, load
 
-_KINDS = ("none", "exact", "near", "default")
+_KINDS = ("none", "exact", "near", "default", "dynamic")
 
 
 class Match:
-    """How a shape is served. `expected_us` is the time measured at the shape that the kernel was tuned for."""
+    """How a shape is served. `expected_us` is the time measured at the shape that the kernel was tuned for, `expected_loss` how much
+    slower than the best kernel for this shape it is expected to be (0.02: 2 %; None: not known)."""
 
     def __init__(self, op, raw, signature, dims):
         self.op, self.signature, self.dims = op, signature, dims
@@ -23,6 +24,8 @@ class Match:
         self.reason = raw.reason.decode()
         self.config = raw.config.decode()
         self.expected_us = raw.tuned_time_us
+        loss = load().kgen_expected_loss(raw.kernel)
+        self.expected_loss = loss if loss >= 0 else None
         self.workspace_bytes, self.prepared_bytes = raw.workspace_bytes, raw.prepared_bytes
         self.kernel = raw.kernel
         self.weights = []

@@ -41,6 +41,21 @@ std::string gemm(const std::string& problem, const std::string& rest = "") {
 }
 constexpr const char* kSmall = "{m: 8, n: 8, k: 8}";
 
+// ---- ranges of a dynamic dim
+
+TEST(BadRange, IsExit2AtItsPlace) {
+  const TempFolder folder;
+  for (const auto& [range, what] : std::vector<std::pair<std::string, std::string>>{
+           {"{range: [9, 4]}", "is empty"}, {"{range: [0, 4]}", "begins at 1"}, {"{range: 7}", "must be a list"}}) {
+    const Ran ran = tune(folder, gemm("{m: " + range + ", n: 8, k: 8}"));
+    expect_one_line(ran, 2);
+    EXPECT_THAT(ran.err, AllOf(HasSubstr("spec.yaml:6:"), HasSubstr(what)));
+  }
+  const Ran energy = tune(folder, gemm("{m: {range: [1, 4]}, n: 8, k: 8}"), {"--objective", "energy"});
+  expect_one_line(energy, 2);
+  EXPECT_THAT(energy.err, HasSubstr("a dynamic dim is covered by time"));
+}
+
 // ---- unknown key, op, dim, dtype, arch, device, strategy: exit 2, position, nearest valid name
 
 struct Typo {

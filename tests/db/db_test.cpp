@@ -278,7 +278,8 @@ TEST_F(DbTest, ACoverTakesThePlaceOfTheOneBeforeAndOfNothingElse) {
   ASSERT_TRUE(db_->publish_cover({ranged(m4, small, 1, 6), ranged(m64, large, 8, 64), ranged(m4, large, 7, 7)},
                                  {small, large}));
   std::vector<std::string> seen;
-  for (const WinnerRow& row : db_->winners().value()) {
+  const auto rows = db_->winners().value();
+  for (const WinnerRow& row : rows) {
     const auto range = row.winner.range.value_or(SizeRange{"", 0, 0, 0});
     seen.push_back(row.problem.dims_key + " " + range.dim + std::to_string(range.first) + ".." +
                    std::to_string(range.last));

@@ -290,6 +290,7 @@ class Calls(unittest.TestCase):
         exact = db.find("gemm", m=8, n=16, k=32, dtype="fp32", epilogue="bias,silu")
         self.assertEqual((exact.kind, exact.reason), ("exact", "exact: tuned for this shape"))
         self.assertGreater(exact.expected_us, 0)
+        self.assertEqual(exact.expected_loss, 0)
         self.assertIn("tile_m=", exact.config)
         near = db.find("gemm", m=9, n=16, k=32, dtype="fp32", epilogue=["bias", "silu"])
         self.assertEqual((near.kind, near.reason), ("near", "near: tuned at m=8, legal for m=9"))

@@ -97,6 +97,13 @@ TEST_F(CApi, ATunedShapeIsFoundPreparedLaunchedAndRight) {
   EXPECT_EQ(match.tuned_time_us, 12.5);
   EXPECT_EQ(match.workspace_bytes, 256U);
   EXPECT_EQ(match.prepared_bytes, 256U);
+  EXPECT_EQ(kgen_expected_loss(match.kernel), 0);
+  const kgen_match near = find(16, 16);
+  EXPECT_EQ(near.kind, KGEN_MATCH_NEAR);
+  EXPECT_GT(kgen_expected_loss(near.kernel), 0);
+  EXPECT_LT(kgen_expected_loss(near.kernel), 0.1);
+  EXPECT_LT(kgen_expected_loss(nullptr), 0);
+  EXPECT_STRNE(kgen_last_error(), "");
   expect_right_result(8, 16, false, 1.5);
 }
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <thread>
 
 #include "tests/db/records.h"
@@ -210,6 +211,27 @@ TEST_F(DispatcherTest, AtTheSameDistanceTheFasterOneIsTaken) {
   add({.dims_key = "k=1024 m=63 n=1024", .config = "slow", .time_us = 20});
   add({.dims_key = "k=1024 m=255 n=1024", .config = "fast", .time_us = 5});
   EXPECT_EQ(config(load().find(kSignature, {{"m", 127}, {"n", 1024}, {"k", 1024}})), "fast");
+}
+
+TEST_F(DispatcherTest, OfTheNearOnesTheOneThatIsExpectedToBeTheFastestIsTaken) {
+  add({.dims_key = "k=1024 m=96 n=1024", .config = "nearer, but slow", .time_us = 30});
+  add({.dims_key = "k=1024 m=64 n=1024", .config = "quick", .time_us = 10});
+  add({.dims_key = "k=1024 m=300 n=1024", .config = "quicker, but far", .time_us = 9});
+  const Match match = load().find(kSignature, {{"m", 100}, {"n", 1024}, {"k", 1024}});
+  EXPECT_EQ(config(match), "quick");
+  ASSERT_TRUE(match.expected_loss);
+  EXPECT_NEAR(*match.expected_loss, 0.03 * std::log2(101.0 / 65), 1e-6);
+}
+
+TEST_F(DispatcherTest, WhereTheNearestAreNotLegalTheNextNearestIsTaken) {
+  for (int m = 100; m < 110; ++m)
+    add({.dims_key = "k=1024 m=" + std::to_string(m) + " n=1024",
+         .config = "none " + std::to_string(m),
+         .needs = {"m % 64 == 0"}});
+  add({.dims_key = "k=1024 m=200 n=1024", .config = "legal"});
+  const Match match = load().find(kSignature, {{"m", 99}, {"n", 1024}, {"k", 1024}});
+  EXPECT_EQ(match.kind, MatchKind::kNear);
+  EXPECT_EQ(config(match), "legal");
 }
 
 TEST_F(DispatcherTest, BeyondTheLimitTheDefaultIsTaken) {

@@ -120,7 +120,7 @@ TEST(Dynamic, WhatWasNotMeasuredEverywhereMayStillServe) {
   Made made({{1, 0, 1}, {1, 0, 2}}, {1, 2, 4, 8});
   made.times.us[0][1] = NAN;
   EXPECT_THAT(made.cover(12, 1.0).kernels, ElementsAre(1)) << "alone known at 2";
-  EXPECT_THAT(made.cover(12, 0.5).kernels, ElementsAre(0, 1));
+  EXPECT_THAT(made.cover(12, 0.5).kernels, ElementsAre(0)) << "expected to be the quicker one at 2 as well";
 }
 
 TEST(Dynamic, WithoutAnyTimeThereIsNoCover) {

@@ -72,9 +72,10 @@ KGEN_API kgen_status kgen_add(kgen_db* db, const char* path);
  * ends it. The environment's KGEN_TRACE=FILE does it for every DB that is opened. A hit of kgen_find() costs nothing
  * more. */
 KGEN_API kgen_status kgen_record(kgen_db* db, const char* path);
-/* Called in the thread of a first kgen_find() that gave no kernel tuned for the shape: `kind` says what serves instead
- * (KGEN_MATCH_NONE: nothing), `attributes` and `dims` are words, "dtype=bf16 b_layout=nk" and "m=1 n=4096 k=4096". It
- * returns soon, and calls no function of the library but kgen_version(). NULL ends it. libkgen_jit is such a hook. */
+/* Called in the thread of a first kgen_find() that gave no kernel tuned for the shape or for a range of sizes with it:
+ * `kind` says what serves instead (KGEN_MATCH_NONE: nothing), `attributes` and `dims` are words, "dtype=bf16
+ * b_layout=nk" and "m=1 n=4096 k=4096". It returns soon, and calls no function of the library but kgen_version(). NULL
+ * ends it. libkgen_jit is such a hook. */
 typedef void (*kgen_miss_hook)(void* user, const char* op, const char* attributes, const char* dims,
                                kgen_match_kind kind);
 KGEN_API kgen_status kgen_set_miss_hook(kgen_db* db, kgen_miss_hook hook, void* user);
