@@ -369,7 +369,7 @@ TEST_P(Gpu, ProbeListsItsDevicesBeforeTheHost) {
 }
 
 TEST_P(Gpu, UnknownArchitectureIsSkippedWithANote) {
-  control_->arch = cuda() ? "101" : "gfx1234";
+  control_->arch = cuda() ? "52" : "gfx1234";
   const Setting other(cuda() ? "KGEN_HIP_LIBRARY" : "KGEN_CUDA_LIBRARY", "/nowhere/libnone.so");
   const auto device = open_device(id(0));
   ASSERT_FALSE(device);
