@@ -228,6 +228,15 @@ class Compile(unittest.TestCase):
                 torch.testing.assert_close(function(x), F.silu(linear(x * 2)), rtol=1e-5, atol=1e-5)
         self.assertEqual(len(reports), 1)
 
+    def test_types_are_those_of_autocast(self):
+        linear, norm = torch.nn.Linear(32, 16), torch.nn.LayerNorm(40)
+
+        def model(x, y):
+            with torch.autocast("cpu", torch.bfloat16):
+                return linear(x), norm(y)
+        self.assertEqual(self.check(model, torch.randn(8, 32), torch.randn(6, 40), tolerance=2e-2), ["gemm[bias]", "layernorm"])
+        self.assertEqual(self.check(model, torch.randn(8, 32), torch.randn(6, 40).bfloat16(), tolerance=2e-2), ["gemm[bias]"])
+
     def test_options_say_what_is_left_alone(self):
         linear, x = torch.nn.Linear(32, 16), torch.randn(5, 32)
         self.assertEqual(self.check(lambda x: F.silu(linear(x)), x), ["gemm[bias,silu]"])

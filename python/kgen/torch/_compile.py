@@ -15,6 +15,7 @@ import logging
 import operator as python
 import os
 import re
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -430,8 +431,9 @@ class _Rewriter:
     def has(self, op):
         return (self.ops is None or op in self.ops.db.operators) and op not in self.skip
 
-    def match(self, op, operands, options, dtype=None):
-        """The Match of a call with these operands, by the shapes of the example; KgenError where there is none."""
+    def match(self, op, operands, options, dtype=None, result=None):
+        """The Match of a call with these operands, by the shapes of the example; KgenError where there is none, ValueError
+        where its result is not of the type `result`."""
         views = {}
         for name, operand in operands.items():
             value = _value(operand)
@@ -440,7 +442,12 @@ class _Rewriter:
                                        value.device.type, value.device.index or 0, "torch")
         if self.ops is None or not self.has(op):
             raise NotFound(f"{self.ops.db.path if self.ops is not None else 'no DB'} has no {op}")
-        return self.ops.db.op(op).match_views(views, options)
+        match = self.ops.db.op(op).match_views(views, options)
+        if result is not None:
+            given = self.ops.db.op(op).output_specs(views, options)[0][2]
+            if given != _tensor.torch_dtype(result):
+                raise ValueError(f"{op} gives {given}, torch gives {_tensor.torch_dtype(result)} here (autocast)")
+        return match
 
     def emit(self, op, operands, options, match):
         """The operator's node where the graph inserts now."""
@@ -516,14 +523,14 @@ class _Rewriter:
                     self.wish(form.problem, epilogue, dtype, [node, *(item for _, _, nodes in taken for item in nodes)])
                 wished = True
                 if self.has(form.op):
-                    tries.append(((form.op, given, {**form.options, "epilogue": ",".join(epilogue)}, dtype), taken, form.back))
+                    tries.append(((form.op, given, {**form.options, "epilogue": ",".join(epilogue)}, dtype, _value(last).dtype), taken, form.back))
                 else:
                     missing = f"{self.ops.db.path if self.ops else 'there'} has no {form.op}"
         match, found = self.best(tries)
         if match is None:
             self.report.add(_path(node), forms[-1].op if forms else "?", reason=found or missing or "it lies in no order that kernels take")
             return
-        (op, given, options, _), taken, back = found
+        (op, given, options, *_), taken, back = found
         last = taken[-1][2][-1] if taken else node
         with graph.graph.inserting_before(last):
             new = back(self.first(self.emit(op, given, options, match)))
@@ -538,7 +545,7 @@ class _Rewriter:
         if not all(self.graph.unwritten(operand, first, last) for operand in operands.values()):
             return False
         self.wish(problem, nodes=nodes)
-        match, found = self.best([((op, operands, options),)])
+        match, found = self.best([((op, operands, options, None, _value(last).dtype),)])
         if match is None:
             self.report.add(_path(last), op, reason=found)
             return self.ops is None
@@ -1056,7 +1063,13 @@ def backend(module, examples, *, options=None, mode=None, **unknown):
     if torch.is_grad_enabled() and any(isinstance(item, torch.Tensor) and item.requires_grad for item in examples):
         report.add("graph", "none", reason="gradients are wanted, which kgen's operators do not have: use torch.no_grad()")
     else:
-        graph = rewrite(module, examples, ops, report, options.get("only_exact", False), options.get("skip", ()))
+        try:
+            graph = rewrite(module, examples, ops, report, options.get("only_exact", False), options.get("skip", ()))
+        except Exception as error:  # a graph of a kind that this does not know is compiled as if kgen were not there
+            warnings.warn(f"kgen leaves a graph alone: {type(error).__name__}: {error}")
+            log.warning("a graph is left alone", exc_info=True)
+            report[:] = []
+            report.add("graph", "none", reason=f"{type(error).__name__}: {error}")
     log.info("%s", report)
     if options.get("report") is not None:
         options["report"].append(report)
