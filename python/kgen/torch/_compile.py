@@ -26,12 +26,12 @@ from .._library import BadArgument, KgenError, NotFound
 from . import _problems as problems
 from ._fold import folded_bias, folded_weight
 from ._ops import Ops, convolution_options, load
-from ._report import Report
+from ._report import Report, accepted, check_accept
 
 log = logging.getLogger("kgen")
 
 _OPTIONS = {"db": "a path, an open kgen.Database or kgen.torch.Ops", "device": "of a path", "backend": "for the rest",
-            "mode": "of inductor", "options": "of inductor", "only_exact": "leaves what was not tuned for its very shape",
+            "mode": "of inductor", "options": "of inductor", "accept": "exact, near or default",
             "report": "a list to which a Report is added for each graph", "skip": "operators of the DB to leave alone"}
 
 # One name for each function that is looked for, and the names of its arguments.
@@ -106,12 +106,6 @@ def _shape(value):
 
 def _pair(value, count=2):
     return tuple(value) if isinstance(value, (list, tuple)) else (value,) * count
-
-
-def _is_nhwc(value):
-    shape, strides = _shape(value), tuple(_hint(size) for size in value.stride())
-    _, c, h, w = shape
-    return strides[1] == 1 and (c > 1 or h * w == 1) and (w == 1 or strides[3] >= c)
 
 
 def _is_inplace(node):
@@ -424,8 +418,8 @@ def _ungrouped(node):
 # ---- 3. calls
 
 class _Rewriter:
-    def __init__(self, graph, ops, report, only_exact=False, skip=()):
-        self.graph, self.ops, self.report, self.only_exact, self.skip = graph, ops, report, only_exact, skip
+    def __init__(self, graph, ops, report, accept="near", skip=()):
+        self.graph, self.ops, self.report, self.accept, self.skip = graph, ops, report, accept, skip
         self.wishes = []
 
     def has(self, op):
@@ -481,10 +475,11 @@ class _Rewriter:
                 continue
             if match.kind == "exact":
                 return match, item
-            first = first or (match, item)
-        if first is None:
-            return None, reason
-        return (None, first[0].reason) if self.only_exact else first
+            if accepted(match, self.accept):
+                first = first or (match, item)
+            else:
+                reason = match.reason
+        return first or (None, reason)
 
     def wish(self, problem, epilogue=None, dtype=None, nodes=()):
         """Remembers a problem that a DB should have, and without a DB what it is for."""
@@ -520,7 +515,11 @@ class _Rewriter:
                 if not fine or any(operand is None for operand in given.values()):
                     continue
                 if not wished and form is forms[0]:
-                    self.wish(form.problem, epilogue, dtype, [node, *(item for _, _, nodes in taken for item in nodes)])
+                    problem = form.problem
+                    if problem is not None and any(step == "add" for step, _, _ in taken):
+                        added = next(operand for step, operand, _ in taken if step == "add")
+                        problem = problem[0], problems.residual(form.op, problem[1], _value(form.see(added)), problem[0].get("layout"))
+                    self.wish(problem, epilogue, dtype, [node, *(item for _, _, nodes in taken for item in nodes)])
                 wished = True
                 if self.has(form.op):
                     tries.append(((form.op, given, {**form.options, "epilogue": ",".join(epilogue)}, dtype, _value(last).dtype), taken, form.back))
@@ -656,7 +655,7 @@ class _Rewriter:
         tries = [(("multi_dilation_conv", {"x": seen(x), "weight": self.weight(weight, nhwc), **({"bias": bias} if bias else {})},
                    {"dils": ",".join(map(str, dils)), "layout": "nhwc" if nhwc else "nchw", "epilogue": epilogue}), nhwc)
                  for nhwc, seen, _ in self.layouts(_value(nodes[0]))]
-        self.wish(problems.dilations(_value(x), _value(weight), dils, tries[0][0][2]["layout"]) if tries else None,
+        self.wish(problems.dilations(_value(x), _value(tries[0][0][1]["x"]), _value(weight), dils, tries[0][0][2]["layout"]) if tries else None,
                   epilogue.split(",") if epilogue else [], nodes=[node for mine in taken for node in mine])
         match, found = self.best(tries) if tries else (None, "x lies in no order that it has")
         if match is None:
@@ -818,7 +817,7 @@ class _Rewriter:
         for nhwc, seen, back in self.layouts(_value(node)):
             layout = "nhwc" if nhwc else "nchw"
             forms.append(_Form("conv2d", {"x": seen(x), "weight": self.weight(weight, nhwc)}, {**options, "layout": layout},
-                               bound["bias"], problems.convolution(_value(x), _value(weight), layout, options), seen, back))
+                               bound["bias"], problems.convolution(_value(x), _value(seen(x)), _value(weight), layout, options), seen, back))
         self.product(node, forms, _value(node).dtype)
 
     def layouts(self, value):
@@ -826,7 +825,7 @@ class _Rewriter:
         graph = self.graph.graph
         nhwc = (True, _channels_last, lambda new: graph.call_method("permute", (new, 0, 3, 1, 2)))
         nchw = (False, _channels_first, _same)
-        return ([nhwc] if _is_nhwc(value) else []) + ([nchw] if value.is_contiguous() else [])
+        return ([nhwc] if problems.is_nhwc(value) else []) + ([nchw] if value.is_contiguous() else [])
 
     def weight(self, weight, nhwc):
         if not nhwc:
@@ -969,7 +968,7 @@ def _channels_last(node):
     value = _value(node)
     if value.dim() != 4:
         return None
-    if not _is_nhwc(value):
+    if not problems.is_nhwc(value):
         node = _Seen(node, "contiguous", memory_format=torch.channels_last)
     return _Seen(node, "permute", 0, 2, 3, 1)
 
@@ -1047,7 +1046,8 @@ def backend(module, examples, *, options=None, mode=None, **unknown):
     """torch.compile's back end. Options (torch.compile(…, options={…})):
       db: a path (else $KGEN_DB), an open kgen.Database or kgen.torch.Ops; device: of a path
       backend: what compiles the rest, "inductor" by default, "eager", or a function; mode, options: of inductor
-      only_exact: leaves what was not tuned for its very shape; skip: operators of the DB to leave alone
+      accept: "near"; "exact" leaves what was not tuned for its very shape, "default" takes the operators' default kernels too
+      skip: operators of the DB to leave alone
       report: a list, to which a Report is added for each graph (they are logged to "kgen" as well)"""
     options = dict(options or {}, **({"mode": mode} if mode else {}), **unknown)
     for name in options:
@@ -1058,13 +1058,14 @@ def backend(module, examples, *, options=None, mode=None, **unknown):
         raise BadArgument("torch.compile(backend=\"kgen\") needs a DB: options={\"db\": \"tuned.db\"}, or KGEN_DB")
     ops = db if isinstance(db, Ops) else load(db) if not isinstance(db, (str, os.PathLike)) \
         else _loaded(os.fspath(db), options.get("device", "auto"))
+    accept = check_accept(options.get("accept", "near"))
     report = Report()
     graph = None
     if torch.is_grad_enabled() and any(isinstance(item, torch.Tensor) and item.requires_grad for item in examples):
         report.add("graph", "none", reason="gradients are wanted, which kgen's operators do not have: use torch.no_grad()")
     else:
         try:
-            graph = rewrite(module, examples, ops, report, options.get("only_exact", False), options.get("skip", ()))
+            graph = rewrite(module, examples, ops, report, accept, options.get("skip", ()))
         except Exception as error:  # a graph of a kind that this does not know is compiled as if kgen were not there
             warnings.warn(f"kgen leaves a graph alone: {type(error).__name__}: {error}")
             log.warning("a graph is left alone", exc_info=True)
@@ -1104,12 +1105,12 @@ def _copied(module):
     return made
 
 
-def rewrite(module, examples, ops, report, only_exact=False, skip=()):
+def rewrite(module, examples, ops, report, accept="near", skip=()):
     """A copy of a graph of dynamo with kgen's operators in it. What it computes from parameters are further inputs."""
     module = _copied(module)
     graph = _Graph(module, examples)
     _fold_batch_norms(graph)
-    rewriter = _Rewriter(graph, ops, report, only_exact, skip)
+    rewriter = _Rewriter(graph, ops, report, accept, skip)
     rewriter.run()
     graph.wishes = rewriter.wishes
     for derived in list(graph.derived):
