@@ -217,6 +217,39 @@ class Compile(unittest.TestCase):
             return self.ops.mhc_post(x, streams, post, comb)
         self.assertEqual(self.check(model, torch.randn(3, 4, 64).half(), tolerance=2e-3), ["mhc_fused_post_pre"])
 
+    def stack(self, streams, parts, head, transposed=False):
+        def mixes(streams, fn):
+            flat = streams.flatten(1).float()
+            return F.linear(flat, fn) * torch.rsqrt(flat.square().mean(-1, keepdim=True) + 1e-6)
+
+        for fn, scale, base in parts:
+            mix = mixes(streams, fn)
+            gate = torch.sigmoid(mix[:, :4] * scale[0] + base[:4]) + 1e-6
+            post = 2.0 * torch.sigmoid(mix[:, 4:8] * scale[1] + base[4:8])
+            comb = torch.softmax((mix[:, 8:] * scale[2] + base[8:]).view(-1, 4, 4), -1) + 1e-6
+            comb = comb / (comb.sum(1, keepdim=True) + 1e-6)
+            for _ in range(19):
+                comb = comb / (comb.sum(2, keepdim=True) + 1e-6)
+                comb = comb / (comb.sum(1, keepdim=True) + 1e-6)
+            x = torch.tanh((gate[:, :, None] * streams.float()).sum(1).to(streams.dtype))
+            wide = torch.einsum("tji,tih->tjh" if transposed else "tij,tih->tjh", comb, streams.float())
+            streams = (post[:, :, None] * x[:, None].float() + wide).to(streams.dtype)
+        fn, scale, base = head
+        gate = torch.sigmoid(mixes(streams, fn) * scale[0] + base) + 1e-6
+        return (gate[:, :, None] * streams.float()).sum(1).to(streams.dtype)
+
+    def test_hyper_connections_are_found_however_they_are_spelled(self):
+        def parameters(rows, scales):
+            return [torch.nn.Parameter(item, requires_grad=False) for item in (torch.randn(rows, 256) / 16, torch.rand(scales) + 0.5, torch.randn(rows))]
+        parts, head, streams = [parameters(24, 3), parameters(24, 3)], parameters(4, 1), torch.randn(3, 4, 64).half()
+        self.assertEqual(self.check(lambda x: self.stack(x, parts, head), streams, tolerance=4e-3),
+                         ["hc_head", "mhc_fused_post_pre", "mhc_post", "mhc_pre"])
+        torch._dynamo.reset()  # what is no hyper-connection by the operators' definition stays as it is
+        self.assertEqual(self.check(lambda x: self.stack(x, parts, head, transposed=True), streams, tolerance=4e-3),
+                         ["hc_head", "mhc_pre", "mhc_pre"])
+        found = kgen.torch.problems(lambda x: self.stack(x, parts, head), streams)
+        self.assertEqual([entry["op"] for entry, _, _ in found], ["mhc_pre", "mhc_fused_post_pre", "hc_head", "mhc_post"])
+
     # ---- the rest
 
     def test_sizes_may_be_symbols(self):

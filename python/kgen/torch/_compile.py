@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from .. import _tensor
 from .._epilogue import ACTIVATIONS, longest_first
 from .._library import BadArgument, KgenError, NotFound
-from . import _problems as problems
+from . import _hyper, _problems as problems
 from ._fold import folded_bias, folded_weight
 from ._ops import Ops, convolution_options, load
 from ._report import Report, accepted, check_accept
@@ -558,6 +558,7 @@ class _Rewriter:
     # ---- which nodes
 
     def run(self):
+        self.hyper_connections()
         self.dilations()
         for node in list(self.graph.graph.nodes):
             self.hyper(node)
@@ -566,6 +567,123 @@ class _Rewriter:
                 if node.op in ("call_function", "call_method") and _value(node) is not None \
                         and not getattr(node, "_erased", False) and node not in self.graph.claimed:
                     pass_(node)
+
+    def hyper_connections(self):
+        """Those that are spelled out: mhc_pre for the first sublayer, mhc_fused_post_pre from one to the next with the norm of
+        what it gives, mhc_post behind the last, hc_head."""
+        finder = _hyper.Finder(self.graph, _value, _name, _bound, _shape)
+        sites = finder.pres()
+        posts = {}
+        for site in sites:
+            found = finder.post_of(site) if site.post is not None else None
+            if found is not None:
+                posts[found.out] = found
+        now = {}  # what stands for a node that was replaced
+        for site in sites:
+            self.hyper_site(site, posts, now)
+        for found in list(posts.values()):
+            self.hyper_post(found, now)
+
+    def hyper_operands(self, found, now):
+        """mhc_post's operands."""
+        post, comb = (now.get(node, node) for node in (found.pre.post, found.pre.comb))
+        if _value(post).dim() < _value(comb).dim():
+            post = _Seen(post, "unsqueeze", -1)
+        return {"x": now.get(found.x, found.x), "residual": now.get(found.streams, found.streams), "post_mix": post, "comb_mix": comb}
+
+    def hyper_problem(self, op, streams, **attributes):
+        *lead, n, h = _shape(_value(streams))
+        tokens = 1
+        for size in lead:
+            tokens *= size
+        return {"op": op, "dtype": problems.dtype(_value(streams)), "n": n, **attributes}, {"t": tokens, "h": h}
+
+    def hyper_site(self, site, posts, now):
+        graph = self.graph
+        streams = site.streams
+        before = posts.get(streams)
+        lead, n = _shape(_value(streams))[:-2], _shape(_value(streams))[-2]
+        words = {} if n == 4 else {"n": n}
+        own = {"fn": site.fn, "scale": site.scale, "base": site.base}
+        options = {"rms_eps": site.eps, "pre_eps": site.eps, **words}
+        behind = next(iter(site.x.users)) if len(site.x.users) == 1 else None
+        norm = _rms_norm(graph, behind) if behind is not None and site.post is not None and _name(behind) == "rms_norm" else None
+        alone = {"residual": now.get(streams, streams), **own}
+        if graph.writes.get(graph.root(streams)) or (before is not None and graph.writes.get(graph.root(before.x))):
+            return
+        if site.post is None:
+            tries = [(("hc_head", alone, options), None, False)]
+            self.wish(self.hyper_problem("hc_head", streams), nodes=site.piece)
+        else:
+            options.update(sinkhorn_eps=site.eps, post_mult=site.post_mult, sinkhorn_repeat=site.repeat)
+            normed = {**options, "norm": "round_first", "norm_eps": norm[2]} if norm is not None else None
+            more = {"norm_weight": norm[1]} if norm is not None else {}
+            tries = []
+            if before is not None:
+                joined = {**self.hyper_operands(before, now), **own}
+                tries += [(("mhc_fused_post_pre", {**joined, **more}, normed), before, True)] if norm is not None else []
+                tries += [(("mhc_fused_post_pre", joined, options), before, False)]
+            tries += [(("mhc_pre", {**alone, **more}, normed), None, True)] if norm is not None else []
+            tries += [(("mhc_pre", alone, options), None, False)]
+            self.wish(self.hyper_problem(tries[0][0][0], streams, **({"norm": "round_first"} if norm is not None else {})),
+                      nodes=site.piece | (before.piece if before is not None else set()) | ({behind} if norm is not None else set()))
+        match, found = self.best(tries)
+        if self.ops is None and before is not None and site.post is not None:
+            posts.pop(streams)
+        if match is None:
+            self.report.add(_path(site.x), tries[0][0][0], reason=found)
+            return
+        (op, operands, chosen), taken, with_norm = found
+        if taken is None and before is not None:  # the streams that it reads come first
+            self.hyper_post(posts.pop(streams), now)
+            operands["residual"] = now.get(streams, streams)
+        place = streams if taken is not None else min(operands["residual"].users, key=graph.order.__getitem__)
+        path = _path(site.x)
+        with graph.graph.inserting_before(place):
+            node = self.emit(op, operands, chosen, match)
+            raw = [graph.call(python.getitem, node, index) for index in range(1 if site.post is None else 4 if taken is not None else 3)]
+            flat = None
+            if site.post is not None and _value(site.post).dim() == len(lead) + 1:
+                flat = graph.graph.call_method("squeeze", (raw[-3], -1))
+        graph.order.update(dict.fromkeys([node, *raw, *([flat] if flat is not None else [])], graph.order[place]))
+        pairs = [(behind if with_norm else site.x, raw[-1])]
+        if site.post is not None:
+            with _value(streams).fake_mode:
+                wide = torch.empty((*lead, n, 1), dtype=torch.float32, device=_value(streams).device)
+            raw[-3].meta["example_value"] = wide
+            pairs += [(site.post, flat if flat is not None else raw[-3]), (site.comb, raw[-2])]
+            now[site.post], now[site.comb] = raw[-3], raw[-2]
+        if taken is not None:
+            posts.pop(streams)
+            pairs.append((streams, raw[0]))
+        for old, new in pairs:
+            new.meta.setdefault("example_value", old.meta["example_value"])
+            now.setdefault(old, new)
+            old.replace_all_uses_with(new)
+        graph.erase(site.piece | {site.x} | (taken.piece if taken is not None else set()) | ({behind} if with_norm else set()))
+        for item in [*raw, *([flat] if flat is not None else [])][::-1]:
+            if not item.users and item not in now.values():
+                graph.graph.erase_node(item)
+        self.report.add(path, op + (" with its norm" if with_norm else ""), match)
+
+    def hyper_post(self, found, now):
+        graph = self.graph
+        if found.out in now:
+            return
+        operands = self.hyper_operands(found, now)
+        n = _shape(_value(found.streams))[-2]
+        self.wish(self.hyper_problem("mhc_post", found.streams), nodes=found.piece)
+        match, chosen = self.best([(("mhc_post", operands, {} if n == 4 else {"n": n}),)])
+        if match is None:
+            self.report.add(_path(found.out), "mhc_post", reason=chosen)
+            return
+        path = _path(found.out)
+        with graph.graph.inserting_before(found.out):
+            new = self.first(self.emit(*chosen[0], match))
+        now[found.out] = new
+        graph.order[new.args[0]] = graph.order[found.out]
+        graph.replace(sorted(found.piece | {found.out}, key=graph.order.__getitem__), new)
+        self.report.add(path, "mhc_post", match)
 
     def hyper(self, node):
         """kgen's own mhc_pre with the mhc_post before it, and with the norm of what it gives: one operator."""
