@@ -66,8 +66,10 @@ with torch.no_grad():
     for name, model, inputs, wanted in blocks(device, dtype):
         row = {"name": name}
         rows.append(row)
-        wide = copy.deepcopy(model).double()
-        reference = wide(*(item.double() if item.is_floating_point() else item for item in inputs))
+        try:
+            reference = copy.deepcopy(model).double()(*(item.double() if item.is_floating_point() else item for item in inputs))
+        except RuntimeError:  # a model that casts to float32 within: against itself
+            reference = model(*inputs).double()
         row["eager"] = error(model(*inputs), reference)
 
         def kgen_mode(key="kgen", **more):
