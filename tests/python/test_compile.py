@@ -207,6 +207,14 @@ class Compile(unittest.TestCase):
         self.assertEqual(self.check(model, q, k, v, torch.tensor([3, 20])), [])
         self.assertIn("stays with torch", str(self.report))
 
+        def other_masks(q, k, v, at):
+            rows = torch.arange(24)
+            return [F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+                    for mask in ((rows[None] >= at[:, None])[:, None, None], (rows.roll(1)[None] <= at[:, None])[:, None, None],
+                                 (torch.arange(1, 25)[None] <= at[:, None])[:, None, None], (rows[None] <= at[:, None])[:, None, None].logical_not())]
+        torch._dynamo.reset()
+        self.assertEqual(self.check(lambda *inputs: tuple(other_masks(*inputs)), q, k, v, torch.tensor([3, 20])), [])
+
     def test_hyper_connections_that_follow_one_another_are_one_operator(self):
         fn, scale, base = (torch.nn.Parameter(torch.randn(*shape) / 16) for shape in ((24, 256), (3,), (24,)))
 

@@ -239,6 +239,8 @@ class Compiled:
                 values.append(derived.function(*(None if source is None else values[self.places[source]]
                                                  if source in self.places else args[self.inputs[source]]
                                                  for source in derived.sources)))
+        if len(self.sets) >= 1024:  # parameters without end: start again
+            self.sets.clear()
         kept = self.sets[tuple(map(id, sources))] = versions, values, sources
         return kept
 

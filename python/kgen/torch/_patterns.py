@@ -171,37 +171,48 @@ def ungrouped(node):
     return node, nodes
 
 
-def beginning_of(graph, mask):
-    """(position, how many more rows) of a mask that lets the first rows through: `arange(rows) <= position`; or None."""
-    while name_of(mask) in ("getitem", "unsqueeze", "reshape", "expand") and value_of(mask) is not None:
-        mask = mask.args[0]
-    name = name_of(mask)
-    if name not in ("le", "lt", "ge", "gt") or value_of(mask) is None:
+def _inner(node):
+    """A tensor before it got axes of one element."""
+    while name_of(node) in ("getitem", "unsqueeze", "reshape", "expand"):
+        if name_of(node) == "getitem":
+            items = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+            if any(item is not None and item is not Ellipsis and item != slice(None) for item in items):
+                break
+        elif name_of(node) == "expand" and shape_of(value_of(node))[-1:] != shape_of(value_of(node.args[0]))[-1:]:
+            break
+        if value_of(node) is None or value_of(node.args[0]) is None:
+            break
+        node = node.args[0]
+    return node
+
+
+def beginning_of(graph, mask, batch, rows):
+    """(position, how many more rows) of a mask [batch or 1, 1, 1, rows] that lets the first rows of each sequence through:
+    `arange(rows) <= position`; or None."""
+    value = value_of(mask)
+    if value is None or value.dtype != torch.bool or shape_of(value)[-1] != rows or any(size != 1 for size in shape_of(value)[-3:-1]):
         return None
-    left, right = mask.args
-    if name in ("ge", "gt"):
-        left, right = right, left
-    while name_of(left) in ("getitem", "unsqueeze", "reshape", "expand"):
-        left = left.args[0]
-    if not _is_range(graph, left):
+    compared = _inner(mask)
+    name = name_of(compared)
+    if name not in ("le", "lt", "ge", "gt") or len(compared.args) != 2:
         return None
-    value = value_of(right)
-    if value is None or value.is_floating_point():
+    left, right = compared.args if name in ("le", "lt") else compared.args[::-1]
+    left, position = _inner(left), value_of(right)
+    if not _is_range(graph, left, rows) or position is None or position.is_floating_point() or position.dtype == torch.bool:
+        return None
+    if position.numel() != 1 and (position.numel() != batch or value.dim() != 4 or shape_of(value)[0] != batch):
         return None
     return right, 1 if name in ("le", "ge") else 0
 
 
-def _is_range(graph, node):
-    """Whether a node is arange(n): made here, or a parameter with those values."""
+def _is_range(graph, node, rows):
+    """Whether a node is arange(rows): made here, or a parameter with those values."""
     if name_of(node) == "arange":
-        return len(node.args) == 1 or (len(node.args) == 2 and node.args[0] == 0)
-    if not graph.is_static(node) or node not in graph.inputs:
+        ends = node.args if len(node.args) != 2 else node.args[1:] if node.args[0] == 0 else ()
+        return len(ends) == 1 and ends[0] == rows and not set(node.kwargs) - {"device", "dtype"}
+    if node not in graph.inputs or not graph.is_static(node):
         return False
     example = graph.examples[graph.inputs[node]]
-    if _tensor_is_fake(example) or example.dim() != 1:
+    if isinstance(example, torch._subclasses.FakeTensor) or tuple(example.shape) != (rows,):
         return False
-    return torch.equal(example, torch.arange(example.numel(), device=example.device, dtype=example.dtype))
-
-
-def _tensor_is_fake(tensor):
-    return isinstance(tensor, torch._subclasses.FakeTensor)
+    return torch.equal(example, torch.arange(rows, device=example.device, dtype=example.dtype))

@@ -318,12 +318,12 @@ class Products:
     def decode(self, nodes, query, key, value, bound, options):
         """One query of each sequence over the rows of a cache that a mask `arange(rows) <= position` lets through."""
         graph, node = self.graph, nodes[-1]
-        length = beginning_of(graph, bound["attn_mask"])
+        batch, rows = shape_of(value_of(query))[0], shape_of(value_of(key))[2]
+        length = beginning_of(graph, bound["attn_mask"], batch, rows)
         if length is None or shape_of(value_of(query))[2] != 1 or bound["is_causal"]:
             self.report.add(path_of(node), "attention", reason="a mask that is not `arange(rows) <= position` stays with torch")
             return
         position, beyond = length
-        batch = shape_of(value_of(query))[0]
         with value_of(query).fake_mode:
             lengths = torch.empty(batch, dtype=torch.int32, device=value_of(query).device)
         with graph.graph.inserting_before(node):
