@@ -179,11 +179,7 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
     const bool narrow =
         taken >= L::kMinSamples && interval.known && interval.high - interval.low <= 2 * L::kNarrow * median(samples);
     const double cap = std::max(L::kCapUs, 8 * fastest);
-    if (narrow || taken >= L::kMaxSamples || (taken >= L::kFirstSamples && spent_us >= cap)) {
-      if (!limits.idle || taken >= L::kIdleSamples || spent_us >= L::kIdleUs || !limits.idle()) break;
-      batch = fastest > 2e3 ? 1 : 4;
-      continue;
-    }
+    if (narrow || taken >= L::kMaxSamples || (taken >= L::kFirstSamples && spent_us >= cap)) break;
     // Short kernels in threes and fours, so that waiting for the device is paid less often; long ones one by one.
     batch = fastest > 2e3 ? 1 : std::min(L::kMaxSamples - taken, taken < L::kMinSamples ? L::kMinSamples - taken : 4);
   }

@@ -39,15 +39,10 @@ struct Energy {
 struct MeasureLimits {
   double best_us = 0;      // fastest candidate so far; 0 = none
   double expected_us = 0;  // from the verification launch; 0 = unknown
-  // True while nothing else waits for the device (null: never): what is known well enough goes on being sampled, up to
-  // kIdleSamples or kIdleUs, for a narrower interval.
-  std::function<bool()> idle{};
   // Samples stop when the 95 % interval of the median is within +-1 %, at kMaxSamples, or when they add up to the cap:
   // 30 ms, or eight samples of slower kernels.
   static constexpr int kFirstSamples = 3, kMinSamples = 6, kMaxSamples = 20;
   static constexpr double kCapUs = 30e3, kNarrow = 0.01;
-  static constexpr int kIdleSamples = 100;
-  static constexpr double kIdleUs = 60e3;
   // Wall time, flushes included, after which the fewest samples or rounds are enough: a host that is busy with other
   // work may take a second for one launch.
   static constexpr double kWallSeconds = 1.5;

@@ -18,6 +18,7 @@
 #include "base/text.h"
 #include "generator/emit.h"
 #include "generator/space.h"
+#include "tuner/dynamic.h"
 #include "tuner/problem.h"
 #include "tuner/search/strategy.h"
 #include "tuner/search/winners.h"
@@ -30,6 +31,10 @@ namespace {
 
 constexpr double kPollSeconds = 0.2;  // how often a stop request and the progress line are looked at
 constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, one on the way
+// Problems behind the one in work whose candidates compile where it leaves cores idle. Each begins from what was won
+// before the one in work when it opens at the earliest, so that a run can be repeated.
+constexpr std::size_t kOpenAhead = 4;
+constexpr std::size_t kPreparing = 2;  // of them at once; each takes a core for up to 2 s
 constexpr std::size_t kFinalists = 6;
 // Beside them the fastest of each part of the run is a finalist, up to so much slower than the best: other work on the
 // card that begins in the middle of the run makes what is timed from then on look slow.
@@ -112,25 +117,29 @@ class Session {
   struct Problem;  // the one in work
 
   Result<std::unique_ptr<Problem>> prepare(const OpSpec&) const;
-  Result<void> open(Problem&);
+  Result<void> open(Problem&, std::size_t won);
   Result<std::unique_ptr<Problem>> begin(std::size_t);
-  Result<void> open_next();
+  void look_ahead();
+  Result<void> open_ahead();
+  std::size_t compiling() const;
   Result<void> work(Problem&);
   Result<void> replay(Problem&);
   Result<void> verify_ready(Problem&);
   Result<void> search(Problem&);
   Result<bool> propose(Problem&);
   Result<void> propose_ahead(Problem&);
+  Result<void> compile_ahead();
   Result<void> take_compiled();
   Result<void> send_ready(Problem&);
   Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
   Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*,
                       const Energy* = nullptr);
   Result<void> conclude(Problem&);
+  void take_stock(Problem&);
   Result<void> publish(Problem&, const std::string& config, bool is_default);
   Result<std::string> hold_finals(Problem&, const std::string& incumbent);
   Goal goal(const Problem&) const;
-  void seed_search(Problem&);
+  void seed_search(Problem&, std::size_t won);
   void warm_search(Problem&);
   Result<Item> rebuild(Problem&, const std::string& config);
   Result<TryResult> examine(Problem&, const Item&, TryRequest);
@@ -138,7 +147,7 @@ class Session {
   bool out_of_budget(const Problem&) const;
   // On the host, compilers and kernels share the cores: there they take turns, batch by batch, or nothing would be
   // timed right.
-  bool takes_turns() const { return device_.arch->vendor == Vendor::kHost; }
+  bool takes_turns() const { return device_.arch->vendor == Vendor::kHost && request_.host_takes_turns; }
   void show(const Problem*, bool force);
   void sum_up();
 
@@ -164,20 +173,22 @@ class Session {
   std::map<std::tuple<std::int64_t, bool, bool>, Incumbent> winners_;
   std::map<std::string, std::vector<Winner>> priors_;  // by operator
   std::vector<Winner> won_;                            // of winners_
-  // As many of won_ as the next problem begins from: those before the one in work, however long it takes to prepare.
-  std::size_t won_before_ = 0;
-  std::vector<Recording> warm_start_;  // of other devices or shapes
+  std::vector<std::size_t> won_at_;                    // its size when each problem was begun
+  std::vector<Recording> warm_start_;                  // of other devices or shapes
   std::int64_t next_ticket_ = 1;
-  std::vector<Problem*> open_;  // the one in work and the next, whose candidates compile ahead
-  std::unique_ptr<Problem> next_;
+  Problem* current_ = nullptr;  // the one in work
   TuneOutcome outcome_;
   TuneProgress progress_;
   double start_ = now_seconds(), shown_ = 0;
   TimeAccount account_;
   Supervisor::BusySeconds searching_;  // the worker's, outside finals
-  // The problem after the one in work: its space is enumerated (up to 2 s) on a thread of its own. Last, because that
-  // thread reads the members above.
-  std::future<Result<std::unique_ptr<Problem>>> preparing_;
+  // The problems after the one in work, in order. Their spaces are enumerated on threads of their own; those that are
+  // prepared are opened. Last, because those threads read the members above.
+  struct Upcoming {
+    std::future<Result<std::unique_ptr<Problem>>> preparing;
+    std::unique_ptr<Problem> opened{};
+  };
+  std::deque<Upcoming> upcoming_;
 };
 
 struct Session::Problem {
@@ -195,11 +206,13 @@ struct Session::Problem {
   CheckCase check;
   std::unordered_map<std::string, std::size_t> index;  // by config
   std::map<std::string, Known> known;                  // by config
+  std::map<std::int64_t, std::string> sent;            // to the worker: config by ticket
+  std::map<std::string, double> standings;             // by config, the newest (TryResult::standings)
   std::size_t budget = 0;                              // 0 = no limit
   double seconds = 0;                                  // 0 = no limit
-  double start = now_seconds();
-  std::map<std::int64_t, Item> items;  // in flight, by ticket
-  std::deque<std::int64_t> ready;      // compiled, in order of their end
+  double start = 0;                                    // of its work; 0 = it is not in work yet
+  std::map<std::int64_t, Item> items;                  // in flight, by ticket
+  std::deque<std::int64_t> ready;                      // compiled, in order of their end
   std::size_t compiling = 0;
   std::int64_t planned = 0, proposed = 0;  // of this run
   double best_us = 0;
@@ -227,7 +240,7 @@ void Session::show(const Problem* problem, bool force) {
 bool Session::out_of_budget(const Problem& problem) const {
   if (stop_) return true;
   if (problem.budget > 0 && problem.known.size() + problem.items.size() >= problem.budget) return true;
-  return problem.seconds > 0 && now_seconds() - problem.start >= problem.seconds;
+  return problem.seconds > 0 && problem.start > 0 && now_seconds() - problem.start >= problem.seconds;
 }
 
 // What the DB knows of this problem counts as if it had just been tried, as long as source and compiler are the same.
@@ -292,15 +305,32 @@ Result<bool> Session::propose(Problem& problem) {
   return true;
 }
 
-// Keeps every core at work: with candidates of this problem, and when they run out with those of the next.
+std::size_t Session::compiling() const {
+  std::size_t count = current_->compiling;
+  for (const Upcoming& next : upcoming_) count += next.opened ? next.opened->compiling : 0;
+  return count;
+}
+
+// Keeps every core at work: with candidates of this problem, as far ahead of their results as there are cores, and
+// where they leave cores idle (results are waited for, the budget is used up) with those of the problems after it.
 Result<void> Session::propose_ahead(Problem& problem) {
-  const std::size_t ahead = static_cast<std::size_t>(jobs_) + kPipeline;
-  KGEN_CHECK_OK(open_next());
-  for (Problem* target : {&problem, next_.get()}) {
-    if (target == nullptr || target->nothing_to_launch) continue;
-    while (problem.compiling + problem.ready.size() + (next_ ? next_->items.size() : 0) < ahead &&
-           !out_of_budget(*target)) {
-      KGEN_TRY(const bool proposed, propose(*target));
+  const auto jobs = static_cast<std::size_t>(jobs_);
+  while (problem.compiling + problem.ready.size() < jobs + kPipeline && !out_of_budget(problem)) {
+    KGEN_TRY(const bool proposed, propose(problem));
+    if (!proposed) break;
+  }
+  return compile_ahead();
+}
+
+// The part of propose_ahead() for the problems after this one. Some wait in the queue, for the time that finals take.
+Result<void> Session::compile_ahead() {
+  KGEN_CHECK_OK(open_ahead());
+  const auto jobs = static_cast<std::size_t>(jobs_);
+  for (const Upcoming& next : upcoming_) {
+    if (!next.opened || next.opened->nothing_to_launch) continue;
+    while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < jobs &&
+           !out_of_budget(*next.opened)) {
+      KGEN_TRY(const bool proposed, propose(*next.opened));
       if (!proposed) break;
     }
   }
@@ -310,10 +340,11 @@ Result<void> Session::propose_ahead(Problem& problem) {
 Result<void> Session::take_compiled() {
   for (auto& [number, result] : finished_.take()) {
     const std::int64_t ticket = number;
-    const auto owner =
-        std::find_if(open_.begin(), open_.end(), [&](const Problem* p) { return p->items.count(ticket) > 0; });
-    if (owner == open_.end()) continue;  // its problem has ended
-    Problem& problem = **owner;
+    Problem* owner = current_->items.contains(ticket) ? current_ : nullptr;
+    for (const Upcoming& next : upcoming_)
+      if (next.opened && next.opened->items.contains(ticket)) owner = next.opened.get();
+    if (owner == nullptr) continue;  // its problem has ended
+    Problem& problem = *owner;
     --problem.compiling;
     if (!result) return tl::unexpected(std::move(result.error()));
     // Ctrl-C may reach the compilers too: what they report then is not the candidate's fault.
@@ -354,6 +385,7 @@ Result<void> Session::send_ready(Problem& problem) {
     const std::int64_t ticket = problem.ready.front();
     problem.ready.pop_front();
     const Item& item = problem.items.at(ticket);
+    problem.sent[ticket] = item.candidate.key();
     KGEN_TRY(const std::string path, code_file(item.compiled.code));
     KGEN_TRY(std::vector<CheckCase::Output> limits,
              candidate_limits(problem.spec, device_.arch, item.candidate.key(), item.bound));
@@ -447,6 +479,9 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
     reason += fmt::format("; input seed {}; repeat with: {}", supervisor_.seed(),
                           repeat_line(problem.spec, at->second.candidate.key(), device_.id));
   KGEN_CHECK_OK(record(problem, at->second, result.status, reason, &result));
+  if (!result.standings.empty()) problem.standings.clear();
+  for (const TryResult::Standing& standing : result.standings)
+    problem.standings[problem.sent.at(standing.ticket)] = standing.median_us;
   problem.items.erase(at);
   return {};
 }
@@ -504,8 +539,10 @@ Result<TryResult> Session::examine(Problem& problem, const Item& item, TryReques
   const std::int64_t ticket = request.ticket;
   supervisor_.submit(std::move(request));
   for (;;) {
-    KGEN_TRY(const auto ended, supervisor_.next(kPollSeconds, -1));
+    KGEN_TRY(const auto ended, supervisor_.next(kPollSeconds, finished_.fd()));
     if (ended && ended->ticket == ticket) return *ended;
+    KGEN_CHECK_OK(take_compiled());
+    if (!stop_) KGEN_CHECK_OK(compile_ahead());
     show(nullptr, false);
   }
 }
@@ -563,13 +600,18 @@ Goal Session::goal(const Problem& problem) const {
   return {.timing = request_.timing, .objective = request_.objective, .deterministic = problem.spec.tune.deterministic};
 }
 
-// Those that were timed in full, fastest first.
-static std::vector<std::string> by_time(const std::map<std::string, Known>& known) {
+// Those that were timed in full, fastest first: the leaders by their times in turns.
+static std::vector<std::string> by_time(const std::map<std::string, Known>& known,
+                                        const std::map<std::string, double>& standings = {}) {
+  std::vector<std::pair<double, std::string>> times;
+  for (const auto& [config, entry] : known) {
+    if (entry.trial.status != TrialStatus::kTimed) continue;
+    const auto standing = standings.find(config);
+    times.emplace_back(standing != standings.end() ? standing->second : *entry.trial.time_us, config);
+  }
+  std::sort(times.begin(), times.end());
   std::vector<std::string> configs;
-  for (const auto& [config, entry] : known)
-    if (entry.trial.status == TrialStatus::kTimed) configs.push_back(config);
-  std::sort(configs.begin(), configs.end(),
-            [&](auto& a, auto& b) { return *known.at(a).trial.time_us < *known.at(b).trial.time_us; });
+  for (auto& [time, config] : times) configs.push_back(std::move(config));
   return configs;
 }
 
@@ -594,7 +636,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
   const bool energy = request_.objective == "energy";
   const double reach = energy ? kEnergyReach : kFinalistReach;
   for (;;) {
-    const std::vector<std::string> ranked = by_time(problem.known);
+    const std::vector<std::string> ranked = by_time(problem.known, problem.standings);
     std::vector<std::string> finalists;
     for (const std::string& config : ranked)
       if (finalists.size() < kFinalists &&
@@ -753,16 +795,29 @@ Result<void> Session::conclude(Problem& problem) {
   return {};
 }
 
+// What is told of a problem that nothing is published of.
+void Session::take_stock(Problem& problem) {
+  for (const auto& [config, entry] : problem.known) problem.row.trials.push_back(entry.trial);
+  if (const auto at = problem.known.find(problem.default_candidate.key());
+      at != problem.known.end() && at->second.verified())
+    problem.row.default_us = at->second.trial.time_us.value_or(0);
+  if (problem.best_us <= 0) return;
+  problem.row.config = problem.best_config;
+  problem.row.time_us = problem.best_us;
+  won_.push_back({problem.row.op, std::string(device_.arch->family), problem.row.signature, problem.row.dims_key,
+                  problem.best_config});
+}
+
 // What won on the nearest shapes, in this database and in the prior, then the other variants' defaults: half of the
 // budget at most.
-void Session::seed_search(Problem& problem) {
+void Session::seed_search(Problem& problem, std::size_t won) {
   const std::size_t most = problem.budget == 0 ? SIZE_MAX : std::max<std::size_t>(2, problem.budget / 2);
   auto& seeds = problem.search_space.seeds;
   const auto add = [&](std::size_t point) {
     if (seeds.size() < most && std::find(seeds.begin(), seeds.end(), point) == seeds.end()) seeds.push_back(point);
   };
   std::vector<Winner> winners;
-  for (auto winner = won_.rend() - static_cast<std::ptrdiff_t>(won_before_); winner != won_.rend(); ++winner)
+  for (auto winner = won_.rend() - static_cast<std::ptrdiff_t>(won); winner != won_.rend(); ++winner)
     if (winner->op == problem.row.op) winners.push_back(*winner);
   const std::vector<Winner>& prior = priors_[problem.row.op];
   winners.insert(winners.end(), prior.begin(), prior.end());
@@ -809,24 +864,36 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(const OpSpec& spec) c
     problem.row.note = "nothing to launch";
     return prepared;
   }
-  KGEN_TRY(problem.space, enumerate(spec, device_.arch));
   KGEN_TRY(problem.default_candidate, default_candidate(spec, device_.arch));
+  if (spec.tune.configs.empty()) {
+    KGEN_TRY(problem.space, enumerate(spec, device_.arch));
+  } else {
+    problem.space.candidates.push_back(problem.default_candidate);
+    for (const std::string& config : spec.tune.configs) {
+      const auto candidate = parse_candidate(spec, device_.arch, config);
+      if (candidate && *candidate != problem.default_candidate) problem.space.candidates.push_back(*candidate);
+    }
+  }
   for (std::size_t i = 0; i < problem.space.candidates.size(); ++i)
     problem.index.emplace(problem.space.candidates[i].key(), i);
   problem.search_space = make_search_space(problem.space.candidates, problem.default_candidate);
   return prepared;
 }
 
-// Takes a prepared problem into the session; its reference starts to compile.
-Result<void> Session::open(Problem& problem) {
+// Takes a prepared problem into the session, with the first `won` of won_ to begin from; its reference starts to
+// compile.
+Result<void> Session::open(Problem& problem, std::size_t won) {
   if (problem.nothing_to_launch) return {};
   const OpSpec& spec = problem.spec;
-  problem.budget =
-      static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
-  seed_search(problem);
+  const bool listed = !spec.tune.configs.empty();
+  if (!listed)
+    problem.budget =
+        static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
+  seed_search(problem, won);
   warm_search(problem);
   problem.seconds = request_.budget.seconds;
-  KGEN_TRY(problem.strategy, make_strategy(request_.strategy, problem.search_space, request_.seed, problem.budget));
+  KGEN_TRY(problem.strategy, make_strategy(listed ? "exhaustive" : request_.strategy, problem.search_space,
+                                           request_.seed, problem.budget));
 
   KGEN_TRY(const KernelSource default_source, emit(spec, device_.arch, problem.default_candidate));
   KGEN_TRY(const BoundPlan default_bound, kgen::bind(default_source.plan, spec.problem.dims));
@@ -881,7 +948,9 @@ Result<void> Session::work(Problem& problem) {
   KGEN_CHECK_OK(propose_ahead(problem));
   KGEN_CHECK_OK(verify_ready(problem));
   if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem));
-  if (problem.blocked.empty()) {
+  if (problem.blocked.empty() && !request_.publish) {
+    take_stock(problem);
+  } else if (problem.blocked.empty()) {
     const TimeAccount::During finals(account_, Activity::kFinals);
     KGEN_CHECK_OK(conclude(problem));
   }
@@ -890,7 +959,7 @@ Result<void> Session::work(Problem& problem) {
   problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
   for (const auto& [config, entry] : problem.known) problem.row.verified += entry.verified();
   if (!problem.row.config.empty()) {
-    problem.row.expected_loss = problem.strategy->expected_loss();
+    if (request_.publish) problem.row.expected_loss = problem.strategy->expected_loss();
     return {};
   }
   if (!problem.blocked.empty()) {
@@ -928,40 +997,59 @@ void Session::sum_up() {
                               {"other", spent(Activity::kOther)}};
 }
 
-// Problem i, to be worked at now; the one after it is prepared meanwhile.
+// Problem i, to be worked at now.
 Result<std::unique_ptr<Session::Problem>> Session::begin(std::size_t i) {
   const TimeAccount::During preparing(account_, Activity::kPreparing);
-  const std::vector<OpSpec>& specs = request_.specs;
-  std::unique_ptr<Problem> problem = std::move(next_);
-  if (!problem) {
-    if (preparing_.valid()) {
-      KGEN_TRY(problem, preparing_.get());
-    } else {
-      KGEN_TRY(problem, prepare(specs[i]));
-      won_before_ = won_.size();
-    }
-    KGEN_CHECK_OK(open(*problem));
+  std::unique_ptr<Problem> problem;
+  if (upcoming_.empty()) {
+    KGEN_TRY(problem, prepare(request_.specs[i]));
+    KGEN_CHECK_OK(open(*problem, won_.size()));
+  } else {
+    if (!upcoming_.front().opened) upcoming_.front().preparing.wait();
+    KGEN_CHECK_OK(open_ahead());
+    problem = std::move(upcoming_.front().opened);
+    upcoming_.pop_front();
   }
-  open_ = {problem.get()};
-  won_before_ = won_.size();
-  // The same problem twice in a row: the second must see what the first records. A host times its kernels on the cores
-  // that would prepare.
+  won_at_.push_back(won_.size());
+  current_ = problem.get();
+  look_ahead();
+  return problem;
+}
+
+// Starts to prepare the problems after the one in work. A host times its kernels on the cores that would prepare. A
+// problem that is in work or on the way must end first: its second time must see what the first records.
+void Session::look_ahead() {
+  if (takes_turns()) return;
+  const std::vector<OpSpec>& specs = request_.specs;
   const auto same = [](const OpSpec& a, const OpSpec& b) {
     return signature(*a.op, a.problem) == signature(*b.op, b.problem) &&
            dims_key(*a.op, a.problem) == dims_key(*b.op, b.problem);
   };
-  if (i + 1 < specs.size() && !takes_turns() && !same(specs[i], specs[i + 1]))
-    preparing_ = std::async(std::launch::async, [this, &spec = specs[i + 1]] { return prepare(spec); });
-  return problem;
+  const auto at_work = static_cast<std::ptrdiff_t>(won_at_.size()) - 1;
+  for (;;) {
+    const auto preparing = std::count_if(upcoming_.begin(), upcoming_.end(), [](auto& next) { return !next.opened; });
+    const auto j = static_cast<std::size_t>(at_work) + 1 + upcoming_.size();
+    if (upcoming_.size() == kOpenAhead || static_cast<std::size_t>(preparing) == kPreparing || j == specs.size())
+      return;
+    if (std::any_of(specs.begin() + at_work, specs.begin() + static_cast<std::ptrdiff_t>(j),
+                    [&](const OpSpec& before) { return same(before, specs[j]); }))
+      return;
+    upcoming_.push_back({std::async(std::launch::async, [this, &spec = specs[j]] { return prepare(spec); })});
+  }
 }
 
-// Opens the next problem once it is prepared.
-Result<void> Session::open_next() {
-  if (!preparing_.valid() || preparing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return {};
-  const TimeAccount::During preparing(account_, Activity::kPreparing);
-  KGEN_TRY(next_, preparing_.get());
-  KGEN_CHECK_OK(open(*next_));
-  open_.push_back(next_.get());
+// Opens the problems that are prepared, in order, and starts to prepare others.
+Result<void> Session::open_ahead() {
+  for (std::size_t k = 0; k < upcoming_.size(); ++k) {
+    Upcoming& next = upcoming_[k];
+    if (next.opened) continue;
+    if (next.preparing.wait_for(std::chrono::seconds(0)) != std::future_status::ready) break;
+    const TimeAccount::During preparing(account_, Activity::kPreparing);
+    KGEN_TRY(next.opened, next.preparing.get());
+    const std::size_t j = won_at_.size() + k;
+    KGEN_CHECK_OK(open(*next.opened, won_at_[j - std::min(j, kOpenAhead)]));
+    look_ahead();
+  }
   return {};
 }
 
@@ -995,10 +1083,13 @@ Result<TuneOutcome> Session::run() {
   }
   KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
   KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
+  outcome_.device_id = device_id_;
+  outcome_.compute_units = device_.compute_units;
   KGEN_TRY(const std::vector<WinnerRow> winners, db_.winners());
   for (const WinnerRow& row : winners) {
     if (row.winner.device != device_id_) continue;
-    if (row.winner.goal.timing == request_.timing && row.winner.goal.objective == request_.objective)
+    if (!row.winner.range && row.winner.goal.timing == request_.timing &&
+        row.winner.goal.objective == request_.objective)
       winners_[{row.winner.problem, row.winner.is_default, row.winner.goal.deterministic}] = {row.winner.trial,
                                                                                               row.trial.config};
     if (!row.winner.is_default)
@@ -1026,7 +1117,12 @@ Result<TuneOutcome> Session::run() {
 
 Result<TuneOutcome> tune(const TuneRequest& request, Db& db, Compiler& compiler, const std::string& self,
                          const std::function<void(const TuneProgress&)>& progress, const std::atomic<bool>& stop) {
-  return Session(request, db, compiler, self, progress, stop).run();
+  const auto tune_fixed = [&](const TuneRequest& part) {
+    return Session(part, db, compiler, self, progress, stop).run();
+  };
+  const bool dynamic = std::any_of(request.specs.begin(), request.specs.end(),
+                                   [](const OpSpec& spec) { return spec.dynamic.has_value(); });
+  return dynamic ? tune_dynamic(request, db, compiler, tune_fixed, stop) : tune_fixed(request);
 }
 
 }  // namespace kgen

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -11,6 +12,7 @@
 
 #include "base/text.h"
 #include "tuner/session.h"
+#include "tuner/stats.h"
 
 // Everything that crosses the pipe, spelled once for both directions: to_json and from_json of the library.
 namespace kgen {
@@ -61,10 +63,19 @@ static void from_json(const Json& json, Verdict& verdict) {
   json.at("launch_us").get_to(verdict.launch_us);
   if (json.contains("same_bits")) verdict.same_bits = json.at("same_bits").get<bool>();
 }
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult::Standing, ticket, median_us)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, timing_seconds,
-                                   seconds)
+                                   seconds, standings)
 
 namespace {
+
+constexpr std::size_t kLeaders = 4;
+constexpr double kLeaderReach = 1.1;  // of the fastest leader
+constexpr int kRoundsAtOnce = 4;      // between looks at what waits; 1 of kernels that are not
+constexpr double kShortUs = 500;      // short
+// What a candidate's result may be held back by while the device is idle, and the rounds after which more tell nothing.
+constexpr double kCompeteSeconds = 0.06;
+constexpr std::size_t kEnoughRounds = 400;
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -138,6 +149,7 @@ Examiner::Examiner(Device& device, std::unique_ptr<Telemetry> telemetry)
 
 Result<void> Examiner::setup(const CheckCase& check, TimingMode timing, const std::function<void()>& probed) {
   timing_ = timing;
+  leaders_.clear();
   bench_.reset();
   best_us_ = 0;
   KGEN_TRY(bench_, Bench::open(device_, check, probed));
@@ -160,7 +172,7 @@ Result<LoadedCandidate> Examiner::load(const TryRequest& request) {
 // An error is a refusal or a fault of the device.
 Result<void> Examiner::examine(const TryRequest& request, const std::function<bool()>& waiting, TryResult& result) {
   const double start = now_seconds();
-  KGEN_TRY(const LoadedCandidate candidate, load(request));
+  KGEN_TRY(LoadedCandidate candidate, load(request));
   KGEN_TRY(result.verdict, bench_->verify(candidate, request.repeats));
   const double verified = now_seconds();
   result.verify_seconds = verified - start;
@@ -172,12 +184,44 @@ Result<void> Examiner::examine(const TryRequest& request, const std::function<bo
   if (!request.measure) return {};
   // The request was on the way while the one before it was timed, so the parent may not have known of that one's time.
   if (best_us_ == 0 || (request.best_us > 0 && request.best_us < best_us_)) best_us_ = request.best_us;
-  MeasureLimits limits{.best_us = best_us_, .expected_us = result.verdict.launch_us};
-  if (request.idle) limits.idle = [&] { return !waiting(); };
+  const MeasureLimits limits{.best_us = best_us_, .expected_us = result.verdict.launch_us};
   KGEN_TRY(result.timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
   result.timing_seconds = now_seconds() - verified;
   result.status = result.timing.stopped_early ? TrialStatus::kStoppedEarly : TrialStatus::kTimed;
   if (best_us_ == 0 || result.timing.median_us < best_us_) best_us_ = result.timing.median_us;
+  if (!request.idle || result.timing.stopped_early || !result.timing.throttle.empty()) return {};
+  const double competes = now_seconds();
+  KGEN_CHECK_OK(compete(std::move(candidate), waiting, result));
+  result.timing_seconds += now_seconds() - competes;
+  return {};
+}
+
+// Takes the candidate among the leaders if it is fast enough, and times them in turns while nothing waits.
+Result<void> Examiner::compete(LoadedCandidate candidate, const std::function<bool()>& waiting, TryResult& result) {
+  leaders_.push_back({.ticket = result.ticket,
+                      .alone_us = result.timing.median_us,
+                      .samples_us = {},
+                      .candidate = std::move(candidate)});
+  std::stable_sort(leaders_.begin(), leaders_.end(), [](auto& a, auto& b) { return a.alone_us < b.alone_us; });
+  while (leaders_.size() > kLeaders || leaders_.back().alone_us > kLeaderReach * leaders_.front().alone_us)
+    leaders_.pop_back();
+  std::vector<Measurer::Launch> launches;
+  std::size_t rounds = kEnoughRounds;
+  for (const Leader& leader : leaders_) {
+    launches.push_back(launcher(leader.candidate));
+    rounds = std::min(rounds, leader.samples_us.size());
+  }
+  const int at_once = leaders_.front().alone_us < kShortUs ? kRoundsAtOnce : 1;
+  const double end = now_seconds() + kCompeteSeconds;
+  while (rounds < kEnoughRounds && now_seconds() < end && !waiting()) {
+    rounds += static_cast<std::size_t>(at_once);
+    KGEN_TRY(const std::vector<Timing> turn, bench_->measurer().in_turns(timing_, launches, bench_->sets(), at_once));
+    for (std::size_t i = 0; i < leaders_.size(); ++i)
+      leaders_[i].samples_us.insert(leaders_[i].samples_us.end(), turn[i].samples_us.begin(), turn[i].samples_us.end());
+  }
+  for (const Leader& leader : leaders_)
+    if (leader.samples_us.size() >= MeasureLimits::kMinRounds)
+      result.standings.push_back({.ticket = leader.ticket, .median_us = median(leader.samples_us)});
   return {};
 }
 
@@ -193,6 +237,7 @@ TryResult Examiner::attempt(const TryRequest& request, const std::function<bool(
 }
 
 Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_seconds) {
+  leaders_.clear();
   std::vector<LoadedCandidate> candidates;
   for (const TryRequest& entry : request.candidates) {
     KGEN_TRY(LoadedCandidate candidate, load(entry));

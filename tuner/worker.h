@@ -29,7 +29,7 @@ struct TryRequest {
   std::vector<CheckCase::Output> limits{};  // of the candidate's compute type; none: the case's
   Repeats repeats = Repeats::kNone;         // further launches whose bits are compared
   bool measure = true;
-  bool idle = false;   // the device may go on sampling while no other request waits (MeasureLimits::idle)
+  bool idle = false;   // while no other request waits, the fastest are timed in turns (TryResult::standings)
   double best_us = 0;  // of the problem so far; 0 = none
 };
 
@@ -40,6 +40,13 @@ struct TryResult {
   Verdict verdict{};
   Timing timing{};
   double verify_seconds = 0, timing_seconds = 0, seconds = 0;  // wall time of the check, of the samples, of all
+  // The fastest of the problem so far, timed in turns while the device had nothing else to do: their medians tell them
+  // apart better than those of samples that were taken minutes apart.
+  struct Standing {
+    std::int64_t ticket = 0;
+    double median_us = 0;
+  };
+  std::vector<Standing> standings{};
 };
 
 struct RaceRequest {
@@ -74,6 +81,7 @@ class Examiner {
   Measurer::Launch launcher(const LoadedCandidate&);
   Result<LoadedCandidate> load(const TryRequest&);
   Result<void> examine(const TryRequest&, const std::function<bool()>& waiting, TryResult&);
+  Result<void> compete(LoadedCandidate, const std::function<bool()>& waiting, TryResult&);
 
   Device& device_;
   const std::unique_ptr<Telemetry> telemetry_;
@@ -81,6 +89,13 @@ class Examiner {
   std::unique_ptr<Bench> bench_;
   double bandwidth_ = 0;
   double best_us_ = 0;  // of the problem
+  struct Leader {
+    std::int64_t ticket = 0;
+    double alone_us = 0;             // median of its own samples
+    std::vector<double> samples_us;  // of the rounds
+    LoadedCandidate candidate;
+  };
+  std::vector<Leader> leaders_;  // after bench_, whose code they are
 };
 
 struct WorkerEvent {

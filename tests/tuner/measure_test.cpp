@@ -156,27 +156,6 @@ TEST(Measure, ASlowVerificationLaunchAloneGivesNothingUp) {
   EXPECT_EQ(timing.samples_us.size(), 6u);
 }
 
-TEST(Measure, AnIdleDeviceGoesOnSamplingUntilSomethingWaits) {
-  ScriptedDevice device;
-  Measurer measurer(device, nullptr);
-  int asked = 0;
-  const MeasureLimits limits{.idle = [&] { return ++asked <= 3; }};
-  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, limits).value();
-  EXPECT_EQ(timing.samples_us.size(), 18u) << "six that are narrow enough, then fours";
-  const MeasureLimits always{.idle = [] { return true; }};
-  EXPECT_EQ(measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, always).value().samples_us.size(), 102u);
-  EXPECT_LE(measurer.measure(TimingMode::kCold, device.kernel('k', {5000}), 1, always).value().samples_us.size(), 12u);
-}
-
-TEST(Measure, AHopelessKernelIsNotSampledByAnIdleDeviceEither) {
-  ScriptedDevice device;
-  Measurer measurer(device, nullptr);
-  const MeasureLimits limits{.best_us = 50, .idle = [] { return true; }};
-  const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {90}), 1, limits).value();
-  EXPECT_TRUE(timing.stopped_early);
-  EXPECT_EQ(timing.samples_us.size(), 3u);
-}
-
 TEST(Measure, ALongKernelTakesEightTimesItsLengthAtMost) {
   ScriptedDevice device;
   Measurer measurer(device, nullptr);
