@@ -31,7 +31,7 @@ class Form:
 class Products:
     def __init__(self, graph, ops, report, accept="near", skip=()):
         self.graph, self.ops, self.report, self.accept, self.skip = graph, ops, report, accept, skip
-        self.wishes = []
+        self.wishes, self.matches = [], {}
 
     def has(self, op):
         return (self.ops is None or op in self.ops.db.operators) and op not in self.skip
@@ -47,6 +47,17 @@ class Products:
                                        value.device.type, value.device.index or 0, "torch")
         if self.ops is None or not self.has(op):
             raise NotFound(f"{self.ops.db.path if self.ops is not None else 'no DB'} has no {op}")
+        key = (op, result, tuple(options.items()), tuple((name, view.dtype, view.shape, view.strides) for name, view in views.items()))
+        if key not in self.matches:  # layers repeat
+            try:
+                self.matches[key] = self._match(op, views, options, result)
+            except (KgenError, ValueError) as error:
+                self.matches[key] = error
+        if isinstance(self.matches[key], Exception):
+            raise self.matches[key]
+        return self.matches[key]
+
+    def _match(self, op, views, options, result):
         match = self.ops.db.op(op).match_views(views, options)
         if result is not None:
             given = self.ops.db.op(op).output_specs(views, options)[0][2]
