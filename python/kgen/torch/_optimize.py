@@ -194,6 +194,8 @@ class GptqLinear(_Replacement):
             self.options["desc_act"] = 1
         if callable(getattr(module, "qzero_format", None)) and module.qzero_format() == 2:
             self.options["v2"] = 1
+        if all(signature.attribute("sym") == "1" for signature in ops.db.op(self.op).signatures):
+            self.options["sym"] = 1  # tells of the data that it was tuned with, not of what it computes
 
     @staticmethod
     def takes(module):
