@@ -43,3 +43,15 @@ if encoder:
     print(f"- replaced: {len(encoder['replaced'])} modules, among them {', '.join(encoder['replaced'][:3])}; left: {len(encoder['left'])}")
     print(f"- convolutions left: {', '.join(encoder['conv left']) or 'none'}; kgen::conv3d_patchify takes {', '.join(f'{us:.1f}' for us in encoder['kgen us'])} us")
     print(f"- the encoder, eager: {encoder['before_ms']:.2f} ms before, {encoder['after_ms']:.2f} ms after; relative difference {encoder['difference']:.1e}")
+whole = read("whole.json")
+if whole:
+    print('\n## Whole models by torch.compile(backend="kgen")\n')
+    print("Replayed from a CUDA graph, microseconds; the DB is the one of docs/results/models.md, not tuned for the back end's own problems. Difference: relative L2 to torch eager.\n")
+    print("| model | torch eager us | kgen back end us | difference | matches | replaced | left |\n|---|---|---|---|---|---|---|")
+    for row in whole:
+        if "error" in row:
+            print(f"| {row['name']} | {row['error'][:200].replace('|', '/')} | | | | | |")
+            continue
+        count = lambda items: ", ".join(f"{number} {name}" for name, number in items.items())  # noqa: E731
+        times = [f"{row[key]:.0f}" if key in row else "-" for key in ("eager us", "kgen us")]
+        print(f"| {row['name']} | {' | '.join(times)} | {number(row.get('graph difference', row['difference']))} | {count(row['kinds'])} | {count(row['replaced'])} | {sum(row['left'].values())} |")
