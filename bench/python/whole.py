@@ -18,7 +18,7 @@ for folder in (pathlib.Path(__file__).parents[2] / "examples/models", pathlib.Pa
 
 def one(name):
     import torch
-    import kgen.torch
+    import kgen.torch  # noqa: F401  registers the back end
     import run
 
     cuda = place != "host"
