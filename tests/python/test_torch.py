@@ -1,4 +1,5 @@
 """kgen.torch on the host device. Skips aloud where torch is missing; an H100 runs all operators (docs/python.md)."""
+import copy
 import inspect
 import os
 import pathlib
@@ -166,6 +167,7 @@ class Optimize(unittest.TestCase):
         self.assertIn("model: kgen.attention, near", str(report))
         odd = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8)  # d = 8 is torch's
         torch.testing.assert_close(model(*odd), Model()(*odd))
+        torch.testing.assert_close(copy.deepcopy(model)(*odd), Model()(*odd))
 
     def test_a_norm_that_is_another_function_stays(self):
         class OffsetRMSNorm(torch.nn.Module):
