@@ -105,7 +105,7 @@ with torch.no_grad():
             stage(row, "kgen, eager rest", lambda: kgen_mode("kgen, eager rest", backend="eager"))
             if cuda:
                 stage(row, "kgen, reduce-overhead", lambda: kgen_mode("kgen, reduce-overhead", mode="reduce-overhead"))
-        print(json.dumps({k: v for k, v in row.items() if k != "report"}))
+        json.dump(rows, open(os.path.join(out, "backend.json"), "w"), indent=1, default=str)  # whatever ends this early
+        print(json.dumps({k: v for k, v in row.items() if k != "report"}), flush=True)
         for item in row.get("report", ()):
             print("   ", *item)
-json.dump(rows, open(os.path.join(out, "backend.json"), "w"), indent=1, default=str)
