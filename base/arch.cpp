@@ -1,6 +1,8 @@
 #include "base/arch.h"
 
 #include <algorithm>
+#include <charconv>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -60,6 +62,36 @@ constexpr ArchInfo kArchs[] = {
 }  // namespace
 
 std::span<const ArchInfo> all_archs() { return kArchs; }
+
+namespace {
+
+// 87 of "sm_87"; 0 for other names. The last digit is the minor version.
+int sm_version(std::string_view name) {
+  int version = 0;
+  if (!name.starts_with("sm_")) return 0;
+  const auto [end, error] = std::from_chars(name.data() + 3, name.data() + name.size(), version);
+  return error == std::errc() && end == name.data() + name.size() ? version : 0;
+}
+
+}  // namespace
+
+std::vector<CodeSource> code_that_runs_on(std::string_view device_arch) {
+  std::vector<CodeSource> sources;
+  const std::string_view base = device_arch.substr(0, device_arch.find(':'));
+  const int version = sm_version(base);
+  if (version == 0) {
+    for (const ArchInfo& arch : kArchs) {
+      if (arch.name == base) sources.push_back({&arch});
+    }
+    return sources;
+  }
+  for (const ArchInfo& arch : kArchs) {
+    const int other = sm_version(arch.name);
+    if (other > 0 && other <= version) sources.push_back({&arch, other / 10 != version / 10});
+  }
+  std::ranges::sort(sources, std::greater{}, [](const CodeSource& source) { return sm_version(source.arch->name); });
+  return sources;
+}
 
 Result<Arch> find_arch(std::string_view name) {
   for (const ArchInfo& arch : kArchs) {

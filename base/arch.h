@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -38,5 +39,16 @@ using Arch = const ArchInfo*;  // rows live for the whole program; compare by po
 std::span<const ArchInfo> all_archs();
 // Exact name, else an error that lists the nearest valid name.
 Result<Arch> find_arch(std::string_view name);
+
+// Whose code objects a device takes.
+struct CodeSource {
+  Arch arch = nullptr;
+  bool only_ptx =
+      false;  // PTX, which the driver compiles for the device; machine code of this architecture does not run
+};
+// By the name that the driver gives the device ("sm_87", "gfx90a:sramecc+:xnack-"), best first: its own architecture,
+// its family (on NVIDIA machine code runs on later minor versions of its major version; AMD has no such promise), then
+// PTX of any older architecture. Empty where the table has nothing.
+std::vector<CodeSource> code_that_runs_on(std::string_view device_arch);
 
 }  // namespace kgen

@@ -1,15 +1,12 @@
 #include "base/expr.h"
 
 #include <fmt/core.h>
-#include <muParserBase.h>
-#include <muParserError.h>
 #include <xxhash.h>
 
 #include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <cmath>
-#include <mutex>
 #include <optional>
 
 #include "base/text.h"
@@ -17,210 +14,305 @@
 namespace kgen {
 namespace {
 
-constexpr std::int64_t kLimit = std::int64_t{1} << 53;  // beyond it a double no longer holds every integer
-constexpr char kDivide = '~';  // muparser's own '/' gives fractions, so exact division has a sign of its own inside
+constexpr double kLimit = 9007199254740992;  // 2^53: beyond it a double no longer holds every integer
+constexpr int kDeepest = 200;                // parentheses and branches inside one another
 
-// Thrown by the callbacks below through muparser, caught in evaluate().
-struct EvalError {
-  std::string what;
+enum class Code : std::uint8_t {
+  kNumber,  // push value
+  kName,    // push the slot `arg`
+  kJump,    // to `arg`
+  kJumpIfZero,
+  kAdd,
+  kSubtract,
+  kMultiply,
+  kDivide,  // exact
+  kModulo,
+  kLess,
+  kLessEqual,
+  kGreater,
+  kGreaterEqual,
+  kEqual,
+  kNotEqual,
+  kAnd,
+  kOr,
+  kNegate,
+  kNot,
+  kCeilDiv,
+  kFloorDiv,
+  kRoundUp,
+  kLog2,
+  kIsPow2,
+  kAbs,
+  kMin,  // of `arg` values
+  kMax,
 };
 
-std::int64_t integer(double value) {
-  if (!(std::fabs(value) < static_cast<double>(kLimit))) throw EvalError{"a value is not below 2^53"};
-  return static_cast<std::int64_t>(value);
-}
+struct Instruction {
+  Code code;
+  std::uint32_t arg = 0;
+  double value = 0;
+};
 
-std::int64_t floor_quotient(std::int64_t a, std::int64_t b) {
-  if (b == 0) throw EvalError{"division by zero"};
-  return a / b - (a % b != 0 && (a < 0) != (b < 0));
-}
+struct Function {
+  const char* name;
+  Code code;
+  int arguments;  // 0: one or more
+};
+constexpr Function kFunctions[] = {
+    {"ceil_div", Code::kCeilDiv, 2}, {"floor_div", Code::kFloorDiv, 2},
+    {"round_up", Code::kRoundUp, 2}, {"log2", Code::kLog2, 1},
+    {"is_pow2", Code::kIsPow2, 1},   {"abs", Code::kAbs, 1},
+    {"min", Code::kMin, 0},          {"max", Code::kMax, 0},
+};
 
-double exact_divide(double a, double b) {
-  const std::int64_t n = integer(a), d = integer(b);
-  if (d == 0) throw EvalError{"division by zero"};
-  if (n % d != 0) throw EvalError{fmt::format("{} / {} leaves a remainder; use ceil_div or floor_div", n, d)};
-  const std::int64_t quotient = n / d;
-  return static_cast<double>(quotient);
-}
-double modulo(double a, double b) {
-  const std::int64_t n = integer(a), d = integer(b);
-  if (d == 0) throw EvalError{"division by zero"};
-  return static_cast<double>(n % d);
-}
-double floor_div(double a, double b) { return static_cast<double>(floor_quotient(integer(a), integer(b))); }
-double ceil_div(double a, double b) { return static_cast<double>(-floor_quotient(-integer(a), integer(b))); }
-double round_up(double a, double b) { return ceil_div(a, b) * b; }
-double log2_floor(double a) {
-  std::int64_t value = integer(a);
-  if (value < 1) throw EvalError{fmt::format("log2 of {}", value)};
-  int log = 0;
-  while (value >>= 1) ++log;
-  return log;
-}
-double is_pow2(double a) {
-  const std::int64_t value = integer(a);
-  return value > 0 && (value & (value - 1)) == 0;
-}
-double absolute(double a) { return std::fabs(a); }
-double minimum(const double* values, int count) { return *std::min_element(values, values + count); }
-double maximum(const double* values, int count) { return *std::max_element(values, values + count); }
-double negate(double a) { return -a; }
-double plus(double a) { return a; }
-double logical_not(double a) { return a == 0; }
-
-const std::vector<std::string> kFunctions = {"ceil_div", "floor_div", "round_up", "log2",
-                                             "is_pow2",  "abs",       "min",      "max"};
+// Infix operators, loosest first; those of a level are applied from left to right.
+struct Infix {
+  std::string_view sign;
+  int level;
+  Code code;
+};
+constexpr Infix kInfix[] = {
+    {"||", 0, Code::kOr},        {"&&", 1, Code::kAnd},          {"==", 2, Code::kEqual},   {"!=", 2, Code::kNotEqual},
+    {"<=", 2, Code::kLessEqual}, {">=", 2, Code::kGreaterEqual}, {"<", 2, Code::kLess},     {">", 2, Code::kGreater},
+    {"+", 3, Code::kAdd},        {"-", 3, Code::kSubtract},      {"*", 4, Code::kMultiply}, {"/", 4, Code::kDivide},
+    {"%", 4, Code::kModulo},
+};
+constexpr int kTightest = 4;
 
 bool name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; }
 bool name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 bool digit(char c) { return c >= '0' && c <= '9'; }
 
-std::optional<std::int64_t> parse_integer(std::string_view digits) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  if (error != std::errc{} || end != digits.data() + digits.size() || value >= kLimit) return std::nullopt;
-  return value;
-}
-
-int read_number(const char* text, int* position, double* value) {
-  int length = 0;
-  while (digit(text[length])) ++length;
-  if (length == 0) return 0;
-  *value = static_cast<double>(*parse_integer({text, static_cast<std::size_t>(length)}));  // scan() has checked it
-  *position += length;
-  return 1;
-}
-
-// muparser with integers only, and with exactly the operators and functions that the header lists.
-class Parser final : public mu::ParserBase {
- public:
-  Parser() {
-    InitCharSets();
-    InitFun();
-    InitConst();
-    InitOprt();
-    AddValIdent(read_number);
-  }
-
- private:
-  void InitCharSets() override {
-    DefineNameChars("0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
-    DefineOprtChars("+-*%<>=!&|?:~");
-    DefineInfixOprtChars("+-!");
-  }
-  void InitFun() override {
-    DefineFun("ceil_div", ceil_div, false);
-    DefineFun("floor_div", floor_div, false);
-    DefineFun("round_up", round_up, false);
-    DefineFun("log2", log2_floor, false);
-    DefineFun("is_pow2", is_pow2, false);
-    DefineFun("abs", absolute, false);
-    DefineFun("min", minimum, false);
-    DefineFun("max", maximum, false);
-  }
-  void InitConst() override {}
-  void InitOprt() override {
-    DefineInfixOprt("-", negate, mu::prPOW);
-    DefineInfixOprt("+", plus, mu::prPOW);
-    DefineInfixOprt("!", logical_not, mu::prPOW);
-    DefineOprt(std::string(1, kDivide), exact_divide, mu::prMUL_DIV);
-    DefineOprt("%", modulo, mu::prMUL_DIV);
-  }
-};
-
-// What parsing finds, shared by copies.
-struct Program {
-  std::string text;
-  std::string for_muparser;
-  std::vector<std::string> names;
-  std::optional<std::int64_t> constant;  // the whole text is one number …
-  bool identity = false;                 // … or one name: most expressions of a plan, and no parser is needed
-};
-
 Error at_column(std::size_t column, std::string_view text, const std::string& what) {
   return Error{ErrorKind::kBadInput, fmt::format("column {} of '{}': {}", column + 1, text, what)};
 }
 
-// Finds the names and refuses what muparser would take but the header does not allow.
-Result<Program> scan(std::string_view text) {
-  Program program;
-  program.text = text;
-  program.for_muparser = text;
-  std::size_t tokens = 0, names = 0;
-  for (std::size_t i = 0; i < text.size();) {
-    const char c = text[i];
-    std::size_t end = i + 1;
-    if (std::isspace(static_cast<unsigned char>(c))) {
-      program.for_muparser[i] = ' ';
-      ++i;
-      continue;
-    }
-    if (name_start(c)) {
-      while (end < text.size() && name_char(text[end])) ++end;
-      const std::size_t next = text.find_first_not_of(" \t", end);
-      if (next == std::string_view::npos || text[next] != '(') {
-        program.names.emplace_back(text.substr(i, end - i));
-        ++names;
-      } else {
-        const std::string function(text.substr(i, end - i));
-        if (std::find(kFunctions.begin(), kFunctions.end(), function) == kFunctions.end())
-          return tl::unexpected(
-              at_column(i, text, "unknown function '" + function + "'" + did_you_mean(function, kFunctions)));
-      }
-    } else if (digit(c)) {
-      while (end < text.size() && digit(text[end])) ++end;
-      if (end < text.size() && (name_char(text[end]) || text[end] == '.'))
-        return tl::unexpected(at_column(i, text, "only integers are allowed"));
-      const auto value = parse_integer(text.substr(i, end - i));
-      if (!value) return tl::unexpected(at_column(i, text, "a number must be below 2^53"));
-      program.constant = value;
-    } else if (c == '/') {
-      program.for_muparser[i] = kDivide;
-    } else if (c == '=' || c == '<' || c == '>' || c == '!') {
-      if (end < text.size() && text[end] == '=') {
-        ++end;
-      } else if (c == '=') {
-        return tl::unexpected(at_column(i, text, "'=' assigns nothing here; compare with '=='"));
-      }
-    } else if (c == '&' || c == '|') {
-      if (end >= text.size() || text[end] != c)
-        return tl::unexpected(
-            at_column(i, text, fmt::format("'{}' is not an operator; did you mean '{}{}'?", c, c, c)));
-      ++end;
-    } else if (std::string_view("+-*%()?:,").find(c) == std::string_view::npos) {
-      return tl::unexpected(at_column(i, text, fmt::format("unexpected character '{}'", c)));
-    }
-    ++tokens;
-    i = end;
-  }
-  if (tokens == 0) return tl::unexpected(at_column(0, text, "the expression is empty"));
-  if (tokens != 1) program.constant.reset();
-  program.identity = tokens == 1 && names == 1;
-  std::sort(program.names.begin(), program.names.end());
-  program.names.erase(std::unique(program.names.begin(), program.names.end()), program.names.end());
-  return program;
-}
+}  // namespace
 
-// muparser's message in our terms: the division sign put back, and its own 0-based position left out for our column.
-std::string own_words(std::string message) {
-  std::replace(message.begin(), message.end(), kDivide, '/');
-  for (const char* tail : {" found at position", " at position", " at expression position"}) {
-    const std::size_t found = message.find(tail);
-    if (found != std::string::npos) message.erase(found);
-  }
-  return message;
-}
-
-// A parser with its variables. Compiled on the first evaluation of each copy.
-struct Machine {
-  Parser parser;
-  std::vector<double> slots;
-
-  explicit Machine(const Program& program) : slots(program.names.size(), 0.0) {
-    for (std::size_t i = 0; i < slots.size(); ++i) parser.DefineVar(program.names[i], &slots[i]);
-    parser.SetExpr(program.for_muparser);
-  }
+// What parsing finds; never changes afterwards, so copies of an Expr share it.
+struct Expr::Program {
+  std::string text;
+  std::vector<std::string> names;  // sorted
+  std::vector<Instruction> code;
+  std::size_t depth = 0;  // most values on the stack
+  bool identity = false;  // the whole text is one name …
+  bool constant = false;  // … or one number: most expressions of a plan
 };
+
+namespace {
+
+// Recursive descent; names are numbered in order of appearance until the end. The first error ends it.
+class Compiler {
+ public:
+  Compiler(std::string_view text, std::vector<Instruction>& code) : text_(text), code_(code) {}
+
+  Result<void> run() {
+    skip_blanks();
+    if (at_ == text_.size()) return tl::unexpected(at_column(0, text_, "the expression is empty"));
+    KGEN_CHECK_OK(branch());
+    if (at_ == text_.size()) return {};
+    return refuse(text_[at_] == ')' ? "a closing parenthesis without an opening one" : unexpected());
+  }
+
+  std::vector<std::string> names;
+  std::size_t depth = 0;
+
+ private:
+  tl::unexpected<Error> refuse(const std::string& what) const { return tl::unexpected(at_column(at_, text_, what)); }
+
+  std::string unexpected() const {
+    if (at_ == text_.size()) return "a value is missing at the end";
+    const char c = text_[at_], next = at_ + 1 < text_.size() ? text_[at_ + 1] : '\0';
+    if (c == '=' && next != '=') return "'=' assigns nothing here; compare with '=='";
+    if ((c == '&' || c == '|') && next != c)
+      return fmt::format("'{}' is not an operator; did you mean '{}{}'?", c, c, c);
+    return fmt::format("unexpected character '{}'", c);
+  }
+
+  void skip_blanks() {
+    while (at_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[at_])) != 0) ++at_;
+  }
+  bool accept(char sign) {
+    if (at_ == text_.size() || text_[at_] != sign) return false;
+    ++at_;
+    skip_blanks();
+    return true;
+  }
+
+  // `by`: how many values more the stack holds afterwards.
+  void put(Code code, int by, std::uint32_t arg = 0, double value = 0) {
+    code_.push_back({code, arg, value});
+    height_ = static_cast<std::size_t>(static_cast<std::ptrdiff_t>(height_) + by);
+    depth = std::max(depth, height_);
+  }
+  std::uint32_t here() const { return static_cast<std::uint32_t>(code_.size()); }
+
+  Result<void> branch() {
+    if (++nested_ > kDeepest) return refuse("nested too deeply");
+    KGEN_CHECK_OK(infix(0));
+    if (accept('?')) {
+      const std::uint32_t test = here();
+      put(Code::kJumpIfZero, -1);
+      KGEN_CHECK_OK(branch());
+      if (!accept(':')) return refuse("'?' without ':', the else branch");
+      const std::uint32_t skip = here();
+      put(Code::kJump, -1);  // one of the branches leaves its value
+      code_[test].arg = here();
+      KGEN_CHECK_OK(branch());
+      code_[skip].arg = here();
+    }
+    --nested_;
+    return {};
+  }
+
+  const Infix* peek(int level) const {
+    const std::string_view rest = text_.substr(at_);
+    for (const Infix& infix : kInfix) {
+      if (infix.level == level && rest.starts_with(infix.sign)) return &infix;
+    }
+    return nullptr;
+  }
+
+  Result<void> infix(int level) {
+    if (level > kTightest) return prefix();
+    KGEN_CHECK_OK(infix(level + 1));
+    while (const Infix* found = peek(level)) {
+      at_ += found->sign.size();
+      skip_blanks();
+      KGEN_CHECK_OK(infix(level + 1));
+      put(found->code, -1);
+    }
+    return {};
+  }
+
+  Result<void> prefix() {
+    std::vector<Code> signs;
+    for (;;) {
+      if (accept('-')) {
+        signs.push_back(Code::kNegate);
+      } else if (at_ < text_.size() && text_[at_] == '!' && !text_.substr(at_).starts_with("!=")) {
+        accept('!');
+        signs.push_back(Code::kNot);
+      } else if (!accept('+')) {
+        break;
+      }
+    }
+    KGEN_CHECK_OK(value());
+    for (auto sign = signs.rbegin(); sign != signs.rend(); ++sign) put(*sign, 0);
+    return {};
+  }
+
+  Result<void> value() {
+    if (at_ == text_.size()) return refuse(unexpected());
+    const char c = text_[at_];
+    if (accept('(')) {
+      KGEN_CHECK_OK(branch());
+      if (!accept(')')) return refuse(at_ == text_.size() ? "a closing parenthesis is missing" : unexpected());
+      return {};
+    }
+    std::size_t end = at_;
+    if (digit(c)) {
+      while (end < text_.size() && digit(text_[end])) ++end;
+      if (end < text_.size() && (name_char(text_[end]) || text_[end] == '.'))
+        return refuse("only integers are allowed");
+      std::int64_t number = 0;
+      const auto [stop, error] = std::from_chars(text_.data() + at_, text_.data() + end, number);
+      if (error != std::errc{} || static_cast<double>(number) >= kLimit) return refuse("a number must be below 2^53");
+      move(end);
+      put(Code::kNumber, 1, 0, static_cast<double>(number));
+      return {};
+    }
+    if (!name_start(c)) return refuse(unexpected());
+    while (end < text_.size() && name_char(text_[end])) ++end;
+    const std::string name(text_.substr(at_, end - at_));
+    const std::size_t start = at_;
+    move(end);
+    if (at_ < text_.size() && text_[at_] == '(') return call(name, start);
+    const auto known = std::find(names.begin(), names.end(), name);
+    put(Code::kName, 1, static_cast<std::uint32_t>(known - names.begin()));
+    if (known == names.end()) names.push_back(name);
+    return {};
+  }
+
+  void move(std::size_t to) {
+    at_ = to;
+    skip_blanks();
+  }
+
+  Result<void> call(const std::string& name, std::size_t start) {
+    const auto* function = std::ranges::find(kFunctions, name, &Function::name);
+    if (function == std::end(kFunctions)) {
+      std::vector<std::string> known;
+      for (const Function& other : kFunctions) known.emplace_back(other.name);
+      at_ = start;
+      return refuse("unknown function '" + name + "'" + did_you_mean(name, known));
+    }
+    accept('(');
+    int count = 0;
+    if (at_ < text_.size() && text_[at_] != ')') {
+      do {
+        KGEN_CHECK_OK(branch());
+        ++count;
+      } while (accept(','));
+    }
+    if (at_ == text_.size()) return refuse("a closing parenthesis is missing");
+    if (text_[at_] != ')') return refuse(unexpected());
+    if (count < std::max(function->arguments, 1)) return refuse(fmt::format("Too few arguments for '{}'", name));
+    if (function->arguments > 0 && count > function->arguments)
+      return refuse(fmt::format("Too many arguments for '{}'", name));
+    accept(')');
+    put(function->code, 1 - count, static_cast<std::uint32_t>(count));
+    return {};
+  }
+
+  std::string_view text_;
+  std::vector<Instruction>& code_;
+  std::size_t at_ = 0, height_ = 0;
+  int nested_ = 0;
+};
+
+bool whole(double value) { return std::fabs(value) < kLimit; }
+
+double floor_quotient(std::int64_t a, std::int64_t b) {
+  return static_cast<double>(a / b - (a % b != 0 && (a < 0) != (b < 0)));
+}
+
+// One operator of integers where the result is not just that of doubles; an error's text otherwise.
+std::string apply(Code code, double left, double right, double& result) {
+  if (!whole(left) || !whole(right)) return "a value is not below 2^53";
+  const auto a = static_cast<std::int64_t>(left), b = static_cast<std::int64_t>(right);
+  if (code == Code::kLog2) {
+    if (a < 1) return fmt::format("log2 of {}", a);
+    int log = 0;
+    for (std::int64_t rest = a; rest >>= 1;) ++log;
+    result = log;
+    return {};
+  }
+  if (code == Code::kIsPow2) {
+    result = a > 0 && (a & (a - 1)) == 0;
+    return {};
+  }
+  if (b == 0) return "division by zero";
+  switch (code) {
+    case Code::kDivide:
+      if (a % b != 0) return fmt::format("{} / {} leaves a remainder; use ceil_div or floor_div", a, b);
+      result = static_cast<double>(a / b);
+      break;
+    case Code::kModulo:
+      result = static_cast<double>(a % b);
+      break;
+    case Code::kFloorDiv:
+      result = floor_quotient(a, b);
+      break;
+    case Code::kCeilDiv:
+      result = -floor_quotient(-a, b);
+      break;
+    default:
+      result = -floor_quotient(-a, b) * right;
+      break;
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -229,89 +321,41 @@ std::int64_t symbol_value(std::string_view name) {
   return static_cast<std::int64_t>(kBit | (XXH3_64bits(name.data(), name.size()) & (kBit - 1)));
 }
 
-struct Expr::Impl {
-  std::shared_ptr<const Program> program;
-  std::unique_ptr<Machine> machine;
-  std::mutex mutex;  // eval() may be called from any thread
-
-  Result<std::int64_t> evaluate(const std::int64_t* values) {
-    const auto error = [&](const std::string& what) {
-      return fail(ErrorKind::kBadInput, fmt::format("'{}': {}", program->text, what));
-    };
-    const std::size_t count = program->names.size();
-    for (std::size_t i = 0; i < count; ++i) {
-      if (values[i] <= -kLimit || values[i] >= kLimit)
-        return error(fmt::format("{} = {} is not below 2^53", program->names[i], values[i]));
-    }
-    if (program->identity) return values[0];
-    if (program->constant) return *program->constant;
-    double result = 0;
-    try {
-      if (!machine) machine = std::make_unique<Machine>(*program);
-      for (std::size_t i = 0; i < count; ++i) machine->slots[i] = static_cast<double>(values[i]);
-      result = machine->parser.Eval();
-    } catch (const EvalError& failure) {
-      return error(failure.what);
-    } catch (const mu::ParserError& failure) {
-      return error(own_words(failure.GetMsg()));
-    }
-    if (!(std::fabs(result) < static_cast<double>(kLimit))) return error("the result is not below 2^53");
-    const auto whole = static_cast<std::int64_t>(result);
-    if (static_cast<double>(whole) != result) return error("the result is not an integer");
-    return whole;
-  }
-};
-
 Expr::Expr() = default;
-Expr::~Expr() = default;
-Expr::Expr(Expr&&) noexcept = default;
-Expr& Expr::operator=(Expr&&) noexcept = default;
-
-Expr::Expr(const Expr& other) {
-  if (!other.impl_) return;
-  impl_ = std::make_unique<Impl>();
-  impl_->program = other.impl_->program;
-}
-
-Expr& Expr::operator=(const Expr& other) {
-  if (this != &other) *this = Expr(other);
-  return *this;
-}
 
 Result<Expr> Expr::parse(std::string_view text) {
-  KGEN_TRY(Program program, scan(text));
-  auto impl = std::make_unique<Impl>();
-  if (!program.identity && !program.constant) {
-    try {
-      impl->machine = std::make_unique<Machine>(program);
-      // Only compiling finds syntax errors. Evaluating with zeros does it; what it computes does not matter.
-      impl->machine->parser.Eval();
-    } catch (const EvalError&) {
-    } catch (const mu::ParserError& failure) {
-      const int position = std::max(0, failure.GetPos());
-      return tl::unexpected(at_column(std::min<std::size_t>(static_cast<std::size_t>(position), text.size()), text,
-                                      own_words(failure.GetMsg())));
-    }
+  auto program = std::make_shared<Program>();
+  Compiler compiler(text, program->code);
+  KGEN_CHECK_OK(compiler.run());
+  program->text = text;
+  program->depth = compiler.depth;
+  program->names = compiler.names;
+  std::sort(program->names.begin(), program->names.end());
+  for (Instruction& instruction : program->code) {
+    if (instruction.code != Code::kName) continue;
+    const auto slot = std::lower_bound(program->names.begin(), program->names.end(), compiler.names[instruction.arg]);
+    instruction.arg = static_cast<std::uint32_t>(slot - program->names.begin());
   }
-  impl->program = std::make_shared<const Program>(std::move(program));
+  program->identity = program->code.size() == 1 && program->code[0].code == Code::kName;
+  program->constant = program->code.size() == 1 && program->code[0].code == Code::kNumber;
   Expr expr;
-  expr.impl_ = std::move(impl);
+  expr.program_ = std::move(program);
   return expr;
 }
 
 const std::string& Expr::text() const {
   static const std::string kEmpty;
-  return impl_ ? impl_->program->text : kEmpty;
+  return program_ ? program_->text : kEmpty;
 }
 
 const std::vector<std::string>& Expr::names() const {
   static const std::vector<std::string> kNone;
-  return impl_ ? impl_->program->names : kNone;
+  return program_ ? program_->names : kNone;
 }
 
 Result<std::int64_t> Expr::eval(const Env& env) const {
-  if (!impl_) return 0;
-  const std::vector<std::string>& names = impl_->program->names;
+  if (!program_) return 0;
+  const std::vector<std::string>& names = program_->names;
   std::int64_t few[16];
   std::vector<std::int64_t> many;
   std::int64_t* values = few;
@@ -322,16 +366,115 @@ Result<std::int64_t> Expr::eval(const Env& env) const {
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto found = env.find(names[i]);
     if (found == env.end())
-      return fail(ErrorKind::kBadInput, fmt::format("'{}': unknown name '{}'", impl_->program->text, names[i]));
+      return fail(ErrorKind::kBadInput, fmt::format("'{}': unknown name '{}'", program_->text, names[i]));
     values[i] = found->second;
   }
-  const std::lock_guard lock(impl_->mutex);
-  return impl_->evaluate(values);
+  return eval_slots(values);
 }
 
 Result<std::int64_t> Expr::eval_slots(const std::int64_t* values) const {
-  if (!impl_) return 0;
-  return impl_->evaluate(values);
+  if (!program_) return 0;
+  const Program& program = *program_;
+  const auto error = [&](const std::string& what) {
+    return fail(ErrorKind::kBadInput, fmt::format("'{}': {}", program.text, what));
+  };
+  for (std::size_t i = 0; i < program.names.size(); ++i) {
+    if (!whole(static_cast<double>(values[i])))
+      return error(fmt::format("{} = {} is not below 2^53", program.names[i], values[i]));
+  }
+  if (program.identity) return values[0];
+  if (program.constant) return static_cast<std::int64_t>(program.code[0].value);
+
+  double few[32];
+  std::vector<double> many;
+  double* stack = few;
+  if (program.depth > std::size(few)) {
+    many.resize(program.depth);
+    stack = many.data();
+  }
+  double* top = stack - 1;  // the last value
+  const std::size_t count = program.code.size();
+  for (std::size_t at = 0; at < count; ++at) {
+    const Instruction& instruction = program.code[at];
+    switch (instruction.code) {
+      case Code::kNumber:
+        *++top = instruction.value;
+        continue;
+      case Code::kName:
+        *++top = static_cast<double>(values[instruction.arg]);
+        continue;
+      case Code::kJump:
+        at = instruction.arg - 1;
+        continue;
+      case Code::kJumpIfZero:
+        if (*top-- == 0) at = instruction.arg - 1;
+        continue;
+      case Code::kNegate:
+        *top = -*top;
+        continue;
+      case Code::kNot:
+        *top = *top == 0;
+        continue;
+      case Code::kAbs:
+        *top = std::fabs(*top);
+        continue;
+      case Code::kLog2:
+      case Code::kIsPow2:
+        if (const std::string what = apply(instruction.code, *top, 1, *top); !what.empty()) return error(what);
+        continue;
+      case Code::kMin:
+      case Code::kMax: {
+        double* first = top - (instruction.arg - 1);
+        *first = instruction.code == Code::kMin ? *std::min_element(first, top + 1) : *std::max_element(first, top + 1);
+        top = first;
+        continue;
+      }
+      default:
+        break;
+    }
+    const double right = *top--;
+    double& left = *top;
+    switch (instruction.code) {
+      case Code::kAdd:
+        left += right;
+        break;
+      case Code::kSubtract:
+        left -= right;
+        break;
+      case Code::kMultiply:
+        left *= right;
+        break;
+      case Code::kLess:
+        left = left < right;
+        break;
+      case Code::kLessEqual:
+        left = left <= right;
+        break;
+      case Code::kGreater:
+        left = left > right;
+        break;
+      case Code::kGreaterEqual:
+        left = left >= right;
+        break;
+      case Code::kEqual:
+        left = left == right;
+        break;
+      case Code::kNotEqual:
+        left = left != right;
+        break;
+      case Code::kAnd:
+        left = left != 0 && right != 0;
+        break;
+      case Code::kOr:
+        left = left != 0 || right != 0;
+        break;
+      default:
+        if (const std::string what = apply(instruction.code, left, right, left); !what.empty()) return error(what);
+        break;
+    }
+  }
+  if (!whole(*top)) return error("the result is not below 2^53");
+  return static_cast<std::int64_t>(*top);
 }
 
 }  // namespace kgen

@@ -1,5 +1,5 @@
-// Integer expressions over named values, as op definitions and launch plans use them. A thin layer over muparser:
-// muparser computes in double, so every value and result must be an integer below 2^53; anything else is an error.
+// Integer expressions over named values, as op definitions and launch plans use them. They are computed in double, so
+// every value and result must be an integer below 2^53; anything else is an error.
 //
 // Syntax: + - * / % ( ) < <= > >= == != && || ! ?: and min max abs; ceil_div(a,b) floor_div(a,b) round_up(a,b) log2(a)
 // is_pow2(a). log2 rounds down. `/` is exact division: a remainder is an error at evaluation (use ceil_div or
@@ -29,11 +29,6 @@ std::int64_t symbol_value(std::string_view name);
 class Expr {
  public:
   Expr();  // the constant 0, text() == ""
-  ~Expr();
-  Expr(const Expr&);
-  Expr(Expr&&) noexcept;
-  Expr& operator=(const Expr&);
-  Expr& operator=(Expr&&) noexcept;
 
   // Parses; the error names the column in `text`. Parsing does not need the values of the names.
   static Result<Expr> parse(std::string_view text);
@@ -45,12 +40,12 @@ class Expr {
   // Value with every name bound by `env`. Names that are missing are an error naming them. Safe from any thread.
   Result<std::int64_t> eval(const Env& env) const;
 
-  // Fast path for enumeration: values by position in names(). Not thread-safe on one Expr; copies are independent.
+  // The fast path: values by position in names(). Safe from any thread.
   Result<std::int64_t> eval_slots(const std::int64_t* values) const;
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  struct Program;
+  std::shared_ptr<const Program> program_;  // shared by copies
 };
 
 }  // namespace kgen

@@ -125,17 +125,6 @@ Result<std::int64_t> padded_sum(std::int64_t sum, std::int64_t bytes, const std:
   return total.value / 256 * 256;
 }
 
-Result<std::vector<std::int64_t>> evaluate(std::span<const Expr> exprs, const Env& env, const std::string& name) {
-  std::vector<std::int64_t> values;
-  for (const Expr& expr : exprs) {
-    KGEN_TRY(const std::int64_t value, expr.eval(env));
-    if (value < 0)
-      return fail(ErrorKind::kBadInput, fmt::format("'{}': '{}' is negative ({})", name, expr.text(), value));
-    values.push_back(value);
-  }
-  return values;
-}
-
 // Bytes from the first to the last element.
 Result<std::int64_t> extent(const BoundParam& param) {
   Checked last;
@@ -150,64 +139,6 @@ Result<std::int64_t> extent(const BoundParam& param) {
   last.multiply(dtype_bytes(param.dtype));
   if (last.overflow) return fail(ErrorKind::kBadInput, fmt::format("the size of '{}' overflows", param.name));
   return last.value;
-}
-
-Result<Env> bind_dims(const Plan& plan, const Env& dims) {
-  Env env = plan.constants;
-  for (const auto& [name, value] : dims) {
-    if (std::find(plan.dims.begin(), plan.dims.end(), name) == plan.dims.end())
-      return fail(ErrorKind::kBadInput, fmt::format("unknown dim '{}'{}", name, did_you_mean(name, plan.dims)));
-  }
-  for (std::size_t i = 0; i < plan.dims.size(); ++i) {
-    const std::string& name = plan.dims[i];
-    std::int64_t value = 0;
-    if (const auto given = dims.find(name); given != dims.end()) {
-      value = given->second;
-    } else if (plan.dim_defaults[i].text().empty()) {
-      return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is missing", name));
-    } else {
-      KGEN_TRY(value, plan.dim_defaults[i].eval(env));
-    }
-    if (value < 0) return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is negative ({})", name, value));
-    env[name] = value;
-  }
-  return env;
-}
-
-// nullopt: the step has nothing to do for this shape.
-Result<std::optional<BoundStep>> bind_step(const Step& step, const Env& env) {
-  KGEN_TRY(const std::int64_t when, step.when.eval(env));
-  if (when == 0) return std::nullopt;
-  BoundStep bound;
-  bound.kernel = step.kernel;
-  bound.prepare = step.prepare;
-  // What both CUDA and HIP take: x below 2^31, y and z at most 65535.
-  static constexpr std::int64_t kMostBlocks[] = {(std::int64_t{1} << 31) - 1, 65535, 65535};
-  bool empty = false;
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    KGEN_TRY(const std::int64_t blocks, step.grid[axis].eval(env));
-    if (blocks < 0 || blocks > kMostBlocks[axis])
-      return fail(ErrorKind::kCheckFailed, fmt::format("'{}': {} blocks along {} are outside 0 … {}", step.kernel,
-                                                       blocks, "xyz"[axis], kMostBlocks[axis]));
-    empty |= blocks == 0;
-    bound.grid[axis] = static_cast<std::uint32_t>(blocks);
-  }
-  if (empty) return std::nullopt;
-  const auto limit = [&](const char* name, std::int64_t otherwise) {
-    const auto found = env.find(name);
-    return found == env.end() ? otherwise : found->second;
-  };
-  KGEN_TRY(const std::int64_t block, step.block.eval(env));
-  if (block < 1 || block > limit("max_block", 1024))
-    return fail(ErrorKind::kCheckFailed, fmt::format("'{}': a block of {} work-items is outside 1 … {}", step.kernel,
-                                                     block, limit("max_block", 1024)));
-  KGEN_TRY(const std::int64_t lds_bytes, step.lds_bytes.eval(env));
-  if (lds_bytes < 0 || lds_bytes > limit("lds_limit", 1 << 30))
-    return fail(ErrorKind::kCheckFailed, fmt::format("'{}': {} bytes of LDS are outside 0 … {}", step.kernel, lds_bytes,
-                                                     limit("lds_limit", 1 << 30)));
-  bound.block = static_cast<std::uint32_t>(block);
-  bound.lds_bytes = static_cast<std::uint32_t>(lds_bytes);
-  return bound;
 }
 
 }  // namespace
@@ -267,59 +198,205 @@ Result<Plan> plan_from_json(std::string_view text) {
   }
 }
 
-Result<BoundPlan> bind(const Plan& plan, const Env& dims) {
-  KGEN_TRY(const Env env, bind_dims(plan, dims));
-  for (const Expr& need : plan.needs) {
-    const auto holds = need.eval(env);
+Binder::Binder(const Plan& plan) : plan_(&plan), values_(plan.dims.size()) {
+  for (const auto& [name, value] : plan.constants) {
+    if (std::ranges::find(plan.dims, name) != plan.dims.end()) continue;
+    constants_.push_back(name);
+    values_.push_back(value);
+    if (name == "max_block") max_block_ = value;
+    if (name == "lds_limit") lds_limit_ = value;
+  }
+  dim_defaults_ = terms(plan.dim_defaults);
+  // A default may read the dims before its own.
+  for (std::size_t i = 0; i < dim_defaults_.size(); ++i) {
+    for (int& at : dim_defaults_[i].slots) {
+      if (at >= static_cast<int>(i) && at < static_cast<int>(plan.dims.size())) at = -1;
+    }
+  }
+  needs_ = terms(plan.needs);
+  for (const Param& param : plan.params) {
+    params_.push_back({.present = term(param.present),
+                       .shape = terms(param.shape),
+                       .strides = terms(param.strides),
+                       .dim = param.role == Role::kDim ? slot(param.name) : -1});
+  }
+  for (const Step& step : plan.steps) {
+    steps_.push_back({.when = term(step.when),
+                      .grid = {term(step.grid[0]), term(step.grid[1]), term(step.grid[2])},
+                      .block = term(step.block),
+                      .lds_bytes = term(step.lds_bytes)});
+  }
+  flops_ = term(plan.flops);
+  bytes_ = term(plan.bytes);
+}
+
+int Binder::slot(std::string_view name) const {
+  if (const auto dim = std::ranges::find(plan_->dims, name); dim != plan_->dims.end())
+    return static_cast<int>(dim - plan_->dims.begin());
+  const auto constant = std::lower_bound(constants_.begin(), constants_.end(), name);
+  if (constant == constants_.end() || *constant != name) return -1;
+  return static_cast<int>(plan_->dims.size()) + static_cast<int>(constant - constants_.begin());
+}
+
+Binder::Term Binder::term(const Expr& expr) const {
+  Term made{&expr, {}};
+  for (const std::string& name : expr.names()) made.slots.push_back(slot(name));
+  return made;
+}
+
+std::vector<Binder::Term> Binder::terms(std::span<const Expr> exprs) const {
+  std::vector<Term> made;
+  for (const Expr& expr : exprs) made.push_back(term(expr));
+  return made;
+}
+
+Result<std::int64_t> Binder::eval(const Term& term, const Values& values) {
+  std::int64_t few[16];
+  std::vector<std::int64_t> many;
+  std::int64_t* read = few;
+  if (term.slots.size() > std::size(few)) {
+    many.resize(term.slots.size());
+    read = many.data();
+  }
+  for (std::size_t i = 0; i < term.slots.size(); ++i) {
+    if (term.slots[i] < 0)
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("'{}': unknown name '{}'", term.expr->text(), term.expr->names()[i]));
+    read[i] = values[static_cast<std::size_t>(term.slots[i])];
+  }
+  return term.expr->eval_slots(read);
+}
+
+Result<void> Binder::eval_sizes(std::span<const Term> terms, const Values& values, const std::string& name,
+                                std::vector<std::int64_t>& out) {
+  out.reserve(terms.size());
+  for (const Term& term : terms) {
+    KGEN_TRY(const std::int64_t value, eval(term, values));
+    if (value < 0)
+      return fail(ErrorKind::kBadInput, fmt::format("'{}': '{}' is negative ({})", name, term.expr->text(), value));
+    out.push_back(value);
+  }
+  return {};
+}
+
+// nullopt: the step has nothing to do for this shape.
+Result<std::optional<BoundStep>> Binder::bind_step(std::size_t index, const Values& values) const {
+  const Step& step = plan_->steps[index];
+  const StepTerms& terms = steps_[index];
+  KGEN_TRY(const std::int64_t when, eval(terms.when, values));
+  if (when == 0) return std::nullopt;
+  BoundStep bound;
+  bound.kernel = step.kernel;
+  bound.prepare = step.prepare;
+  // What both CUDA and HIP take: x below 2^31, y and z at most 65535.
+  static constexpr std::int64_t kMostBlocks[] = {(std::int64_t{1} << 31) - 1, 65535, 65535};
+  bool empty = false;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    KGEN_TRY(const std::int64_t blocks, eval(terms.grid[axis], values));
+    if (blocks < 0 || blocks > kMostBlocks[axis])
+      return fail(ErrorKind::kCheckFailed, fmt::format("'{}': {} blocks along {} are outside 0 … {}", step.kernel,
+                                                       blocks, "xyz"[axis], kMostBlocks[axis]));
+    empty |= blocks == 0;
+    bound.grid[axis] = static_cast<std::uint32_t>(blocks);
+  }
+  if (empty) return std::nullopt;
+  KGEN_TRY(const std::int64_t block, eval(terms.block, values));
+  if (block < 1 || block > max_block_)
+    return fail(ErrorKind::kCheckFailed,
+                fmt::format("'{}': a block of {} work-items is outside 1 … {}", step.kernel, block, max_block_));
+  KGEN_TRY(const std::int64_t lds_bytes, eval(terms.lds_bytes, values));
+  if (lds_bytes < 0 || lds_bytes > lds_limit_)
+    return fail(ErrorKind::kCheckFailed,
+                fmt::format("'{}': {} bytes of LDS are outside 0 … {}", step.kernel, lds_bytes, lds_limit_));
+  bound.block = static_cast<std::uint32_t>(block);
+  bound.lds_bytes = static_cast<std::uint32_t>(lds_bytes);
+  return bound;
+}
+
+Result<BoundPlan> Binder::bind(const Env& dims) const {
+  for (const auto& [name, value] : dims) {
+    if (std::ranges::find(plan_->dims, name) == plan_->dims.end())
+      return fail(ErrorKind::kBadInput, fmt::format("unknown dim '{}'{}", name, did_you_mean(name, plan_->dims)));
+  }
+  Values values = values_;
+  for (std::size_t i = 0; i < plan_->dims.size(); ++i) {
+    const std::string& name = plan_->dims[i];
+    if (const auto given = dims.find(name); given != dims.end()) {
+      values[i] = given->second;
+    } else if (plan_->dim_defaults[i].text().empty()) {
+      return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is missing", name));
+    } else {
+      KGEN_TRY(values[i], eval(dim_defaults_[i], values));
+    }
+    if (values[i] < 0) return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is negative ({})", name, values[i]));
+  }
+  return bind_values(values);
+}
+
+Result<BoundPlan> Binder::bind(std::span<const std::int64_t> dims) const {
+  if (dims.size() != plan_->dims.size())
+    return fail(ErrorKind::kBadInput, fmt::format("{} dims given, the plan has {}", dims.size(), plan_->dims.size()));
+  Values values = values_;
+  std::ranges::copy(dims, values.begin());
+  return bind_values(values);
+}
+
+Result<BoundPlan> Binder::bind_values(const Values& values) const {
+  const Plan& plan = *plan_;
+  for (const Term& need : needs_) {
+    const auto holds = eval(need, values);
     if (!holds) return fail(ErrorKind::kCheckFailed, "not legal for this shape: " + holds.error().message);
     if (*holds == 0)
-      return fail(ErrorKind::kCheckFailed, fmt::format("not legal for this shape: needs '{}'", need.text()));
+      return fail(ErrorKind::kCheckFailed, fmt::format("not legal for this shape: needs '{}'", need.expr->text()));
   }
   BoundPlan bound;
-  for (const Param& param : plan.params) {
-    BoundParam item;
+  bound.params.resize(plan.params.size());
+  for (std::size_t i = 0; i < plan.params.size(); ++i) {
+    const Param& param = plan.params[i];
+    const ParamTerms& terms = params_[i];
+    BoundParam& item = bound.params[i];
     item.name = param.name;
     item.role = param.role;
     item.dtype = param.dtype;
     item.default_value = param.default_value;
     item.align = param.align;
     if (param.role == Role::kDim) {
-      const auto value = env.find(param.name);
-      if (value == env.end())
+      if (terms.dim < 0)
         return fail(ErrorKind::kBadInput, fmt::format("parameter '{}' is no dim of the plan", param.name));
-      item.value = value->second;
+      item.value = values[static_cast<std::size_t>(terms.dim)];
     } else if (param.role != Role::kScalar) {
-      KGEN_TRY(const std::int64_t present, param.present.eval(env));
+      KGEN_TRY(const std::int64_t present, eval(terms.present, values));
       item.present = present != 0;
     }
-    if (item.present && (is_tensor(param.role) || is_buffer(param.role))) {
-      KGEN_TRY(item.shape, evaluate(param.shape, env, param.name));
-      if (is_tensor(param.role)) {
-        KGEN_TRY(item.strides, evaluate(param.strides, env, param.name));
-      } else {
-        item.strides.assign(1, 1);
-      }
-      if (item.strides.size() != item.shape.size())
-        return fail(ErrorKind::kBadInput, fmt::format("'{}': shape and strides differ in length", param.name));
-      KGEN_TRY(item.bytes, extent(item));
-      std::int64_t* total = param.role == Role::kWorkspace  ? &bound.workspace_bytes
-                            : param.role == Role::kPrepared ? &bound.prepared_bytes
-                                                            : nullptr;
-      if (total != nullptr) {
-        KGEN_TRY(*total, padded_sum(*total, item.bytes, param.name));
-      }
+    if (!item.present || !(is_tensor(param.role) || is_buffer(param.role))) continue;
+    KGEN_CHECK_OK(eval_sizes(terms.shape, values, param.name, item.shape));
+    if (is_tensor(param.role)) {
+      KGEN_CHECK_OK(eval_sizes(terms.strides, values, param.name, item.strides));
+    } else {
+      item.strides.assign(1, 1);
     }
-    bound.params.push_back(std::move(item));
+    if (item.strides.size() != item.shape.size())
+      return fail(ErrorKind::kBadInput, fmt::format("'{}': shape and strides differ in length", param.name));
+    KGEN_TRY(item.bytes, extent(item));
+    std::int64_t* total = param.role == Role::kWorkspace  ? &bound.workspace_bytes
+                          : param.role == Role::kPrepared ? &bound.prepared_bytes
+                                                          : nullptr;
+    if (total != nullptr) {
+      KGEN_TRY(*total, padded_sum(*total, item.bytes, param.name));
+    }
   }
-  for (const Step& step : plan.steps) {
-    KGEN_TRY(auto item, bind_step(step, env));
+  bound.steps.reserve(plan.steps.size());
+  for (std::size_t i = 0; i < plan.steps.size(); ++i) {
+    KGEN_TRY(auto item, bind_step(i, values));
     if (item) bound.steps.push_back(std::move(*item));
   }
-  KGEN_TRY(const std::int64_t flops, plan.flops.eval(env));
-  KGEN_TRY(const std::int64_t bytes, plan.bytes.eval(env));
+  KGEN_TRY(const std::int64_t flops, eval(flops_, values));
+  KGEN_TRY(const std::int64_t bytes, eval(bytes_, values));
   bound.flops = static_cast<double>(flops);
   bound.bytes = static_cast<double>(bytes);
   return bound;
 }
+
+Result<BoundPlan> bind(const Plan& plan, const Env& dims) { return Binder(plan).bind(dims); }
 
 }  // namespace kgen

@@ -6,6 +6,8 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -99,5 +101,49 @@ struct BoundPlan {
 // Fills in dim defaults, checks `needs`, ranges and overflow. `dims` may name a subset (the rest take defaults).
 // kBadInput when a dim is unknown, missing or negative; kCheckFailed when the shape is not one the plan is legal for.
 Result<BoundPlan> bind(const Plan& plan, const Env& dims);
+
+// The same for many shapes of one plan: its names are looked up once. The plan must stay where it is. Immutable, safe
+// from any thread.
+class Binder {
+ public:
+  explicit Binder(const Plan& plan);
+  Result<BoundPlan> bind(const Env& dims) const;
+  // Every dim's value, beside Plan::dims.
+  Result<BoundPlan> bind(std::span<const std::int64_t> dims) const;
+
+ private:
+  struct Term {  // an expression, and where its names stand among the values
+    const Expr* expr = nullptr;
+    std::vector<int> slots;  // -1: a name that the plan does not know
+  };
+  struct ParamTerms {
+    Term present;
+    std::vector<Term> shape, strides;
+    int dim = -1;
+  };
+  struct StepTerms {
+    Term when;
+    std::array<Term, 3> grid;
+    Term block, lds_bytes;
+  };
+  using Values = std::vector<std::int64_t>;  // dims first, then constants
+  Term term(const Expr&) const;
+  std::vector<Term> terms(std::span<const Expr>) const;
+  int slot(std::string_view name) const;
+  static Result<std::int64_t> eval(const Term&, const Values&);
+  static Result<void> eval_sizes(std::span<const Term>, const Values&, const std::string& name,
+                                 std::vector<std::int64_t>& out);
+  Result<std::optional<BoundStep>> bind_step(std::size_t index, const Values&) const;
+  Result<BoundPlan> bind_values(const Values&) const;
+
+  const Plan* plan_;
+  std::vector<std::string> constants_;  // those that no dim hides
+  Values values_;                       // constants, with room for the dims in front
+  std::vector<Term> dim_defaults_, needs_;
+  std::vector<ParamTerms> params_;
+  std::vector<StepTerms> steps_;
+  Term flops_, bytes_;
+  std::int64_t max_block_ = 1024, lds_limit_ = 1 << 30;
+};
 
 }  // namespace kgen

@@ -34,6 +34,7 @@ int cmd_verify(const Context&, const Words& args);
 int cmd_bench(const Context&, const Words& args);
 int cmd_show(const Context&, const Words& args);
 int cmd_lookup(const Context&, const Words& args);
+int cmd_doctor(const Context&, const Words& args);
 int cmd_devices(const Context&, const Words& args);
 int cmd_ops(const Context&, const Words& args);
 int cmd_simulate(const Context&, const Words& args);

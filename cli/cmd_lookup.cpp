@@ -99,7 +99,7 @@ Json answer_json(const Answer& answer) {
             {"device", answer.target.device_name},
             {"signature", answer.signature},
             {"dims", answer.dims},
-            {"expected_loss", match.kind == MatchKind::kExact ? Json(0) : Json()}};  // unknown unless it was tuned
+            {"expected_loss", match.expected_loss ? Json(*match.expected_loss) : Json()}};
   if (match.row == nullptr) return json;
   json["config"] = match.row->trial.config;
   json["timing"] = match.row->winner.goal.timing;
@@ -151,7 +151,9 @@ int cmd_lookup(const Context&, const Words& args) {
                  answer.target.device_name, answer.target.arch, trial.config, answer.match.row->problem.dims_key,
                  (trial.time_us ? fmt::format(": {} us {}", number(*trial.time_us), trial.timing) : "") +
                      (trial.energy_uj ? fmt::format(", {} uJ", number(*trial.energy_uj)) : ""),
-                 answer.match.kind == MatchKind::kExact ? "none" : "unknown, this shape was not tuned");
+                 answer.match.kind == MatchKind::kExact ? "none"
+                 : answer.match.expected_loss           ? fmt::format("{:.1f} %", 100 * *answer.match.expected_loss)
+                                                        : "unknown, this shape was not tuned");
     }
   }
   return answer.match.kind == MatchKind::kNone ? 1 : 0;

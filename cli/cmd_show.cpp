@@ -56,8 +56,17 @@ Json winner_json(const WinnerRow& row) {
             {"default_us", optional_json(row.default_time_us)},
             {"default_energy_uj", optional_json(row.default_energy_uj)},
             {"object_hash", row.winner.object_hash}};
+  if (const auto& range = row.winner.range)
+    json["serves"] = {
+        {"dim", range->dim}, {"first", range->first}, {"last", range->last}, {"expected_loss", range->loss}};
   json.update(trial_json(row.trial));
   return json;
+}
+
+// The shape that a winner was timed at, and the sizes that it serves.
+std::string shape_text(const WinnerRow& row) {
+  const auto& range = row.winner.range;
+  return range ? fmt::format("{} for {}..{}", row.problem.dims_key, range->first, range->last) : row.problem.dims_key;
 }
 
 // The signature without what is left at its default, for people.
@@ -137,13 +146,13 @@ Result<void> show(const std::string& path, const std::string& op_glob, std::size
                    exact(trial.energy_uj.value_or(0))});
       }
       if (top > 0) {
-        table.add({short_signature(row.op), row.problem.dims_key, row.device.name, row.winner.goal.text(), trial.config,
+        table.add({short_signature(row.op), shape_text(row), row.device.name, row.winner.goal.text(), trial.config,
                    number(time), percent_of(time_of(trials.front()), time), number(trial.energy_uj.value_or(0))});
         Json candidate = trial_json(trial);
         candidate["share_of_best"] = time > 0 ? Json(time_of(trials.front()) / time) : Json();
         item["candidates"].push_back(std::move(candidate));
       } else {
-        table.add({short_signature(row.op), row.problem.dims_key, row.device.name, row.winner.goal.text(), trial.config,
+        table.add({short_signature(row.op), shape_text(row), row.device.name, row.winner.goal.text(), trial.config,
                    number(time), time > 0 ? number(row.problem.flops / time / 1e6) : "",
                    time > 0 ? number(row.problem.bytes / time / 1e3) : "",
                    time > 0 && row.default_time_us ? fmt::format("{:.2f}x", *row.default_time_us / time) : "",

@@ -57,6 +57,25 @@ double share_of(const TuneOutcome& outcome, double seconds) {
   return outcome.wall_seconds > 0 ? seconds / outcome.wall_seconds : 0;
 }
 
+Json cover_json(const TuneOutcome::Cover& cover) {
+  Json json{{"dim", cover.dim},
+            {"first", cover.first},
+            {"last", cover.last},
+            {"kernels", cover.kernels},
+            {"sizes", cover.sizes},
+            {"regret", {{"worst", cover.worst}, {"mean", cover.mean}}},
+            {"predicted_regret", {{"worst", cover.predicted_worst}, {"mean", cover.predicted_mean}}},
+            {"spans", Json::array()}};
+  for (const auto& span : cover.spans)
+    json["spans"].push_back({{"first", span.first},
+                             {"last", span.last},
+                             {"config", span.config},
+                             {"measured_at", span.measured_at},
+                             {"time_us", span.time_us},
+                             {"expected_loss", span.loss}});
+  return json;
+}
+
 Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
   Json json;
   json["db"] = db;
@@ -105,8 +124,29 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
                             {"verified", row.verified},
                             {"seconds", row.seconds},
                             {"note", row.note}});
+    if (row.cover) {
+      json["rows"].back()["dims"][row.cover->dim] = {row.cover->first, row.cover->last};
+      json["rows"].back()["dynamic"] = cover_json(*row.cover);
+    }
   }
   return json;
+}
+
+void print_cover(const TuneOutcome::Row& row) {
+  const TuneOutcome::Cover& cover = *row.cover;
+  fmt::print(
+      "\n{} {}: {} kernels, chosen from times at {} sizes (figures above: {}={})\n"
+      "regret: at those sizes {:.1f} % at most, {:.1f} % on average; predicted for others {:.1f} % at most, {:.1f} % "
+      "on "
+      "average\n",
+      row.op, row.dims_key, cover.kernels.size(), cover.sizes.size(), cover.dim, cover.last, 100 * cover.worst,
+      100 * cover.mean, 100 * cover.predicted_worst, 100 * cover.predicted_mean);
+  Table table({cover.dim, "kernel", "time us", "at", "expected loss"});
+  for (const auto& span : cover.spans)
+    table.add({span.first == span.last ? std::to_string(span.first) : fmt::format("{}..{}", span.first, span.last),
+               span.config, number(span.time_us), std::to_string(span.measured_at),
+               fmt::format("{:.1f}%", 100 * span.loss)});
+  table.print();
 }
 
 void print_outcome(const TuneOutcome& outcome, const std::string& db) {
@@ -118,7 +158,9 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
     const Figures f = figures(outcome, row);
     Words cells{row.label.empty() ? row.op : row.op + " " + row.label,
                 row.dims_key,
-                row.config.empty() ? "none" : row.config,
+                row.config.empty() ? "none"
+                : row.cover        ? fmt::format("{} kernels", row.cover->kernels.size())
+                                   : row.config,
                 number(row.time_us),
                 number(f.tflops),
                 number(f.gbps),
@@ -130,6 +172,7 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
   }
   table.print();
   for (const TuneOutcome::Row& row : outcome.rows) {
+    if (row.cover) print_cover(row);
     if (!row.note.empty()) fmt::print("{} {}: {}\n", row.op, row.dims_key, row.note);
   }
   fmt::print("\n{} ({}): {} candidates verified in {}; results in {}{}\n", outcome.device_name, outcome.arch,

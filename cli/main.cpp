@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"bench", "time winners again, those of several databases in turns", cmd_bench},
     {"show", "what a database holds", cmd_show},
     {"lookup", "what the runtime would choose for a shape, and why", cmd_lookup},
+    {"doctor", "a recorded trace of launches against a database, and what to tune", cmd_doctor},
     {"devices", "the devices of this machine", cmd_devices},
     {"ops", "the operators, or one of them in detail", cmd_ops},
     {"simulate", "replay a search on recorded, fully measured spaces", cmd_simulate},

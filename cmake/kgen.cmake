@@ -67,7 +67,6 @@ function(kgen_dependency name header library)
   set_target_properties(dep::${name} PROPERTIES IMPORTED_LOCATION ${KGEN_LIB_${name}}
                                                 INTERFACE_INCLUDE_DIRECTORIES ${KGEN_INCLUDE_${name}})
 endfunction()
-kgen_dependency(muparser muParser.h muparser)
 kgen_dependency(yaml-cpp yaml-cpp/yaml.h yaml-cpp)
 kgen_dependency(sqlite3 sqlite3.h sqlite3)
 kgen_dependency(zstd zstd.h zstd)

@@ -18,6 +18,7 @@
 
 #include "base/hash.h"
 #include "base/plan.h"
+#include "base/text.h"
 #include "db/sql.h"
 
 namespace kgen {
@@ -122,6 +123,16 @@ class Statement {
     if (rc == SQLITE_DONE) return false;
     return connection_->error(rc);
   }
+  // Runs it once more with other values; text and bytes that were bound must live until end().
+  template <class... Args>
+  void again(const Args&... args) {
+    end();
+    int index = 0;
+    (bind(++index, args), ...);
+  }
+  // Lets go of the file.
+  void end() { sqlite3_reset(stmt_); }
+
   // For statements without rows.
   Result<void> finish() {
     KGEN_TRY([[maybe_unused]] const bool row, step());
@@ -521,6 +532,17 @@ OpRecord read_op(Statement& s) {
   return o;
 }
 
+// Of the columns dim, first, last, loss.
+std::optional<SizeRange> read_range(Statement& s) {
+  SizeRange range;
+  range.dim = s.text();
+  range.first = s.integer();
+  range.last = s.integer();
+  range.loss = s.real();
+  if (range.dim.empty()) return std::nullopt;
+  return range;
+}
+
 Goal read_goal(Statement& s) {
   Goal goal;
   goal.timing = s.text();
@@ -532,7 +554,8 @@ Goal read_goal(Statement& s) {
 // Winner rows, each with its op, problem, device, trial, plan and the time of the default candidate beside it.
 std::string winner_query(std::string_view where) {
   return fmt::format(
-      "SELECT w.is_default, w.timing, w.objective, w.deterministic, pl.hash, pl.json, ob.hash, p.dims_key, "
+      "SELECT w.is_default, w.timing, w.objective, w.deterministic, w.dim, w.first, w.last, w.loss, pl.hash, pl.json, "
+      "ob.hash, p.dims_key, "
       "p.dims_json, p.label, p.flops, p.bytes, "
       "(SELECT b.time_us FROM trial b WHERE b.problem = w.problem AND b.device = w.device AND b.is_default = 1 "
       "AND b.status IN ('timed', 'stopped_early') AND b.timing = w.timing ORDER BY b.id DESC LIMIT 1), "
@@ -548,6 +571,7 @@ Result<WinnerRow> read_winner(const Connection& connection, Statement& s) {
   WinnerRow row;
   row.winner.is_default = s.small() != 0;
   row.winner.goal = read_goal(s);
+  row.winner.range = read_range(s);
   const std::string plan_hash = s.text();
   row.winner.plan_json = s.text();
   if (hash_text(row.winner.plan_json) != plan_hash) {
@@ -633,6 +657,90 @@ Result<void> drop_unused(const Connection& connection, const References& referen
   return {};
 }
 
+// A code object as it is stored.
+struct Packed {
+  const ObjectRecord* object = nullptr;
+  std::vector<std::byte> frame;
+};
+Result<Packed> pack(const ObjectRecord& object) {
+  if (object.hash != hash_bytes(object.bytes)) {
+    return fail(ErrorKind::kInternal, fmt::format("publish: object {} does not match its bytes", object.hash));
+  }
+  Packed packed{.object = &object, .frame = std::vector<std::byte>(ZSTD_compressBound(object.bytes.size()))};
+  const std::size_t size =
+      ZSTD_compress(packed.frame.data(), packed.frame.size(), object.bytes.data(), object.bytes.size(), 6);
+  if (ZSTD_isError(size)) return fail(ErrorKind::kInternal, fmt::format("zstd: {}", ZSTD_getErrorName(size)));
+  packed.frame.resize(size);
+  return packed;
+}
+
+Result<void> insert_object(const Connection& connection, const Packed& packed) {
+  const ObjectRecord& object = *packed.object;
+  return execute(connection,
+                 "INSERT INTO object (hash, arch, kind, size, zstd) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                 object.hash, object.arch, object.kind, static_cast<std::int64_t>(object.bytes.size()),
+                 std::span<const std::byte>(packed.frame));
+}
+
+// Inserts or replaces; its object is there already.
+Result<void> insert_winner(const Connection& connection, const WinnerRecord& w) {
+  KGEN_TRY(const auto verified,
+           query_integer(connection,
+                         "SELECT 1 FROM trial WHERE id=? AND problem=? AND device=? AND timing=? "
+                         "AND status IN ('timed', 'stopped_early') AND (deterministic IS 1 OR NOT ?)",
+                         w.trial, w.problem, w.device, w.goal.timing, w.goal.deterministic));
+  if (!verified) {
+    return fail(ErrorKind::kInternal,
+                fmt::format("publish: trial {} is not a verified trial of problem {} on device {} for {}", w.trial,
+                            w.problem, w.device, w.goal.text()));
+  }
+  KGEN_TRY(const auto object, query_integer(connection, "SELECT id FROM object WHERE hash=?", w.object_hash));
+  if (!object) return fail(ErrorKind::kInternal, fmt::format("publish: object {} is missing", w.object_hash));
+  const std::string plan_hash = hash_text(w.plan_json);
+  KGEN_CHECK_OK(execute(connection, "INSERT INTO plan (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING", plan_hash,
+                        w.plan_json));
+  const SizeRange range = w.range.value_or(SizeRange{});
+  return execute(connection,
+                 "INSERT INTO winner (problem, device, timing, objective, deterministic, is_default, trial, plan, "
+                 "object, dim, first, last, loss) "
+                 "VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT id FROM plan WHERE hash=?), ?, ?, ?, ?, ?) "
+                 "ON CONFLICT (problem, device, timing, objective, deterministic, is_default, dim, first) DO UPDATE "
+                 "SET trial=excluded.trial, plan=excluded.plan, object=excluded.object, last=excluded.last, "
+                 "loss=excluded.loss",
+                 w.problem, w.device, w.goal.timing, w.goal.objective, w.goal.deterministic, w.is_default, w.trial,
+                 plan_hash, *object, range.dim, range.first, range.last, range.loss);
+}
+
+// "k=8 m=4 n=2" without m: "k=8 n=2".
+std::string other_dims(const std::string& key, const std::string& dim) {
+  std::vector<std::string> words = split(key, ' ');
+  std::erase_if(words, [&](const std::string& word) { return word.starts_with(dim + "="); });
+  return join(words, " ");
+}
+
+// Removes the winners that cover the same dim of the same operator with the same other dims for the same goal.
+Result<void> remove_cover(const Connection& connection, const WinnerRecord& w, References& references) {
+  KGEN_TRY(auto rows,
+           Statement::make(connection,
+                           "SELECT w.id, w.plan, w.object, p.dims_key, own.dims_key FROM winner w "
+                           "JOIN problem p ON p.id = w.problem JOIN problem own ON own.id = ? AND own.op = p.op "
+                           "WHERE w.device=? AND w.timing=? AND w.objective=? AND w.deterministic=? AND w.dim=?",
+                           w.problem, w.device, w.goal.timing, w.goal.objective, w.goal.deterministic, w.range->dim));
+  std::vector<std::int64_t> ids;
+  for (;;) {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) break;
+    const std::int64_t id = rows.integer(), plan = rows.integer(), object = rows.integer();
+    const std::string key = rows.text(), own = rows.text();
+    if (other_dims(key, w.range->dim) != other_dims(own, w.range->dim)) continue;
+    ids.push_back(id);
+    references.plans.insert(plan);
+    references.objects.insert(object);
+  }
+  for (const std::int64_t id : ids) KGEN_CHECK_OK(execute(connection, "DELETE FROM winner WHERE id=?", id));
+  return {};
+}
+
 Result<std::vector<std::byte>> decompress(const Connection& connection, const std::string& hash, std::int64_t size,
                                           std::span<const std::byte> frame) {
   if (size < 0 || size > kMaxObjectBytes)
@@ -669,6 +777,7 @@ struct Db::Impl {
   explicit Impl(const std::string& path) : connection(path) {}
   Connection connection;
   std::mutex mutex;
+  std::optional<Statement> winner_rows;  // of winner(): preparing it takes longer than the row
 };
 
 Db::Db(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -765,47 +874,38 @@ Result<void> Db::record_all(const std::vector<TrialRecord>& trials) {
 }
 
 Result<void> Db::publish(const WinnerRecord& w, const ObjectRecord& object) {
-  if (object.hash != w.object_hash || object.hash != hash_bytes(object.bytes)) {
-    return fail(ErrorKind::kInternal, fmt::format("publish: object {} does not match its bytes", w.object_hash));
-  }
-  std::vector<std::byte> frame(ZSTD_compressBound(object.bytes.size()));
-  const std::size_t packed = ZSTD_compress(frame.data(), frame.size(), object.bytes.data(), object.bytes.size(), 6);
-  if (ZSTD_isError(packed)) return fail(ErrorKind::kInternal, fmt::format("zstd: {}", ZSTD_getErrorName(packed)));
-  frame.resize(packed);
-  const std::string plan_hash = hash_text(w.plan_json);
-
+  if (w.range) return publish_cover({w}, {object});
+  KGEN_TRY(const Packed packed, pack(object));
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;
   KGEN_TRY(auto transaction, Transaction::begin(connection));
-  KGEN_TRY(const auto verified,
-           query_integer(connection,
-                         "SELECT 1 FROM trial WHERE id=? AND problem=? AND device=? AND timing=? "
-                         "AND status IN ('timed', 'stopped_early') AND (deterministic IS 1 OR NOT ?)",
-                         w.trial, w.problem, w.device, w.goal.timing, w.goal.deterministic));
-  if (!verified) {
-    return fail(ErrorKind::kInternal,
-                fmt::format("publish: trial {} is not a verified trial of problem {} on device {} for {}", w.trial,
-                            w.problem, w.device, w.goal.text()));
-  }
   KGEN_TRY(const References replaced,
-           winner_references(connection,
-                             "problem=? AND device=? AND timing=? AND objective=? AND deterministic=? AND is_default=?",
-                             w.problem, w.device, w.goal.timing, w.goal.objective, w.goal.deterministic, w.is_default));
-  KGEN_CHECK_OK(execute(connection, "INSERT INTO plan (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING", plan_hash,
-                        w.plan_json));
-  KGEN_CHECK_OK(execute(
-      connection, "INSERT INTO object (hash, arch, kind, size, zstd) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-      object.hash, object.arch, object.kind, static_cast<std::int64_t>(object.bytes.size()),
-      std::span<const std::byte>(frame)));
-  KGEN_CHECK_OK(
-      execute(connection,
-              "INSERT INTO winner (problem, device, timing, objective, deterministic, is_default, trial, plan, object) "
-              "VALUES (?, ?, ?, ?, ?, ?, ?, "
-              "(SELECT id FROM plan WHERE hash=?), (SELECT id FROM object WHERE hash=?)) "
-              "ON CONFLICT (problem, device, timing, objective, deterministic, is_default) DO UPDATE SET "
-              "trial=excluded.trial, plan=excluded.plan, object=excluded.object",
-              w.problem, w.device, w.goal.timing, w.goal.objective, w.goal.deterministic, w.is_default, w.trial,
-              plan_hash, object.hash));
+           winner_references(
+               connection,
+               "problem=? AND device=? AND timing=? AND objective=? AND deterministic=? AND is_default=? AND dim=''",
+               w.problem, w.device, w.goal.timing, w.goal.objective, w.goal.deterministic, w.is_default));
+  KGEN_CHECK_OK(insert_object(connection, packed));
+  KGEN_CHECK_OK(insert_winner(connection, w));
+  KGEN_CHECK_OK(drop_unused(connection, replaced));
+  return transaction.commit();
+}
+
+Result<void> Db::publish_cover(const std::vector<WinnerRecord>& winners, const std::vector<ObjectRecord>& objects) {
+  std::vector<Packed> all_packed;
+  for (const ObjectRecord& object : objects) {
+    KGEN_TRY(Packed packed, pack(object));
+    all_packed.push_back(std::move(packed));
+  }
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  KGEN_TRY(auto transaction, Transaction::begin(connection));
+  References replaced;
+  for (const WinnerRecord& w : winners) {
+    if (!w.range || w.range->dim.empty()) return fail(ErrorKind::kInternal, "publish_cover: a winner has no range");
+    KGEN_CHECK_OK(remove_cover(connection, w, replaced));
+  }
+  for (const Packed& packed : all_packed) KGEN_CHECK_OK(insert_object(connection, packed));
+  for (const WinnerRecord& w : winners) KGEN_CHECK_OK(insert_winner(connection, w));
   KGEN_CHECK_OK(drop_unused(connection, replaced));
   return transaction.commit();
 }
@@ -902,10 +1002,16 @@ Result<WinnerIndex> Db::winner_index() {
     device_of[devices.integer()] = index.devices.size();
     index.devices.push_back(read_device(devices));
   }
-  KGEN_TRY(auto rows,
-           Statement::make(connection,
-                           "SELECT w.id, p.op, w.device, p.dims_key, w.is_default, w.timing, w.objective, "
-                           "w.deterministic FROM winner w JOIN problem p ON p.id = w.problem ORDER BY w.id"));
+  KGEN_TRY(auto archs, Statement::make(connection, "SELECT DISTINCT arch FROM object WHERE kind = 'ptx'"));
+  for (;;) {
+    KGEN_TRY(const bool row, archs.step());
+    if (!row) break;
+    index.ptx_archs.push_back(archs.text());
+  }
+  KGEN_TRY(auto rows, Statement::make(connection,
+                                      "SELECT w.id, p.op, w.device, p.dims_key, w.is_default, w.timing, w.objective, "
+                                      "w.deterministic, w.dim, w.first, w.last, w.loss FROM winner w JOIN problem p ON "
+                                      "p.id = w.problem ORDER BY w.id"));
   for (;;) {
     KGEN_TRY(const bool row, rows.step());
     if (!row) return index;
@@ -921,6 +1027,7 @@ Result<WinnerIndex> Db::winner_index() {
     entry.dims_key = rows.text();
     entry.is_default = rows.small() != 0;
     entry.goal = read_goal(rows);
+    entry.range = read_range(rows);
     index.entries.push_back(std::move(entry));
   }
 }
@@ -928,10 +1035,20 @@ Result<WinnerIndex> Db::winner_index() {
 Result<WinnerRow> Db::winner(std::int64_t id) {
   const std::lock_guard lock(impl_->mutex);
   const Connection& connection = impl_->connection;
-  KGEN_TRY(auto rows, Statement::make(connection, winner_query("WHERE w.id=?"), id));
-  KGEN_TRY(const bool row, rows.step());
-  if (!row) return connection.bad(fmt::format("winner {} is no longer there", id));
-  return read_winner(connection, rows);
+  if (!impl_->winner_rows) {
+    KGEN_TRY(auto made, Statement::make(connection, winner_query("WHERE w.id=?"), id));
+    impl_->winner_rows.emplace(std::move(made));
+  } else {
+    impl_->winner_rows->again(id);
+  }
+  Statement& rows = *impl_->winner_rows;
+  auto found = [&]() -> Result<WinnerRow> {
+    KGEN_TRY(const bool row, rows.step());
+    if (!row) return connection.bad(fmt::format("winner {} is no longer there", id));
+    return read_winner(connection, rows);
+  }();
+  rows.end();
+  return found;
 }
 
 Result<ObjectRecord> Db::object(const std::string& hash) {

@@ -102,13 +102,22 @@ struct TrialRecord {
   std::int64_t recorded_at_ms = 0;              // Unix time; record() fills in the present time for 0
 };
 
+// Sizes of one dim that a winner serves beside its own problem's.
+struct SizeRange {
+  std::string dim;
+  std::int64_t first = 0, last = 0;
+  double loss = 0;  // expected against the best kernel for such a size: 0.02 = 2 % slower
+  bool operator==(const SizeRange&) const = default;
+};
+
 // What the runtime launches: a verified trial with its plan and code object.
 struct WinnerRecord {
   std::int64_t problem = 0, device = 0, trial = 0;
   Goal goal;
   std::string plan_json;  // base/plan.h
   std::string object_hash;
-  bool is_default = false;  // also serves shapes of the signature that were never tuned
+  bool is_default = false;           // also serves shapes of the signature that were never tuned
+  std::optional<SizeRange> range{};  // one of several that cover a dynamic dim; nothing: of its problem alone
 };
 
 // Joined rows as readers want them.
@@ -130,10 +139,12 @@ struct WinnerIndex {
     std::string dims_key;
     Goal goal;
     bool is_default = false;
+    std::optional<SizeRange> range{};
   };
   std::vector<OpRecord> ops;  // oldest first; a signature has several where its op's dims or defaults were changed
   std::vector<DeviceRecord> devices;
   std::vector<Entry> entries;
+  std::vector<std::string> ptx_archs;  // architectures with code objects that are PTX
 };
 
 // A problem on a device of which there are trials.
@@ -180,6 +191,9 @@ class Db {
   // The trial must be one of that problem, device and timing with status kTimed or kStoppedEarly; the winner of a goal
   // that is deterministic needs one that was seen to be so.
   Result<void> publish(const WinnerRecord&, const ObjectRecord&);
+  // The winners that cover a dynamic dim, in one transaction, each with its range; their objects each once. They take
+  // the place of all that covered that dim before, on the same device, for the same goal and the same other dims.
+  Result<void> publish_cover(const std::vector<WinnerRecord>&, const std::vector<ObjectRecord>&);
   // Removes a problem's trials and winners on a device (`--fresh`).
   Result<void> forget(std::int64_t problem, std::int64_t device);
 

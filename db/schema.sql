@@ -1,4 +1,4 @@
--- The tuned database, version 4. New files are made from this text; older files reach the same schema through
+-- The tuned database, version 5. New files are made from this text; older files reach the same schema through
 -- migrate/NNN.sql, and every file that is opened is compared with it: no other tables, no views, no triggers.
 -- Meanings never change; a new meaning is a new column. docs/database.md says it in prose.
 
@@ -105,8 +105,10 @@ CREATE TABLE object (
   zstd BLOB NOT NULL
 ) STRICT;
 
--- What the runtime launches for a problem on a device under a goal: how it was timed, what counts, whether its results had
--- to be the same bits on every launch.
+-- What the runtime launches for a problem on a device under a goal: how it was timed, what counts, whether its results had to
+-- be the same bits on every launch. Where `dim` is not '', the row serves the sizes first … last of that dim, whatever the
+-- problem's own size of it is (the trial's); `loss` is how much slower than the best kernel for such a size it is
+-- expected to be (0.02 = 2 %).
 CREATE TABLE winner (
   id INTEGER PRIMARY KEY,
   problem INTEGER NOT NULL REFERENCES problem,
@@ -118,7 +120,12 @@ CREATE TABLE winner (
   trial INTEGER NOT NULL REFERENCES trial,
   plan INTEGER NOT NULL REFERENCES plan,
   object INTEGER NOT NULL REFERENCES object,
-  UNIQUE (problem, device, timing, objective, deterministic, is_default)
+  dim TEXT NOT NULL,
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  loss REAL NOT NULL CHECK (loss >= 0 AND loss < 1e15),
+  CHECK (first <= last AND (dim <> '' OR (first = 0 AND last = 0 AND loss = 0))),
+  UNIQUE (problem, device, timing, objective, deterministic, is_default, dim, first)
 ) STRICT;
 CREATE INDEX winner_by_trial ON winner (trial);
 CREATE INDEX winner_by_plan ON winner (plan);

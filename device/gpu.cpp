@@ -105,6 +105,12 @@ Result<ArchMatch> match_nvidia_arch(int major, int minor) {
     if (older == minor) return ArchMatch{&*row, ""};
     return ArchMatch{&*row, fmt::format("is sm_{}{}, runs code for {}", major, minor, name)};
   }
+  // A later chip: what it takes of the architectures that are compiled to PTX. sm_70 is the newest of them.
+  const Arch portable = *find_arch("sm_70");
+  if (major > 9) {
+    return ArchMatch{portable, fmt::format("is sm_{}{}, newer than this kgen; runs code for {} that is stored as PTX",
+                                           major, minor, portable->name)};
+  }
   return fail(ErrorKind::kNoDevice, fmt::format("is sm_{}{}, which kgen has no code for; known are {}", major, minor,
                                                 arch_names(Vendor::kNvidia)));
 }

@@ -21,7 +21,8 @@ enum class Scope {
 };
 
 // One variant's tunables, derived values and rules over one flat array of numbers, so that a rule costs a few loads and
-// muparser's bytecode. An expression is evaluated as soon as the last tunable that it depends on is bound.
+// a few instructions of Expr. An expression is evaluated as soon as the last tunable that it depends on is bound; its
+// last results are remembered by the values that it reads, most of which stay the same from one point to the next.
 class VariantSpace {
  public:
   static Result<VariantSpace> make(const OpSpec& spec, const Env& env, const VariantDef& variant, Scope scope) {
@@ -41,10 +42,29 @@ class VariantSpace {
       slots[derived.name] = {step.target, step.depth};
       space.derived_.push_back(std::move(step));
     }
-    for (const Rule& rule : variant.rules) {
-      if (rule.search && scope != Scope::kSearch) continue;
-      if (rule.deterministic && !spec.tune.deterministic) continue;
-      KGEN_TRY(Step step, space.bind(rule.require, env, slots));
+    std::vector<const Rule*> rules;
+    for (const Rule& rule : variant.rules)
+      if ((!rule.search || scope == Scope::kSearch) && (!rule.deterministic || spec.tune.deterministic))
+        rules.push_back(&rule);
+    // A rule that names the one value a tunable may have comes first, and that value is worked out where what it
+    // depends on is bound, not once for each value of the tunable.
+    std::stable_partition(rules.begin(), rules.end(),
+                          [&](auto* rule) { return only_value(*rule, variant).has_value(); });
+    for (const Rule* each : rules) {
+      const Rule& rule = *each;
+      Expr require = rule.require;
+      if (const auto only = only_value(rule, variant)) {
+        KGEN_TRY(const Expr value, Expr::parse(only->second));
+        KGEN_TRY(Step step, space.bind(value, env, slots));
+        const std::string name = fmt::format("{}_only", only->first);
+        step.target = static_cast<int>(space.values_.size());
+        step.line = rule.line;
+        space.values_.push_back(0);
+        slots[name] = {step.target, step.depth};
+        space.derived_.push_back(std::move(step));
+        KGEN_TRY(require, Expr::parse(fmt::format("{} == {}", only->first, name)));
+      }
+      KGEN_TRY(Step step, space.bind(require, env, slots));
       step.line = rule.line;
       space.rules_.push_back(std::move(step));
       space.rule_defs_.push_back(&rule);
@@ -140,6 +160,23 @@ class VariantSpace {
   struct Slot {
     int index = 0, depth = -1;
   };
+  // "fit == (…)": the tunable, and what is in the brackets.
+  static std::optional<std::pair<std::string, std::string>> only_value(const Rule& rule, const VariantDef& variant) {
+    const std::string& text = rule.require.text();
+    const std::size_t equal = text.find(" == (");
+    if (equal == std::string::npos || text.back() != ')') return std::nullopt;
+    const std::string name = text.substr(0, equal);
+    if (std::none_of(variant.tunables.begin(), variant.tunables.end(), [&](auto& t) { return t.name == name; }))
+      return std::nullopt;
+    const std::string value = text.substr(equal + 5, text.size() - equal - 6);
+    int open = 0;
+    for (const char c : value) {
+      open += c == '(' ? 1 : c == ')' ? -1 : 0;
+      if (open < 0) return std::nullopt;  // "(…) + (…)"
+    }
+    return std::pair(name, value);
+  }
+
   // An expression over the flat array.
   struct Step {
     Expr expr;
@@ -148,6 +185,8 @@ class VariantSpace {
     int depth = -1;                       // the last tunable it depends on
     int target = -1;                      // derived values: where the result goes
     int line = 0;
+    std::vector<int> reads{};            // those of `from` that are not fixed
+    std::vector<std::int64_t> memory{};  // kRemembered times: what was read, and the result
   };
 
   VariantSpace(const OpSpec& spec, const VariantDef& variant) : spec_(&spec), variant_(&variant) {}
@@ -179,6 +218,7 @@ class VariantSpace {
         step.from.push_back(slot->second.index);
         step.arguments.push_back(0);
         step.depth = std::max(step.depth, slot->second.depth);
+        step.reads.push_back(slot->second.index);
         continue;
       }
       const auto value = env.find(name);
@@ -190,6 +230,22 @@ class VariantSpace {
       step.arguments.push_back(value->second);
     }
     return step;
+  }
+
+  // kUndefined where there is no value; evaluate() tells why.
+  std::int64_t value(Step& step) {
+    const std::size_t width = step.reads.size() + 1;
+    if (step.memory.empty()) step.memory.assign(kRemembered * width, kUnknown);
+    std::uint64_t hash = 0;
+    for (const int index : step.reads)
+      hash = (hash ^ static_cast<std::uint64_t>(values_[static_cast<std::size_t>(index)])) * 0x9E3779B97F4A7C15ULL;
+    std::int64_t* const entry = &step.memory[(hash >> 32) % kRemembered * width];
+    bool same = entry[width - 1] != kUnknown;
+    for (std::size_t i = 0; same && i + 1 < width; ++i)
+      same = entry[i] == values_[static_cast<std::size_t>(step.reads[i])];
+    if (same) return entry[width - 1];
+    for (std::size_t i = 0; i + 1 < width; ++i) entry[i] = values_[static_cast<std::size_t>(step.reads[i])];
+    return entry[width - 1] = evaluate(step).value_or(kUndefined);
   }
 
   Result<std::int64_t> evaluate(Step& step) {
@@ -204,37 +260,29 @@ class VariantSpace {
   // Evaluates what became known at `depth`; false when a rule cuts. A value that cannot be computed (8 / 3) is only an
   // error where no rule removes the point, so that a rule may say "waves divide the tile" and a derived value divide.
   Result<bool> settle(int depth, const std::vector<std::size_t>& at) {
-    std::optional<Error> error;
-    const auto note = [&](const Step& step, const Error& what) {
-      if (!error) error = Error{what.kind, fmt::format("{}:{}: {}", spec_->op->file, step.line, what.message)};
-    };
+    Step* undefined = nullptr;
     for (Step& step : derived_) {
       if (step.depth != depth) continue;
-      const auto value = evaluate(step);
-      if (value) {
-        values_[static_cast<std::size_t>(step.target)] = *value;
-      } else {
-        values_[static_cast<std::size_t>(step.target)] = kUndefined;
-        note(step, value.error());
-      }
+      const std::int64_t result = value(step);
+      values_[static_cast<std::size_t>(step.target)] = result;
+      if (result == kUndefined && undefined == nullptr) undefined = &step;
     }
     for (std::size_t i = 0; i < rules_.size(); ++i) {
       Step& step = rules_[i];
       if (step.depth != depth) continue;
-      const auto value = evaluate(step);
-      if (!value) {
-        note(step, value.error());
-        continue;
-      }
-      if (*value != 0) continue;
+      const std::int64_t result = value(step);
+      if (result == kUndefined && undefined == nullptr) undefined = &step;
+      if (result != 0) continue;
       ++removed_[i].removed;
       last_rule_ = static_cast<int>(i);
       last_depth_ = depth;
       last_at_ = at;
       return false;
     }
-    if (error) return tl::unexpected(*error);
-    return true;
+    if (undefined == nullptr) return true;
+    const auto why = evaluate(*undefined);
+    if (why) return true;  // a value that is 2^53 for once
+    return fail(why.error().kind, fmt::format("{}:{}: {}", spec_->op->file, undefined->line, why.error().message));
   }
 
   Result<void> descend(std::size_t axis, std::vector<std::size_t>& at, std::vector<Candidate>& out, std::size_t limit) {
@@ -253,6 +301,8 @@ class VariantSpace {
 
   // Not below 2^53, so that an expression that reads it fails too instead of computing nonsense.
   static constexpr std::int64_t kUndefined = std::int64_t{1} << 53;
+  static constexpr std::int64_t kUnknown = kUndefined + 1;
+  static constexpr std::size_t kRemembered = 512;
 
   const OpSpec* spec_;
   const VariantDef* variant_;

@@ -232,8 +232,9 @@ Result<Problem> build_problem(const OpDef& op, const std::map<std::string, std::
 
 // A named value of an entry, with all its alternatives.
 struct Setting {
-  std::vector<std::string> alternatives;
+  std::vector<std::string> alternatives;  // of a dynamic dim: its first and its last size
   Yaml node;
+  bool dynamic = false;
 };
 // In the order in which they were first named, so that problems come out in a stable order.
 class Settings {
@@ -271,6 +272,27 @@ Result<Setting> read_setting(const OpDef& op, const std::string& name, const Yam
       }
       setting.alternatives.push_back(join(words, ","));
     }
+    return setting;
+  }
+  if (value.is_map()) {
+    if (std::find_if(op.dims.begin(), op.dims.end(), [&](const DimDef& dim) { return dim.name == name; }) ==
+        op.dims.end())
+      return value.fail(fmt::format("{} is no dim; only a dim may be a range", name));
+    KGEN_CHECK_OK(value.expect_keys(name, {"range"}));
+    KGEN_TRY(const Yaml range, value.need(name, "range"));
+    KGEN_CHECK_OK(range.expect_list(fmt::format("the range of {}", name)));
+    if (range.items().size() != 2)
+      return range.fail(fmt::format("the range of {} is its first and its last size, as in [1, 4096]", name));
+    std::vector<std::int64_t> ends;
+    for (const Yaml& end : range.items()) {
+      KGEN_TRY(ends.emplace_back(), end.as_int(fmt::format("the range of {}", name)));
+      setting.alternatives.push_back(std::to_string(ends.back()));
+    }
+    if (ends[0] < 1) return range.items()[0].fail(fmt::format("the range of {} begins at 1 or later", name));
+    if (ends[1] < ends[0])
+      return range.items()[1].fail(
+          fmt::format("the range of {} is empty: {} is below {}; give [first, last]", name, ends[1], ends[0]));
+    setting.dynamic = true;
     return setting;
   }
   KGEN_TRY(setting.alternatives, value.as_words(name));
@@ -498,7 +520,7 @@ class SpecReader {
   }
 
   static Result<void> read_tune(const OpDef& op, const Yaml& node, TuneOptions& tune) {
-    KGEN_CHECK_OK(node.expect_keys("tune", {"budget", "params", "deterministic"}));
+    KGEN_CHECK_OK(node.expect_keys("tune", {"budget", "params", "deterministic", "max_kernels", "regret"}));
     if (const Yaml* budget = node.find("budget")) {
       KGEN_TRY(const std::int64_t number, budget->as_int("budget"));
       if (number < 1 || number > 1'000'000'000) return budget->fail("budget must be at least 1 candidate");
@@ -506,6 +528,16 @@ class SpecReader {
     }
     if (const Yaml* deterministic = node.find("deterministic")) {
       KGEN_TRY(tune.deterministic, deterministic->as_bool("deterministic"));
+    }
+    if (const Yaml* most = node.find("max_kernels")) {
+      KGEN_TRY(const std::int64_t number, most->as_int("max_kernels"));
+      if (number < 1 || number > 1000) return most->fail("max_kernels must lie between 1 and 1000");
+      tune.max_kernels = static_cast<int>(number);
+    }
+    if (const Yaml* regret = node.find("regret")) {
+      KGEN_TRY(tune.regret, regret->as_number("regret"));
+      if (!(tune.regret >= 0 && tune.regret <= 1))
+        return regret->fail("regret is a share of the best time, from 0 to 1; write 0.03 for 3 %");
     }
     const Yaml* params = node.find("params");
     if (!params) return {};
@@ -564,8 +596,14 @@ class SpecReader {
                       const std::string& label, int count, const Yaml& where) {
     const auto& list = settings.list();
     std::size_t total = 1;
-    for (const auto& [name, setting] : list) {
-      total *= setting.alternatives.size();
+    const std::pair<std::string, Setting>* dynamic = nullptr;
+    for (const auto& item : list) {
+      const Setting& setting = item.second;
+      if (setting.dynamic && dynamic != nullptr)
+        return setting.node.fail(
+            fmt::format("{} and {} are both ranges; one dim of a problem may be one", dynamic->first, item.first));
+      if (setting.dynamic) dynamic = &item;
+      total *= setting.dynamic ? 1 : setting.alternatives.size();
       if (total + specs_.size() > kMaxProblems) {
         return where.fail(fmt::format("the lists expand to more than {} problems; shorten them", kMaxProblems));
       }
@@ -581,8 +619,9 @@ class SpecReader {
       std::size_t rest = index;
       for (auto item = list.rbegin(); item != list.rend(); ++item) {
         const std::vector<std::string>& alternatives = item->second.alternatives;
-        values[item->first] = alternatives[rest % alternatives.size()];
-        rest /= alternatives.size();
+        const std::size_t choices = item->second.dynamic ? 1 : alternatives.size();
+        values[item->first] = item->second.dynamic ? alternatives.back() : alternatives[rest % choices];
+        rest /= choices;
       }
       std::shared_ptr<const OpDef> made = op;
       if (const AttributeDef* attribute = expression_attribute(*op); attribute && values.count(attribute->name)) {
@@ -593,7 +632,15 @@ class SpecReader {
       KGEN_TRY(Problem problem, build_problem(*made, values, blame));
       problem.label = label;
       problem.count = count;
-      specs_.push_back({made, std::move(problem), tune, where.where()});
+      OpSpec spec{
+          .op = made, .problem = std::move(problem), .tune = tune, .dynamic = std::nullopt, .where = where.where()};
+      if (dynamic != nullptr) {
+        const std::vector<std::string>& ends = dynamic->second.alternatives;
+        spec.dynamic = DynamicDim{dynamic->first, std::stoll(ends.front()), std::stoll(ends.back())};
+        if (const auto first = at_size(spec, spec.dynamic->first); !first)
+          return dynamic->second.node.fail(first.error().message);
+      }
+      specs_.push_back(std::move(spec));
     }
     return {};
   }
@@ -761,6 +808,24 @@ Result<Problem> make_problem(const OpDef& op, const std::vector<std::pair<std::s
   }
   return build_problem(op, values,
                        [](const std::string&, const std::string& what) { return fail(ErrorKind::kBadInput, what); });
+}
+
+Result<OpSpec> at_size(const OpSpec& spec, std::int64_t size) {
+  const std::string& dim = spec.dynamic->name;
+  std::map<std::string, std::string> values = spec.problem.attributes;
+  for (const std::string& word : split(dims_key(*spec.op, spec.problem), ' '))
+    if (const auto equals = word.find('='); equals != std::string::npos)
+      values[word.substr(0, equals)] = word.substr(equals + 1);
+  values[dim] = std::to_string(size);
+  OpSpec at = spec;
+  at.dynamic.reset();
+  KGEN_TRY(at.problem, build_problem(*spec.op, values, [&](const std::string&, const std::string& what) {
+             return fail(ErrorKind::kBadInput, fmt::format("at {}={}: {}", dim, size, what));
+           }));
+  at.problem.scalars = spec.problem.scalars;
+  at.problem.label = spec.problem.label;
+  at.problem.count = spec.problem.count;
+  return at;
 }
 
 }  // namespace kgen

@@ -161,16 +161,26 @@ std::string signature(const OpDef&, const Problem&);
 // Dims, canonical, only those that differ from their defaults: "k=4096 m=1 n=12288".
 std::string dims_key(const OpDef&, const Problem&);
 
+// A dim whose size is only known at run time: `m: {range: [1, 4096]}`.
+struct DynamicDim {
+  std::string name;
+  std::int64_t first = 0, last = 0;
+};
+
 struct TuneOptions {
   int budget = 0;                                          // 0 = not given
+  int max_kernels = 12;                                    // that cover a dynamic dim
+  double regret = 0.03;                                    // that such a cover may have: 0.03 = 3 % of the best time
+  std::vector<std::string> configs;                        // not of a spec: only these are tried
   bool deterministic = false;                              // only candidates that give the same bits on every launch
   std::map<std::string, std::vector<std::string>> params;  // narrow or extend a tunable's values
 };
 
 struct OpSpec {
   std::shared_ptr<const OpDef> op;
-  Problem problem;
+  Problem problem;  // at the last size of a dynamic dim
   TuneOptions tune;
+  std::optional<DynamicDim> dynamic{};
   std::string where;  // "file:line:column" of the problem, for messages; "" when it came from no file
 };
 
@@ -206,6 +216,10 @@ std::optional<std::string_view> embedded_file(std::string_view path);
 
 // Builds one problem from "dim=val" words as `kgen lookup` and `kgen verify` take them; attributes likewise.
 Result<Problem> make_problem(const OpDef&, const std::vector<std::pair<std::string, std::string>>& words);
+
+// The spec at one size of its dynamic dim, an ordinary one: dims that follow from that dim follow. kBadInput where the
+// operator's rules do not hold for that size.
+Result<OpSpec> at_size(const OpSpec&, std::int64_t size);
 
 // Most values of an attribute of kind `ints`; expressions see X_1 … X_8.
 inline constexpr int kMaxInts = 8;

@@ -17,6 +17,13 @@ def _project():
     return keys["name"], keys["version"], metadata
 
 
+def _entry_points():
+    """entry_points.txt of the tables [project.entry-points.GROUP]."""
+    text = (HERE / "pyproject.toml").read_text(encoding="utf-8")
+    groups = re.findall(r"^\[project\.entry-points\.(\w+)\].*\n((?:\w+ = \".*\"\n?)*)", text, re.M)
+    return "".join(f"[{group}]\n" + entries.replace('"', "") for group, entries in groups)
+
+
 def _sources():
     return sorted(path for path in (HERE / "kgen").rglob("*") if path.suffix == ".py")
 
@@ -24,7 +31,7 @@ def _sources():
 def _wheel(folder, files):
     name, version, metadata = _project()
     info = f"{name}-{version}.dist-info"
-    files = {**files, f"{info}/METADATA": metadata.encode(),
+    files = {**files, f"{info}/METADATA": metadata.encode(), f"{info}/entry_points.txt": _entry_points().encode(),
              f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: kgen\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
     record = "".join(
         f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"

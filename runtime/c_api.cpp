@@ -2,30 +2,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cstdlib>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <unordered_map>
+#include <set>
 
 #include "base/text.h"
-#include "db/db.h"
-#include "device/device.h"
-#include "device/launch.h"
-#include "kgen/kgen.h"
-#include "runtime/dispatcher.h"
+#include "runtime/guard.h"
+#include "runtime/handles.h"
 
 namespace {
 
 using namespace kgen;  // NOLINT(google-build-using-namespace): the ABI's own names live outside the namespace
 using Json = nlohmann::ordered_json;
 
-// First word of every handle: a pointer to something else is told apart from a handle.
-constexpr std::uint32_t kDbMagic = 0x6b67'6462;
-constexpr std::uint32_t kOpMagic = 0x6b67'6f70;
-constexpr std::uint32_t kKernelMagic = 0x6b67'6b6e;
 constexpr std::uintptr_t kBufferAlign = 256;
 
 thread_local std::string last_error;
@@ -62,139 +53,11 @@ kgen_status guarded(const Work& work) noexcept {
   }
 }
 
-// The code object of one winner: whole bytes until it is loaded, then the kernels.
-struct Code {
-  std::mutex mutex;
-  std::vector<std::byte> bytes;
-  std::atomic<bool> ready = false;
-  LoadedPlan loaded;
-};
-
-// What a kgen_db and its kgen_ops share.
-struct State {
-  State(std::unique_ptr<Device> opened, Db file) : device(std::move(opened)), db(std::move(file)) {}
-
-  std::unique_ptr<Device> device;
-  Db db;
-  std::optional<Dispatcher> dispatcher;  // of `db`, which stays here
-  std::mutex mutex;
-  std::unordered_map<const WinnerRow*, std::unique_ptr<Code>> codes;
-  std::unordered_map<std::string, std::string> descriptions;  // by operator; "": of the DB
-
-  // Reads a row's code object at its first use; one that is not whole is refused every time.
-  Result<void> read_code(const WinnerRow& row) {
-    const std::lock_guard lock(mutex);
-    if (codes.contains(&row)) return {};
-    KGEN_TRY(ObjectRecord object, db.object(row.winner.object_hash));
-    if (object.arch != device->info().arch->name) {
-      return fail(ErrorKind::kBadInput, fmt::format("object {} is for {}", object.hash, object.arch));
-    }
-    auto code = std::make_unique<Code>();
-    code->bytes = std::move(object.bytes);
-    codes[&row] = std::move(code);
-    return {};
-  }
-  Code* code_of(const WinnerRow& row) {
-    const std::lock_guard lock(mutex);
-    return codes.at(&row).get();
-  }
-};
-
 bool aligned(const void* pointer, std::uintptr_t align) {
   return align == 0 || reinterpret_cast<std::uintptr_t>(pointer) % align == 0;
 }
 
 bool is_tensor(Role role) { return role == Role::kIn || role == Role::kOut || role == Role::kInOut; }
-
-}  // namespace
-
-struct kgen_db {
-  std::uint32_t magic = kDbMagic;
-  std::shared_ptr<State> state;
-};
-
-struct kgen_kernel {
-  std::uint32_t magic = kKernelMagic;
-  std::vector<std::int64_t> values;  // of the op's named dims
-  kgen_status status = KGEN_OK;      // KGEN_NOT_FOUND: a shape that has no kernel
-  std::string reason, config;
-  kgen_match match{};
-  State* state = nullptr;
-  const Plan* plan = nullptr;
-  BoundPlan bound;
-  Code* code = nullptr;
-};
-
-namespace {
-
-// Shapes that were asked for, by value. Readers take no lock: they see a table that only ever gains entries, or the
-// table before it. Outgrown tables stay until the op is closed, all together no larger than the present one.
-class KernelTable {
- public:
-  KernelTable() { grow(64); }
-
-  const kgen_kernel* find(const std::int64_t* values, std::size_t count) const {
-    const Table& table = *table_.load(std::memory_order_acquire);
-    for (std::size_t i = hash(values, count) & table.mask;; i = (i + 1) & table.mask) {
-      const kgen_kernel* kernel = table.slots[i].load(std::memory_order_acquire);
-      if (kernel == nullptr || std::equal(values, values + count, kernel->values.begin())) return kernel;
-    }
-  }
-
-  // The caller holds a lock against other inserts and has seen that the values are not there.
-  const kgen_kernel* insert(std::unique_ptr<kgen_kernel> kernel) {
-    if (2 * (kernels_.size() + 1) > tables_.back()->mask + 1) grow(2 * (tables_.back()->mask + 1));
-    kernels_.push_back(std::move(kernel));
-    place(*tables_.back(), kernels_.back().get());
-    return kernels_.back().get();
-  }
-
- private:
-  struct Table {
-    explicit Table(std::size_t size)
-        : mask(size - 1), slots(std::make_unique<std::atomic<const kgen_kernel*>[]>(size)) {}
-    std::size_t mask;
-    std::unique_ptr<std::atomic<const kgen_kernel*>[]> slots;
-  };
-
-  static std::size_t hash(const std::int64_t* values, std::size_t count) {
-    std::uint64_t h = 0x9e3779b97f4a7c15;
-    for (std::size_t i = 0; i < count; ++i) {
-      h = (h ^ static_cast<std::uint64_t>(values[i])) * 0xff51afd7ed558ccd;
-      h ^= h >> 32;
-    }
-    return h;
-  }
-  static void place(Table& table, const kgen_kernel* kernel) {
-    std::size_t i = hash(kernel->values.data(), kernel->values.size()) & table.mask;
-    while (table.slots[i].load(std::memory_order_relaxed) != nullptr) i = (i + 1) & table.mask;
-    table.slots[i].store(kernel, std::memory_order_release);
-  }
-  void grow(std::size_t size) {
-    auto table = std::make_unique<Table>(size);
-    for (const auto& kernel : kernels_) place(*table, kernel.get());
-    tables_.push_back(std::move(table));
-    table_.store(tables_.back().get(), std::memory_order_release);
-  }
-
-  std::vector<std::unique_ptr<kgen_kernel>> kernels_;
-  std::vector<std::unique_ptr<Table>> tables_;
-  std::atomic<const Table*> table_ = nullptr;
-};
-
-}  // namespace
-
-struct kgen_op {
-  std::uint32_t magic = kOpMagic;
-  std::shared_ptr<State> state;
-  std::string signature;
-  Goal goal;
-  std::vector<std::string> dims, tensors, scalars;
-  KernelTable kernels;
-  std::mutex mutex;  // over inserts
-};
-
-namespace {
 
 bool valid(const kgen_db* db) { return db != nullptr && db->magic == kDbMagic; }
 bool valid(const kgen_op* op) { return op != nullptr && op->magic == kOpMagic; }
@@ -219,20 +82,29 @@ Json words_json(std::string_view words, std::size_t first) {
   return json;
 }
 
-Result<std::string> describe_db(const State& state) {
-  const DeviceInfo& info = state.device->info();
+std::set<std::string> operators_of(const State& state) {
+  std::set<std::string> names;
+  for (const auto& file : state.files) {
+    if (file == nullptr) continue;
+    for (std::string& name : file->dispatcher->operators()) names.insert(std::move(name));
+  }
+  return names;
+}
+
+Result<std::string> describe_db(const DeviceInfo& info, const State& state) {
   return Json{
       {"device",
        {{"id", info.id}, {"name", info.name}, {"arch", info.arch->name}, {"vendor", vendor_name(info.arch->vendor)}}},
-      {"operators", state.dispatcher->operators()}}
+      {"operators", operators_of(state)}}
       .dump();
 }
 
 Result<std::string> describe_op(const State& state, const std::string& op) {
-  KGEN_TRY(const std::vector<OpRecord> records, state.dispatcher->records(op));
+  KGEN_TRY(const std::vector<OpRecord> records,
+           state.first([&](const Dispatcher& dispatcher) { return dispatcher.records(op); }));
   Json list = Json::array();
   for (const OpRecord& record : records) {
-    const auto found = state.dispatcher->any_plan(record.signature);
+    const auto found = state.first([&](const Dispatcher& dispatcher) { return dispatcher.any_plan(record.signature); });
     if (!found && record.signature == records.back().signature && list.empty()) return tl::unexpected(found.error());
     if (!found) continue;  // its plans are refused; kgen_open_op() says why
     const Plan* plan = *found;
@@ -261,23 +133,22 @@ Result<std::string> describe_op(const State& state, const std::string& op) {
 }
 
 // Dims by name; those without default must be among them.
-kgen_status read_dims(kgen_op& op, const Plan& plan, std::string_view text) {
+kgen_status read_dims(const Plan& plan, std::string_view text, std::vector<std::string>& dims) {
   if (!trim(text).empty()) {
-    for (const std::string& word : split(text, ',')) op.dims.emplace_back(trim(word));
+    for (const std::string& word : split(text, ',')) dims.emplace_back(trim(word));
   }
-  for (std::size_t i = 0; i < op.dims.size(); ++i) {
-    const std::string& name = op.dims[i];
+  for (std::size_t i = 0; i < dims.size(); ++i) {
+    const std::string& name = dims[i];
     if (std::find(plan.dims.begin(), plan.dims.end(), name) == plan.dims.end()) {
       return report(KGEN_BAD_ARGUMENT, fmt::format("unknown dim '{}'{}", name, did_you_mean(name, plan.dims)));
     }
-    if (std::find(op.dims.begin(), op.dims.begin() + static_cast<std::ptrdiff_t>(i), name) !=
-        op.dims.begin() + static_cast<std::ptrdiff_t>(i)) {
+    if (std::find(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(i), name) !=
+        dims.begin() + static_cast<std::ptrdiff_t>(i)) {
       return report(KGEN_BAD_ARGUMENT, fmt::format("dim '{}' is named twice", name));
     }
   }
   for (std::size_t i = 0; i < plan.dims.size(); ++i) {
-    if (plan.dim_defaults[i].text().empty() &&
-        std::find(op.dims.begin(), op.dims.end(), plan.dims[i]) == op.dims.end()) {
+    if (plan.dim_defaults[i].text().empty() && std::find(dims.begin(), dims.end(), plan.dims[i]) == dims.end()) {
       return report(KGEN_BAD_ARGUMENT, fmt::format("dim '{}' has no default and must be named", plan.dims[i]));
     }
   }
@@ -285,12 +156,14 @@ kgen_status read_dims(kgen_op& op, const Plan& plan, std::string_view text) {
 }
 
 // A goal of a program that was built against any version of the header.
-kgen_status read_goal(const kgen_goal* goal, Goal& wanted) {
+kgen_status read_goal(const kgen_goal* goal, Goal& wanted, bool& guarded) {
   if (goal == nullptr) return KGEN_OK;
-  if (goal->size < sizeof(kgen_goal) || goal->size > 4096)
+  constexpr std::size_t kFirstSize = 24;  // of the struct that ended with `deterministic`
+  if (goal->size < kFirstSize || goal->size > 4096)
     return report(KGEN_BAD_ARGUMENT, fmt::format("goal.size is {}; set it to sizeof(kgen_goal)", goal->size));
   const auto* rest = reinterpret_cast<const unsigned char*>(goal);
-  if (std::any_of(rest + sizeof(kgen_goal), rest + goal->size, [](unsigned char byte) { return byte != 0; }))
+  if (goal->size > sizeof(kgen_goal) &&
+      std::any_of(rest + sizeof(kgen_goal), rest + goal->size, [](unsigned char byte) { return byte != 0; }))
     return report(KGEN_BAD_ARGUMENT,
                   fmt::format("goal asks for more than kgen {} knows; update libkgen", KGEN_VERSION));
   static constexpr const char* kTimings[] = {"cold", "warm", "graph"};
@@ -298,11 +171,140 @@ kgen_status read_goal(const kgen_goal* goal, Goal& wanted) {
   const auto timing = static_cast<std::size_t>(goal->timing), objective = static_cast<std::size_t>(goal->objective);
   if (timing >= std::size(kTimings) || objective >= std::size(kObjectives))
     return report(KGEN_BAD_ARGUMENT, fmt::format("goal: there is no timing {} with objective {}", timing, objective));
+  guarded = goal->size >= sizeof(kgen_goal) && goal->guard != 0;
   wanted = {.timing = kTimings[timing], .objective = kObjectives[objective], .deterministic = goal->deterministic != 0};
   return KGEN_OK;
 }
 
-// A shape that was not asked for before. Failures that another try may cure are not kept.
+// The operands that a plan takes, in order, are those of the handle: launches give them by position.
+Result<void> same_operands(const kgen_op& op, const Plan& plan) {
+  std::size_t tensors = 0, scalars = 0;
+  for (const Param& param : plan.params) {
+    if (is_tensor(param.role) && (tensors == op.tensors.size() || op.tensors[tensors++] != param.name))
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("its operand '{}' is not one that this handle has there", param.name));
+    if (param.role == Role::kScalar && (scalars == op.scalars.size() || op.scalars[scalars++] != param.name))
+      return fail(ErrorKind::kBadInput,
+                  fmt::format("its scalar '{}' is not one that this handle has there", param.name));
+  }
+  if (tensors != op.tensors.size() || scalars != op.scalars.size())
+    return fail(ErrorKind::kBadInput, "it takes fewer operands than this handle has");
+  return {};
+}
+
+// What the files have for a shape.
+struct Found {
+  Match match;
+  std::shared_ptr<Code> code;
+  bool refused = false;  // something that would have fitted
+};
+
+// Best first; the order of the enumeration is the ABI's.
+int rank(MatchKind kind) {
+  constexpr MatchKind kOrder[] = {MatchKind::kExact, MatchKind::kDynamic, MatchKind::kNear, MatchKind::kDefault,
+                                  MatchKind::kNone};
+  return static_cast<int>(std::ranges::find(kOrder, kind) - kOrder);
+}
+
+Found look_up(const kgen_op& op, const State& state, const Env& dims, bool only_defaults = false) {
+  Found best;
+  for (const auto& file : state.files) {
+    if (file == nullptr) continue;
+    Found found;
+    found.match = file->dispatcher->find(op.signature, dims, op.goal, [&](const WinnerRow& row, const auto& plan) {
+      const auto usable = [&]() -> Result<void> {
+        if (only_defaults && !row.winner.is_default) return fail(ErrorKind::kBadInput, "not a default");
+        KGEN_CHECK_OK(same_operands(op, plan->plan));
+        KGEN_TRY(found.code, op.core->code(*file, row, plan));
+        return {};
+      }();
+      found.refused |= !usable;
+      return usable;
+    });
+    const bool first = file == state.files.front();
+    if (first || rank(found.match.kind) < rank(best.match.kind)) {
+      found.refused |= best.refused;
+      best = std::move(found);
+    }
+  }
+  return best;
+}
+
+std::string words_of(const Env& dims) {
+  std::string words;
+  for (const auto& [name, value] : dims) words += fmt::format("{}{}={}", words.empty() ? "" : " ", name, value);
+  return words;
+}
+
+// What `kgen doctor` reads of a shape (docs/lookup.md).
+std::string trace_head(const kgen_op& op, const Env& dims, const Match& match) {
+  Json json{{"op", op.signature.substr(0, op.signature.find(' '))},
+            {"attributes", words_json(op.signature, 1)},
+            {"dims", dims},
+            {"goal", op.goal.text()},
+            {"arch", op.core->device().info().arch->name},
+            {"device", op.core->device().info().name},
+            {"kind", match_name(match.kind)},
+            {"reason", match.reason}};
+  if (match.row != nullptr) {
+    json["config"] = match.row->trial.config;
+    json["expected_us"] = expected_us(match);
+    if (match.expected_loss) json["expected_loss"] = *match.expected_loss;
+  }
+  const std::string text = json.dump();
+  return text.substr(1, text.size() - 2);
+}
+
+// The guard's verdict as a part of the reason; true where the default is the one to keep.
+std::pair<bool, std::string> guarded_choice(const kgen_op& op, const Env& dims, const State& state, const Found& found,
+                                            Found& fallback) {
+  if (found.match.row->winner.is_default) return {false, ""};
+  fallback = look_up(op, state, dims, true);
+  if (fallback.match.kind == MatchKind::kNone) return {false, "; not guarded, for there is no default"};
+  if (fallback.code == found.code) return {false, "; it is the default, too"};
+  const auto times = [&]() -> Result<GuardTimes> {
+    Contender chosen{found.code, {}}, other{fallback.code, {}};
+    KGEN_TRY(chosen.launch, BoundLaunch::make(found.match.plan->plan, found.match.bound));
+    KGEN_TRY(other.launch, BoundLaunch::make(fallback.match.plan->plan, fallback.match.bound));
+    return guard(op.core->device(), chosen, other);
+  }();
+  if (!times) return {false, "; not guarded: " + times.error().message};
+  const bool worse = times->default_us < times->chosen_us;
+  return {worse,
+          fmt::format("; guarded: {:.1f} us here, the {} {:.1f} us", worse ? times->default_us : times->chosen_us,
+                      worse ? "tuned one" : "default", worse ? times->chosen_us : times->default_us)};
+}
+
+// Fills a kernel in with what was found, or with the default where that is asked for and better.
+Result<void> bind_kernel(const kgen_op& op, const Env& dims, const State& state, Found& found, kgen_kernel& kernel) {
+  if (op.guarded) {
+    Found fallback;
+    const auto [worse, words] = guarded_choice(op, dims, state, found, fallback);
+    if (worse) {
+      found = std::move(fallback);
+      found.match.kind = MatchKind::kDefault;
+      found.match.reason = "the operator's default";
+      found.match.expected_loss.reset();
+    }
+    found.match.reason += words;
+  }
+  const Match& match = found.match;
+  KGEN_TRY(kernel.launch, BoundLaunch::make(match.plan->plan, match.bound));
+  kernel.reason = fmt::format("{}: {}", match_name(match.kind), match.reason);
+  kernel.config = match.row->trial.config;
+  kernel.expected_loss = match.expected_loss.value_or(-1);
+  kernel.code = found.code;
+  kernel.match = {.kernel = &kernel,
+                  .kind = static_cast<kgen_match_kind>(match.kind),
+                  .reason = kernel.reason.c_str(),
+                  .config = kernel.config.c_str(),
+                  .tuned_time_us = match.row->trial.time_us.value_or(0),
+                  .workspace_bytes = static_cast<std::size_t>(kernel.launch.workspace_bytes()),
+                  .prepared_bytes = static_cast<std::size_t>(kernel.launch.prepared_bytes())};
+  return {};
+}
+
+// A shape that was not asked for since the file was read. Failures that another try may cure are not kept.
 kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*& out) {
   Env dims;
   for (std::size_t i = 0; i < op.dims.size(); ++i) {
@@ -311,71 +313,69 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
     }
     dims[op.dims[i]] = values[i];
   }
-  bool refused = false;
-  Match match = op.state->dispatcher->find(op.signature, dims, op.goal, [&](const WinnerRow& row) {
-    auto read = op.state->read_code(row);
-    refused |= !read;
-    return read;
-  });
-  if (match.kind == MatchKind::kNone && refused) return report(KGEN_REFUSED, match.reason);
+  const auto [state, generation] = op.core->state();
+  Found found = look_up(op, *state, dims);
+  if (found.match.kind == MatchKind::kNone && found.refused) return report(KGEN_REFUSED, found.match.reason);
 
   auto kernel = std::make_unique<kgen_kernel>();
-  kernel->values.assign(values, values + op.dims.size());
-  if (match.kind == MatchKind::kNone) {
+  kernel->core = op.core.get();
+  kernel->reason = found.match.reason;
+  if (found.match.kind == MatchKind::kNone) {
     kernel->status = KGEN_NOT_FOUND;
-    kernel->reason = match.reason;
-  } else {
-    kernel->reason = fmt::format("{}: {}", match_name(match.kind), match.reason);
-    kernel->config = match.row->trial.config;
-    kernel->state = op.state.get();
-    kernel->plan = match.plan;
-    kernel->bound = std::move(match.bound);
-    kernel->code = op.state->code_of(*match.row);
-    kernel->match = {.kernel = kernel.get(),
-                     .kind = static_cast<kgen_match_kind>(match.kind),
-                     .reason = kernel->reason.c_str(),
-                     .config = kernel->config.c_str(),
-                     .tuned_time_us = match.row->trial.time_us.value_or(0),
-                     .workspace_bytes = static_cast<std::size_t>(kernel->bound.workspace_bytes),
-                     .prepared_bytes = static_cast<std::size_t>(kernel->bound.prepared_bytes)};
+  } else if (const auto made = bind_kernel(op, dims, *state, found, *kernel); !made) {
+    return report(made.error());
   }
+  if (const auto trace = op.core->trace(); trace != nullptr)
+    kernel->seen = trace->add(trace_head(op, dims, found.match));
+  if (found.match.kind != MatchKind::kExact) {
+    const std::size_t space = op.signature.find(' ');
+    op.core->miss(op.signature.substr(0, space).c_str(),
+                  space == std::string::npos ? "" : op.signature.substr(space + 1).c_str(), words_of(dims).c_str(),
+                  static_cast<kgen_match_kind>(found.match.kind));
+  }
+
   const std::lock_guard lock(op.mutex);
-  out = op.kernels.find(values, op.dims.size());  // another thread may have been faster
-  if (out == nullptr) out = op.kernels.insert(std::move(kernel));
+  kgen_op::Table* table = op.table.load(std::memory_order_relaxed);
+  if (table->generation < generation) {
+    op.newer.push_back(std::make_unique<kgen_op::Table>(op.dims.size()));
+    table = op.newer.back().get();
+    table->generation = generation;
+    op.table.store(table, std::memory_order_release);
+  }
+  // Another thread may have been faster, or may have looked into a newer file.
+  if (kgen_kernel* known = table->kernels.find(values); known != nullptr) {
+    out = known;
+    return KGEN_OK;
+  }
+  out = kernel.get();
+  if (table->generation == generation) table->kernels.insert(values, kernel.get());
+  op.kernels.push_back(std::move(kernel));
   return KGEN_OK;
 }
 
 static_assert(static_cast<int>(MatchKind::kExact) == KGEN_MATCH_EXACT &&
               static_cast<int>(MatchKind::kNear) == KGEN_MATCH_NEAR &&
-              static_cast<int>(MatchKind::kDefault) == KGEN_MATCH_DEFAULT);
+              static_cast<int>(MatchKind::kDefault) == KGEN_MATCH_DEFAULT &&
+              static_cast<int>(MatchKind::kDynamic) == KGEN_MATCH_DYNAMIC);
 
 kgen_status load(const kgen_kernel& kernel) {
-  Code& code = *kernel.code;
-  if (code.ready.load(std::memory_order_acquire)) return KGEN_OK;
-  const std::lock_guard lock(code.mutex);
-  if (code.ready.load(std::memory_order_relaxed)) return KGEN_OK;
-  auto loaded = load_plan(*kernel.state->device, *kernel.plan, code.bytes);
-  if (!loaded) return report(loaded.error());
-  code.loaded = std::move(*loaded);
-  code.bytes = {};
-  code.ready.store(true, std::memory_order_release);
-  return KGEN_OK;
+  const auto loaded = load(kernel.core->device(), *kernel.code);
+  return loaded ? KGEN_OK : report(loaded.error());
 }
 
 // Null, foreign and misaligned pointers are found here, where they have a name, and not in the kernel.
-kgen_status check_pointers(const kgen_kernel& kernel, void* const* tensors, std::size_t& count, Phase phase) {
-  count = 0;
-  for (const BoundParam& param : kernel.bound.params) {
-    if (!is_tensor(param.role)) continue;
-    if (tensors == nullptr) return report(KGEN_BAD_ARGUMENT, "tensors is null");
-    const void* pointer = tensors[count++];
-    if (!param.present) continue;
-    if (pointer == nullptr && param.bytes > 0 && phase == Phase::kRun) {
-      return report(KGEN_BAD_ARGUMENT, fmt::format("operand '{}' is null", param.name));
-    }
-    if (!aligned(pointer, static_cast<std::uintptr_t>(param.align))) {
-      return report(KGEN_MISALIGNED,
-                    fmt::format("operand '{}' at {} is not aligned to {} bytes", param.name, pointer, param.align));
+kgen_status check_pointers(const kgen_kernel& kernel, void* const* tensors, Phase phase) {
+  const auto& operands = kernel.launch.operands();
+  if (tensors == nullptr && !operands.empty()) return report(KGEN_BAD_ARGUMENT, "tensors is null");
+  for (std::size_t i = 0; i < operands.size(); ++i) {
+    const BoundLaunch::Operand& operand = operands[i];
+    if (!operand.present) continue;
+    const auto name = [&] { return kernel.code->plan->plan.params[operand.param].name; };
+    if (tensors[i] == nullptr && operand.bytes > 0 && phase == Phase::kRun)
+      return report(KGEN_BAD_ARGUMENT, fmt::format("operand '{}' is null", name()));
+    if (!aligned(tensors[i], static_cast<std::uintptr_t>(operand.align))) {
+      return report(KGEN_MISALIGNED, fmt::format("operand '{}' at {} is not aligned to {} bytes", name(),
+                                                 fmt::ptr(tensors[i]), operand.align));
     }
   }
   return KGEN_OK;
@@ -393,22 +393,22 @@ kgen_status check_buffer(const char* name, const void* pointer, std::int64_t byt
 kgen_status launch(const kgen_kernel* kernel, void* const* tensors, const double* scalars, void* workspace,
                    void* prepared, kgen_stream stream, Phase phase) {
   if (!valid(kernel)) return bad_handle("kernel");
-  std::size_t count = 0;
-  if (const auto status = check_pointers(*kernel, tensors, count, phase); status != KGEN_OK) return status;
+  if (const auto status = check_pointers(*kernel, tensors, phase); status != KGEN_OK) return status;
   if (phase == Phase::kRun) {
-    if (const auto status = check_buffer("workspace", workspace, kernel->bound.workspace_bytes); status != KGEN_OK)
+    if (const auto status = check_buffer("workspace", workspace, kernel->launch.workspace_bytes()); status != KGEN_OK)
       return status;
   }
-  if (const auto status = check_buffer("prepared", prepared, kernel->bound.prepared_bytes); status != KGEN_OK)
+  if (const auto status = check_buffer("prepared", prepared, kernel->launch.prepared_bytes()); status != KGEN_OK)
     return status;
   if (const auto status = load(*kernel); status != KGEN_OK) return status;
-  CallArgs args{.tensors = {tensors, count}, .scalars = {}, .workspace = workspace, .prepared = prepared};
-  if (scalars != nullptr) {
-    args.scalars = {
-        scalars, static_cast<std::size_t>(std::ranges::count(kernel->bound.params, Role::kScalar, &BoundParam::role))};
-  }
-  const auto done =
-      launch_plan(*kernel->state->device, *kernel->plan, kernel->code->loaded, kernel->bound, args, phase, stream);
+  CallArgs args{.tensors = {tensors, kernel->launch.operands().size()},
+                .scalars = {},
+                .workspace = workspace,
+                .prepared = prepared};
+  if (scalars != nullptr) args.scalars = {scalars, kernel->launch.scalar_count()};
+  if (kernel->seen != nullptr && phase == Phase::kRun) kernel->seen->note();
+  Code& code = *kernel->code;
+  const auto done = kernel->launch.run(kernel->core->device(), code.plan->plan, code.loaded, args, phase, stream);
   return done ? KGEN_OK : report(done.error());
 }
 
@@ -458,15 +458,62 @@ kgen_status kgen_open(const char* path, const char* device, kgen_db** out) {
     if (path == nullptr || device == nullptr || out == nullptr)
       return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open");
     *out = nullptr;
+    const FileIdentity identity = FileIdentity::of(path);
     auto file = Db::open(path, DbMode::kImmutable);
     if (!file) return report(KGEN_BAD_DATABASE, file.error().message);
     auto opened = open_device(device);
     if (!opened) return report(opened.error());
-    auto state = std::make_shared<State>(std::move(*opened), std::move(*file));
-    auto dispatcher = Dispatcher::load(state->db, state->device->info().arch->name, state->device->info().name);
-    if (!dispatcher) return report(KGEN_BAD_DATABASE, dispatcher.error().message);
-    state->dispatcher.emplace(std::move(*dispatcher));
-    *out = new kgen_db{.magic = kDbMagic, .state = std::move(state)};
+    auto core = Core::open(path, identity, std::move(*file), std::move(*opened));
+    if (!core) return report(KGEN_BAD_DATABASE, core.error().message);
+    if (const char* trace = std::getenv("KGEN_TRACE"); trace != nullptr && *trace != '\0') {
+      auto opened_trace = Trace::open(trace);
+      if (!opened_trace) return report(KGEN_BAD_ARGUMENT, "KGEN_TRACE: " + opened_trace.error().message);
+      (*core)->set_trace(std::move(*opened_trace));
+    }
+    *out = new kgen_db{.magic = kDbMagic, .core = std::move(*core)};
+    return KGEN_OK;
+  });
+}
+
+kgen_status kgen_reload(kgen_db* db, int* changed) {
+  return guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    if (changed != nullptr) *changed = 0;
+    const auto reloaded = db->core->reload();
+    if (!reloaded) return report(KGEN_BAD_DATABASE, reloaded.error().message);
+    if (changed != nullptr) *changed = *reloaded ? 1 : 0;
+    return KGEN_OK;
+  });
+}
+
+kgen_status kgen_add(kgen_db* db, const char* path) {
+  return guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    if (path == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_add");
+    const auto added = db->core->add(path);
+    return added ? KGEN_OK : report(KGEN_BAD_DATABASE, added.error().message);
+  });
+}
+
+kgen_status kgen_record(kgen_db* db, const char* path) {
+  return guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    if (const auto before = db->core->trace(); before != nullptr) before->write();
+    if (path == nullptr) {
+      db->core->set_trace(nullptr);
+      return KGEN_OK;
+    }
+    auto trace = Trace::open(path);
+    if (!trace) return report(KGEN_BAD_ARGUMENT, trace.error().message);
+    db->core->set_trace(std::move(*trace));
+    return KGEN_OK;
+  });
+}
+
+kgen_status kgen_set_miss_hook(kgen_db* db, kgen_miss_hook hook, void* user) {
+  return guarded([&] {
+    if (!valid(db)) return bad_handle("db");
+    db->core->set_miss_hook({hook, user});
     return KGEN_OK;
   });
 }
@@ -488,17 +535,24 @@ kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes
     if (op == nullptr || out == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open_op");
     *out = nullptr;
     Goal wanted;
-    if (const auto status = read_goal(goal, wanted); status != KGEN_OK) return status;
-    const Dispatcher& dispatcher = *db->state->dispatcher;
-    auto signature = dispatcher.signature(op, attributes == nullptr ? "" : attributes);
+    bool guarded = false;
+    if (const auto status = read_goal(goal, wanted, guarded); status != KGEN_OK) return status;
+    const auto [state, generation] = db->core->state();
+    auto signature = state->first([&](const Dispatcher& dispatcher) {
+      return dispatcher.signature(op, attributes == nullptr ? "" : attributes);
+    });
     if (!signature) return report(signature.error());
-    const auto plan = dispatcher.any_plan(*signature);
+    const auto plan = state->first([&](const Dispatcher& dispatcher) { return dispatcher.any_plan(*signature); });
     if (!plan) return report(KGEN_NOT_FOUND, plan.error().message);
-    auto opened = std::make_unique<kgen_op>();
-    opened->state = db->state;
+    std::vector<std::string> names;
+    if (const auto status = read_dims(**plan, dims == nullptr ? "" : dims, names); status != KGEN_OK) return status;
+    auto opened = std::make_unique<kgen_op>(names.size());
+    opened->core = db->core;
+    opened->first.generation = generation;
     opened->signature = std::move(*signature);
     opened->goal = std::move(wanted);
-    if (const auto status = read_dims(*opened, **plan, dims == nullptr ? "" : dims); status != KGEN_OK) return status;
+    opened->guarded = guarded;
+    opened->dims = std::move(names);
     for (const Param& param : (*plan)->params) {
       if (is_tensor(param.role)) opened->tensors.push_back(param.name);
       if (param.role == Role::kScalar) opened->scalars.push_back(param.name);
@@ -512,16 +566,10 @@ const char* kgen_describe(kgen_db* db, const char* op) {
   const char* text = nullptr;
   guarded([&] {
     if (!valid(db)) return bad_handle("db");
-    State& state = *db->state;
-    const std::string name = op == nullptr ? "" : op;
-    const std::lock_guard lock(state.mutex);
-    auto it = state.descriptions.find(name);
-    if (it == state.descriptions.end()) {
-      auto made = op == nullptr ? describe_db(state) : describe_op(state, name);
-      if (!made) return report(made.error());
-      it = state.descriptions.emplace(name, std::move(*made)).first;
-    }
-    text = it->second.c_str();
+    const auto [state, generation] = db->core->state();
+    auto made = op == nullptr ? describe_db(db->core->device().info(), *state) : describe_op(*state, op);
+    if (!made) return report(made.error());
+    text = db->core->keep(std::move(*made));
     return KGEN_OK;
   });
   return text;
@@ -539,10 +587,14 @@ kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match) {
     if (match == nullptr || (values == nullptr && !op->dims.empty())) {
       return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_find");
     }
-    const kgen_kernel* kernel = op->kernels.find(values, op->dims.size());
+    const kgen_op::Table* table = op->table.load(std::memory_order_acquire);
+    const kgen_kernel* kernel = table->generation == op->core->generation() ? table->kernels.find(values) : nullptr;
     kgen_status status = KGEN_OK;
     if (kernel == nullptr) status = find_new(*op, values, kernel);
-    if (status == KGEN_OK && kernel->status != KGEN_OK) status = report(kernel->status, kernel->reason);
+    if (status == KGEN_OK && kernel->status != KGEN_OK) {
+      if (kernel->seen != nullptr) kernel->seen->note();
+      status = report(kernel->status, kernel->reason);
+    }
     if (status == KGEN_OK) {
       *match = kernel->match;
     } else {
@@ -551,6 +603,12 @@ kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match) {
     }
     return status;
   });
+}
+
+double kgen_expected_loss(const kgen_kernel* kernel) {
+  if (valid(kernel)) return kernel->expected_loss;
+  bad_handle("kernel");
+  return -1;
 }
 
 kgen_status kgen_preload(const kgen_kernel* kernel) {
@@ -564,7 +622,7 @@ const char* kgen_scalar_name(const kgen_op* op, int index) { return valid(op) ? 
 
 kgen_status kgen_prepare(const kgen_kernel* kernel, void* const* tensors, void* prepared, kgen_stream stream) {
   return guarded([&] {
-    if (valid(kernel) && kernel->bound.prepared_bytes == 0) return KGEN_OK;
+    if (valid(kernel) && kernel->launch.prepared_bytes() == 0) return KGEN_OK;
     return launch(kernel, tensors, nullptr, nullptr, prepared, stream, Phase::kPrepare);
   });
 }
@@ -579,7 +637,7 @@ void* kgen_device_alloc(kgen_db* db, size_t bytes) {
   void* pointer = nullptr;
   guarded([&] {
     if (!valid(db)) return bad_handle("db");
-    auto allocated = db->state->device->allocate(bytes);
+    auto allocated = db->core->device().allocate(bytes);
     if (!allocated) return report(KGEN_OUT_OF_MEMORY, allocated.error().message);
     pointer = *allocated;
     return KGEN_OK;
@@ -589,7 +647,7 @@ void* kgen_device_alloc(kgen_db* db, size_t bytes) {
 
 void kgen_device_free(kgen_db* db, void* pointer) {
   guarded([&] {
-    if (valid(db) && pointer != nullptr) db->state->device->release(pointer);
+    if (valid(db) && pointer != nullptr) db->core->device().release(pointer);
     return KGEN_OK;
   });
 }
@@ -599,7 +657,7 @@ kgen_status kgen_device_copy(kgen_db* db, void* to, const void* from, size_t byt
     if (!valid(db)) return bad_handle("db");
     if (bytes == 0) return KGEN_OK;
     if (to == nullptr || from == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_device_copy");
-    const auto done = db->state->device->copy(to, from, bytes);
+    const auto done = db->core->device().copy(to, from, bytes);
     return done ? KGEN_OK : report(done.error());
   });
 }
@@ -607,11 +665,11 @@ kgen_status kgen_device_copy(kgen_db* db, void* to, const void* from, size_t byt
 kgen_status kgen_synchronize(kgen_db* db, kgen_stream stream) {
   return guarded([&] {
     if (!valid(db)) return bad_handle("db");
-    const auto done = db->state->device->synchronize(stream);
+    const auto done = db->core->device().synchronize(stream);
     return done ? KGEN_OK : report(done.error());
   });
 }
 
-const char* kgen_device_name(const kgen_db* db) { return valid(db) ? db->state->device->info().name.c_str() : nullptr; }
+const char* kgen_device_name(const kgen_db* db) { return valid(db) ? db->core->device().info().name.c_str() : nullptr; }
 
 }  // extern "C"

@@ -11,6 +11,8 @@
 #include <set>
 #include <unordered_map>
 
+#include "base/arch.h"
+#include "base/hash.h"
 #include "base/text.h"
 
 namespace kgen {
@@ -18,6 +20,8 @@ namespace {
 
 // A near match may be this far away in all dims together, in powers of two (docs/lookup.md).
 constexpr double kNearLimit = 2;
+// What a near row of another device, objective or timing than asked must be quicker by to come first: logarithms.
+constexpr double kOtherDevice = 1, kOtherObjective = 30, kOtherTiming = 0.3;
 
 using Attributes = std::map<std::string, std::string, std::less<>>;
 
@@ -71,10 +75,12 @@ struct Row {
   bool is_default = false;
   bool same_device = false;
   Goal goal{};
+  std::optional<SizeRange> range{};
 
   struct Loaded {
     WinnerRow row;
-    Plan plan;
+    std::shared_ptr<const StoredPlan> plan;
+    std::optional<TimeModel> model{};  // once its time at another shape was asked for
   };
   std::unique_ptr<Loaded> loaded;  // stays where it is: matches point into it
 };
@@ -83,6 +89,8 @@ struct Row {
 struct Shape {
   Env all;
   Env given;
+  std::vector<std::int64_t> values{};  // of `all`, in the order of the operator's dims
+  std::vector<bool> differs{};         // beside them: is it in `given`?
 };
 
 // The rows of one op record (a signature has several when its op's dims changed between tunings).
@@ -93,13 +101,39 @@ class Group {
   const OpRecord& op() const { return op_; }
   std::vector<Row>& rows() { return rows_; }
   void add(Row row) {
-    by_key_[row.key].push_back(rows_.size());
+    if (row.range) {
+      Env others = dims_of(row.key);
+      others.erase(row.range->dim);
+      covers_[{row.range->dim, key_of(others)}].push_back(rows_.size());
+    } else {
+      by_key_[row.key].push_back(rows_.size());
+    }
     rows_.push_back(std::move(row));
   }
   std::vector<Row*> exact(const std::string& key) {
     std::vector<Row*> found;
     if (const auto it = by_key_.find(key); it != by_key_.end()) {
       for (const std::size_t i : it->second) found.push_back(&rows_[i]);
+    }
+    return found;
+  }
+
+  // Those whose range of a dynamic dim has the shape's size, the others being the same; the least expected loss first.
+  std::vector<Row*> covering(const Shape& shape) {
+    std::vector<Row*> found;
+    std::string dim, key;
+    for (const auto& [cover, rows] : covers_) {
+      if (cover.first != dim) {
+        Env others = shape.given;
+        others.erase(dim = cover.first);
+        key = key_of(others);
+      }
+      const auto size = shape.all.find(dim);
+      if (cover.second != key || size == shape.all.end()) continue;
+      for (const std::size_t i : rows) {
+        const SizeRange& range = *rows_[i].range;
+        if (range.first <= size->second && size->second <= range.last) found.push_back(&rows_[i]);
+      }
     }
     return found;
   }
@@ -127,34 +161,43 @@ class Group {
       }
       const std::int64_t value = given != dims.end() ? given->second : *standard;
       if (standard != value) shape.given[name] = value;
+      shape.values.push_back(value);
+      shape.differs.push_back(standard != value);
       shape.all[name] = env[name] = value;
     }
     return shape;
   }
 
-  // Sum of |log2((asked+1)/(tuned+1))| over the dims that differ from their defaults in one of the two shapes: a dim
-  // that is at its default in both follows from the others.
-  Result<double> distance(const Shape& asked, const Row& row) {
-    const Env tuned = dims_of(row.key);
-    Env all;  // every dim of the tuned shape, only worked out where it matters
-    const auto term = [](std::int64_t a, std::int64_t b) {
-      return std::abs(std::log2((static_cast<double>(a) + 1) / (static_cast<double>(b) + 1)));
-    };
-    double sum = 0;
-    for (const auto& [name, value] : tuned) {
-      const auto it = asked.all.find(name);
-      if (it == asked.all.end()) return fail(ErrorKind::kBadInput, fmt::format("unknown dim '{}'", name));
-      sum += term(it->second, value);
+  struct NearRow {
+    Row* row = nullptr;
+    double distance = 0;
+  };
+  // The rows nearest to a shape, nearest first: the tuned ones, or the operator's defaults.
+  std::vector<NearRow> nearest(const Shape& asked, bool defaults, std::size_t most) {
+    if (tuned_.size() + defaults_rows_.size() == 0) {
+      for (std::size_t i = 0; i < rows_.size(); ++i)
+        if (const auto shape = resolve(dims_of(rows_[i].key)))
+          (rows_[i].is_default ? defaults_rows_ : tuned_).add(i, shape->values, shape->differs);
     }
-    for (const auto& [name, value] : asked.given) {
-      if (tuned.contains(name)) continue;
-      if (all.empty()) {
-        KGEN_TRY(Shape shape, resolve(tuned));
-        all = std::move(shape.all);
-      }
-      sum += term(value, all[name]);
+    std::vector<NearRow> found;
+    for (const auto& [distance, row] : (defaults ? defaults_rows_ : tuned_).nearest(asked.values, asked.differs, most))
+      found.push_back({&rows_[row], distance});
+    return found;
+  }
+
+  // What a row's kernel is likely to take for a shape, in microseconds; its own time where there is no telling.
+  double predicted_us(Row& row, const Row::Loaded& loaded, const Shape& asked) {
+    const TrialRecord& trial = loaded.row.trial;
+    if (loaded.plan->plan.dims != names_) return trial.time_us.value_or(0);
+    if (!row.loaded->model) {
+      const auto shape = resolve(dims_of(row.key));
+      const auto arch = find_arch(loaded.row.device.arch);
+      row.loaded->model.emplace(loaded.plan->workload, shape ? shape->values : asked.values, trial.time_us.value_or(0),
+                                TimeModel::Occupancy{.units = loaded.row.device.compute_units,
+                                                     .waves = trial.occupancy_waves.value_or(0),
+                                                     .wave_size = arch ? (*arch)->wave_size : 0});
     }
-    return sum;
+    return row.loaded->model->us(loaded.plan->workload, asked.values);
   }
 
  private:
@@ -232,6 +275,9 @@ class Group {
   OpRecord op_;
   std::vector<Row> rows_;
   std::unordered_map<std::string, std::vector<std::size_t>> by_key_;
+  std::map<std::pair<std::string, std::string>, std::vector<std::size_t>>
+      covers_;                        // by dynamic dim and the others' key
+  NearShapes tuned_, defaults_rows_;  // made at the first look for near ones
   bool prepared_ = false;
   std::vector<std::string> names_;
   std::vector<Expr> defaults_;  // text() == "": required
@@ -260,8 +306,18 @@ std::string_view match_name(MatchKind kind) {
       return "near";
     case MatchKind::kDefault:
       return "default";
+    case MatchKind::kDynamic:
+      return "dynamic";
   }
   return "none";
+}
+
+double expected_us(const Match& match) {
+  const double tuned = match.row->trial.time_us.value_or(0);
+  const ProblemRecord& problem = match.row->problem;
+  const double flops = problem.flops > 0 ? match.bound.flops / problem.flops : 0;
+  const double bytes = problem.bytes > 0 ? match.bound.bytes / problem.bytes : 0;
+  return match.kind == MatchKind::kExact || (flops == 0 && bytes == 0) ? tuned : tuned * std::max(flops, bytes);
 }
 
 struct Dispatcher::Impl {
@@ -269,15 +325,27 @@ struct Dispatcher::Impl {
   std::string arch, device;
   std::vector<OpRecord> ops;  // of every architecture in the file
   using Generations = std::map<std::size_t, std::unique_ptr<Group>, std::greater<>>;  // by index in ops, newest first
-  std::map<std::string, Generations> groups;                                          // by signature
+  // By place in `sources` and by signature.
+  std::vector<std::map<std::string, Generations>> levels;
+  std::int64_t lds_limit = INT64_MAX;  // bytes a block may have
+  std::vector<CodeSource> sources;     // whose code runs here, those that the file has none of included
   std::map<std::string, std::set<std::string>> elsewhere;  // signature → other architectures that have it
-  mutable std::mutex mutex;                                // expressions and the DB are used by one thread at a time
+  mutable std::mutex mutex;                                // over what is read at first use: rows, plans, defaults
+  mutable std::unordered_map<std::string, std::shared_ptr<const StoredPlan>> plans;  // by the hash of their text
 
   Result<const Row::Loaded*> load(Row& row) const {
     if (row.loaded != nullptr) return row.loaded.get();
     auto loaded = std::make_unique<Row::Loaded>();
     KGEN_TRY(loaded->row, db->winner(row.id));
-    KGEN_TRY(loaded->plan, plan_from_json(loaded->row.winner.plan_json));
+    std::string& text = loaded->row.winner.plan_json;
+    const std::string hash = hash_text(text);
+    auto& stored = plans[hash];
+    if (stored == nullptr) {
+      KGEN_TRY(Plan plan, plan_from_json(text));
+      stored = std::make_shared<const StoredPlan>(std::move(plan), hash);
+    }
+    loaded->plan = stored;
+    text = {};  // ten times the size of all the rest
     row.loaded = std::move(loaded);
     return row.loaded.get();
   }
@@ -287,7 +355,9 @@ struct Dispatcher::Impl {
       return fmt::format("'{}' was tuned for {} only, not for {}", signature, fmt::join(it->second, ", "), arch);
     }
     std::vector<std::string> known;
-    for (const auto& [name, rows] : groups) known.push_back(name);
+    for (const auto& groups : levels) {
+      for (const auto& [name, rows] : groups) known.push_back(name);
+    }
     for (const auto& [name, archs] : elsewhere) known.push_back(name);
     return fmt::format("'{}' was never tuned{}", signature, did_you_mean(signature, known));
   }
@@ -298,13 +368,18 @@ namespace {
 // One find(): tries rows in the order of the rule and remembers why some could not be used.
 class Search {
  public:
-  Search(const Shape& shape, const Goal& goal, const RowFilter& filter, std::string device,
+  Search(const Shape& shape, const Goal& goal, const RowFilter& filter, std::string device, std::int64_t lds_limit,
          std::function<Result<const Row::Loaded*>(Row&)> load)
-      : shape_(shape), goal_(goal), filter_(filter), device_(std::move(device)), load_(std::move(load)) {}
+      : shape_(shape),
+        goal_(goal),
+        filter_(filter),
+        device_(std::move(device)),
+        lds_limit_(lds_limit),
+        load_(std::move(load)) {}
 
   // The first usable of rows that the rule holds equal: same device name first, then tuned before default, then tuned
   // for the goal, then faster (by its energy where that is the objective).
-  bool try_rows(std::vector<Row*> rows, MatchKind kind, std::string_view why, Match& match) {
+  bool try_rows(std::vector<Row*> rows, MatchKind kind, Match& match) {
     if (rows.size() > 1) {
       const auto rank = [&](Row* row) {
         const auto loaded = load_(*row);
@@ -317,13 +392,48 @@ class Search {
         // The objective before the timing, and cold before the others where the asked timing is not there.
         return std::tuple(!row->same_device, row->is_default, row->goal.objective != goal_.objective,
                           row->goal.timing != goal_.timing, row->goal.timing != "cold",
-                          row->goal.deterministic != goal_.deterministic, cost, row->id);
+                          row->goal.deterministic != goal_.deterministic, row->range ? row->range->loss : cost,
+                          row->id);
       };
       std::sort(rows.begin(), rows.end(), [&](Row* a, Row* b) { return rank(a) < rank(b); });
     }
     for (Row* row : rows) {
-      if (try_row(*row, kind, why, match)) return true;
+      if (try_row(*row, kind, "", 0, match)) return true;
     }
+    return false;
+  }
+
+  // The first usable of the nearest rows, in the order of what the model expects of them. Rows of another device,
+  // objective or timing than asked come after those that take little longer.
+  bool try_ranked(Group& group, const std::vector<Group::NearRow>& near, MatchKind kind, std::string_view why,
+                  Match& match) {
+    struct Ranked {
+      double doubt = 0;
+      Group::NearRow item;
+    };
+    std::vector<Ranked> ranked;
+    for (const Group::NearRow& item : near) {
+      const Row& row = *item.row;
+      double doubt = kDoubtOfOctave * item.distance + (row.same_device ? 0 : kOtherDevice) +
+                     (row.goal.objective == goal_.objective ? 0 : kOtherObjective) +
+                     (row.goal.timing == goal_.timing ? 0
+                      : row.goal.timing == "cold"     ? kOtherTiming
+                                                      : 2 * kOtherTiming) +
+                     (row.goal.deterministic == goal_.deterministic ? 0 : 1e-3 * kOtherTiming);
+      if (const auto loaded = load_(*item.row)) {
+        const TrialRecord& trial = (*loaded)->row.trial;
+        const double us = group.predicted_us(*item.row, **loaded, shape_);
+        const double share = goal_.objective == "energy" && row.goal.objective == "energy" && trial.energy_uj &&
+                                     trial.time_us && *trial.time_us > 0
+                                 ? *trial.energy_uj / *trial.time_us
+                                 : 1;
+        if (us > 0) doubt += std::log(us * share);
+      }
+      ranked.push_back({doubt, item});
+    }
+    std::ranges::stable_sort(ranked, {}, &Ranked::doubt);
+    for (const Ranked& next : ranked)
+      if (try_row(*next.item.row, kind, why, next.item.distance, match)) return true;
     return false;
   }
 
@@ -335,29 +445,41 @@ class Search {
     return join(reasons, "; ");
   }
 
- private:
-  bool try_row(Row& row, MatchKind kind, std::string_view why, Match& match) {
+  bool try_row(Row& row, MatchKind kind, std::string_view why, double distance, Match& match) {
     const auto loaded = load_(row);
     if (!loaded) return refuse(row, loaded.error().message);
     if (goal_.deterministic && (*loaded)->row.trial.deterministic != true) {
       passed_over_.insert(row.id);
       return false;
     }
-    auto bound = bind((*loaded)->plan, shape_.all);
+    auto bound = (*loaded)->plan->binder.bind(shape_.all);
     if (!bound) {
       if (illegal_.empty()) illegal_ = bound.error().message;
       return false;
     }
+    for (const BoundStep& step : bound->steps) {
+      if (step.lds_bytes <= lds_limit_) continue;
+      if (illegal_.empty())
+        illegal_ = fmt::format("not legal for this device: '{}' takes {} bytes of LDS, a block has {} at most",
+                               step.kernel, step.lds_bytes, lds_limit_);
+      return false;
+    }
     if (filter_) {
-      if (const auto usable = filter_((*loaded)->row); !usable) return refuse(row, usable.error().message);
+      if (const auto usable = filter_((*loaded)->row, (*loaded)->plan); !usable)
+        return refuse(row, usable.error().message);
     }
     match.kind = kind;
     match.row = &(*loaded)->row;
-    match.plan = &(*loaded)->plan;
+    match.plan = (*loaded)->plan;
     match.bound = std::move(*bound);
     const Env tuned = dims_of(row.key);
-    match.reason = kind == MatchKind::kExact
-                       ? std::string("tuned for this shape")
+    if (kind == MatchKind::kExact) match.expected_loss = 0;
+    if (kind == MatchKind::kDynamic) match.expected_loss = row.range->loss;
+    if (kind == MatchKind::kNear) match.expected_loss = std::min(kMostLoss, kLossOfOctave * distance);
+    match.reason = kind == MatchKind::kExact ? std::string("tuned for this shape")
+                   : kind == MatchKind::kDynamic
+                       ? fmt::format("serves {0}={1}..{2}, measured at {0}={3}", row.range->dim, row.range->first,
+                                     row.range->last, tuned.count(row.range->dim) ? tuned.at(row.range->dim) : 0)
                        : fmt::format("tuned at {}, legal for {}{}", difference(tuned, shape_.given),
                                      difference(shape_.given, tuned), why);
     if (row.goal.timing != goal_.timing || row.goal.objective != goal_.objective)
@@ -370,6 +492,7 @@ class Search {
     return true;
   }
 
+ private:
   std::string passed_over() const {
     return fmt::format("{} passed over, whose launches were not seen to give the same bits", passed_over_.size());
   }
@@ -384,43 +507,37 @@ class Search {
   const Goal& goal_;
   const RowFilter& filter_;
   std::string device_;
+  std::int64_t lds_limit_;
   std::function<Result<const Row::Loaded*>(Row&)> load_;
   std::vector<std::string> refusals_;
   std::set<std::int64_t> passed_over_;  // rows
   std::string illegal_;                 // why the first row that is not legal is not
 };
 
-// Rows by distance; those at the same one together.
-using Ranked = std::map<double, std::vector<Row*>>;
-
-Ranked by_distance(Group& group, const Shape& shape, bool defaults) {
-  Ranked ranked;
-  for (Row& row : group.rows()) {
-    if (row.is_default != defaults) continue;
-    const auto distance = group.distance(shape, row);
-    if (distance) ranked[*distance].push_back(&row);
+// The nearest rows by what the model expects of them, then all others by their distance; up to `limit`.
+bool search_near(Group& group, const Shape& shape, Search& search, bool defaults, double limit, MatchKind kind,
+                 std::string_view why, Match& match) {
+  auto near = group.nearest(shape, defaults, kNearRows);
+  std::erase_if(near, [&](const Group::NearRow& item) { return item.distance > limit; });
+  if (search.try_ranked(group, near, kind, why, match)) return true;
+  if (near.size() < kNearRows) return false;
+  for (const Group::NearRow& item : group.nearest(shape, defaults, SIZE_MAX)) {
+    if (item.distance > limit) break;
+    if (search.try_row(*item.row, kind, why, item.distance, match)) return true;
   }
-  return ranked;
+  return false;
 }
 
 bool search_group(Group& group, const std::string& key, const Shape& shape, Search& search, Match& match) {
-  if (search.try_rows(group.exact(key), MatchKind::kExact, "", match)) return true;
-  const Ranked tuned = by_distance(group, shape, false);
-  for (const auto& [distance, rows] : tuned) {
-    if (distance > kNearLimit) break;
-    if (search.try_rows(rows, MatchKind::kNear, "", match)) return true;
-  }
-  const Ranked defaults = by_distance(group, shape, true);
-  for (const auto& [distance, rows] : defaults) {
-    if (search.try_rows(rows, MatchKind::kDefault, "; the operator's default, no tuned kernel is near", match))
-      return true;
-  }
+  if (search.try_rows(group.exact(key), MatchKind::kExact, match)) return true;
+  if (search.try_rows(group.covering(shape), MatchKind::kDynamic, match)) return true;
+  if (search_near(group, shape, search, false, kNearLimit, MatchKind::kNear, "", match)) return true;
+  if (search_near(group, shape, search, true, HUGE_VAL, MatchKind::kDefault,
+                  "; the operator's default, no tuned kernel is near", match))
+    return true;
   // A legal kernel that is far away still beats no kernel.
-  for (const auto& [distance, rows] : tuned) {
-    if (distance > kNearLimit && search.try_rows(rows, MatchKind::kNear, "; far, but nothing nearer is legal", match))
-      return true;
-  }
-  return false;
+  return search_near(group, shape, search, false, HUGE_VAL, MatchKind::kNear, "; far, but nothing nearer is legal",
+                     match);
 }
 
 }  // namespace
@@ -434,21 +551,29 @@ Result<Dispatcher> Dispatcher::load(Db& db, std::string_view arch, std::string_v
   impl->db = &db;
   impl->arch = arch;
   impl->device = device_name;
+  impl->sources = code_that_runs_on(arch);
+  impl->levels.resize(impl->sources.size());
+  // A relative may have more LDS than this device. One that is newer than the table has what its relatives have.
+  if (const auto own = find_arch(arch.substr(0, arch.find(':'))); own) impl->lds_limit = (*own)->lds_limit;
   KGEN_TRY(WinnerIndex index, db.winner_index());
   for (WinnerIndex::Entry& entry : index.entries) {
     const OpRecord& op = index.ops[entry.op];
     const DeviceRecord& device = index.devices[entry.device];
-    if (device.arch != arch) {
+    const auto source =
+        std::ranges::find(impl->sources, device.arch, [](const CodeSource& known) { return known.arch->name; });
+    if (source == impl->sources.end() ||
+        (source->only_ptx && std::ranges::find(index.ptx_archs, device.arch) == index.ptx_archs.end())) {
       impl->elsewhere[op.signature].insert(device.arch);
       continue;
     }
-    auto& group = impl->groups[op.signature][entry.op];
+    auto& group = impl->levels[static_cast<std::size_t>(source - impl->sources.begin())][op.signature][entry.op];
     if (group == nullptr) group = std::make_unique<Group>(op);
     group->add({.id = entry.id,
                 .key = sorted_key(entry.dims_key),
                 .is_default = entry.is_default,
                 .same_device = device.name == device_name,
                 .goal = std::move(entry.goal),
+                .range = std::move(entry.range),
                 .loaded = nullptr});
   }
   impl->ops = std::move(index.ops);
@@ -521,15 +646,20 @@ Result<std::string> Dispatcher::signature(std::string_view op, std::string_view 
 
 std::vector<std::string> Dispatcher::operators() const {
   std::set<std::string> names;
-  for (const auto& [signature, generations] : impl_->groups) names.insert(generations.begin()->second->op().op);
+  for (const auto& groups : impl_->levels) {
+    for (const auto& [signature, generations] : groups) names.insert(generations.begin()->second->op().op);
+  }
   return {names.begin(), names.end()};
 }
 
 Result<std::vector<OpRecord>> Dispatcher::records(std::string_view op) const {
   std::map<std::size_t, OpRecord, std::greater<>> found;  // by the index of the newest record of a signature
-  for (const auto& [signature, generations] : impl_->groups) {
-    const auto& [age, group] = *generations.begin();
-    if (group->op().op == op) found.emplace(age, group->op());
+  std::set<std::string> signatures;
+  for (const auto& groups : impl_->levels) {
+    for (const auto& [signature, generations] : groups) {
+      const auto& [age, group] = *generations.begin();
+      if (group->op().op == op && signatures.insert(signature).second) found.emplace(age, group->op());
+    }
   }
   if (found.empty()) {
     for (const auto& [signature, archs] : impl_->elsewhere) {
@@ -548,41 +678,56 @@ Result<std::vector<OpRecord>> Dispatcher::records(std::string_view op) const {
 
 Result<const Plan*> Dispatcher::any_plan(const std::string& signature) const {
   const std::lock_guard lock(impl_->mutex);
-  const auto it = impl_->groups.find(signature);
-  if (it == impl_->groups.end()) return fail(ErrorKind::kBadInput, impl_->nothing(signature));
   Error first;
-  for (const auto& [age, group] : it->second) {
-    for (Row& row : group->rows()) {
-      const auto loaded = impl_->load(row);
-      if (loaded) return &(*loaded)->plan;
-      if (first.message.empty()) first = loaded.error();
+  for (const auto& groups : impl_->levels) {
+    const auto it = groups.find(signature);
+    if (it == groups.end()) continue;
+    for (const auto& [age, group] : it->second) {
+      for (Row& row : group->rows()) {
+        const auto loaded = impl_->load(row);
+        if (loaded) return &(*loaded)->plan->plan;
+        if (first.message.empty()) first = loaded.error();
+      }
     }
   }
+  if (first.message.empty()) return fail(ErrorKind::kBadInput, impl_->nothing(signature));
   return tl::unexpected(first);
 }
 
 Match Dispatcher::find(const std::string& signature, const Env& dims, const Goal& goal, const RowFilter& filter) const {
   const std::lock_guard lock(impl_->mutex);
   Match match;
-  const auto it = impl_->groups.find(signature);
-  if (it == impl_->groups.end()) {
-    match.reason = impl_->nothing(signature);
-    return match;
-  }
   std::size_t rows = 0;
   std::string why;
-  for (const auto& [age, group] : it->second) {
-    const auto shape = group->resolve(dims);
-    if (!shape) {
-      if (why.empty()) why = shape.error().message;
-      continue;
+  bool known = false;
+  for (std::size_t level = 0; level < impl_->levels.size(); ++level) {
+    const auto it = impl_->levels[level].find(signature);
+    if (it == impl_->levels[level].end()) continue;
+    known = true;
+    const CodeSource& source = impl_->sources[level];
+    const bool own = source.arch->name == impl_->arch;
+    for (const auto& [age, group] : it->second) {
+      const auto shape = group->resolve(dims);
+      if (!shape) {
+        if (why.empty()) why = shape.error().message;
+        continue;
+      }
+      rows += group->rows().size();
+      Search search(*shape, goal, filter, impl_->device, impl_->lds_limit, [&](Row& row) { return impl_->load(row); });
+      if (search_group(*group, key_of(shape->given), *shape, search, match)) {
+        if (!own)
+          match.reason += fmt::format("; {} of {}, which this {} runs", source.only_ptx ? "PTX" : "code",
+                                      source.arch->name, impl_->arch);
+        return match;
+      }
+      if (why.empty()) why = search.why();
     }
-    rows += group->rows().size();
-    Search search(*shape, goal, filter, impl_->device, [&](Row& row) { return impl_->load(row); });
-    if (search_group(*group, key_of(shape->given), *shape, search, match)) return match;
-    if (why.empty()) why = search.why();
   }
-  match.reason = rows == 0 ? why : fmt::format("none of {} tuned kernels serves {}: {}", rows, key_of(dims), why);
+  if (!known) {
+    match.reason = impl_->nothing(signature);
+  } else {
+    match.reason = rows == 0 ? why : fmt::format("none of {} tuned kernels serves {}: {}", rows, key_of(dims), why);
+  }
   return match;
 }
 

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,30 +12,51 @@
 
 #include "base/plan.h"
 #include "db/db.h"
+#include "runtime/near.h"
 
 namespace kgen {
 
-enum class MatchKind { kNone, kExact, kNear, kDefault };
-std::string_view match_name(MatchKind);  // "none" "exact" "near" "default"
+enum class MatchKind { kNone, kExact, kNear, kDefault, kDynamic };
+std::string_view match_name(MatchKind);  // "none" "exact" "near" "default" "dynamic"
+
+// A launch plan of the file, shared by the rows that have the same one. Immutable.
+struct StoredPlan {
+  StoredPlan(Plan read, std::string text_hash)
+      : plan(std::move(read)), binder(plan), workload(plan), hash(std::move(text_hash)) {}
+  StoredPlan(const StoredPlan&) = delete;
+  StoredPlan& operator=(const StoredPlan&) = delete;
+
+  const Plan plan;
+  const Binder binder;  // of `plan`
+  const Workload workload;
+  const std::string hash;
+};
 
 struct Match {
   MatchKind kind = MatchKind::kNone;
-  std::string reason;              // one line, without the kind's name in front
-  const WinnerRow* row = nullptr;  // owned by the Dispatcher
-  const Plan* plan = nullptr;      // owned by the Dispatcher
-  BoundPlan bound;                 // for the asked shape
+  std::string reason;                      // one line, without the kind's name in front
+  const WinnerRow* row = nullptr;          // owned by the Dispatcher; plan_json is empty
+  std::shared_ptr<const StoredPlan> plan;  // may outlive the Dispatcher
+  BoundPlan bound;                         // for the asked shape
+  // How much slower than the best kernel for this shape it is expected to be: 0.02 = 2 %. Nothing: not known.
+  std::optional<double> expected_loss{};
 };
+
+// Microseconds that the kernel may take for the asked shape: as long as at the shape it was tuned for, times what there
+// is more to do. 0: not known.
+double expected_us(const Match&);
 
 // Whether a row that fits can be used (its code object is whole, say); the error's text becomes part of the reason and
 // the next match is tried.
-using RowFilter = std::function<Result<void>(const WinnerRow&)>;
+using RowFilter = std::function<Result<void>(const WinnerRow&, const std::shared_ptr<const StoredPlan>&)>;
 
 // All winners of a DB that may run on one architecture: the keys in memory, rows and plans read from the DB at first
 // use. The Db must stay where it is for as long as find() is called. Safe from any thread; calls take turns.
 class Dispatcher {
  public:
-  // `arch` is an architecture's name; rows of other architectures are left out. Prefers rows tuned on a device of the
-  // same name, then any of the same arch.
+  // `arch` is an architecture's name as the driver gives it; rows whose code it does not run are left out. Prefers rows
+  // tuned on a device of the same name, then any of the same arch; where they have nothing that is legal, those of its
+  // family, then PTX (code_that_runs_on).
   static Result<Dispatcher> load(Db&, std::string_view arch, std::string_view device_name);
   // Canonical signature from "dtype=bf16 …" words in any order (missing ones take the defaults recorded with the op).
   Result<std::string> signature(std::string_view op, std::string_view attributes) const;
@@ -44,9 +66,9 @@ class Dispatcher {
   Result<std::vector<OpRecord>> records(std::string_view op) const;
   // A plan of the signature, for what all its plans share (operands, dims). kBadInput when this architecture has none.
   Result<const Plan*> any_plan(const std::string& signature) const;
-  // Exact, else near, else default, else none. Of rows that fit alike, the one that was tuned for the goal comes first;
-  // another one serves too, and the reason says so. Only a kernel whose launches were seen to give the same bits serves
-  // a goal that is deterministic.
+  // Exact, else dynamic, else near, else default, else none. Of rows that fit alike, the one that was tuned for the
+  // goal comes first; another one serves too, and the reason says so. Only a kernel whose launches were seen to give
+  // the same bits serves a goal that is deterministic.
   Match find(const std::string& signature, const Env& dims, const Goal& goal = {}, const RowFilter& filter = {}) const;
   Dispatcher(Dispatcher&&) noexcept;
   ~Dispatcher();

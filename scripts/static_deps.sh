@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Puts the archives that the static release links (preset `release`) into out/deps.
 #
-# Debian ships muparser as a shared library only, and its sqlite3 and zstd archives cannot go into a shared library
-# (libkgen.so), so these three are built from Debian's own source packages, patches included. The rest is copied.
+# Debian's sqlite3 and zstd archives cannot go into a shared library (libkgen.so), so these two are built from its own source
+# packages, patches included. The rest is copied.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deps=$PWD/out/deps
@@ -29,15 +29,6 @@ sources() { # the source package $1, unpacked and patched, in $work/$1-*
 }
 apt=(-oDir::Etc::sourcelist=/dev/null -oDir::Etc::sourceparts="$work/sources" -oDir::State::Lists="$work/lists"
   -oAPT::Sandbox::User=root)
-
-if [ ! -e "$deps/lib/libmuparser.a" ]; then
-  sources muparser
-  cmake -G Ninja -S "$work"/muparser-[0-9]*/ -B "$work/build-muparser" -DCMAKE_BUILD_TYPE=Release -DENABLE_OPENMP=OFF \
-    -Wno-dev -DENABLE_SAMPLES=OFF -DBUILD_SHARED_LIBS=OFF -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
-    -DCMAKE_CXX_VISIBILITY_PRESET=hidden >/dev/null
-  cmake --build "$work/build-muparser" -j "$jobs" --target muparser >/dev/null
-  cp "$work/build-muparser/libmuparser.a" "$deps/lib/"
-fi
 
 if [ ! -e "$deps/lib/libsqlite3.a" ]; then
   sources sqlite3

@@ -18,6 +18,7 @@
 #include "base/text.h"
 #include "generator/emit.h"
 #include "generator/space.h"
+#include "tuner/dynamic.h"
 #include "tuner/problem.h"
 #include "tuner/search/strategy.h"
 #include "tuner/search/winners.h"
@@ -134,6 +135,7 @@ class Session {
   Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*,
                       const Energy* = nullptr);
   Result<void> conclude(Problem&);
+  void take_stock(Problem&);
   Result<void> publish(Problem&, const std::string& config, bool is_default);
   Result<std::string> hold_finals(Problem&, const std::string& incumbent);
   Goal goal(const Problem&) const;
@@ -793,6 +795,19 @@ Result<void> Session::conclude(Problem& problem) {
   return {};
 }
 
+// What is told of a problem that nothing is published of.
+void Session::take_stock(Problem& problem) {
+  for (const auto& [config, entry] : problem.known) problem.row.trials.push_back(entry.trial);
+  if (const auto at = problem.known.find(problem.default_candidate.key());
+      at != problem.known.end() && at->second.verified())
+    problem.row.default_us = at->second.trial.time_us.value_or(0);
+  if (problem.best_us <= 0) return;
+  problem.row.config = problem.best_config;
+  problem.row.time_us = problem.best_us;
+  won_.push_back({problem.row.op, std::string(device_.arch->family), problem.row.signature, problem.row.dims_key,
+                  problem.best_config});
+}
+
 // What won on the nearest shapes, in this database and in the prior, then the other variants' defaults: half of the
 // budget at most.
 void Session::seed_search(Problem& problem, std::size_t won) {
@@ -849,8 +864,16 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(const OpSpec& spec) c
     problem.row.note = "nothing to launch";
     return prepared;
   }
-  KGEN_TRY(problem.space, enumerate(spec, device_.arch));
   KGEN_TRY(problem.default_candidate, default_candidate(spec, device_.arch));
+  if (spec.tune.configs.empty()) {
+    KGEN_TRY(problem.space, enumerate(spec, device_.arch));
+  } else {
+    problem.space.candidates.push_back(problem.default_candidate);
+    for (const std::string& config : spec.tune.configs) {
+      const auto candidate = parse_candidate(spec, device_.arch, config);
+      if (candidate && *candidate != problem.default_candidate) problem.space.candidates.push_back(*candidate);
+    }
+  }
   for (std::size_t i = 0; i < problem.space.candidates.size(); ++i)
     problem.index.emplace(problem.space.candidates[i].key(), i);
   problem.search_space = make_search_space(problem.space.candidates, problem.default_candidate);
@@ -862,12 +885,15 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(const OpSpec& spec) c
 Result<void> Session::open(Problem& problem, std::size_t won) {
   if (problem.nothing_to_launch) return {};
   const OpSpec& spec = problem.spec;
-  problem.budget =
-      static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
+  const bool listed = !spec.tune.configs.empty();
+  if (!listed)
+    problem.budget =
+        static_cast<std::size_t>(spec.tune.budget > 0 ? spec.tune.budget : std::max(request_.budget.candidates, 0));
   seed_search(problem, won);
   warm_search(problem);
   problem.seconds = request_.budget.seconds;
-  KGEN_TRY(problem.strategy, make_strategy(request_.strategy, problem.search_space, request_.seed, problem.budget));
+  KGEN_TRY(problem.strategy, make_strategy(listed ? "exhaustive" : request_.strategy, problem.search_space,
+                                           request_.seed, problem.budget));
 
   KGEN_TRY(const KernelSource default_source, emit(spec, device_.arch, problem.default_candidate));
   KGEN_TRY(const BoundPlan default_bound, kgen::bind(default_source.plan, spec.problem.dims));
@@ -922,7 +948,9 @@ Result<void> Session::work(Problem& problem) {
   KGEN_CHECK_OK(propose_ahead(problem));
   KGEN_CHECK_OK(verify_ready(problem));
   if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem));
-  if (problem.blocked.empty()) {
+  if (problem.blocked.empty() && !request_.publish) {
+    take_stock(problem);
+  } else if (problem.blocked.empty()) {
     const TimeAccount::During finals(account_, Activity::kFinals);
     KGEN_CHECK_OK(conclude(problem));
   }
@@ -931,7 +959,7 @@ Result<void> Session::work(Problem& problem) {
   problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
   for (const auto& [config, entry] : problem.known) problem.row.verified += entry.verified();
   if (!problem.row.config.empty()) {
-    problem.row.expected_loss = problem.strategy->expected_loss();
+    if (request_.publish) problem.row.expected_loss = problem.strategy->expected_loss();
     return {};
   }
   if (!problem.blocked.empty()) {
@@ -1055,10 +1083,13 @@ Result<TuneOutcome> Session::run() {
   }
   KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
   KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
+  outcome_.device_id = device_id_;
+  outcome_.compute_units = device_.compute_units;
   KGEN_TRY(const std::vector<WinnerRow> winners, db_.winners());
   for (const WinnerRow& row : winners) {
     if (row.winner.device != device_id_) continue;
-    if (row.winner.goal.timing == request_.timing && row.winner.goal.objective == request_.objective)
+    if (!row.winner.range && row.winner.goal.timing == request_.timing &&
+        row.winner.goal.objective == request_.objective)
       winners_[{row.winner.problem, row.winner.is_default, row.winner.goal.deterministic}] = {row.winner.trial,
                                                                                               row.trial.config};
     if (!row.winner.is_default)
@@ -1086,7 +1117,12 @@ Result<TuneOutcome> Session::run() {
 
 Result<TuneOutcome> tune(const TuneRequest& request, Db& db, Compiler& compiler, const std::string& self,
                          const std::function<void(const TuneProgress&)>& progress, const std::atomic<bool>& stop) {
-  return Session(request, db, compiler, self, progress, stop).run();
+  const auto tune_fixed = [&](const TuneRequest& part) {
+    return Session(part, db, compiler, self, progress, stop).run();
+  };
+  const bool dynamic = std::any_of(request.specs.begin(), request.specs.end(),
+                                   [](const OpSpec& spec) { return spec.dynamic.has_value(); });
+  return dynamic ? tune_dynamic(request, db, compiler, tune_fixed, stop) : tune_fixed(request);
 }
 
 }  // namespace kgen

@@ -36,6 +36,7 @@ struct TuneRequest {
   int jobs = 0;                         // compile processes; 0 = all cores
   std::uint64_t seed = 1;
   bool fresh = false;
+  bool publish = true;                    // false: neither finals nor winners; the rows have their trials
   double candidate_timeout_seconds = 30;  // verification and timing of one candidate, reference excluded
   bool host_takes_turns = true;  // false, for tests: a host is tuned as a GPU is, with all that goes on at once
 };
@@ -50,6 +51,22 @@ struct TuneProgress {
 };
 
 struct TuneOutcome {
+  // What serves a dynamic dim. Regrets and losses: 0.02 = 2 % slower than the best kernel for that size.
+  struct Cover {
+    std::string dim;
+    std::int64_t first = 0, last = 0;
+    std::vector<std::string> kernels{};  // configurations
+    struct Span {
+      std::int64_t first = 0, last = 0;
+      std::string config;
+      std::int64_t measured_at = 0;
+      double time_us = 0, loss = 0;  // at that size; that is expected of a size in the span
+    };
+    std::vector<Span> spans{};                       // ascending, without gaps
+    std::vector<std::int64_t> sizes{};               // that were measured
+    double worst = 0, mean = 0;                      // regret at those
+    double predicted_worst = 0, predicted_mean = 0;  // at sizes that were not measured
+  };
   struct Row {
     std::string op, signature, dims_key, label;
     std::string config;                              // winner's; "" when none was found
@@ -61,9 +78,13 @@ struct TuneOutcome {
     std::int64_t candidates = 0, verified = 0;  // trials of this problem in the DB
     double seconds = 0;                         // of this run, from the end of the problem before
     std::string note;                           // "nothing to launch", "all candidates failed: …"
+    std::optional<Cover> cover{};               // of a dynamic dim; times, flops and bytes are at its last size
+    std::vector<TrialRecord> trials{};          // where nothing was published
   };
   std::vector<Row> rows;
   std::string device_name, arch, timing, objective;
+  std::int64_t device_id = 0;  // in the DB
+  int compute_units = 0;
   double peak_flops = 0, peak_bytes_per_second = 0;  // measured ceilings of this device; 0 = unknown
   double wall_seconds = 0;
   // Of them the device's worker spent so many on references, verification and timing (finals included), and on timing

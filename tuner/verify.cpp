@@ -564,7 +564,7 @@ Result<void> Bench::Impl::copy_sets() {
   return {};
 }
 
-// Scratch of one set: [guard][workspace buffers][guard][prepared buffers][guard]. launch_plan() starts each buffer at
+// Scratch of one set: [guard][workspace buffers][guard][prepared buffers][guard]. BoundLaunch starts each buffer at
 // the next multiple of 256; the zones are all bytes between the buffers.
 namespace {
 struct ScratchLayout {
@@ -622,7 +622,7 @@ Result<void> Bench::Impl::enqueue(const LoadedCandidate& candidate, int set, Pha
     args.workspace = candidate.scratch.at(set * layout.bytes + layout.workspace);
     args.prepared = candidate.scratch.at(set * layout.bytes + layout.prepared);
   }
-  return launch_plan(device, candidate.plan, candidate.code, candidate.bound, args, phase, stream);
+  return candidate.launch.run(device, candidate.plan, candidate.code, args, phase, stream);
 }
 
 const CheckCase::Output& Bench::Impl::limits_of(const LoadedCandidate& candidate, const Expected& output) const {
@@ -849,6 +849,7 @@ Result<LoadedCandidate> Bench::load(const BoundPlan& bound, std::span<const std:
   if (scratch_layout(bound).names.size() > static_cast<std::size_t>(kScratchZones))
     return fail(ErrorKind::kBadInput, "a plan with more workspace and prepared buffers than are checked");
   KGEN_TRY(candidate.code, load_plan(impl_->device, candidate.plan, code));
+  KGEN_TRY(candidate.launch, BoundLaunch::make(candidate.plan, bound));
   if (has_scratch(bound)) {
     const auto sets = static_cast<std::int64_t>(impl_->arenas.size());
     KGEN_TRY(candidate.scratch, DeviceBuffer::allocate(impl_->device, sets * scratch_layout(bound).bytes));

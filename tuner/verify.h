@@ -118,6 +118,7 @@ struct LoadedCandidate {
   BoundPlan bound;
   std::vector<CheckCase::Output> limits;  // instead of the case's, where the candidate chose its compute type
   LoadedPlan code;
+  BoundLaunch launch;  // of `bound`
   DeviceBuffer scratch;
 };
 

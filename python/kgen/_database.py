@@ -160,11 +160,15 @@ class Database:
     def _scratch(self, size, stream, model):
         """(pointer, owner) of device memory that lives as long as its owner."""
         if self._torchs_own(stream, model):  # its allocator knows about its stream and graph capture
-            import torch
-            owner = torch.empty(size + 256, dtype=torch.uint8, device=model.keep.device)
-            return -(-owner.data_ptr() // 256) * 256, owner
+            return self.torch_scratch(size, model.keep.device)
         owner = _DeviceBuffer(self, size)
         return owner.pointer, owner
+
+    @staticmethod
+    def torch_scratch(size, device):
+        import torch
+        owner = torch.empty(size + 256, dtype=torch.uint8, device=device)
+        return -(-owner.data_ptr() // 256) * 256, owner
 
     def _workspace(self, size, stream, model):
         """(pointer, owner) of scratch memory. One buffer for each thread and stream, which only grows: launches of a

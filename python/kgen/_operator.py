@@ -1,6 +1,7 @@
 """One operator of a tuned DB: from a caller's tensors to a kernel and its arguments."""
-import ctypes
 import difflib
+import functools
+import sys
 import threading
 import warnings
 
@@ -24,6 +25,7 @@ class Match:
         self.expected_us = raw.tuned_time_us
         self.workspace_bytes, self.prepared_bytes = raw.workspace_bytes, raw.prepared_bytes
         self.kernel = raw.kernel
+        self.weights = []
 
     def __repr__(self):
         return f"<kgen.Match {self.op}: {self.reason}; {self.config}; {self.expected_us:g} us>"
@@ -199,10 +201,16 @@ class _Binding:
                     pending.remove(item)
                     progress = True
         for operand, shape, strides in fitted:
-            for expression, size, stride in zip(operand.strides, shape, strides):
+            for expression, size, stride in reversed(list(zip(operand.strides, shape, strides))):
                 name = expression.text
-                if name in signature.dim_defaults and name not in env and (size is None or size > 1):
-                    env[name] = stride
+                if size is not None and size <= 1:
+                    continue
+                if name in signature.dim_defaults:
+                    env.setdefault(name, stride)
+                elif expression.unknown(env) & set(signature.dims):  # from pixel to pixel: layout == nhwc ? w*ldx : h*w
+                    solved = expression.solve(env, stride)
+                    if solved is not None and solved[0] in signature.dim_defaults:
+                        env[solved[0]] = solved[1]
         for name in signature.dims:
             if name in env:
                 continue
@@ -240,14 +248,21 @@ class _Binding:
         except (ValueError, ZeroDivisionError) as error:
             raise _Mismatch(str(error), True) from None
 
-    def output_shape(self, operand):
-        """As the caller sees it: without the batch that operands did not have, with the axes that were merged."""
+    def output_layout(self, operand):
+        """(shape, strides) as the caller sees it: without the batch that operands did not have, with the axes that were
+        merged. No strides: one row behind the other."""
         shape, formal = self.sizes(operand.shape), operand.shape
+        strides = self.sizes(operand.strides)
+        if not any(name in self.given for stride in operand.strides for name in stride.names) or all(
+                size <= 1 or stride == plain for size, stride, plain in zip(shape, strides, _tensor.row_major(shape))):
+            strides = None
         if self.dropped and formal[0].text == self.dropped:
-            shape, formal = shape[1:], formal[1:]
+            shape, formal, strides = shape[1:], formal[1:], strides and strides[1:]
         if self.lead is not None and formal and formal[0].text == self.lead_text:
+            if strides is not None:
+                raise BadArgument(f"{operand.name} with gaps between its rows has {self._formal(operand)} axes; give out=")
             shape = tuple(self.lead) + shape[1:]
-        return shape
+        return shape, strides
 
 
 class _Call:
@@ -256,13 +271,22 @@ class _Call:
     __slots__ = ("signature", "match", "slots", "outputs", "scalars", "present", "weights", "env", "ready")
 
 
+class _Plan:
+    """A call of torch tensors: the _Call, how outputs are made, where each pointer of the launch comes from."""
+
+    __slots__ = ("call", "device", "launch", "make", "places", "array", "weights", "frozen")
+
+
+_PLAIN = {str, int, float, bool}
+
+
 class Operator:
     """db.gemm and so on. Calling it runs it; find() tells which kernel would, prepare() repacks weights ahead."""
 
     def __init__(self, database, name, description):
         self.name, self._database = name, database
         self.signatures = [Signature(item) for item in description]
-        self._calls = {}
+        self._calls, self._plans = {}, {}
         self._prepared = {}
         self._lock = threading.Lock()
         self._warned = False
@@ -298,18 +322,94 @@ class Operator:
     def __call__(self, *tensors, out=None, stream=None, frozen=False, **keywords):
         """Runs the operator in stream order and returns its output, or a tuple of outputs. `out`: tensors to write.
         `frozen`: the weights never change, so what the kernel repacks is kept, as prepare() does it."""
+        if out is None and stream is None and "torch" in sys.modules:
+            split = self._torch_call(tensors, keywords)
+            if split is not None:
+                names, given, rest = split
+                results = self.run_torch(names, given, (rest, frozen), {**dict(rest), "frozen": frozen})
+                return results[0] if len(results) == 1 else tuple(results)
         call, views, outs = self._resolve(tensors, out, stream, keywords)
         model = next(iter(views.values()))
         results = []
-        for index, (operand, shape, dtype) in enumerate(call.outputs):
+        for index, (operand, shape, strides, dtype) in enumerate(call.outputs):
             if outs is None:
-                tensor = _tensor.empty_like(model, dtype, shape, self._database)
+                tensor = _tensor.empty_like(model, dtype, shape, strides, self._database)
                 views[operand.name] = _tensor.view(tensor)
             else:
                 tensor = outs[index]
             results.append(tensor)
         self._launch(call, views, self._stream(stream, views), frozen)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _torch_call(self, tensors, keywords):
+        """(names of operands, torch tensors, other arguments), or None where that is not all."""
+        kind = sys.modules["torch"].Tensor
+        names, given, rest = [], [], []
+        for name, value in (*zip(self.operands, tensors), *keywords.items()):
+            if isinstance(value, kind):
+                names.append(name)
+                given.append(value)
+            elif type(value) in _PLAIN:
+                rest.append((name, value))
+            elif isinstance(value, (list, tuple)):
+                rest.append((name, _word(value)))
+            elif value is not None:
+                return None
+        if not given or len(tensors) > len(self.operands) or len(set(names)) != len(names):
+            return None
+        return tuple(names), given, tuple(rest)
+
+    def run_torch(self, names, tensors, options, keywords):
+        """Runs it on torch tensors and returns the list of its outputs. What follows from types and shapes is looked up by
+        them and by `options`, which stand for `keywords`."""
+        key = (names, options, *[(tensor.dtype, tensor.shape, tensor.stride(), tensor.device) for tensor in tensors])
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(names, tensors, keywords)
+            if len(self._plans) >= 4096:  # shapes without end: start again
+                self._plans.clear()
+            self._plans[key] = plan
+        results = [make() for make in plan.make]
+        pointers = [tensor.data_ptr() for tensor in tensors]
+        made = [tensor.data_ptr() for tensor in results]
+        arguments = plan.array(*[None if place is None else pointers[place] if place >= 0 else made[-1 - place]
+                                 for place in plan.places])
+        stream = _tensor.raw_stream(plan.device)
+        workspace = prepared = None
+        match = plan.call.match
+        if match.workspace_bytes:
+            workspace, held = self._database.torch_scratch(match.workspace_bytes, plan.device)
+        if match.prepared_bytes:
+            weights = tuple([(name, pointers[place], _version(tensors[place])) for name, place in plan.weights])
+            kept = self._prepared.get((match.kernel, weights))
+            if kept is None:
+                views = {name: self._view(name, tensor, None) for name, tensor in zip(names, tensors)}
+                kept = self._prepare(plan.call, views, stream, keep=plan.frozen)[1]
+                prepared = kept[0]
+            else:
+                prepared = kept[0]
+        status = plan.launch(match.kernel, arguments, plan.call.scalars, workspace, prepared, stream)
+        if status:
+            check(status, f"{self.name}: ")
+        return results
+
+    def _plan(self, names, tensors, keywords):
+        torch = sys.modules["torch"]
+        keywords = dict(keywords)
+        plan = _Plan()
+        plan.frozen = bool(keywords.pop("frozen", False))
+        call, _, _ = self._resolve((), None, None, {**keywords, **dict(zip(names, tensors))})
+        plan.call, plan.device, plan.launch = call, tensors[0].device, load().kgen_launch
+        plan.make = [functools.partial(torch.empty, shape, dtype=getattr(torch, _tensor.FRAMEWORK_NAME[dtype]), device=plan.device)
+                     if strides is None else
+                     functools.partial(torch.empty_strided, shape, strides, dtype=getattr(torch, _tensor.FRAMEWORK_NAME[dtype]), device=plan.device)
+                     for _, shape, strides, dtype in call.outputs]
+        outputs = [operand.name for operand, _, _, _ in call.outputs]
+        plan.places = [None if name not in call.present else names.index(name) if name in names else -1 - outputs.index(name)
+                       for name in call.slots]
+        plan.array = c_void_p * len(call.slots)
+        plan.weights = [(name, names.index(name)) for name in call.weights]
+        return plan
 
     def find(self, *tensors, out=None, **keywords):
         """The Match for these tensors, or for dims and attributes given by name: find(m=8, n=16, k=32, dtype="fp32")."""
@@ -348,10 +448,16 @@ class Operator:
                 del self._prepared[key]
 
     def output_specs(self, views, keywords):
-        """(shape, dtype) of each output for Views of the operands; what torch's fake tensors are made from. Sizes may
-        be symbols."""
+        """(shape, strides or None, dtype) of each output for Views of the operands; what torch's fake tensors are made from.
+        Sizes may be symbols."""
         signature, binding, _ = self._choose(views, (), keywords)
-        return [(binding.output_shape(operand), operand.dtype) for operand in signature.outputs]
+        return [(*binding.output_layout(operand), operand.dtype) for operand in signature.outputs]
+
+    def match_views(self, views, keywords):
+        """The Match for Views of the operands, whose pointers do not matter."""
+        for name, view in views.items():
+            self._placed(name, view)
+        return self._call_of(*self._choose(views, (), keywords)).match
 
     # ---- resolving
 
@@ -416,7 +522,7 @@ class Operator:
                 self._calls.clear()
             self._calls[key] = call
         if outs is not None:
-            for (operand, _, _), view in zip(call.outputs, out_views):
+            for (operand, _, _, _), view in zip(call.outputs, out_views):
                 views[operand.name] = view
         return call, views, outs
 
@@ -425,6 +531,9 @@ class Operator:
             view = _tensor.view(tensor, stream)
         except BadArgument as error:
             raise BadArgument(f"{self.name}: {name}: {error}") from None
+        return self._placed(name, view)
+
+    def _placed(self, name, view):
         device, index = self._database._place
         if view.device != device or (index is not None and view.index is not None and view.index != index):
             place = view.device if view.device == "cpu" or view.index is None else f"{view.device}:{view.index}"
@@ -535,12 +644,12 @@ class Operator:
         call.match = Match(self.name, raw, signature.text, {name: binding.env.get(name, 0) for name in signature.dims})
         call.present = {operand.name for operand in signature.operands if signature.is_present(operand, binding.env)}
         call.slots = [operand.name for operand in signature.operands]
-        call.outputs = [(operand, binding.output_shape(operand), operand.dtype) for operand in signature.outputs]
+        call.outputs = [(operand, *binding.output_layout(operand), operand.dtype) for operand in signature.outputs]
         call.scalars = None
         if signature.scalars:
             call.scalars = (c_double * len(signature.scalars))(*(scalars.get(name, default)
                                                                 for name, default in signature.scalars.items()))
-        call.weights = self._weights(signature, call.present)
+        call.weights = call.match.weights = self._weights(signature, call.present)
         return call
 
     @staticmethod
@@ -566,6 +675,7 @@ class Operator:
                     load().kgen_close_op(signature.handle)
                     signature.handle = None
             self._calls.clear()
+            self._plans.clear()
             self._prepared.clear()
 
     # ---- running

@@ -200,10 +200,23 @@ def current_stream(views):
     return NO_STREAM
 
 
-def empty_like(model, dtype, shape, database):
+def raw_stream(device):
+    """The number of the stream that torch works on now, on a torch device."""
+    if device.type != "cuda":
+        return NO_STREAM
+    torch = sys.modules["torch"]
+    number = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # without making an object for it
+    return number(device.index or 0) if number is not None else torch.cuda.current_stream(device).cuda_stream
+
+
+def empty_like(model, dtype, shape, strides, database):
     """A new tensor of the framework and device of the View `model`."""
+    if strides is not None and model.framework != "torch":
+        raise BadArgument("an output with gaps between its rows is made for torch alone; give out=")
     if model.framework == "torch":
         torch = sys.modules["torch"]
+        if strides is not None:
+            return torch.empty_strided(shape, strides, dtype=getattr(torch, FRAMEWORK_NAME[dtype]), device=model.keep.device)
         return torch.empty(shape, dtype=getattr(torch, FRAMEWORK_NAME[dtype]), device=model.keep.device)
     if model.framework == "cupy" and dtype != "bf16":
         return sys.modules["cupy"].empty(shape, dtype=FRAMEWORK_NAME[dtype])

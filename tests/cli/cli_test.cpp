@@ -64,8 +64,8 @@ TEST_F(Cli, VersionAndHelpAreExit0) {
   EXPECT_EQ(run_kgen({"--version"}).out, "kgen " KGEN_VERSION "\n");
   const Ran help = run_kgen({"--help"});
   EXPECT_EQ(help.code, 0);
-  for (const char* command :
-       {"tune", "gen", "compile", "inspect", "verify", "bench", "show", "lookup", "devices", "fold", "ops", "db"}) {
+  for (const char* command : {"tune", "gen", "compile", "inspect", "verify", "bench", "show", "lookup", "doctor",
+                              "devices", "fold", "ops", "db"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command));
     const Ran own = run_kgen({command, "--help"});
     EXPECT_EQ(own.code, 0) << command;
@@ -192,6 +192,47 @@ TEST_F(Cli, LookupSaysHowItMatched) {
   EXPECT_NE(none.code, 0);
   const Ran typo = run_kgen({"lookup", db(), "softcap", "nn=4096", "--dtype", "fp32"});
   EXPECT_EQ(typo.code, 2);
+}
+
+TEST_F(Cli, DoctorSaysWhatAProgramLacksAndWritesTheSpecThatFillsIt) {
+  const auto line = [](const std::string& dims, const std::string& epilogue, const std::string& kind, int count) {
+    return R"({"op": "gemm", "attributes": {"dtype": "fp32", "epilogue": ")" + epilogue + R"("}, "dims": )" + dims +
+           R"(, "goal": "cold time", "arch": "host", "device": "", "kind": ")" + kind +
+           R"(", "reason": "", "expected_us": 10, "count": )" + std::to_string(count) +
+           R"(, "first": 1.5, "last": 2.5})" + "\n";
+  };
+  const std::string tuned = *folder_ / "doctor.db";
+  std::filesystem::copy_file(db(), tuned);
+  const std::string trace =
+      folder_->write("program.jsonl", line(R"({"m": 16, "n": 16, "k": 16})", "", "near", 100) +
+                                          line(R"({"m": 24, "n": 16, "k": 16})", "", "near", 30) +
+                                          line(R"({"m": 24, "n": 16, "k": 16})", "", "near", 12) +
+                                          line(R"({"m": 16, "n": 16, "k": 16})", "bias,silu", "none", 3));
+  const json before = run_json({"doctor", tuned, "--trace", trace});
+  ASSERT_EQ(before["shapes"].size(), 3u);
+  EXPECT_EQ(before["shapes"][0]["match"], "none") << "what nothing serves comes first";
+  EXPECT_EQ(before["shapes"][1]["match"], "near");
+  EXPECT_EQ(before["shapes"][1]["calls"], 42) << "lines of one shape are added up";
+  EXPECT_GT(before["shapes"][1]["at_stake_us"], 0);
+  EXPECT_EQ(before["shapes"][2]["match"], "exact") << "the database has what the trace did not find";
+  EXPECT_EQ(before["calls_not_served"], 3);
+  EXPECT_EQ(before["spec"], *folder_ / "program.yaml");
+  EXPECT_THAT(*read_file(*folder_ / "program.yaml"), AllOf(HasSubstr("epilogue: [bias, silu]"), HasSubstr("m: 24")));
+
+  // With the spec and no other edit nothing is left.
+  run_json({"tune", *folder_ / "program.yaml", "--device", "host", "--db", tuned, "--budget", "1"});
+  const json after = run_json({"doctor", tuned, "--trace", trace});
+  for (const json& shape : after["shapes"]) EXPECT_EQ(shape["match"], "exact");
+  EXPECT_TRUE(after["spec"].is_null());
+
+  // Without a database the trace itself tells how it was served.
+  const Ran alone = run_kgen({"doctor", trace, "-o", *folder_ / "alone.yaml"});
+  EXPECT_EQ(alone.code, 0);
+  EXPECT_THAT(alone.out, AllOf(HasSubstr("100.0% near"), HasSubstr("kgen tune ")));
+  const Ran bad = run_kgen({"doctor", folder_->write("bad.jsonl", line("{}", "", "near", 1) + "{}\n")});
+  EXPECT_EQ(bad.code, 2);
+  EXPECT_THAT(bad.err, HasSubstr("bad.jsonl:2:1: not a line of a trace"));
+  EXPECT_EQ(run_kgen({"doctor", "/no/such/file"}).code, 2);
 }
 
 // A norm's eps is no part of the problem's identity, yet the winner was compiled and tuned with it.

@@ -18,12 +18,17 @@ if(SANITIZE)
   string(APPEND flags " -fsanitize=${SANITIZE}")
 endif()
 run(${CMAKE_COMMAND} -S ${SOURCE}/tests/consumer/project -B ${WORK}/build -G ${GENERATOR} -DCMAKE_PREFIX_PATH=${prefix}
-    -DCMAKE_C_COMPILER=${C_COMPILER} "-DCMAKE_C_FLAGS=${flags}")
+    -DCMAKE_C_COMPILER=${C_COMPILER} "-DCMAKE_C_FLAGS=${flags}"
+    -DCMAKE_CXX_COMPILER=${CXX_COMPILER} "-DCMAKE_CXX_FLAGS=${flags}")
 run(${CMAKE_COMMAND} --build ${WORK}/build)
-run(${WORK}/build/consumer ${WORK}/tuned.db)
-run(${WORK}/build/consumer_static ${WORK}/tuned.db)
+foreach(program consumer consumer_static consumer_cpp consumer_cpp_static)
+  run(${WORK}/build/${program} ${WORK}/tuned.db)
+endforeach()
 
-# The example of the documentation builds against the same install.
+# The examples of the documentation build against the same install.
+run(${CMAKE_COMMAND} -S ${SOURCE}/examples/cpp -B ${WORK}/example_cpp -G ${GENERATOR} -DCMAKE_PREFIX_PATH=${prefix}
+    -DCMAKE_CXX_COMPILER=${CXX_COMPILER} "-DCMAKE_CXX_FLAGS=${flags}")
+run(${CMAKE_COMMAND} --build ${WORK}/example_cpp)
 run(${CMAKE_COMMAND} -S ${SOURCE}/examples/c -B ${WORK}/example -G ${GENERATOR} -DCMAKE_PREFIX_PATH=${prefix}
     -DCMAKE_C_COMPILER=${C_COMPILER} "-DCMAKE_C_FLAGS=${flags}")
 run(${CMAKE_COMMAND} --build ${WORK}/example)

@@ -259,6 +259,40 @@ TEST_F(DbTest, EveryGoalHasAWinnerOfItsOwn) {
   EXPECT_THAT(problems(), HasSubstr("were not seen to give the same bits"));
 }
 
+TEST_F(DbTest, ACoverTakesThePlaceOfTheOneBeforeAndOfNothingElse) {
+  const auto problem = [&](const std::string& key) {
+    return db_->intern_problem(sample_op(), {.dims_key = key, .dims_json = "{}", .label = ""}).value();
+  };
+  const auto ranged = [&](std::int64_t of, const ObjectRecord& object, std::int64_t first, std::int64_t last) {
+    WinnerRecord winner = sample_winner(of, device_, db_->record(sample_trial(of, device_)).value(), object);
+    winner.range = SizeRange{"m", first, last, 0.02};
+    return winner;
+  };
+  const auto old_object = sample_object("old"), small = sample_object("small"), large = sample_object("large"),
+             other = sample_object("other"), tuned = sample_object("tuned");
+  const auto m4 = problem("k=8 m=4"), m64 = problem("k=8 m=64"), k9 = problem("k=9 m=4");
+  ASSERT_TRUE(db_->publish(sample_winner(m4, device_, db_->record(sample_trial(m4, device_)).value(), tuned), tuned));
+  ASSERT_TRUE(db_->publish_cover({ranged(k9, other, 1, 64)}, {other}));
+  ASSERT_TRUE(db_->publish_cover({ranged(m4, old_object, 1, 9), ranged(m64, old_object, 10, 64)}, {old_object}));
+  // Two spans that were measured at one size, and one at another.
+  ASSERT_TRUE(db_->publish_cover({ranged(m4, small, 1, 6), ranged(m64, large, 8, 64), ranged(m4, large, 7, 7)},
+                                 {small, large}));
+  std::vector<std::string> seen;
+  for (const WinnerRow& row : db_->winners().value()) {
+    const auto range = row.winner.range.value_or(SizeRange{"", 0, 0, 0});
+    seen.push_back(row.problem.dims_key + " " + range.dim + std::to_string(range.first) + ".." +
+                   std::to_string(range.last));
+    EXPECT_EQ(range.loss, row.winner.range ? 0.02 : 0);
+  }
+  EXPECT_THAT(seen, ::testing::UnorderedElementsAre("k=8 m=4 0..0", "k=9 m=4 m1..64", "k=8 m=4 m1..6", "k=8 m=4 m7..7",
+                                                    "k=8 m=64 m8..64"));
+  EXPECT_FALSE(db_->object(old_object.hash)) << "nothing refers to it any more";
+  EXPECT_THAT(db_->check().value(), IsEmpty());
+  const WinnerIndex index = db_->winner_index().value();
+  EXPECT_EQ(
+      std::count_if(index.entries.begin(), index.entries.end(), [](const auto& e) { return e.range.has_value(); }), 4);
+}
+
 TEST_F(DbTest, TheDefaultsTimeBesideAWinnerWasTakenTheSameWay) {
   TrialRecord cold = sample_trial(problem_, device_), warm = cold;
   cold.is_default = warm.is_default = true;
@@ -328,7 +362,7 @@ TEST_F(DbTest, InfoCountsWhatIsThere) {
   record(TrialStatus::kHung);
   record(TrialStatus::kHung);
   const DbInfo info = db_->info().value();
-  EXPECT_EQ(info.schema_version, 4);
+  EXPECT_EQ(info.schema_version, 5);
   EXPECT_EQ(info.devices, 1);
   EXPECT_EQ(info.ops, 1);
   EXPECT_EQ(info.problems, 1);

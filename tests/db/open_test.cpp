@@ -168,15 +168,15 @@ TEST(DbOpen, ANewerSchemaIsRefused) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   make_db(path);
-  sql(path, "PRAGMA user_version=5");
-  expect_refused(path, "was written by a newer kgen (schema 5, this one knows 4)");
+  sql(path, "PRAGMA user_version=6");
+  expect_refused(path, "was written by a newer kgen (schema 6, this one knows 5)");
 }
 
 TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   std::filesystem::copy_file("tests/db/data/version1.db", path);
-  expect_refused(path, "was written by an older kgen (schema 1, this one reads 4)",
+  expect_refused(path, "was written by an older kgen (schema 1, this one reads 5)",
                  {DbMode::kReadOnly, DbMode::kImmutable});
 
   {
@@ -184,7 +184,7 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
     EXPECT_THAT(db.check().value(), IsEmpty());
   }
   Db db = Db::open(path, DbMode::kImmutable).value();
-  EXPECT_EQ(db.info().value().schema_version, 4);
+  EXPECT_EQ(db.info().value().schema_version, 5);
   const auto rows = db.winners().value();
   ASSERT_EQ(rows.size(), 1U);
   EXPECT_EQ(rows[0].problem.dims_key, "k=8 m=4");
@@ -216,6 +216,20 @@ TEST(DbOpen, WinnersOfVersion3AreThoseOfTheirTimingAndOfTime) {
   const auto trials = db.trials(1, 1, true).value();
   EXPECT_EQ(trials[0].samples_us, (std::vector<float>{12.5F, 12.5F}));
   EXPECT_THAT(trials[0].states, IsEmpty());
+}
+
+TEST(DbOpen, WinnersOfVersion4ServeTheirProblemsAlone) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  std::filesystem::copy_file("tests/db/data/version4.db", path);
+  Db db = Db::open(path, DbMode::kReadWrite).value();
+  EXPECT_THAT(db.check().value(), IsEmpty());
+  const auto rows = db.winners().value();
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].winner.goal, (Goal{.timing = "cold", .objective = "energy", .deterministic = true}));
+  EXPECT_EQ(rows[0].trial.energy_uj, 5250.5);
+  EXPECT_TRUE(rows[1].winner.is_default);
+  for (const WinnerRow& row : rows) EXPECT_FALSE(row.winner.range);
 }
 
 TEST(DbOpen, MigrateChangesOldFilesOnly) {

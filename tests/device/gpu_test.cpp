@@ -406,7 +406,8 @@ TEST(GpuArch, NvidiaFallsBackWithinAMajorVersion) {
   EXPECT_EQ(match_nvidia_arch(8, 7)->arch->name, "sm_86");
   EXPECT_EQ(match_nvidia_arch(8, 7)->note, "is sm_87, runs code for sm_86");
   EXPECT_FALSE(match_nvidia_arch(6, 0));
-  EXPECT_FALSE(match_nvidia_arch(12, 0));
+  EXPECT_EQ(match_nvidia_arch(12, 0)->arch->name, "sm_70");
+  EXPECT_THAT(match_nvidia_arch(12, 0)->note, testing::HasSubstr("stored as PTX"));
 }
 
 TEST(GpuArch, AmdNamesLoseTheirFeatures) {

@@ -42,6 +42,60 @@ ops:
   EXPECT_THAT(specs->at(0).where, EndsWith("spec.yaml:8:9"));
 }
 
+TEST(Spec, ADimMayBeARange) {
+  const auto specs = parse(R"(
+ops:
+  - op: ./scale.yaml
+    dtype: bf16
+    problems: [{rows: {range: [3, 4096]}, cols: [8, 9]}]
+    tune: {max_kernels: 5, regret: 0.1}
+)");
+  ASSERT_TRUE(specs) << message(specs);
+  ASSERT_EQ(specs->size(), 2U);
+  const OpSpec& spec = specs->at(1);
+  ASSERT_TRUE(spec.dynamic);
+  EXPECT_EQ(spec.dynamic->name, "rows");
+  EXPECT_EQ(spec.dynamic->first, 3);
+  EXPECT_EQ(spec.dynamic->last, 4096);
+  EXPECT_EQ(spec.tune.max_kernels, 5);
+  EXPECT_EQ(spec.tune.regret, 0.1);
+  EXPECT_EQ(dims_key(*spec.op, spec.problem), "cols=9 rows=4096") << "by its last size where one is needed";
+  const auto at = at_size(spec, 77);
+  ASSERT_TRUE(at) << message(at);
+  EXPECT_FALSE(at->dynamic);
+  EXPECT_EQ(dims_key(*at->op, at->problem), "cols=9 rows=77");
+  EXPECT_EQ(at->problem.dims.at("ld"), 9);
+}
+
+TEST(Spec, DimsThatFollowFromARangeFollow) {
+  const auto specs = parse("ops: [{op: ./scale.yaml, dtype: bf16, problems: [{rows: 2, cols: {range: [4, 64]}}]}]");
+  ASSERT_TRUE(specs) << message(specs);
+  EXPECT_EQ(at_size(specs->at(0), 6)->problem.dims.at("ld"), 6);
+}
+
+TEST(Spec, ARangeThatIsNoneIsRefusedAtItsPlace) {
+  for (const auto& [range, what] : std::vector<std::pair<std::string, std::string>>{
+           {"{range: [5, 4]}", "the range of rows is empty: 4 is below 5"},
+           {"{range: [0, 4]}", "the range of rows begins at 1 or later"},
+           {"{range: [4]}", "its first and its last size, as in [1, 4096]"},
+           {"{range: 4}", "the range of rows must be a list"},
+           {"{range: [1, many]}", "'many' is not a whole decimal number"},
+           {"{ranges: [1, 4]}", "did you mean 'range'"},
+           {"{range: [1, 4], step: 2}", "unknown key 'step'"}}) {
+    const auto specs = parse("ops: [{op: ./scale.yaml, dtype: bf16, problems: [{rows: " + range + ", cols: 2}]}]");
+    ASSERT_FALSE(specs) << range;
+    EXPECT_EQ(specs.error().kind, ErrorKind::kBadInput) << range;
+    EXPECT_THAT(specs.error().message, testing::AllOf(HasSubstr("spec.yaml:1:"), HasSubstr(what))) << range;
+  }
+  const auto both =
+      parse("ops: [{op: ./scale.yaml, dtype: bf16, problems: [{rows: {range: [1, 2]}, cols: {range: [1, 2]}}]}]");
+  ASSERT_FALSE(both);
+  EXPECT_THAT(both.error().message, HasSubstr("one dim of a problem may be one"));
+  for (const char* tune : {"max_kernels: 0", "regret: 3", "regret: -0.1", "max_kernels: few"})
+    EXPECT_FALSE(parse(std::string("ops: [{op: ./scale.yaml, dtype: bf16, rows: 1, cols: 1, tune: {") + tune + "}}]"))
+        << tune;
+}
+
 TEST(Spec, AttributesTakeDefaultsAndMayNameAnEarlierOne) {
   const auto specs = parse("ops: [{op: ./scale.yaml, dtype: bf16, problems: [{rows: 1, cols: 2}]}]");
   ASSERT_TRUE(specs) << message(specs);

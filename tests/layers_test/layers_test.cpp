@@ -23,6 +23,7 @@ const std::map<std::string, Names> kMayInclude = {
     {"compile", {"base"}},  // a library of its own inside tuner/: no device, no database
     {"tuner", {"tuner", "compile", "generator", "device", "db", "base"}},
     {"runtime", {"runtime", "kgen", "device", "db", "base"}},
+    {"jit", {"kgen", "tuner", "compile", "generator", "device", "db", "base"}},  // the runtime by its C ABI alone
     {"cli", {"cli", "runtime", "kgen", "tuner", "compile", "generator", "device", "db", "base"}},
 };
 
@@ -31,9 +32,8 @@ const std::map<std::string, std::vector<std::string>> kRooms = {
     {"yaml-cpp/", {"generator/"}},
     {"sqlite3", {"db/"}},
     {"zstd", {"db/"}},
-    {"dlfcn.h", {"device/", "tuner/compile"}},  // drivers; NVRTC
+    {"dlfcn.h", {"device/", "tuner/compile", "jit/"}},  // drivers; NVRTC; where the library lies
     {"boost/context/", {"device/"}},
-    {"muParser", {"base/"}},
     {"xxhash", {"base/"}},
     {"CLI/", {"cli/"}},
     {"cuda", {"templates/prelude"}},

@@ -366,18 +366,44 @@ class Symbols(unittest.TestCase):
 
     def test_output_shapes_follow_from_symbols(self):
         m = Symbol(11)
-        (shape, dtype), = self.specs("gemm", {"activation": "silu"}, a=(m, 32), b=(16, 32), bias=(16,))
+        (shape, _, dtype), = self.specs("gemm", {"activation": "silu"}, a=(m, 32), b=(16, 32), bias=(16,))
         self.assertEqual(dtype, "fp32")
         self.assertIsInstance(shape[0], Symbol)
         self.assertEqual([shape[0].value, shape[1]], [11, 16])
-        (shape, _), = self.specs("gemm", {"activation": "silu"}, a=(2, m, 32), b=(16, 32), bias=(16,))
+        (shape, _, _), = self.specs("gemm", {"activation": "silu"}, a=(2, m, 32), b=(16, 32), bias=(16,))
         self.assertEqual([shape[0], shape[1].value, shape[2]], [2, 11, 16])
-        (shape, _), = self.specs("silu_and_mul", x=(m, 80))
+        (shape, _, _), = self.specs("silu_and_mul", x=(m, 80))
         self.assertEqual([shape[0].value, shape[1]], [11, 40])
-        (shape, _), = self.specs("conv2d", {"activation": "relu", "pad": 1}, x=(m, 9, 7, 8), weight=(16, 3, 3, 8), bias=(16,))
+        (shape, _, _), = self.specs("conv2d", {"activation": "relu", "pad": 1}, x=(m, 9, 7, 8), weight=(16, 3, 3, 8), bias=(16,))
         self.assertEqual([shape[0].value, *shape[1:]], [11, 9, 7, 16])
-        (shape, _), = self.specs("attention", {"causal": "1"}, q=(2, 4, m, 16), k=(2, 2, m, 16), v=(2, 2, m, 16))
+        (shape, _, _), = self.specs("attention", {"causal": "1"}, q=(2, 4, m, 16), k=(2, 2, m, 16), v=(2, 2, m, 16))
         self.assertEqual([shape[2].value, shape[3]], [11, 16])
+
+
+class Strides(unittest.TestCase):
+    def view(self, shape, strides=None):
+        return View(0, "fp32", shape, strides or row_major(shape), "cpu", 0, "torch")
+
+    def test_some_channels_of_a_wider_image_are_seen_as_such(self):
+        views = {"x": self.view((1, 9, 7, 8), (7 * 24 * 9, 7 * 24, 24, 1)), "weight": self.view((16, 3, 3, 8)), "bias": self.view((16,))}
+        match = db.op("conv2d").match_views(views, {"activation": "relu", "pad": 1})
+        self.assertEqual((match.dims["ldx"], match.dims["ldy"], match.kind), (24, 16, "near"))
+        views["x"] = self.view((1, 9, 7, 8), (7 * 24 * 9, 7 * 24 + 1, 24, 1))
+        with self.assertRaisesRegex(kgen.BadArgument, "x: axis 1 of .* has stride 169, not 168"):
+            db.op("conv2d").match_views(views, {"activation": "relu", "pad": 1})
+
+    def test_an_output_with_gaps_is_made_so(self):
+        views = {"q": self.view((2, 4, 9, 16)), "k": self.view((2, 2, 12, 16)), "v": self.view((2, 2, 12, 16))}
+        (shape, strides, _), = db.op("attention").output_specs(views, {"causal": "1"})
+        self.assertEqual((shape, strides), ((2, 4, 9, 16), None))
+        (_, strides, _), = db.op("attention").output_specs(views, {"causal": "1", "ldo": 64, "head_stride_o": 16, "batch_stride_o": 576})
+        self.assertEqual(strides, (576, 16, 64, 1))
+        gemm = {"a": self.view((8, 32)), "b": self.view((16, 32)), "bias": self.view((16,))}
+        (shape, strides, _), = db.op("gemm").output_specs(gemm, {"activation": "silu", "ldd": 20})
+        self.assertEqual((shape, strides), ((8, 16), (20, 1)))
+        gemm["a"] = self.view((2, 4, 32))
+        with self.assertRaisesRegex(kgen.BadArgument, "gaps between its rows has .* axes; give out="):
+            db.op("gemm").output_specs(gemm, {"activation": "silu", "ldd": 20})
 
 
 class Whole(unittest.TestCase):  # the last in the order of names

@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 
 import kgen
+from kgen._epilogue import longest_first, words
 from kgen._expression import Expression
 from kgen._library import _PROTOTYPES, load
 
@@ -211,6 +212,22 @@ print(db.softmax(db.tensor([[0.0] * 40] * 6)).shape, kgen.__file__)""", PYTHONPA
                        check=True, env=environment, capture_output=True)
         installed = sorted(path.name for path in (self.folder / "site/kgen").rglob("*.py"))
         self.assertEqual(installed, sorted(path.name for path in (ROOT / "python/kgen").rglob("*.py")))
+        found = next((self.folder / "site").glob("kgen-*.dist-info")) / "entry_points.txt"
+        self.assertEqual(found.read_text(), "[torch_dynamo_backends]\nkgen = kgen._torch_backend:compile_graph\n")
+
+
+class Epilogues(unittest.TestCase):
+    def test_steps_become_the_words_of_the_operators(self):
+        for steps, made in (((), []), (("bias", "silu", "add"), ["bias", "silu", "add_residual"]),
+                            (("bias", "add", "relu"), ["bias", "add_residual", "relu"]),
+                            (("gelu_erf", "mul"), ["gelu_erf", "mul_other"]), (("silu", "add", "mul"), ["silu", "add_residual", "mul_other"]),
+                            (("add", "bias"), None), (("relu", "silu"), None), (("add", "relu", "add"), None), (("mul", "relu"), None),
+                            (("mul", "add"), None), (("mul", "mul"), None), (("tanh",), None)):
+            self.assertEqual(words(steps), made, steps)
+
+    def test_the_longest_beginning_comes_first(self):
+        self.assertEqual(longest_first(["bias", "relu", "silu", "add"], 1), [(2, ["bias", "relu"]), (1, ["bias"])])
+        self.assertEqual(longest_first([]), [(0, [])])
 
 
 class Expressions(unittest.TestCase):

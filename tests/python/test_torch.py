@@ -113,10 +113,131 @@ class Torch(unittest.TestCase):
                       '[{"l": 12, "c": 3, "t": 2, "ph": 4, "pw": 4, "e": 24}]}', text)
 
 
+class Optimize(unittest.TestCase):
+    """What optimize() does beyond single products."""
+
+    @classmethod
+    def setUpClass(cls):
+        torch.manual_seed(0)
+        cls.ops = kgen.torch.load(DB, "host")
+
+    def optimized(self, model, *inputs):
+        model = model.eval()
+        with torch.no_grad():
+            want, names = model(*inputs), list(model.state_dict())
+            report = kgen.torch.optimize(model, self.ops, *inputs)
+            got = model(*inputs)
+        self.assertEqual(list(model.state_dict()), names)
+        return report, got, want
+
+    def test_a_convolution_takes_in_its_batch_norm_and_activation(self):
+        model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3, padding=1, bias=False), torch.nn.BatchNorm2d(16), torch.nn.ReLU())
+        model[1].running_mean.normal_()
+        model[1].running_var.uniform_(0.5, 2)
+        model = model.to(memory_format=torch.channels_last)
+        x = torch.randn(1, 8, 9, 7).to(memory_format=torch.channels_last)
+        report, got, want = self.optimized(model, x)
+        torch.testing.assert_close(got, want)
+        self.assertEqual(str(report), "0: kgen.conv2d with batch norm and relu, exact: tuned for this shape")
+        self.assertIn("Passed(BatchNorm2d, within the product before it)", str(model))
+
+    def test_a_result_that_others_read_stays_its_own(self):
+        class Model(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear, self.act = torch.nn.Linear(32, 16), torch.nn.SiLU()
+
+            def forward(self, x):
+                y = self.linear(x)
+                return self.act(y) * y
+
+        report, got, want = self.optimized(Model(), torch.randn(8, 32))
+        torch.testing.assert_close(got, want)
+        self.assertIn("linear: left, the model's result would be another", str(report))
+
+    def test_attention_within_a_module_is_kgens(self):
+        class Model(torch.nn.Module):
+            def forward(self, q, k):
+                return torch.nn.functional.scaled_dot_product_attention(q, k, k, is_causal=True, enable_gqa=True)
+
+        model = Model()
+        report, got, want = self.optimized(model, torch.randn(2, 4, 9, 16), torch.randn(2, 2, 9, 16))
+        torch.testing.assert_close(got, want)
+        self.assertIn("model: kgen.attention, near", str(report))
+        odd = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8)  # d = 8 is torch's
+        torch.testing.assert_close(model(*odd), Model()(*odd))
+
+    def test_a_norm_that_is_another_function_stays(self):
+        class OffsetRMSNorm(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight, self.eps = torch.nn.Parameter(torch.randn(40)), 1e-6
+
+            def forward(self, x):
+                return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+
+        class RMSNorm(OffsetRMSNorm):
+            def forward(self, x):
+                return super().forward(x) - x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+
+        report, got, want = self.optimized(torch.nn.Sequential(OffsetRMSNorm(), RMSNorm()), torch.randn(6, 40))
+        torch.testing.assert_close(got, want)
+        self.assertEqual(report.replaced, ["1"])
+        self.assertIn("0: left, kgen.rmsnorm gives something else", str(report))
+
+    def test_hyper_connections_are_kgens(self):
+        def mixes(streams, fn):
+            flat = streams.flatten(-2).float()
+            return flat @ fn.T * torch.rsqrt(flat.square().mean(-1, keepdim=True) + 1e-6)
+
+        class HyperPre(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.hc_fn, self.hc_scale = torch.nn.Parameter(torch.randn(24, 256) / 16), torch.nn.Parameter(torch.tensor([0.7, 1.1, 1.3]))
+                self.hc_base, self.sinkhorn_iters = torch.nn.Parameter(torch.randn(24)), 3
+
+            def forward(self, streams):
+                mix = mixes(streams, self.hc_fn)
+                gate = torch.sigmoid(mix[..., :4] * self.hc_scale[0] + self.hc_base[:4]) + 1e-6
+                post = 2 * torch.sigmoid(mix[..., 4:8] * self.hc_scale[1] + self.hc_base[4:8])
+                comb = (mix[..., 8:] * self.hc_scale[2] + self.hc_base[8:]).unflatten(-1, (4, 4)).softmax(-1) + 1e-6
+                comb = comb / (comb.sum(-2, keepdim=True) + 1e-6)
+                for _ in range(self.sinkhorn_iters - 1):
+                    comb = comb / (comb.sum(-1, keepdim=True) + 1e-6)
+                    comb = comb / (comb.sum(-2, keepdim=True) + 1e-6)
+                return (gate[..., None] * streams.float()).sum(-2).half(), post, comb
+
+        class HyperPost(torch.nn.Module):
+            def forward(self, x, streams, post, comb):
+                return (post[..., None] * x[..., None, :].float() + comb.transpose(-1, -2) @ streams.float()).half()
+
+        class Head(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fn, self.scale, self.base = (torch.nn.Parameter(torch.randn(*shape) / 8) for shape in ((4, 256), (1,), (4,)))
+
+            def forward(self, streams):
+                gate = torch.sigmoid(mixes(streams, self.fn) * self.scale + self.base) + 1e-6
+                return (gate[..., None] * streams.float()).sum(-2).half()
+
+        class Layer(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.pre, self.post, self.head = HyperPre(), HyperPost(), Head()
+
+            def forward(self, streams):
+                x, post, comb = self.pre(streams)
+                return self.head(self.post(x * 2, streams, post, comb))
+
+        report, got, want = self.optimized(Layer(), torch.randn(3, 4, 64).half())
+        torch.testing.assert_close(got, want, rtol=4e-3, atol=4e-3)
+        self.assertEqual(report.replaced, ["pre", "post", "head"])
+
+
 class Reference(unittest.TestCase):
     def test_the_reference_lists_the_functions(self):
         text = (pathlib.Path(__file__).resolve().parents[2] / "docs/python.md").read_text()
-        for name in ("load", "optimize", "trace", "scaled_dot_product_attention"):
+        for name in ("load", "optimize", "trace", "scaled_dot_product_attention", "problems", "backend"):
             self.assertIn(f"| `kgen.torch.{name}{inspect.signature(getattr(kgen.torch, name))}` |", text)
 
 

@@ -172,7 +172,7 @@ TEST_F(CApi, AnOperatorIsOpenedForAGoal) {
     const kgen_match match = find(8, 16, want);
     return want == KGEN_OK ? std::string(match.config) + "|" + match.reason : std::string(match.reason);
   };
-  kgen_goal goal = {sizeof goal, KGEN_TIMING_GRAPH, KGEN_OBJECTIVE_TIME, 0};
+  kgen_goal goal = {sizeof goal, KGEN_TIMING_GRAPH, KGEN_OBJECTIVE_TIME, 0, 0, 0};
   EXPECT_EQ(config_for(nullptr), "cold|exact: tuned for this shape");
   EXPECT_EQ(config_for(&goal), "graph|exact: tuned for this shape");
   goal.objective = KGEN_OBJECTIVE_ENERGY;
@@ -190,7 +190,7 @@ TEST_F(CApi, AnOperatorIsOpenedForAGoal) {
   struct {
     kgen_goal goal;
     std::uint64_t more;
-  } later = {{sizeof later, KGEN_TIMING_COLD, KGEN_OBJECTIVE_TIME, 0}, 0};
+  } later = {{sizeof later, KGEN_TIMING_COLD, KGEN_OBJECTIVE_TIME, 0, 0, 0}, 0};
   EXPECT_EQ(config_for(&later.goal), "cold|exact: tuned for this shape");
   later.more = 1;
   EXPECT_EQ(kgen_open_op_for(db_, "row_scale", "dtype=fp32", "rows,cols", &later.goal, &none), KGEN_BAD_ARGUMENT)

@@ -35,6 +35,9 @@ struct Tuned {
   Goal goal = {};
   bool same_bits = true;
   double energy_uj = 100;
+  std::string kind = "cubin";
+  std::int64_t lds_bytes = 0;  // of its one step, where not 0
+  std::optional<SizeRange> range = {};
 };
 
 class DispatcherTest : public ::testing::Test {
@@ -62,14 +65,24 @@ class DispatcherTest : public ::testing::Test {
     plan.dims = {"batch", "m", "n", "k", "ldb", "stride"};
     plan.dim_defaults.resize(plan.dims.size());
     for (const auto& need : tuned.needs) plan.needs.push_back(Expr::parse(need).value());
-    const auto object = sample_object(tuned.config);
+    if (tuned.lds_bytes > 0) {
+      plan.steps.push_back({.kernel = "large",
+                            .prepare = false,
+                            .when = Expr::parse("1").value(),
+                            .grid = {Expr::parse("1").value(), Expr::parse("1").value(), Expr::parse("1").value()},
+                            .block = Expr::parse("64").value(),
+                            .lds_bytes = Expr::parse(std::to_string(tuned.lds_bytes)).value()});
+    }
+    ObjectRecord object = sample_object(tuned.config);
+    object.kind = tuned.kind;
     ASSERT_TRUE(db_.publish({.problem = problem,
                              .device = device_id,
                              .trial = trial_id,
                              .goal = tuned.goal,
                              .plan_json = plan_to_json(plan),
                              .object_hash = object.hash,
-                             .is_default = tuned.is_default},
+                             .is_default = tuned.is_default,
+                             .range = tuned.range},
                             object));
   }
   // Kept until the end of the test: matches point into it.
@@ -93,7 +106,7 @@ TEST_F(DispatcherTest, TheTunedShapeIsExact) {
   EXPECT_EQ(config(match), "b");
   EXPECT_EQ(match.reason, "tuned for this shape");
   ASSERT_NE(match.plan, nullptr);
-  EXPECT_EQ(match.plan->dims.size(), 6U);
+  EXPECT_EQ(match.plan->plan.dims.size(), 6U);
 }
 
 TEST_F(DispatcherTest, DimsThatAreGivenAtTheirDefaultsAreStillExact) {
@@ -156,6 +169,40 @@ TEST_F(DispatcherTest, AStrideThatFollowsFromTheOthersDoesNotCountTwice) {
   const Dispatcher& dispatcher = load();
   EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 64}, {"n", 1024}, {"k", 2000}})), "k half");
   EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 64}, {"n", 1024}, {"k", 2048}, {"ldb", 4100}})), "ldb twice");
+}
+
+TEST_F(DispatcherTest, ASizeInARangeIsServedByTheRangesKernel) {
+  // One cover is one publication; a range each of two dims stands for two covers here.
+  add({.dims_key = "k=4096 m=64 n=128", .config = "m", .range = SizeRange{"m", 17, 100, 0.015}});
+  add({.dims_key = "k=64 m=4096 n=128", .config = "k", .range = SizeRange{"k", 1, 100, 0.02}});
+  add({.dims_key = "k=4096 m=65 n=128", .config = "exact"});
+  const Dispatcher& dispatcher = load();
+  const Match match = dispatcher.find(kSignature, {{"m", 17}, {"n", 128}, {"k", 4096}});
+  EXPECT_EQ(match.kind, MatchKind::kDynamic);
+  EXPECT_EQ(config(match), "m");
+  EXPECT_EQ(match.expected_loss, 0.015);
+  EXPECT_EQ(match.reason, "serves m=17..100, measured at m=64");
+  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 100}, {"n", 128}, {"k", 4096}})), "m");
+  EXPECT_EQ(config(dispatcher.find(kSignature, {{"m", 4096}, {"n", 128}, {"k", 7}})), "k");
+
+  const Match exact = dispatcher.find(kSignature, {{"m", 65}, {"n", 128}, {"k", 4096}});
+  EXPECT_EQ(exact.kind, MatchKind::kExact) << "a kernel of the very shape comes first";
+  EXPECT_EQ(exact.expected_loss, 0);
+  EXPECT_EQ(dispatcher.find(kSignature, {{"m", 64}, {"n", 128}, {"k", 4096}}).kind, MatchKind::kDynamic)
+      << "where it was measured it need not be the best";
+  for (const Env& outside : {Env{{"m", 16}, {"n", 128}, {"k", 4096}}, Env{{"m", 101}, {"n", 128}, {"k", 4096}},
+                             Env{{"m", 64}, {"n", 129}, {"k", 4096}}})
+    EXPECT_EQ(dispatcher.find(kSignature, outside).kind, MatchKind::kNear) << "outside of every range";
+}
+
+TEST_F(DispatcherTest, ARangesKernelThatIsNotLegalLeavesTheSizeToTheNextRule) {
+  add({.dims_key = "k=4096 m=64 n=128",
+       .config = "even",
+       .needs = {"m % 2 == 0"},
+       .range = SizeRange{"m", 1, 100, 0.01}});
+  add({.dims_key = "k=4096 m=90 n=128", .config = "any"});
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 50}, {"n", 128}, {"k", 4096}})), "even");
+  EXPECT_EQ(config(load().find(kSignature, {{"m", 51}, {"n", 128}, {"k", 4096}})), "any");
 }
 
 TEST_F(DispatcherTest, AtTheSameDistanceTheFasterOneIsTaken) {
@@ -237,10 +284,52 @@ TEST_F(DispatcherTest, RowsOfAnotherArchAreNeverUsed) {
   EXPECT_FALSE(dispatcher.any_plan(kSignature));
 }
 
+TEST_F(DispatcherTest, ADeviceWithoutRowsIsServedByOlderMembersOfItsFamily) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "sm_80", .device = "NVIDIA A100", .arch = "sm_80"});
+  const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
+  EXPECT_EQ(load("sm_86", "A10").find(kSignature, dims).reason,
+            "tuned for this shape; on NVIDIA A100, not on this A10; code of sm_80, which this sm_86 runs");
+  EXPECT_EQ(config(load("sm_87", "Orin").find(kSignature, dims)), "sm_80") << "a chip that no table knows";
+  EXPECT_TRUE(load("sm_87", "Orin").any_plan(kSignature));
+  for (const char* other : {"sm_75", "sm_90", "sm_120", "gfx90a"})
+    EXPECT_EQ(load(other, "other").find(kSignature, dims).kind, MatchKind::kNone) << other;
+  add({.dims_key = "k=8 m=64 n=64", .config = "own", .device = "A10", .arch = "sm_86"});
+  EXPECT_EQ(config(load("sm_86", "A10").find(kSignature, dims)), "own") << "its own rows come first, even far ones";
+}
+
+TEST_F(DispatcherTest, PtxServesNewerArchitecturesAndMachineCodeDoesNot) {
+  const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
+  add({.dims_key = "k=8 m=8 n=8", .config = "ptx", .device = "V100", .arch = "sm_70", .kind = "ptx"});
+  add({.dims_key = "k=8 m=8 n=8", .config = "cubin", .device = "NVIDIA A100", .arch = "sm_80"});
+  for (const char* newer : {"sm_75", "sm_90", "sm_120"}) {
+    const Match match = load(newer, "newer").find(kSignature, dims);
+    EXPECT_EQ(config(match), "ptx") << newer;
+    EXPECT_THAT(match.reason, HasSubstr(std::string("PTX of sm_70, which this ") + newer + " runs"));
+  }
+  EXPECT_EQ(config(load("sm_89", "L4").find(kSignature, dims)), "cubin") << "the family before what is generic";
+  EXPECT_EQ(load("sm_61", "older").find(kSignature, dims).kind, MatchKind::kNone);
+}
+
+TEST_F(DispatcherTest, AmdCodeServesItsOwnArchitectureOnly) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "a", .device = "RX 7900", .arch = "gfx1100"});
+  const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
+  EXPECT_EQ(load("gfx1151", "Strix Halo").find(kSignature, dims).kind, MatchKind::kNone);
+  EXPECT_EQ(config(load("gfx1100:sramecc-", "RX 7900").find(kSignature, dims)), "a");
+}
+
+TEST_F(DispatcherTest, AKernelThatNeedsMoreLdsThanTheDeviceHasIsNotLegal) {
+  add({.dims_key = "k=8 m=8 n=8", .config = "large", .device = "A100", .arch = "sm_80", .lds_bytes = 160 << 10});
+  const Env dims = {{"m", 8}, {"n", 8}, {"k", 8}};
+  EXPECT_EQ(config(load("sm_80", "A100").find(kSignature, dims)), "large");
+  const Match none = load("sm_86", "A10").find(kSignature, dims);
+  EXPECT_EQ(none.kind, MatchKind::kNone);
+  EXPECT_THAT(none.reason, HasSubstr("'large' takes 163840 bytes of LDS, a block has 101376 at most"));
+}
+
 TEST_F(DispatcherTest, AFilterSendsTheSearchToTheNextMatch) {
   add({.dims_key = "k=8 m=8 n=8", .config = "bad"});
   add({.dims_key = "k=8 m=9 n=8", .config = "good"});
-  const auto filter = [](const WinnerRow& row) -> Result<void> {
+  const auto filter = [](const WinnerRow& row, const auto&) -> Result<void> {
     if (row.trial.config == "bad") return fail(ErrorKind::kBadInput, "its object is damaged");
     return {};
   };
@@ -248,8 +337,9 @@ TEST_F(DispatcherTest, AFilterSendsTheSearchToTheNextMatch) {
   EXPECT_EQ(match.kind, MatchKind::kNear);
   EXPECT_EQ(config(match), "good");
   EXPECT_EQ(match.reason, "tuned at m=9, legal for m=8; refused the one of k=8 m=8 n=8: its object is damaged");
-  const Match none = load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, {},
-                                 [](const WinnerRow&) -> Result<void> { return fail(ErrorKind::kBadInput, "no"); });
+  const Match none =
+      load().find(kSignature, {{"m", 8}, {"n", 8}, {"k", 8}}, {},
+                  [](const WinnerRow&, const auto&) -> Result<void> { return fail(ErrorKind::kBadInput, "no"); });
   EXPECT_EQ(none.kind, MatchKind::kNone);
   EXPECT_THAT(none.reason, AllOf(HasSubstr("refused the one of k=8 m=8 n=8: no"), HasSubstr("k=8 m=9 n=8: no")));
 }

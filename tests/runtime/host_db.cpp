@@ -44,7 +44,7 @@ OpRecord host_op(bool with_bias) {
           .attributes = "dtype= epilogue="};
 }
 
-Plan host_plan(bool with_bias, const std::vector<std::string>& needs) {
+Plan host_plan(bool with_bias, const std::vector<std::string>& needs, int repeats) {
   Plan plan;
   plan.constants = {{"epilogue_bias", with_bias ? 1 : 0}};
   plan.dims = {"rows", "cols", "ld"};
@@ -64,6 +64,7 @@ Plan host_plan(bool with_bias, const std::vector<std::string>& needs) {
     plan.params.push_back(dim);
   }
   plan.steps = {step("pack", true, "cols"), step("row_sum", false, "rows"), step("spread", false, "rows*cols")};
+  plan.steps.insert(plan.steps.begin() + 1, static_cast<std::size_t>(repeats - 1), plan.steps[1]);
   for (const auto& need : needs) plan.needs.push_back(expr(need));
   plan.flops = expr("2*rows*cols");
   plan.bytes = expr("4*rows*cols");
@@ -100,7 +101,7 @@ Result<void> make_host_db(const std::string& path, const std::string& kernels, c
                               .device = device,
                               .trial = id,
                               .goal = winner.goal,
-                              .plan_json = plan_to_json(host_plan(winner.with_bias, winner.needs)),
+                              .plan_json = plan_to_json(host_plan(winner.with_bias, winner.needs, winner.repeats)),
                               .object_hash = object.hash,
                               .is_default = winner.is_default},
                              object));

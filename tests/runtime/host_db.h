@@ -10,8 +10,8 @@
 
 namespace kgen::testing {
 
-// The launch plan of host_kernel.cpp. `needs` are its conditions.
-Plan host_plan(bool with_bias, const std::vector<std::string>& needs);
+// The launch plan of host_kernel.cpp. `needs` are its conditions; its sums are computed `repeats` times.
+Plan host_plan(bool with_bias, const std::vector<std::string>& needs, int repeats = 1);
 
 struct HostWinner {
   std::string dims_key = "cols=16 rows=8";
@@ -22,6 +22,7 @@ struct HostWinner {
   double time_us = 10;
   Goal goal = {};
   bool same_bits = false;
+  int repeats = 1;
   std::string code_suffix = {};  // appended to the code object, so that winners have objects of their own
 };
 

@@ -132,6 +132,68 @@ TEST_F(Planted, ResumingRepeatsNothing) {
   EXPECT_EQ(again->gpu_busy_seconds, 0);  // not even the reference was computed
 }
 
+TEST_F(Planted, ADynamicDimGetsAFewKernelsThatServeItsWholeRange) {
+  const auto list = specs("items: [32, 64], fault: [none]", "{rows: {range: [1, 70]}, terms: 331}");
+  ASSERT_EQ(list.size(), 1u);
+  const auto outcome = tune_specs(list);
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  ASSERT_EQ(outcome->rows.size(), 1u);
+  const TuneOutcome::Row& row = outcome->rows[0];
+  EXPECT_EQ(row.dims_key, "rows=1..70 terms=331");
+  ASSERT_TRUE(row.cover) << row.note;
+  EXPECT_FALSE(outcome->any_failed);
+  EXPECT_GE(row.cover->sizes.size(), 13u) << "1 2 3 4 6 8 12 … 64 70";
+  EXPECT_GE(row.cover->kernels.size(), 1u);
+  EXPECT_GE(row.verified, 26) << "both kernels at each of them";
+  EXPECT_GT(row.time_us, 0);
+  std::int64_t next = 1;
+  for (const auto& span : row.cover->spans) {
+    EXPECT_EQ(span.first, next);
+    next = span.last + 1;
+  }
+  EXPECT_EQ(next, 71);
+
+  std::size_t trials_of_first_run = 0;
+  {
+    auto db = Db::open(path(), DbMode::kReadOnly).value();
+    EXPECT_THAT(db.check().value(), IsEmpty());
+    const auto winners = db.winners().value();
+    ASSERT_EQ(winners.size(), row.cover->spans.size());
+    for (const WinnerRow& winner : winners) {
+      ASSERT_TRUE(winner.winner.range);
+      EXPECT_EQ(winner.winner.range->dim, "rows");
+      EXPECT_FALSE(winner.winner.is_default);
+    }
+    EXPECT_EQ(db.info().value().objects, static_cast<std::int64_t>(row.cover->kernels.size()));
+    trials_of_first_run = static_cast<std::size_t>(db.info().value().trials);
+  }
+  const auto again = tune_specs(list);
+  ASSERT_TRUE(again.has_value()) << again.error().message;
+  EXPECT_EQ(again->verified, 0) << "all of it is known";
+  ASSERT_TRUE(again->rows[0].cover);
+  EXPECT_EQ(again->rows[0].cover->kernels, row.cover->kernels);
+  auto db = Db::open(path(), DbMode::kReadOnly).value();
+  EXPECT_EQ(db.winners().value().size(), row.cover->spans.size()) << "in place of those of before";
+  EXPECT_EQ(static_cast<std::size_t>(db.info().value().trials), trials_of_first_run);
+}
+
+TEST_F(Planted, AKernelThatIsWrongServesNoSize) {
+  const auto outcome =
+      tune_specs(specs("items: [64], fault: [none, corner]", "{rows: {range: [998, 1003]}, terms: 31}"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  ASSERT_TRUE(outcome->rows[0].cover) << outcome->rows[0].note;
+  ASSERT_EQ(outcome->rows[0].cover->kernels.size(), 1u);
+  EXPECT_THAT(outcome->rows[0].cover->kernels[0], HasSubstr("fault=none"));
+}
+
+TEST_F(Planted, ADynamicDimWithoutAnyWorkingKernelFails) {
+  const auto outcome = tune_specs(specs("items: [64], fault: [gap]", "{rows: {range: [1, 3]}, terms: 31, ldy: 2}"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  EXPECT_TRUE(outcome->any_failed);
+  EXPECT_FALSE(outcome->rows[0].cover);
+  EXPECT_THAT(outcome->rows[0].note, HasSubstr("all candidates failed"));
+}
+
 TEST_F(Planted, EveryMomentOfARunIsAccountedForOnce) {
   const auto outcome = tune_specs(specs("items: [32, 64], fault: [none, tail]"));
   ASSERT_TRUE(outcome.has_value()) << outcome.error().message;

@@ -2,8 +2,8 @@
 
 All have one schema, for an operator's operands depend on its epilogue:
     kgen::NAME(Tensor[] operands, str[] names, str[] options, int db) -> Tensor[]
-and those that write an operand (add_rmsnorm its residual):
-    kgen::NAME(Tensor[] operands, Tensor(a!)[] written, str[] names, str[] options, int db) -> Tensor[]
+and those that write an operand (add_rmsnorm its residual), whose results torch wants one by one:
+    kgen::NAME(Tensor[] operands, Tensor(a!)[] written, str[] names, str[] options, int db) -> Tensor
 """
 import functools
 import threading
@@ -12,10 +12,11 @@ import torch
 
 from .. import _tensor
 from .._database import Database, open as open_database
+from .._library import KgenError
 
 _library = torch.library.Library("kgen", "FRAGMENT")
 _lock = threading.Lock()
-_defined = {}  # operator → whether it writes operands
+_defined = set()
 _databases = []  # the int in a schema is the place here
 
 # Products of matrices: autocast gives them its type, as it does for torch.matmul; all others keep the types they get.
@@ -44,9 +45,8 @@ def _keywords(operator, options):
 
 
 def _run(name, operands, names, options, db):
-    operator = _databases[db].op(name)
-    results = operator(**dict(zip(names, operands)), **_keywords(operator, tuple(options)))
-    return list(results) if isinstance(results, tuple) else [results]
+    operator, options = _databases[db].op(name), tuple(options)
+    return operator.run_torch(tuple(names), operands, options, _keywords(operator, options))
 
 
 def _fake(name, operands, names, options, db):
@@ -56,8 +56,12 @@ def _fake(name, operands, names, options, db):
     for key, tensor in zip(names, operands):
         views[key] = _tensor.View(0, _tensor.torch_dtype(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()),
                                   tensor.device.type, tensor.device.index, "torch")
-    return [operands[0].new_empty(shape, dtype=getattr(torch, _tensor.FRAMEWORK_NAME[dtype]))
-            for shape, dtype in operator.output_specs(views, keywords)]
+    made = []
+    for shape, strides, dtype in operator.output_specs(views, keywords):
+        dtype = getattr(torch, _tensor.FRAMEWORK_NAME[dtype])
+        made.append(operands[0].new_empty(shape, dtype=dtype) if strides is None
+                    else operands[0].new_empty_strided(shape, strides, dtype=dtype))
+    return made
 
 
 def _autocast(name, device, operands, names, options, db):
@@ -74,15 +78,22 @@ def _autocast(name, device, operands, names, options, db):
         return getattr(torch.ops.kgen, name).default(operands, names, options, db)
 
 
-def _define(name, writes):
+# Strides are part of what a kernel was tuned for: a compiler must not change them.
+_STRIDES = getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order)
+
+
+def _define(operator):
+    name, writes = operator.name, bool(_written(operator))
     arguments = "Tensor[] operands, " + ("Tensor(a!)[] written, " if writes else "") + "str[] names, str[] options, int db"
-    # Strides are part of what a kernel was tuned for: a compiler must not change them.
-    _library.define(f"{name}({arguments}) -> Tensor[]", tags=(torch.Tag.needs_fixed_stride_order,))
+    outputs = len(operator.signatures[0].outputs)
+    results = "Tensor[]" if not writes else "Tensor" if outputs == 1 else f"({', '.join(['Tensor'] * outputs)})"
+    _library.define(f"{name}({arguments}) -> {results}", tags=(_STRIDES,))
 
     def joined(function):
-        if writes:
-            return lambda operands, written, names, options, db: function(name, [*operands, *written], names, options, db)
-        return lambda operands, names, options, db: function(name, operands, names, options, db)
+        def written_too(operands, written, names, options, db):
+            made = function(name, [*operands, *written], names, options, db)
+            return made[0] if outputs == 1 else tuple(made)
+        return written_too if writes else lambda operands, names, options, db: function(name, operands, names, options, db)
 
     for key in ("CUDA", "CPU"):
         _library.impl(name, joined(_run), key)
@@ -122,14 +133,22 @@ def _function(operator, db):
             else:
                 options.append(name + "=" + _text(value))
         if written:
-            results = overload(operands, operands_written, names + names_written, options, db)
-        else:
-            results = overload(operands, names, options, db)
+            return overload(operands, operands_written, names + names_written, options, db)
+        results = overload(operands, names, options, db)
         return results[0] if len(results) == 1 else tuple(results)
 
     call.__name__ = operator.name
     call.__doc__ = operator.__doc__
     return call
+
+
+def convolution_options(stride, pad, dil, groups):
+    """conv2d's dims from torch's arguments, in the short form (stride, not stride_h and stride_w) where both are one."""
+    options = {"groups": groups} if groups != 1 else {}
+    for name, value in (("stride", stride), ("pad", pad), ("dil", dil)):
+        high, wide = value if isinstance(value, (list, tuple)) else (value, value)
+        options.update({name: high} if high == wide else {name + "_h": high, name + "_w": wide})
+    return options
 
 
 class Ops:
@@ -144,6 +163,15 @@ class Ops:
     def __repr__(self):
         return f"<kgen.torch.Ops of {self.db!r}>"
 
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            self.db.op(name)
+        except KgenError as error:
+            raise AttributeError(str(error)) from None
+        raise AttributeError(name)
+
 
 def load(db, device="auto", **goal):
     """Registers every operator of a tuned DB (a path, or an open kgen.Database) with PyTorch and gives them as Ops."""
@@ -151,10 +179,9 @@ def load(db, device="auto", **goal):
         db = open_database(db, device, **goal)
     with _lock:
         for name in db.operators:
-            writes = bool(_written(db.op(name)))
             if name not in _defined:
-                _define(name, writes)
-                _defined[name] = writes
+                _define(db.op(name))
+                _defined.add(name)
         if db not in _databases:
             _databases.append(db)
         return Ops(db, _databases.index(db))

@@ -7,100 +7,74 @@ import time
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .. import _tensor
+from . import _problems as problems
+from ._ops import convolution_options
 
 _VIEWS = {"view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "detach",
           "alias", "as_strided", "split", "split_with_sizes", "chunk", "unbind", "reshape", "narrow", "empty", "_to_copy_view",
           "lift_fresh", "is_same_size", "_local_scalar_dense", "sym_size", "empty_like"}
 
 
-def _dtype(tensor):
-    return _tensor._TORCH.get(str(tensor.dtype)[6:])
+# What kgen has for an operator of aten, from its arguments and results: (entry, dims) or None.
+
+def _mm(args, _):
+    return problems.product(*args[:2])
 
 
-def _product(a, b, batch=None):
-    """gemm's dims of a [.., m, k] times b [.., k, n], whichever way b lies."""
-    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    nk = b.stride(-2) == 1 and b.stride(-1) >= k and k > 1
-    entry = {"op": "gemm", "dtype": _dtype(a), "b_layout": "nk" if nk else "kn", "epilogue": []}
-    dims = {"m": m, "n": n, "k": k}
-    if batch is not None:
-        dims["batch"] = batch
-    for name, stride, default in (("lda", a.stride(-2), k), ("ldb", b.stride(-1) if nk else b.stride(-2), k if nk else n)):
-        if stride != default and stride > default:
-            dims[name] = stride
-    return entry, dims
-
-
-def _mm(args):
-    return _product(*args[:2])
-
-
-def _addmm(args):
-    entry, dims = _product(*args[1:3])
+def _addmm(args, _):
+    entry, dims = problems.product(*args[1:3])
     entry["epilogue"] = ["bias"] if args[0].dim() == 1 else ["add_c"]
     return entry, dims
 
 
-def _bmm(args):
-    return _product(*args[:2], batch=args[0].shape[0])
-
-
-def _convolution(args):
+def _convolution(args, _):
     x, w, bias, stride, pad, dil, transposed, _, groups = args[:9]
     if transposed or x.dim() not in (4, 5):
         return None
-    entry = {"dtype": _dtype(x), "epilogue": [] if bias is None else ["bias"]}
     if x.dim() == 5:
         if tuple(x.shape[2:]) != tuple(w.shape[2:]) or groups != 1 or any(pad):
             return None
-        return {"op": "conv3d_patchify", **entry}, dict(zip(("l", "c", "t", "ph", "pw", "e"), (*x.shape, w.shape[0])))
-    nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    dims = {"n": x.shape[0], "c": x.shape[1], "h": x.shape[2], "w": x.shape[3], "k": w.shape[0], "r": w.shape[2],
-            "s": w.shape[3], "groups": groups}
-    for name, pair in (("stride", stride), ("pad", pad), ("dil", dil)):
-        dims[name + "_h"], dims[name + "_w"] = pair
-        if pair[0] == pair[1]:
-            dims[name] = pair[0]
-            del dims[name + "_h"], dims[name + "_w"]
-    return {"op": "conv2d", "layout": "nhwc" if nhwc else "nchw", **entry}, dims
+        entry, dims = problems.patches(x, w)
+    else:
+        nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        entry, dims = problems.convolution(x, w, "nhwc" if nhwc else "nchw", convolution_options(stride, pad, dil, groups))
+    entry["epilogue"] = [] if bias is None else ["bias"]
+    return entry, dims
 
 
-def _rows(op):
-    def entry(args):
-        x = args[0]
-        return {"op": op, "dtype": _dtype(x)}, {"rows": x.numel() // max(1, x.shape[-1]), "cols": x.shape[-1]}
-    return entry
-
-
-def _layer_norm(args):
+def _layer_norm(args, _):
     if len(args[1]) != 1 or args[2] is None or args[3] is None:
         return None
-    return _rows("layernorm")(args)
+    return problems.rows("layernorm", args[0])
 
 
-def _softmax(args):
-    return _rows("softmax")(args) if args[1] in (-1, args[0].dim() - 1) else None
+def _rms_norm(args, _):
+    return problems.rows("rmsnorm", args[0]) if len(args[1]) == 1 and args[2] is not None else None
 
 
-def _embedding(args):
+def _softmax(args, _):
+    return problems.rows("softmax", args[0]) if args[1] in (-1, args[0].dim() - 1) else None
+
+
+def _embedding(args, _):
     table, ids = args[:2]
-    return {"op": "embedding", "dtype": _dtype(table), "id_dtype": _dtype(ids)}, \
+    return {"op": "embedding", "dtype": problems.dtype(table), "id_dtype": problems.dtype(ids)}, \
         {"rows": ids.numel(), "cols": table.shape[1], "vocab": table.shape[0]}
 
 
-def _attention(causal_at):
-    def entry(args):
-        q, k, v = args[:3]
+def _attention(causal_at, bias_at=None):
+    def entry(args, results):
+        if bias_at is not None and len(args) > bias_at and args[bias_at] is not None:
+            return None
         causal = len(args) > causal_at and args[causal_at] is True
-        return {"op": "attention", "dtype": _dtype(q), "d": q.shape[3], "dv": v.shape[3], "causal": int(causal)}, \
-            {"b": q.shape[0], "hq": q.shape[1], "hkv": k.shape[1], "sq": q.shape[2], "skv": k.shape[2]}
+        return problems.attention(*args[:3], results[0], causal)
     return entry
 
 
-_ENTRIES = {"mm": _mm, "addmm": _addmm, "bmm": _bmm, "convolution": _convolution, "native_layer_norm": _layer_norm,
-            "_softmax": _softmax, "embedding": _embedding, "_scaled_dot_product_flash_attention": _attention(4),
-            "_scaled_dot_product_efficient_attention": _attention(6), "_scaled_dot_product_cudnn_attention": _attention(6)}
+_ENTRIES = {"mm": _mm, "addmm": _addmm, "bmm": _mm, "convolution": _convolution, "native_layer_norm": _layer_norm,
+            "_fused_rms_norm": _rms_norm, "_softmax": _softmax, "embedding": _embedding,
+            "_scaled_dot_product_flash_attention": _attention(4), "_scaled_dot_product_flash_attention_for_cpu": _attention(4),
+            "_scaled_dot_product_efficient_attention": _attention(6, 3), "_scaled_dot_product_cudnn_attention": _attention(6, 3)}
 
 
 def _flops(entry, dims):
@@ -112,7 +86,7 @@ def _flops(entry, dims):
     if op == "conv3d_patchify":
         return 2 * dims["l"] * dims["e"] * dims["c"] * dims["t"] * dims["ph"] * dims["pw"]
     if op == "attention":
-        return 2 * dims["b"] * dims["hq"] * dims["sq"] * dims["skv"] * (entry["d"] + entry["dv"]) // (1 + entry["causal"])
+        return 2 * dims["b"] * dims["hq"] * dims["sq"] * dims["skv"] * (entry["d"] + entry.get("dv", entry["d"])) // (1 + entry["causal"])
     return None  # conv2d: by its output
 
 
@@ -147,11 +121,11 @@ class _Recorder(TorchDispatchMode):
             result = function(*args, **(kwargs or {}))
             elapsed = (time.perf_counter() - start) * 1e6
         inputs, outputs = list(_tensors(args)), list(_tensors(result))
-        made = _ENTRIES[name](args) if name in _ENTRIES and namespace == "aten" else None
+        made = _ENTRIES[name](args, outputs) if name in _ENTRIES and namespace == "aten" else None
         entry, dims = made if made is not None and made[0]["dtype"] is not None else (None, None)
         work = _flops(entry, dims)
         if work is None and entry["op"] == "conv2d":
-            work = 2 * outputs[0].numel() * dims["c"] // dims["groups"] * dims["r"] * dims["s"]
+            work = 2 * outputs[0].numel() * dims["c"] // dims.get("groups", 1) * dims["r"] * dims["s"]
         touched = sum(min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
                           if hasattr(tensor, "untyped_storage") else tensor.numel() * tensor.element_size())
                       for tensor in inputs + outputs)
@@ -195,10 +169,19 @@ Row = collections.namedtuple("Row", "op shapes dtype count us bound_us waste_us 
 
 
 class Trace(list):
-    """Rows by wasted time, the most first."""
+    """Rows by wasted time of all their calls, the most first. `worst`: the row whose single call wastes most."""
+
+    @property
+    def worst(self):
+        return max(self, key=lambda row: row.waste_us / row.count, default=None)
 
     def __str__(self):
-        lines = [f"{'op':<28} {'count':>5} {'us':>10} {'bound us':>10} {'share':>6} {'waste us':>10}  kgen op; shapes"]
+        lines = []
+        if self:
+            row = self.worst
+            lines.append(f"worst: {row.op} {row.shapes} takes {row.us / row.count:.1f} us, {row.us / max(row.bound_us, 1e-3):.3g} times its bound"
+                         + (f"; kgen's {row.entry['op']} can stand for it" if row.entry else ""))
+        lines.append(f"{'op':<28} {'count':>5} {'us':>10} {'bound us':>10} {'share':>6} {'waste us':>10}  kgen op; shapes")
         for row in self:
             share = row.bound_us / row.us if row.us else 0
             lines.append(f"{row.op:<28} {row.count:>5} {row.us:>10.1f} {row.bound_us:>10.1f} {share:>6.0%} "
@@ -208,11 +191,8 @@ class Trace(list):
     def write(self, path, least_us=0.0):
         """An ops.yaml of the rows that kgen has an operator for and that waste at least so much; the number of them."""
         rows = [row for row in self if row.entry is not None and row.waste_us >= least_us]
-        with open(path, "w", encoding="utf-8") as file:
-            file.write("# From kgen.torch.trace: slowest waste first. `kgen tune` takes it as it is.\nkgen: 1\nops:\n")
-            for row in rows:
-                entry = {**row.entry, "problems": [row.dims]}
-                file.write(f"  - {json.dumps(entry)}   # {row.count} calls, {row.us:.1f} us, bound {row.bound_us:.1f} us\n")
+        problems.write(path, ((row.entry, row.dims, f"{row.count} calls, {row.us:.1f} us, bound {row.bound_us:.1f} us") for row in rows),
+                       "From kgen.torch.trace, slowest waste first")
         return len(rows)
 
 

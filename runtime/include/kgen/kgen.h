@@ -2,7 +2,7 @@
  *
  * 1. Handles are opaque; every kgen_open*() has its kgen_close*().
  * 2. Every call returns a kgen_status; kgen_last_error() gives the text of the calling thread's last failure.
- * 3. All functions may be called from several threads; a kgen_db and a kgen_op are immutable after opening.
+ * 3. All functions may be called from several threads, but for closing a handle that another thread still uses.
  * 4. kgen_find() and kgen_launch() do not allocate device memory or synchronise: safe inside graph capture once the
  *    kernel is loaded (kgen_preload()).
  * 5. Null pointers are errors (KGEN_BAD_ARGUMENT) unless a parameter says otherwise. Strings are UTF-8, NUL-terminated.
@@ -35,9 +35,10 @@ typedef enum kgen_status {
 /* How a kernel was chosen. */
 typedef enum kgen_match_kind {
   KGEN_MATCH_NONE = 0,
-  KGEN_MATCH_EXACT = 1,  /* tuned for this very shape */
-  KGEN_MATCH_NEAR = 2,   /* tuned for another shape, legal for this one */
-  KGEN_MATCH_DEFAULT = 3 /* the operator's default kernel */
+  KGEN_MATCH_EXACT = 1,   /* tuned for this very shape */
+  KGEN_MATCH_NEAR = 2,    /* tuned for another shape, legal for this one */
+  KGEN_MATCH_DEFAULT = 3, /* the operator's default kernel */
+  KGEN_MATCH_DYNAMIC = 4  /* one of the kernels that were tuned for a range of sizes of one dim */
 } kgen_match_kind;
 
 typedef struct kgen_db kgen_db;
@@ -55,6 +56,28 @@ KGEN_API const char* kgen_version(void);
  * object of a kernel are read when kgen_find() first chooses it. A hit of kgen_find() and kgen_launch() never touch the
  * file. */
 KGEN_API kgen_status kgen_open(const char* path, const char* device, kgen_db** db);
+/* Reads the file again where it is not the one that was read (another inode, size or time: a few microseconds to see,
+ * so it may be asked often); `changed`, which may be NULL, says whether it was. From then on kgen_find() answers from
+ * the new file, in every thread and for every kgen_op of the DB; kernels that were handed out before stay valid until
+ * their kgen_op is closed. A tuner replaces or extends the file meanwhile as it likes: a file that cannot be used is
+ * KGEN_BAD_DATABASE, and all is as before. Lookups go on while this runs; a shape's next lookup is a first one. */
+KGEN_API kgen_status kgen_reload(kgen_db* db, int* changed);
+/* Adds a file to those that are looked up, which need not exist yet; reloads see it once it does. Among answers of one
+ * kind (a tuned shape comes before a range, that before a near one …) the first file's counts. An operator's handle can
+ * be opened where any of the files has it. */
+KGEN_API kgen_status kgen_add(kgen_db* db, const char* path);
+/* Writes down what the program launches, as JSON lines for `kgen doctor`: each shape that is first looked up from now
+ * on, how it was served, how often it was launched (launches of a replayed graph are not seen) or looked for in vain.
+ * Lines are added every ten seconds where new shapes come, with the next call of this function, and at the end. NULL
+ * ends it. The environment's KGEN_TRACE=FILE does it for every DB that is opened. A hit of kgen_find() costs nothing
+ * more. */
+KGEN_API kgen_status kgen_record(kgen_db* db, const char* path);
+/* Called in the thread of a first kgen_find() that gave no kernel tuned for the shape: `kind` says what serves instead
+ * (KGEN_MATCH_NONE: nothing), `attributes` and `dims` are words, "dtype=bf16 b_layout=nk" and "m=1 n=4096 k=4096". It
+ * returns soon, and calls no function of the library but kgen_version(). NULL ends it. libkgen_jit is such a hook. */
+typedef void (*kgen_miss_hook)(void* user, const char* op, const char* attributes, const char* dims,
+                               kgen_match_kind kind);
+KGEN_API kgen_status kgen_set_miss_hook(kgen_db* db, kgen_miss_hook hook, void* user);
 KGEN_API void kgen_close(kgen_db* db); /* NULL is ignored; a kgen_op that is still open keeps what it needs */
 
 /* Opens an operator. `attributes` as in ops.yaml, separated by spaces, lists by commas, in any order; what is left out
@@ -78,6 +101,11 @@ typedef struct kgen_goal {
   int timing;        /* kgen_timing */
   int objective;     /* kgen_objective */
   int deterministic; /* not 0: the same inputs give the same bits on every launch */
+  int reserved;      /* 0 */
+  /* Not 0: the first kgen_find() of a shape times the kernel that was tuned against the operator's default one, a dozen
+   * launches of each on buffers of its own, and keeps the faster; the reason has both times. That find allocates device
+   * memory and waits for the device, so it stands outside of a graph capture. */
+  int guard;
 } kgen_goal;
 
 /* kgen_open_op() for a goal; NULL: cold time, as kgen_open_op(). */
@@ -107,6 +135,9 @@ typedef struct kgen_match {
  * that was asked for before is answered from memory, without a lock. KGEN_NOT_FOUND and KGEN_REFUSED: `match` has no
  * kernel, its `reason` says why (valid until the thread's next kgen call). */
 KGEN_API kgen_status kgen_find(kgen_op* op, const int64_t* values, kgen_match* match);
+/* How much slower than the best kernel for its shape the kernel is expected to be: 0.02 = 2 %; 0 for one that was tuned
+ * for this very shape; negative: not known. */
+KGEN_API double kgen_expected_loss(const kgen_kernel* kernel);
 /* Loads the kernel's code object now (else the first launch does). */
 KGEN_API kgen_status kgen_preload(const kgen_kernel* kernel);
 
