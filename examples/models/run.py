@@ -331,6 +331,8 @@ def tune(arguments, chosen):
                     child.wait()
         return f"exit {child.returncode}"
 
+    if os.path.exists(arguments.db):
+        subprocess.run([arguments.kgen, "db", "check", arguments.db], check=True, stdout=subprocess.DEVNULL)  # an older one is brought up to date
     chosen = {name: sized(kind, arguments) for name, kind in chosen.items()}
     work = {name: untuned(arguments, model) for name, model in chosen.items()}
     with concurrent.futures.ThreadPoolExecutor(arguments.tuners) as pool:
