@@ -74,6 +74,7 @@ def captured(call):
         graph.replay()
         return result
 
+    replay.reads = call  # the graph has the addresses of weights and code that `call` alone may hold
     return replay
 
 
