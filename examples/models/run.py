@@ -365,9 +365,9 @@ def table(rows, kinds):
     """Markdown of the rows."""
     timed = [row for row in rows.values() if "us" in row]
     devices = sorted({f"{row['device']}, PyTorch {row['torch']}" for row in timed})
-    dates = sorted({row["run"][:10] for row in rows.values()})
+    dates = sorted({row["run"][:19] for row in timed})
     lines = ["# Whole models", "",
-             f"{'; '.join(devices)}; {', '.join(dates)}. Written by examples/models/run.py, which says how it measures: latency of one call in ms,",
+             f"{'; '.join(devices)}; runs of {', '.join(dates)}. Written by examples/models/run.py, which says how it measures: latency of one call in ms,",
              "the median of 50 (± median absolute deviation), host time before the first kernel included. `graph` is torch eager captured",
              "in a CUDA graph; default, reduce-overhead and max-autotune are torch.compile's modes, default-graph the first of them captured; kgen is",
              "replayed from a graph too, kgen+torch leaves products and attention of many rows to cuBLAS and cuDNN. Weights are random; every mode has the same weights and inputs.",
