@@ -437,8 +437,15 @@ Result<const KernelSource*> Dynamic::source(const std::string& config) const {
   const auto at = sources_.find(config);
   if (at != sources_.end()) return &at->second;
   KGEN_TRY(const Arch arch, find_arch(outcome_.arch));
-  KGEN_TRY(const Candidate candidate, parse_candidate(spec_, arch, config));
-  KGEN_TRY(KernelSource source, emit(spec_, arch, candidate));
+  // At a size where it was tried: it need not be legal at the others.
+  OpSpec spec = spec_;
+  for (const auto& [size, trials] : known_) {
+    if (!trials.contains(config)) continue;
+    KGEN_TRY(spec, at_size(spec_, size));
+    if (parse_candidate(spec, arch, config)) break;
+  }
+  KGEN_TRY(const Candidate candidate, parse_candidate(spec, arch, config));
+  KGEN_TRY(KernelSource source, emit(spec, arch, candidate));
   return &(sources_[config] = std::move(source));
 }
 

@@ -186,6 +186,21 @@ TEST_F(Planted, AKernelThatIsWrongServesNoSize) {
   EXPECT_THAT(outcome->rows[0].cover->kernels[0], HasSubstr("fault=none"));
 }
 
+TEST_F(Planted, KernelsThatAreLegalForAPartOfTheRangeServeThatPartAtMost) {
+  // With two terms 32 items are for at most 2000 rows, 128 for more than 500.
+  const auto outcome = tune_specs(specs("items: [32, 128], fault: [none]", "{rows: {range: [400, 2400]}, terms: 2}"));
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  ASSERT_TRUE(outcome->rows[0].cover) << outcome->rows[0].note;
+  const auto& cover = *outcome->rows[0].cover;
+  EXPECT_EQ(cover.kernels.size(), 2u);
+  for (const auto& span : cover.spans) {
+    const bool few = span.config.find("items=32") != std::string::npos;
+    EXPECT_TRUE(few ? span.last <= 2000 : span.first > 500) << span.first << " to " << span.last << ": " << span.config;
+  }
+  EXPECT_EQ(cover.spans.front().first, 400);
+  EXPECT_EQ(cover.spans.back().last, 2400);
+}
+
 TEST_F(Planted, ADynamicDimWithoutAnyWorkingKernelFails) {
   const auto outcome = tune_specs(specs("items: [64], fault: [gap]", "{rows: {range: [1, 3]}, terms: 31, ldy: 2}"));
   ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
