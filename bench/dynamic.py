@@ -23,6 +23,8 @@ import subprocess
 import sys
 import time
 
+import yaml
+
 SPEC = """
 kgen: 1
 ops:
@@ -79,7 +81,8 @@ def tune(options, arguments, json_path, seconds):
     with open(json_path[:-5] + ".log") as log:
         said = log.read()
     if os.path.getsize(json_path) == 0:
-        sys.exit(f"kgen tune failed: {said[-2000:]}")
+        print(f"kgen tune failed: {said[-2000:]}", flush=True)
+        return None
     with open(json_path) as file:
         outcome = json.load(file)
     print(f"{os.path.basename(json_path)}: {outcome['verified']} candidates verified in {time.monotonic() - begin:.1f} s", flush=True)
@@ -212,7 +215,21 @@ def main():
         spec = at("dynamic.yaml")
         with open(spec, "w") as file:
             file.write(SPEC)
-    outcome = tune(options, [spec, "--db", at("dynamic.db"), "--budget", str(options.budget)], at("dynamic.json"), options.seconds)
+    # One run for each problem: what goes wrong with one leaves the others.
+    with open(spec) as file:
+        whole = yaml.safe_load(file)
+    outcome = None
+    for number, entry in enumerate(whole["ops"]):
+        with open(at(f"dynamic.{number}.yaml"), "w") as file:
+            json.dump(whole | {"ops": [entry]}, file)
+        part = tune(options, [at(f"dynamic.{number}.yaml"), "--db", at("dynamic.db"), "--budget", str(options.budget)],
+                    at(f"dynamic.{number}.json"), options.seconds / len(whole["ops"]))
+        if part is not None:
+            outcome = part if outcome is None else outcome | {"rows": outcome["rows"] + part["rows"]}
+    if outcome is None:
+        sys.exit("no problem was tuned")
+    with open(at("dynamic.json"), "w") as file:
+        json.dump(outcome, file, indent=1)
     for row in outcome["rows"]:
         if cover := row.get("dynamic"):
             print(f"{row['label']}: {len(cover['kernels'])} kernels, {len(cover['sizes'])} sizes, {row['seconds']:.0f} s, predicted regret "
@@ -220,7 +237,8 @@ def main():
     with open(at("held.yaml"), "w") as file:
         json.dump(held_spec(outcome, options), file, indent=1)  # YAML, too
     shutil.copy(at("dynamic.db"), at("held.db"))
-    tune(options, [at("held.yaml"), "--db", at("held.db"), "--budget", str(options.held_budget)], at("held.json"), options.held_seconds)
+    if tune(options, [at("held.yaml"), "--db", at("held.db"), "--budget", str(options.held_budget)], at("held.json"), options.held_seconds) is None:
+        return 1
 
     outcome["rows"] = [row for row in outcome["rows"] if "dynamic" in row]
     dims = {row["label"]: row["dynamic"]["dim"] for row in outcome["rows"]}
