@@ -144,7 +144,7 @@ def compare_on_gpu(options, dynamic_db, held_db, rows):
             row["cover_rel_l2"] = relative_l2([results["cover"]], [results["held"].double()])
             samples = timer.interleaved(calls)
             row["cover_us"], row["held_us"] = (statistics.median(samples[name]) for name in ("cover", "held"))
-            torch.cuda.empty_cache() if row["dims"].get("m", 0) > 2048 else None
+            yield row
 
 
 def compare_recorded(options, held_db, rows):
@@ -153,6 +153,7 @@ def compare_recorded(options, held_db, rows):
     for row in rows:
         row["held_us"] = row["time_us"]
         row["cover_us"] = candidates[row["signature"], json.dumps(row["dims"])].get(row["cover_config"])
+        yield row
 
 
 def table(outcome, rows, device):
@@ -248,16 +249,17 @@ def main():
         rows.append({name: row[name] for name in ("op", "label", "signature", "dims", "attributes", "config", "time_us", "arch")} |
                     {"size": row["dims"].get(dims[row["label"]], 1), "match": choice["match"], "cover_config": choice.get("config"), "expected_loss": choice["expected_loss"]})
     rows = [row for row in rows if row["match"] == "dynamic"]
-    if options.host:
-        compare_recorded(options, at("held.db"), rows)
-    else:
-        compare_on_gpu(options, at("dynamic.db"), at("held.db"), rows)
+    compared = compare_recorded(options, at("held.db"), rows) if options.host else compare_on_gpu(options, at("dynamic.db"), at("held.db"), rows)
+    done = []
     with open(at("dynamic.jsonl"), "w") as file:
-        for row in rows:
+        for row in compared:
             row["regret"] = None
             if row["cover_us"] is not None:
                 row["regret"] = 0.0 if row["config"] == row["cover_config"] else max(0.0, row["cover_us"] / row["held_us"] - 1)
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            done.append(row)
+    rows = done
     text = table(outcome, rows, outcome["device"])
     with open(at("dynamic.md"), "w") as file:
         file.write(text)
