@@ -34,6 +34,22 @@ constexpr int kGraphLaunches = 16;     // at least; more when more buffer sets r
 
 }  // namespace
 
+Timing join(std::vector<Timing> sittings) {
+  if (sittings.size() == 1) return std::move(sittings.front());
+  Timing all;
+  double medians = 0;
+  for (const Timing& sitting : sittings) {
+    medians += sitting.median_us;
+    all.samples_us.insert(all.samples_us.end(), sitting.samples_us.begin(), sitting.samples_us.end());
+    all.states.insert(all.states.end(), sitting.states.begin(), sitting.states.end());
+    if (all.throttle.find(sitting.throttle) == std::string::npos)
+      all.throttle += (all.throttle.empty() ? "" : ", ") + sitting.throttle;
+  }
+  sum_up(all);
+  all.median_us = medians / static_cast<double>(std::max<std::size_t>(sittings.size(), 1));
+  return all;
+}
+
 Result<TimingMode> find_timing(const std::string& name) {
   static const std::vector<std::string> names{"cold", "warm", "graph"};
   for (std::size_t i = 0; i < names.size(); ++i)

@@ -31,6 +31,10 @@ struct Timing {
   std::string throttle;
 };
 
+// One timing of several sittings: all their samples, and as the median the mean of theirs. Each sitting's is off by
+// what its places in memory do, so their mean is nearer to the truth than the median of all samples.
+Timing join(std::vector<Timing> sittings);
+
 struct Energy {
   std::vector<double> samples_uj;  // of a call, one a round
   double median_uj = 0, mad_uj = 0;

@@ -15,6 +15,8 @@
 namespace kgen {
 namespace {
 
+constexpr int kSittingRounds = 20;  // of `kgen bench`
+
 constexpr double kTimeoutSeconds = 60;
 
 class Verifier {
@@ -260,6 +262,7 @@ Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>& dbs, const std::string&
     BenchRow& row = group.row;
     const auto run = [&]() -> Result<void> {
       RaceRequest request{.candidates = {}, .rounds = rounds};
+      if (verifier.device().arch->vendor != Vendor::kHost) request.sittings = std::max(1, rounds / kSittingRounds);
       for (const auto& [winner, db] : group.kernels) {
         KGEN_TRY(Stored stored, load_winner(*db, winner, own_ops));
         if (request.candidates.empty()) KGEN_CHECK_OK(verifier.use(stored.spec, mode));

@@ -53,8 +53,12 @@ struct RaceRequest {
   std::vector<TryRequest> candidates;
   int rounds = 0;
   int energy_rounds = 0;  // 0: energy is not measured
+  // The rounds are split over so many sittings (fewer where preparing one takes long), each with buffers and code in
+  // other places of memory: where they lie makes a kernel up to 4 % faster or slower for the life of a process (H100,
+  // kernels of 15 us; 2026-11-22), which no number of rounds in one place tells.
+  int sittings = 1;
 };
-struct RaceResult {  // beside the candidates
+struct RaceResult {  // beside the candidates; a timing's samples are those of its sittings one after the other
   std::vector<Timing> timings;
   std::vector<Energy> energies;  // empty where energy was not asked for
 };
@@ -86,7 +90,9 @@ class Examiner {
   Device& device_;
   const std::unique_ptr<Telemetry> telemetry_;
   TimingMode timing_ = TimingMode::kCold;
+  CheckCase check_;
   std::unique_ptr<Bench> bench_;
+  double setup_seconds_ = 0;
   double bandwidth_ = 0;
   double best_us_ = 0;  // of the problem
   struct Leader {

@@ -156,6 +156,16 @@ TEST(Measure, ASlowVerificationLaunchAloneGivesNothingUp) {
   EXPECT_EQ(timing.samples_us.size(), 6u);
 }
 
+TEST(Measure, SittingsCountAlikeHoweverTheirSamplesLie) {
+  Timing first{.samples_us = {10, 10, 10, 11}, .median_us = 10, .throttle = "power"},
+      second{.samples_us = {14, 15, 14}, .median_us = 14, .throttle = "power"};
+  const Timing all = join({first, second});
+  EXPECT_THAT(all.samples_us, testing::ElementsAre(10, 10, 10, 11, 14, 15, 14));
+  EXPECT_DOUBLE_EQ(all.median_us, 12) << "not 11, the median of all samples";
+  EXPECT_EQ(all.throttle, "power");
+  EXPECT_DOUBLE_EQ(join({second}).median_us, 14);
+}
+
 TEST(Measure, ALongKernelTakesEightTimesItsLengthAtMost) {
   ScriptedDevice device;
   Measurer measurer(device, nullptr);
