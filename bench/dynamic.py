@@ -23,6 +23,8 @@ import subprocess
 import sys
 import time
 
+import yaml
+
 SPEC = """
 kgen: 1
 ops:
@@ -79,7 +81,8 @@ def tune(options, arguments, json_path, seconds):
     with open(json_path[:-5] + ".log") as log:
         said = log.read()
     if os.path.getsize(json_path) == 0:
-        sys.exit(f"kgen tune failed: {said[-2000:]}")
+        print(f"kgen tune failed: {said[-2000:]}", flush=True)
+        return None
     with open(json_path) as file:
         outcome = json.load(file)
     print(f"{os.path.basename(json_path)}: {outcome['verified']} candidates verified in {time.monotonic() - begin:.1f} s", flush=True)
@@ -141,7 +144,7 @@ def compare_on_gpu(options, dynamic_db, held_db, rows):
             row["cover_rel_l2"] = relative_l2([results["cover"]], [results["held"].double()])
             samples = timer.interleaved(calls)
             row["cover_us"], row["held_us"] = (statistics.median(samples[name]) for name in ("cover", "held"))
-            torch.cuda.empty_cache() if row["dims"].get("m", 0) > 2048 else None
+            yield row
 
 
 def compare_recorded(options, held_db, rows):
@@ -150,6 +153,7 @@ def compare_recorded(options, held_db, rows):
     for row in rows:
         row["held_us"] = row["time_us"]
         row["cover_us"] = candidates[row["signature"], json.dumps(row["dims"])].get(row["cover_config"])
+        yield row
 
 
 def table(outcome, rows, device):
@@ -212,7 +216,21 @@ def main():
         spec = at("dynamic.yaml")
         with open(spec, "w") as file:
             file.write(SPEC)
-    outcome = tune(options, [spec, "--db", at("dynamic.db"), "--budget", str(options.budget)], at("dynamic.json"), options.seconds)
+    # One run for each problem: what goes wrong with one leaves the others.
+    with open(spec) as file:
+        whole = yaml.safe_load(file)
+    outcome = None
+    for number, entry in enumerate(whole["ops"]):
+        with open(at(f"dynamic.{number}.yaml"), "w") as file:
+            json.dump(whole | {"ops": [entry]}, file)
+        part = tune(options, [at(f"dynamic.{number}.yaml"), "--db", at("dynamic.db"), "--budget", str(options.budget)],
+                    at(f"dynamic.{number}.json"), options.seconds / len(whole["ops"]))
+        if part is not None:
+            outcome = part if outcome is None else outcome | {"rows": outcome["rows"] + part["rows"]}
+    if outcome is None:
+        sys.exit("no problem was tuned")
+    with open(at("dynamic.json"), "w") as file:
+        json.dump(outcome, file, indent=1)
     for row in outcome["rows"]:
         if cover := row.get("dynamic"):
             print(f"{row['label']}: {len(cover['kernels'])} kernels, {len(cover['sizes'])} sizes, {row['seconds']:.0f} s, predicted regret "
@@ -220,7 +238,8 @@ def main():
     with open(at("held.yaml"), "w") as file:
         json.dump(held_spec(outcome, options), file, indent=1)  # YAML, too
     shutil.copy(at("dynamic.db"), at("held.db"))
-    tune(options, [at("held.yaml"), "--db", at("held.db"), "--budget", str(options.held_budget)], at("held.json"), options.held_seconds)
+    if tune(options, [at("held.yaml"), "--db", at("held.db"), "--budget", str(options.held_budget)], at("held.json"), options.held_seconds) is None:
+        return 1
 
     outcome["rows"] = [row for row in outcome["rows"] if "dynamic" in row]
     dims = {row["label"]: row["dynamic"]["dim"] for row in outcome["rows"]}
@@ -230,16 +249,17 @@ def main():
         rows.append({name: row[name] for name in ("op", "label", "signature", "dims", "attributes", "config", "time_us", "arch")} |
                     {"size": row["dims"].get(dims[row["label"]], 1), "match": choice["match"], "cover_config": choice.get("config"), "expected_loss": choice["expected_loss"]})
     rows = [row for row in rows if row["match"] == "dynamic"]
-    if options.host:
-        compare_recorded(options, at("held.db"), rows)
-    else:
-        compare_on_gpu(options, at("dynamic.db"), at("held.db"), rows)
+    compared = compare_recorded(options, at("held.db"), rows) if options.host else compare_on_gpu(options, at("dynamic.db"), at("held.db"), rows)
+    done = []
     with open(at("dynamic.jsonl"), "w") as file:
-        for row in rows:
+        for row in compared:
             row["regret"] = None
             if row["cover_us"] is not None:
                 row["regret"] = 0.0 if row["config"] == row["cover_config"] else max(0.0, row["cover_us"] / row["held_us"] - 1)
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            done.append(row)
+    rows = done
     text = table(outcome, rows, outcome["device"])
     with open(at("dynamic.md"), "w") as file:
         file.write(text)

@@ -22,10 +22,11 @@ constexpr std::size_t kSearched = 3;  // every so manieth size is searched, the 
 constexpr double kContender = 1.10;   // of the best at a searched size: tried at every size
 constexpr std::size_t kContendersOfSize = 6;
 constexpr std::size_t kContenders = 32;
-constexpr double kNeighbour = 1.15;  // of the best beside a size that is added: tried there
-constexpr int kRefinements = 2;
-constexpr std::size_t kMostSizes = 72;
-constexpr double kStay = 1.005;  // a neighbouring span's kernel goes on where another gains less
+constexpr double kNeighbour = 1.3;  // of the best beside a size that is added: tried there
+constexpr int kRefinements = 3;
+constexpr std::size_t kMostSizes = 96;
+constexpr double kUnsure = 0.05;  // predicted regret at a size beside which others are measured
+constexpr double kStay = 1.005;   // a neighbouring span's kernel goes on where another gains less
 constexpr std::int64_t kCellsOfOctave =
     256;  // sizes that a choice is made for; those between take the next larger one's
 
@@ -174,12 +175,15 @@ std::vector<std::int64_t> cells(const std::vector<std::int64_t>& sizes) {
 
 std::vector<std::int64_t> sizes_to_measure(std::int64_t first, std::int64_t last) {
   std::set<std::int64_t> sizes{first, last};
-  for (std::int64_t octave = 1; octave <= last; octave *= 2) {
-    const std::int64_t parts = octave >= kDense ? 4 : octave >= 2 ? 2 : 1;
-    for (std::int64_t part = 0; part < parts; ++part) {
-      const std::int64_t size = octave + octave * part / parts;
-      if (size > first && size < last) sizes.insert(size);
-    }
+  const auto add = [&](double size) {
+    if (const auto whole = static_cast<std::int64_t>(std::llround(size)); whole > first && whole < last)
+      sizes.insert(whole);
+  };
+  for (double octave = 1; octave <= static_cast<double>(last); octave *= 2) {
+    add(octave);
+    if (octave >= 2) add(1.5 * octave);
+    // Tiles are powers of two as a rule: these fill the last one in part.
+    if (octave >= kDense) add(std::exp2(0.25) * octave), add(std::exp2(0.75) * octave);
   }
   return {sizes.begin(), sizes.end()};
 }
@@ -226,7 +230,8 @@ Cover choose_cover(const SizeTimes& times, const Work& work, std::size_t most, d
 
   // As if a size had not been measured.
   const std::size_t count = times.sizes.size();
-  std::vector<double> unmeasured(count, 0);
+  std::vector<double>& unmeasured = cover.unmeasured;
+  unmeasured.assign(count, 0);
   std::size_t judged = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const bool end = i == 0 || i + 1 == count;
@@ -437,8 +442,15 @@ Result<const KernelSource*> Dynamic::source(const std::string& config) const {
   const auto at = sources_.find(config);
   if (at != sources_.end()) return &at->second;
   KGEN_TRY(const Arch arch, find_arch(outcome_.arch));
-  KGEN_TRY(const Candidate candidate, parse_candidate(spec_, arch, config));
-  KGEN_TRY(KernelSource source, emit(spec_, arch, candidate));
+  // At a size where it was tried: it need not be legal at the others.
+  OpSpec spec = spec_;
+  for (const auto& [size, trials] : known_) {
+    if (!trials.contains(config)) continue;
+    KGEN_TRY(spec, at_size(spec_, size));
+    if (parse_candidate(spec, arch, config)) break;
+  }
+  KGEN_TRY(const Candidate candidate, parse_candidate(spec, arch, config));
+  KGEN_TRY(KernelSource source, emit(spec, arch, candidate));
   return &(sources_[config] = std::move(source));
 }
 
@@ -585,10 +597,9 @@ Result<TuneOutcome::Row> Dynamic::run() {
       for (std::size_t i = 0; i + 1 < measured.sizes.size(); ++i) {
         const std::int64_t low = measured.sizes[i], high = measured.sizes[i + 1];
         if (known_.size() + wanted.size() >= kMostSizes) break;
-        if (serving(low) == serving(high)) continue;
-        std::int64_t step = 1;  // sizes as even as four more an octave are
-        while (step * 16 <= low) step *= 2;
-        const std::int64_t middle = ((low + high) / 2 + step - 1) / step * step;
+        const bool unsure = std::max(cover.unmeasured[i], cover.unmeasured[i + 1]) > kUnsure;
+        if (serving(low) == serving(high) && !unsure) continue;
+        const std::int64_t middle = (low + high) / 2;
         if (middle <= low || middle >= high || !at_size(spec_, middle)) continue;
         Configs good;
         for (std::size_t k = 0; k < tried.size(); ++k)

@@ -12,7 +12,7 @@
 namespace kgen {
 
 // Sizes of [first, last] that are measured in any case: both ends, powers of two and the middles between them, from 64
-// on four sizes an octave. Ascending.
+// on also two an octave that no tile divides. Ascending.
 std::vector<std::int64_t> sizes_to_measure(std::int64_t first, std::int64_t last);
 
 // Times in microseconds of kernels at sizes.
@@ -35,6 +35,7 @@ struct Cover {
   double worst = 0, mean = 0;  // regret at the measured sizes: 0.02 = 2 % slower than the best that was measured there
   // Of sizes that were not measured: the regret at each measured size but the ends if nothing had been measured there.
   double predicted_worst = 0, predicted_mean = 0;
+  std::vector<double> unmeasured{};  // that regret, beside the sizes
 };
 // As few kernels as hold the regret at every measured size; where that takes more than `most` of them, those with the
 // smallest worst regret. Empty where no kernel has a time.
