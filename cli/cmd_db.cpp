@@ -197,6 +197,35 @@ int db_import(const Words& args) {
   return 0;
 }
 
+int db_merge(const Words& args) {
+  std::string output;
+  Words files;
+  bool as_json = false;
+  Options options("db merge", "tuned.db… -o INTO.db [--json]",
+                  "The union of databases: trials once each, and of the winners of a problem the one that needs less.");
+  options.arguments("DB", files, "databases to take from");
+  options.text("-o,--output", output, "database to add to; made if it is not there");
+  options.flag("--json", as_json, "one JSON document on stdout");
+  if (const auto code = options.parse(args)) return *code;
+  if (output.empty()) {
+    fmt::print(stderr, "kgen db merge: -o INTO.db is missing\n");
+    return 2;
+  }
+  auto db = Db::open(output, DbMode::kReadWrite);
+  if (!db) return report(db.error());
+  Json list = Json::array();
+  for (const std::string& file : files) {
+    const auto merged = db->merge(file);
+    if (!merged) return report(merged.error());
+    list.push_back({{"file", file}, {"added", merged->added}, {"known", merged->known}, {"winners", merged->winners}});
+    if (!as_json)
+      fmt::print("{}: {} trials added, {} were there; {} winners taken\n", file, merged->added, merged->known,
+                 merged->winners);
+  }
+  if (as_json) print_json({{"db", output}, {"files", list}});
+  return 0;
+}
+
 int db_prior(const Words& args) {
   Words paths;
   std::string folder;
@@ -229,18 +258,19 @@ int db_prior(const Words& args) {
 }  // namespace
 
 int cmd_db(const Context&, const Words& args) {
-  const Words names = {"info", "check", "export", "import", "prior"};
+  const Words names = {"info", "check", "merge", "export", "import", "prior"};
   const std::string name = args.empty() ? "" : args.front();
   const Words rest(args.begin() + (args.empty() ? 0 : 1), args.end());
   if (name == "info") return db_info(rest);
   if (name == "check") return db_check(rest);
+  if (name == "merge") return db_merge(rest);
   if (name == "export") return db_export(rest);
   if (name == "import") return db_import(rest);
   if (name == "prior") return db_prior(rest);
   if (name == "--help" || name == "-h") {
     fmt::print(
-        "Usage: kgen db info|check|export tuned.db …\n       kgen db import tuned.db FILE…\n       kgen db prior "
-        "tuned.db… -o FOLDER\n");
+        "Usage: kgen db info|check|export tuned.db …\n       kgen db merge tuned.db… -o INTO.db\n       kgen db import "
+        "tuned.db FILE…\n       kgen db prior tuned.db… -o FOLDER\n");
     return 0;
   }
   fmt::print(stderr, "kgen db: {}{}; valid: {}\n",

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <mutex>
@@ -908,6 +909,42 @@ Result<void> Db::publish_cover(const std::vector<WinnerRecord>& winners, const s
   for (const WinnerRecord& w : winners) KGEN_CHECK_OK(insert_winner(connection, w));
   KGEN_CHECK_OK(drop_unused(connection, replaced));
   return transaction.commit();
+}
+
+Result<Merged> Db::merge(const std::string& path) {
+  {
+    KGEN_TRY(Db other, open(path, DbMode::kReadOnly));
+    KGEN_TRY(const std::vector<std::string> faults, other.check());
+    if (!faults.empty())
+      return fail(ErrorKind::kBadInput, fmt::format("{}: {}; nothing was taken from it", path, faults.front()));
+  }
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  std::error_code unknown;
+  if (std::filesystem::equivalent(path, connection.path, unknown))
+    return fail(ErrorKind::kBadInput, fmt::format("{}: cannot be merged into itself", path));
+  KGEN_CHECK_OK(execute(connection, "ATTACH ? AS other", path));
+  const auto take = [&]() -> Result<Merged> {
+    Merged merged;
+    KGEN_TRY(auto transaction, Transaction::begin(connection));
+    KGEN_CHECK_OK(connection.run(sql::kMerge));
+    const auto count = [&](std::string_view table) -> Result<std::int64_t> {
+      KGEN_TRY(const auto rows, query_integer(connection, fmt::format("SELECT count(*) FROM temp.{}", table)));
+      return *rows;
+    };
+    KGEN_TRY(merged.added, count("fresh"));
+    KGEN_TRY(merged.known, count("trial_of"));
+    merged.known -= merged.added;
+    KGEN_TRY(merged.winners, count("taken"));
+    for (const char* table : {"device_of", "compiler_of", "op_of", "problem_of", "known", "trial_of", "first_of",
+                              "fresh", "candidate", "side", "taken"})
+      KGEN_CHECK_OK(connection.run(fmt::format("DROP TABLE temp.{}", table)));
+    KGEN_CHECK_OK(transaction.commit());
+    return merged;
+  };
+  auto merged = take();
+  KGEN_CHECK_OK(connection.run("DETACH other"));
+  return merged;
 }
 
 Result<void> Db::forget(std::int64_t problem, std::int64_t device) {

@@ -166,6 +166,11 @@ struct DbInfo {
 // with a live or unmerged -wal beside it is opened as kReadOnly, so that it is never read stale).
 enum class DbMode { kReadWrite, kReadOnly, kImmutable };
 
+struct Merged {
+  std::int64_t added = 0, known = 0;  // trials
+  std::int64_t winners = 0;           // taken: new here, or needing less than what was here
+};
+
 class Db {
  public:
   // kReadWrite creates the file and runs migrations; the others refuse a file of another schema version (older: says
@@ -196,6 +201,10 @@ class Db {
   Result<void> publish_cover(const std::vector<WinnerRecord>&, const std::vector<ObjectRecord>&);
   // Removes a problem's trials and winners on a device (`--fresh`).
   Result<void> forget(std::int64_t problem, std::int64_t device);
+
+  // Adds what another file has and this has not (db/merge.sql), in one transaction. The file is checked first: one that
+  // is not clean is refused with kBadInput, an older one as by open().
+  Result<Merged> merge(const std::string& path);
 
   // Trials of one problem on one device, oldest first; without samples unless asked.
   Result<std::vector<TrialRecord>> trials(std::int64_t problem, std::int64_t device, bool with_samples = false);
