@@ -20,7 +20,7 @@ constexpr int kDeepest = 200;                // parentheses and branches inside 
 enum class Code : std::uint8_t {
   kNumber,  // push value
   kName,    // push the slot `arg`
-  kJump,    // to `arg`
+  kJump,    // over `arg` instructions
   kJumpIfZero,
   kAdd,
   kSubtract,
@@ -54,7 +54,7 @@ struct Instruction {
 };
 
 struct Function {
-  const char* name;
+  const char *name;
   Code code;
   int arguments;  // 0: one or more
 };
@@ -65,7 +65,8 @@ constexpr Function kFunctions[] = {
     {"min", Code::kMin, 0},          {"max", Code::kMax, 0},
 };
 
-// Infix operators, loosest first; those of a level are applied from left to right.
+// Infix operators, loosest first; those of a level are applied from left to
+// right.
 struct Infix {
   std::string_view sign;
   int level;
@@ -79,11 +80,12 @@ constexpr Infix kInfix[] = {
 };
 constexpr int kTightest = 4;
 
+bool whole(double value) { return std::fabs(value) < kLimit; }
 bool name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; }
 bool name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 bool digit(char c) { return c >= '0' && c <= '9'; }
 
-Error at_column(std::size_t column, std::string_view text, const std::string& what) {
+Error at_column(std::size_t column, std::string_view text, const std::string &what) {
   return Error{ErrorKind::kBadInput, fmt::format("column {} of '{}': {}", column + 1, text, what)};
 }
 
@@ -97,14 +99,20 @@ struct Expr::Program {
   std::size_t depth = 0;  // most values on the stack
   bool identity = false;  // the whole text is one name …
   bool constant = false;  // … or one number: most expressions of a plan
+
+  void find_kind() {
+    identity = code.size() == 1 && code[0].code == Code::kName;
+    constant = code.size() == 1 && code[0].code == Code::kNumber && whole(code[0].value);
+  }
 };
 
 namespace {
 
-// Recursive descent; names are numbered in order of appearance until the end. The first error ends it.
+// Recursive descent; names are numbered in order of appearance until the end.
+// The first error ends it.
 class Compiler {
  public:
-  Compiler(std::string_view text, std::vector<Instruction>& code) : text_(text), code_(code) {}
+  Compiler(std::string_view text, std::vector<Instruction> &code) : text_(text), code_(code) {}
 
   Result<void> run() {
     skip_blanks();
@@ -118,7 +126,7 @@ class Compiler {
   std::size_t depth = 0;
 
  private:
-  tl::unexpected<Error> refuse(const std::string& what) const { return tl::unexpected(at_column(at_, text_, what)); }
+  tl::unexpected<Error> refuse(const std::string &what) const { return tl::unexpected(at_column(at_, text_, what)); }
 
   std::string unexpected() const {
     if (at_ == text_.size()) return "a value is missing at the end";
@@ -157,17 +165,17 @@ class Compiler {
       if (!accept(':')) return refuse("'?' without ':', the else branch");
       const std::uint32_t skip = here();
       put(Code::kJump, -1);  // one of the branches leaves its value
-      code_[test].arg = here();
+      code_[test].arg = here() - test - 1;
       KGEN_CHECK_OK(branch());
-      code_[skip].arg = here();
+      code_[skip].arg = here() - skip - 1;
     }
     --nested_;
     return {};
   }
 
-  const Infix* peek(int level) const {
+  const Infix *peek(int level) const {
     const std::string_view rest = text_.substr(at_);
-    for (const Infix& infix : kInfix) {
+    for (const Infix &infix : kInfix) {
       if (infix.level == level && rest.starts_with(infix.sign)) return &infix;
     }
     return nullptr;
@@ -176,7 +184,7 @@ class Compiler {
   Result<void> infix(int level) {
     if (level > kTightest) return prefix();
     KGEN_CHECK_OK(infix(level + 1));
-    while (const Infix* found = peek(level)) {
+    while (const Infix *found = peek(level)) {
       at_ += found->sign.size();
       skip_blanks();
       KGEN_CHECK_OK(infix(level + 1));
@@ -239,11 +247,11 @@ class Compiler {
     skip_blanks();
   }
 
-  Result<void> call(const std::string& name, std::size_t start) {
-    const auto* function = std::ranges::find(kFunctions, name, &Function::name);
+  Result<void> call(const std::string &name, std::size_t start) {
+    const auto *function = std::ranges::find(kFunctions, name, &Function::name);
     if (function == std::end(kFunctions)) {
       std::vector<std::string> known;
-      for (const Function& other : kFunctions) known.emplace_back(other.name);
+      for (const Function &other : kFunctions) known.emplace_back(other.name);
       at_ = start;
       return refuse("unknown function '" + name + "'" + did_you_mean(name, known));
     }
@@ -266,19 +274,18 @@ class Compiler {
   }
 
   std::string_view text_;
-  std::vector<Instruction>& code_;
+  std::vector<Instruction> &code_;
   std::size_t at_ = 0, height_ = 0;
   int nested_ = 0;
 };
-
-bool whole(double value) { return std::fabs(value) < kLimit; }
 
 double floor_quotient(std::int64_t a, std::int64_t b) {
   return static_cast<double>(a / b - (a % b != 0 && (a < 0) != (b < 0)));
 }
 
-// One operator of integers where the result is not just that of doubles; an error's text otherwise.
-std::string apply(Code code, double left, double right, double& result) {
+// One operator of integers where the result is not just that of doubles; an
+// error's text otherwise.
+std::string apply(Code code, double left, double right, double &result) {
   if (!whole(left) || !whole(right)) return "a value is not below 2^53";
   const auto a = static_cast<std::int64_t>(left), b = static_cast<std::int64_t>(right);
   if (code == Code::kLog2) {
@@ -314,88 +321,19 @@ std::string apply(Code code, double left, double right, double& result) {
   return {};
 }
 
-}  // namespace
-
-std::int64_t symbol_value(std::string_view name) {
-  constexpr std::uint64_t kBit = std::uint64_t{1} << 40;
-  return static_cast<std::int64_t>(kBit | (XXH3_64bits(name.data(), name.size()) & (kBit - 1)));
-}
-
-Expr::Expr() = default;
-
-Result<Expr> Expr::parse(std::string_view text) {
-  auto program = std::make_shared<Program>();
-  Compiler compiler(text, program->code);
-  KGEN_CHECK_OK(compiler.run());
-  program->text = text;
-  program->depth = compiler.depth;
-  program->names = compiler.names;
-  std::sort(program->names.begin(), program->names.end());
-  for (Instruction& instruction : program->code) {
-    if (instruction.code != Code::kName) continue;
-    const auto slot = std::lower_bound(program->names.begin(), program->names.end(), compiler.names[instruction.arg]);
-    instruction.arg = static_cast<std::uint32_t>(slot - program->names.begin());
-  }
-  program->identity = program->code.size() == 1 && program->code[0].code == Code::kName;
-  program->constant = program->code.size() == 1 && program->code[0].code == Code::kNumber;
-  Expr expr;
-  expr.program_ = std::move(program);
-  return expr;
-}
-
-const std::string& Expr::text() const {
-  static const std::string kEmpty;
-  return program_ ? program_->text : kEmpty;
-}
-
-const std::vector<std::string>& Expr::names() const {
-  static const std::vector<std::string> kNone;
-  return program_ ? program_->names : kNone;
-}
-
-Result<std::int64_t> Expr::eval(const Env& env) const {
-  if (!program_) return 0;
-  const std::vector<std::string>& names = program_->names;
-  std::int64_t few[16];
-  std::vector<std::int64_t> many;
-  std::int64_t* values = few;
-  if (names.size() > std::size(few)) {
-    many.resize(names.size());
-    values = many.data();
-  }
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    const auto found = env.find(names[i]);
-    if (found == env.end())
-      return fail(ErrorKind::kBadInput, fmt::format("'{}': unknown name '{}'", program_->text, names[i]));
-    values[i] = found->second;
-  }
-  return eval_slots(values);
-}
-
-Result<std::int64_t> Expr::eval_slots(const std::int64_t* values) const {
-  if (!program_) return 0;
-  const Program& program = *program_;
-  const auto error = [&](const std::string& what) {
-    return fail(ErrorKind::kBadInput, fmt::format("'{}': {}", program.text, what));
-  };
-  for (std::size_t i = 0; i < program.names.size(); ++i) {
-    if (!whole(static_cast<double>(values[i])))
-      return error(fmt::format("{} = {} is not below 2^53", program.names[i], values[i]));
-  }
-  if (program.identity) return values[0];
-  if (program.constant) return static_cast<std::int64_t>(program.code[0].value);
-
+// Computes; an error's text, "" when there is none.
+std::string run(const std::vector<Instruction> &code, std::size_t depth, const std::int64_t *values, double &result) {
   double few[32];
   std::vector<double> many;
-  double* stack = few;
-  if (program.depth > std::size(few)) {
-    many.resize(program.depth);
+  double *stack = few;
+  if (depth > std::size(few)) {
+    many.resize(depth);
     stack = many.data();
   }
-  double* top = stack - 1;  // the last value
-  const std::size_t count = program.code.size();
+  double *top = stack - 1;  // the last value
+  const std::size_t count = code.size();
   for (std::size_t at = 0; at < count; ++at) {
-    const Instruction& instruction = program.code[at];
+    const Instruction &instruction = code[at];
     switch (instruction.code) {
       case Code::kNumber:
         *++top = instruction.value;
@@ -404,10 +342,10 @@ Result<std::int64_t> Expr::eval_slots(const std::int64_t* values) const {
         *++top = static_cast<double>(values[instruction.arg]);
         continue;
       case Code::kJump:
-        at = instruction.arg - 1;
+        at += instruction.arg;
         continue;
       case Code::kJumpIfZero:
-        if (*top-- == 0) at = instruction.arg - 1;
+        if (*top-- == 0) at += instruction.arg;
         continue;
       case Code::kNegate:
         *top = -*top;
@@ -420,11 +358,11 @@ Result<std::int64_t> Expr::eval_slots(const std::int64_t* values) const {
         continue;
       case Code::kLog2:
       case Code::kIsPow2:
-        if (const std::string what = apply(instruction.code, *top, 1, *top); !what.empty()) return error(what);
+        if (const std::string what = apply(instruction.code, *top, 1, *top); !what.empty()) return what;
         continue;
       case Code::kMin:
       case Code::kMax: {
-        double* first = top - (instruction.arg - 1);
+        double *first = top - (instruction.arg - 1);
         *first = instruction.code == Code::kMin ? *std::min_element(first, top + 1) : *std::max_element(first, top + 1);
         top = first;
         continue;
@@ -433,7 +371,7 @@ Result<std::int64_t> Expr::eval_slots(const std::int64_t* values) const {
         break;
     }
     const double right = *top--;
-    double& left = *top;
+    double &left = *top;
     switch (instruction.code) {
       case Code::kAdd:
         left += right;
@@ -469,12 +407,234 @@ Result<std::int64_t> Expr::eval_slots(const std::int64_t* values) const {
         left = left != 0 || right != 0;
         break;
       default:
-        if (const std::string what = apply(instruction.code, left, right, left); !what.empty()) return error(what);
+        if (const std::string what = apply(instruction.code, left, right, left); !what.empty()) return what;
         break;
     }
   }
-  if (!whole(*top)) return error("the result is not below 2^53");
-  return static_cast<std::int64_t>(*top);
+  result = *top;
+  return {};
+}
+
+// Works constants out. Each entry of the stack is the code of one value.
+class Folder {
+ public:
+  // `known`: beside the names; those without a value have the place among the
+  // names that stay.
+  struct Name {
+    std::optional<double> value;
+    std::uint32_t slot = 0;
+  };
+  Folder(const std::vector<Instruction> &code, const std::vector<Name> &names) : code_(code), names_(names) {}
+
+  std::vector<Instruction> fold() { return fold(0, code_.size()); }
+
+ private:
+  using Value = std::vector<Instruction>;
+  static bool constant(const Value &value) { return value.size() == 1 && value[0].code == Code::kNumber; }
+  static Value number(double value) { return {{Code::kNumber, 0, value}}; }
+  static void append(Value &to, const Value &more) { to.insert(to.end(), more.begin(), more.end()); }
+
+  Value fold(std::size_t begin, std::size_t end) const {
+    std::vector<Value> stack;
+    const auto pop = [&] {
+      Value value = std::move(stack.back());
+      stack.pop_back();
+      return value;
+    };
+    for (std::size_t at = begin; at < end; ++at) {
+      const Instruction &instruction = code_[at];
+      switch (instruction.code) {
+        case Code::kNumber:
+          stack.push_back({instruction});
+          continue;
+        case Code::kName: {
+          const Name &name = names_[instruction.arg];
+          stack.push_back(name.value ? number(*name.value) : Value{{Code::kName, name.slot, 0}});
+          continue;
+        }
+        case Code::kJumpIfZero: {
+          Value test = pop();
+          const std::size_t jump = at + instruction.arg;  // the last of the first branch
+          const std::size_t after = jump + 1 + code_[jump].arg;
+          if (constant(test)) {
+            stack.push_back(test[0].value != 0 ? fold(at + 1, jump) : fold(jump + 1, after));
+          } else {
+            const Value yes = fold(at + 1, jump), no = fold(jump + 1, after);
+            test.push_back({Code::kJumpIfZero, static_cast<std::uint32_t>(yes.size() + 1), 0});
+            append(test, yes);
+            test.push_back({Code::kJump, static_cast<std::uint32_t>(no.size()), 0});
+            append(test, no);
+            stack.push_back(std::move(test));
+          }
+          at = after - 1;
+          continue;
+        }
+        default:
+          break;
+      }
+      std::size_t count = 2;
+      if (instruction.code == Code::kMin || instruction.code == Code::kMax) {
+        count = instruction.arg;
+      } else if (instruction.code == Code::kNegate || instruction.code == Code::kNot ||
+                 instruction.code == Code::kAbs || instruction.code == Code::kLog2 ||
+                 instruction.code == Code::kIsPow2) {
+        count = 1;
+      }
+      Value made;
+      bool all = true;
+      for (std::size_t i = stack.size() - count; i < stack.size(); ++i) {
+        all &= constant(stack[i]);
+        append(made, stack[i]);
+      }
+      const bool logical = instruction.code == Code::kAnd || instruction.code == Code::kOr;
+      if (logical && !all) {
+        const Value right = pop(), left = pop();
+        stack.push_back(logic(instruction.code, left, right, std::move(made)));
+        continue;
+      }
+      stack.resize(stack.size() - count);
+      made.push_back(instruction);
+      double result = 0;
+      if (all && run(made, count + 1, nullptr, result).empty()) made = number(result);
+      stack.push_back(std::move(made));
+    }
+    return std::move(stack.back());
+  }
+
+  // One side or none is a number; `both` is the code of both.
+  static Value logic(Code code, const Value &left, const Value &right, Value both) {
+    const bool decides = code == Code::kOr;  // the truth of a side that decides alone
+    for (const auto &[side, other] : {std::pair(&left, &right), std::pair(&right, &left)}) {
+      if (!constant(*side)) continue;
+      if (((*side)[0].value != 0) == decides) return number(decides ? 1 : 0);
+      Value truth = *other;
+      const Code last = truth.back().code;
+      const bool is_truth = (last >= Code::kLess && last <= Code::kOr) || last == Code::kNot || last == Code::kIsPow2;
+      if (!is_truth || std::ranges::count(truth, Code::kJumpIfZero, &Instruction::code) > 0) {
+        truth.push_back({Code::kNumber, 0, 0});
+        truth.push_back({Code::kNotEqual, 0, 0});
+      }
+      return truth;
+    }
+    both.push_back({code, 0, 0});
+    return both;
+  }
+
+  const std::vector<Instruction> &code_;
+  const std::vector<Name> &names_;
+};
+
+}  // namespace
+
+std::int64_t symbol_value(std::string_view name) {
+  constexpr std::uint64_t kBit = std::uint64_t{1} << 40;
+  return static_cast<std::int64_t>(kBit | (XXH3_64bits(name.data(), name.size()) & (kBit - 1)));
+}
+
+Expr::Expr() = default;
+
+Result<Expr> Expr::parse(std::string_view text) {
+  auto program = std::make_shared<Program>();
+  Compiler compiler(text, program->code);
+  KGEN_CHECK_OK(compiler.run());
+  program->text = text;
+  program->depth = compiler.depth;
+  program->names = compiler.names;
+  std::sort(program->names.begin(), program->names.end());
+  for (Instruction &instruction : program->code) {
+    if (instruction.code != Code::kName) continue;
+    const auto slot = std::lower_bound(program->names.begin(), program->names.end(), compiler.names[instruction.arg]);
+    instruction.arg = static_cast<std::uint32_t>(slot - program->names.begin());
+  }
+  program->find_kind();
+  Expr expr;
+  expr.program_ = std::move(program);
+  return expr;
+}
+
+Expr Expr::specialised(const Env &constants) const {
+  if (!program_) return *this;
+  std::vector<Folder::Name> names;
+  auto program = std::make_shared<Program>();
+  program->text = program_->text;
+  program->depth = program_->depth + 1;  // the truth of a value is compared with a number
+  std::vector<std::string> left;
+  for (const std::string &name : program_->names) {
+    Folder::Name &made = names.emplace_back();
+    const auto known = constants.find(name);
+    if (known != constants.end() && whole(static_cast<double>(known->second))) {
+      made.value = static_cast<double>(known->second);
+    } else {
+      made.slot = static_cast<std::uint32_t>(left.size());
+      left.push_back(name);
+    }
+  }
+  program->code = Folder(program_->code, names).fold();
+  // Names that no longer matter need no value.
+  std::vector<std::uint32_t> slots(left.size(), UINT32_MAX);
+  for (Instruction &instruction : program->code) {
+    if (instruction.code == Code::kName) slots[instruction.arg] = 0;
+  }
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    if (slots[i] == UINT32_MAX) continue;
+    slots[i] = static_cast<std::uint32_t>(program->names.size());
+    program->names.push_back(left[i]);
+  }
+  for (Instruction &instruction : program->code) {
+    if (instruction.code == Code::kName) instruction.arg = slots[instruction.arg];
+  }
+  program->find_kind();
+  Expr made;
+  made.program_ = std::move(program);
+  return made;
+}
+
+const std::string &Expr::text() const {
+  static const std::string kEmpty;
+  return program_ ? program_->text : kEmpty;
+}
+
+const std::vector<std::string> &Expr::names() const {
+  static const std::vector<std::string> kNone;
+  return program_ ? program_->names : kNone;
+}
+
+Result<std::int64_t> Expr::eval(const Env &env) const {
+  if (!program_) return 0;
+  const std::vector<std::string> &names = program_->names;
+  std::int64_t few[16];
+  std::vector<std::int64_t> many;
+  std::int64_t *values = few;
+  if (names.size() > std::size(few)) {
+    many.resize(names.size());
+    values = many.data();
+  }
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto found = env.find(names[i]);
+    if (found == env.end())
+      return fail(ErrorKind::kBadInput, fmt::format("'{}': unknown name '{}'", program_->text, names[i]));
+    values[i] = found->second;
+  }
+  return eval_slots(values);
+}
+
+Result<std::int64_t> Expr::eval_slots(const std::int64_t *values) const {
+  if (!program_) return 0;
+  const Program &program = *program_;
+  const auto error = [&](const std::string &what) {
+    return fail(ErrorKind::kBadInput, fmt::format("'{}': {}", program.text, what));
+  };
+  for (std::size_t i = 0; i < program.names.size(); ++i) {
+    if (!whole(static_cast<double>(values[i])))
+      return error(fmt::format("{} = {} is not below 2^53", program.names[i], values[i]));
+  }
+  if (program.identity) return values[0];
+  if (program.constant) return static_cast<std::int64_t>(program.code[0].value);
+
+  double result = 0;
+  if (const std::string what = run(program.code, program.depth, values, result); !what.empty()) return error(what);
+  if (!whole(result)) return error("the result is not below 2^53");
+  return static_cast<std::int64_t>(result);
 }
 
 }  // namespace kgen

@@ -198,11 +198,10 @@ Result<Plan> plan_from_json(std::string_view text) {
   }
 }
 
-Binder::Binder(const Plan& plan) : plan_(&plan), values_(plan.dims.size()) {
+Binder::Binder(const Plan& plan) : plan_(&plan) {
   for (const auto& [name, value] : plan.constants) {
     if (std::ranges::find(plan.dims, name) != plan.dims.end()) continue;
-    constants_.push_back(name);
-    values_.push_back(value);
+    constants_[name] = value;
     if (name == "max_block") max_block_ = value;
     if (name == "lds_limit") lds_limit_ = value;
   }
@@ -210,7 +209,7 @@ Binder::Binder(const Plan& plan) : plan_(&plan), values_(plan.dims.size()) {
   // A default may read the dims before its own.
   for (std::size_t i = 0; i < dim_defaults_.size(); ++i) {
     for (int& at : dim_defaults_[i].slots) {
-      if (at >= static_cast<int>(i) && at < static_cast<int>(plan.dims.size())) at = -1;
+      if (at >= static_cast<int>(i)) at = -1;
     }
   }
   needs_ = terms(plan.needs);
@@ -231,19 +230,16 @@ Binder::Binder(const Plan& plan) : plan_(&plan), values_(plan.dims.size()) {
 }
 
 int Binder::slot(std::string_view name) const {
-  if (const auto dim = std::ranges::find(plan_->dims, name); dim != plan_->dims.end())
-    return static_cast<int>(dim - plan_->dims.begin());
-  const auto constant = std::lower_bound(constants_.begin(), constants_.end(), name);
-  if (constant == constants_.end() || *constant != name) return -1;
-  return static_cast<int>(plan_->dims.size()) + static_cast<int>(constant - constants_.begin());
+  const auto dim = std::ranges::find(plan_->dims, name);
+  return dim == plan_->dims.end() ? -1 : static_cast<int>(dim - plan_->dims.begin());
 }
 
 Binder::Term Binder::term(const Expr& expr) const {
-  Term made{&expr, {}, {}};
-  for (const std::string& name : expr.names()) made.slots.push_back(slot(name));
-  const auto dims = static_cast<int>(plan_->dims.size());
-  if (std::ranges::all_of(made.slots, [&](int at) { return at >= dims; })) {
-    if (const auto value = eval_names(made, values_)) made.constant = *value;  // an error is told to who asks for it
+  Term made{expr.specialised(constants_), {}, {}};
+  for (const std::string& name : made.expr.names()) made.slots.push_back(slot(name));
+  if (made.slots.empty()) {
+    if (const auto value = made.expr.eval_slots(nullptr))
+      made.constant = *value;  // an error is told to who asks for it
   }
   return made;
 }
@@ -264,11 +260,10 @@ Result<std::int64_t> Binder::eval_names(const Term& term, const Values& values) 
   }
   for (std::size_t i = 0; i < term.slots.size(); ++i) {
     if (term.slots[i] < 0)
-      return fail(ErrorKind::kBadInput,
-                  fmt::format("'{}': unknown name '{}'", term.expr->text(), term.expr->names()[i]));
+      return fail(ErrorKind::kBadInput, fmt::format("'{}': unknown name '{}'", term.expr.text(), term.expr.names()[i]));
     read[i] = values[static_cast<std::size_t>(term.slots[i])];
   }
-  return term.expr->eval_slots(read);
+  return term.expr.eval_slots(read);
 }
 
 Result<void> Binder::eval_sizes(std::span<const Term> terms, const Values& values, const std::string& name,
@@ -277,7 +272,7 @@ Result<void> Binder::eval_sizes(std::span<const Term> terms, const Values& value
   for (const Term& term : terms) {
     KGEN_TRY(const std::int64_t value, eval(term, values));
     if (value < 0)
-      return fail(ErrorKind::kBadInput, fmt::format("'{}': '{}' is negative ({})", name, term.expr->text(), value));
+      return fail(ErrorKind::kBadInput, fmt::format("'{}': '{}' is negative ({})", name, term.expr.text(), value));
     out.push_back(value);
   }
   return {};
@@ -322,7 +317,7 @@ Result<BoundPlan> Binder::bind(const Env& dims) const {
     if (std::ranges::find(plan_->dims, name) == plan_->dims.end())
       return fail(ErrorKind::kBadInput, fmt::format("unknown dim '{}'{}", name, did_you_mean(name, plan_->dims)));
   }
-  Values values = values_;
+  Values values(plan_->dims.size());
   for (std::size_t i = 0; i < plan_->dims.size(); ++i) {
     const std::string& name = plan_->dims[i];
     if (const auto given = dims.find(name); given != dims.end()) {
@@ -340,9 +335,7 @@ Result<BoundPlan> Binder::bind(const Env& dims) const {
 Result<BoundPlan> Binder::bind(std::span<const std::int64_t> dims) const {
   if (dims.size() != plan_->dims.size())
     return fail(ErrorKind::kBadInput, fmt::format("{} dims given, the plan has {}", dims.size(), plan_->dims.size()));
-  Values values = values_;
-  std::ranges::copy(dims, values.begin());
-  return bind_values(values);
+  return bind_values(Values(dims.begin(), dims.end()));
 }
 
 Result<BoundPlan> Binder::bind_values(const Values& values) const {
@@ -351,7 +344,7 @@ Result<BoundPlan> Binder::bind_values(const Values& values) const {
     const auto holds = eval(need, values);
     if (!holds) return fail(ErrorKind::kCheckFailed, "not legal for this shape: " + holds.error().message);
     if (*holds == 0)
-      return fail(ErrorKind::kCheckFailed, fmt::format("not legal for this shape: needs '{}'", need.expr->text()));
+      return fail(ErrorKind::kCheckFailed, fmt::format("not legal for this shape: needs '{}'", need.expr.text()));
   }
   BoundPlan bound;
   bound.params.resize(plan.params.size());

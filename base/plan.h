@@ -112,9 +112,9 @@ class Binder {
   Result<BoundPlan> bind(std::span<const std::int64_t> dims) const;
 
  private:
-  struct Term {  // an expression, and where its names stand among the values
-    const Expr* expr = nullptr;
-    std::vector<int> slots;                // -1: a name that the plan does not know
+  struct Term {                            // an expression, and where its names stand among the values
+    Expr expr;                             // the plan's constants worked out
+    std::vector<int> slots;                // dims; -1: a name that the plan does not know
     std::optional<std::int64_t> constant;  // its value where no dim changes it
   };
   struct ParamTerms {
@@ -127,7 +127,7 @@ class Binder {
     std::array<Term, 3> grid;
     Term block, lds_bytes;
   };
-  using Values = std::vector<std::int64_t>;  // dims first, then constants
+  using Values = std::vector<std::int64_t>;  // beside Plan::dims
   Term term(const Expr&) const;
   std::vector<Term> terms(std::span<const Expr>) const;
   int slot(std::string_view name) const;
@@ -142,8 +142,7 @@ class Binder {
   Result<BoundPlan> bind_values(const Values&) const;
 
   const Plan* plan_;
-  std::vector<std::string> constants_;  // those that no dim hides
-  Values values_;                       // constants, with room for the dims in front
+  Env constants_;  // those that no dim hides
   std::vector<Term> dim_defaults_, needs_;
   std::vector<ParamTerms> params_;
   std::vector<StepTerms> steps_;

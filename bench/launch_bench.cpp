@@ -103,8 +103,19 @@ struct Driver {
 
 void measure(const std::string& path, const std::string& device_name, std::int64_t m, std::int64_t n, std::int64_t k) {
   const std::string dtype = device_name == "host" ? "fp32" : "bf16";
-  kgen_db* db = nullptr;
-  kgen_op* op = nullptr;
+  struct Handles {  // closed last: what follows may use their context
+    kgen_db* db = nullptr;
+    kgen_op* op = nullptr;
+    Handles() = default;
+    Handles(const Handles&) = delete;
+    Handles& operator=(const Handles&) = delete;
+    ~Handles() {
+      kgen_close_op(op);
+      kgen_close(db);
+    }
+  } handles;
+  kgen_db*& db = handles.db;
+  kgen_op*& op = handles.op;
   must(kgen_open(path.c_str(), device_name.c_str(), &db));
   must(kgen_open_op(db, "gemm", ("dtype=" + dtype).c_str(), "m,n,k", &op));
   const std::int64_t values[] = {m, n, k};
@@ -205,8 +216,6 @@ void measure(const std::string& path, const std::string& device_name, std::int64
   }
   fmt::print("}}\n");
   for (const auto& [name, pointer] : memory) kgen_device_free(db, pointer);
-  kgen_close_op(op);
-  kgen_close(db);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ struct Shape {
   double calls = 0, expected_us = 0;  // of a call; 0: not known
   std::optional<double> loss;
 
-  double time_us() const { return calls * expected_us; }
+  double time_us() const { return kind == "none" ? 0 : calls * expected_us; }
   // What a better kernel could save; where nobody knows, all of it.
   double at_stake_us() const { return kind == "exact" ? 0 : time_us() * (loss ? *loss / (1 + *loss) : 1); }
 };
@@ -114,7 +114,7 @@ std::string yaml_value(const std::string& value) {
 std::string spec_text(const std::vector<Shape>& shapes) {
   std::vector<std::pair<std::string, std::string>> groups;  // op's lines → problems
   for (const Shape& shape : shapes) {
-    if (shape.kind == "exact") continue;
+    if (shape.kind == "exact" || shape.kind == "dynamic") continue;
     std::string head = "  - op: " + yaml_value(shape.op) + "\n";
     for (const std::string& word : split(shape.attributes, ' ')) {
       const std::size_t equals = word.find('=');
@@ -186,16 +186,17 @@ int cmd_doctor(const Context&, const Words& args) {
     Json json{
         {"shapes", Json::array()}, {"time_us", total_us}, {"time_us_by_kind", by_kind}, {"calls_not_served", unserved}};
     for (const Shape& shape : *shapes)
-      json["shapes"].push_back({{"op", shape.op},
-                                {"attributes", signature_attributes(shape.op + " " + shape.attributes)},
-                                {"dims", shape.dims},
-                                {"arch", shape.arch},
-                                {"match", shape.kind},
-                                {"reason", shape.reason},
-                                {"calls", shape.calls},
-                                {"expected_us", shape.expected_us > 0 ? Json(shape.expected_us) : Json()},
-                                {"expected_loss", shape.loss ? Json(*shape.loss) : Json()},
-                                {"at_stake_us", shape.at_stake_us()}});
+      json["shapes"].push_back(
+          {{"op", shape.op},
+           {"attributes", signature_attributes(shape.op + " " + shape.attributes)},
+           {"dims", shape.dims},
+           {"arch", shape.arch},
+           {"match", shape.kind},
+           {"reason", shape.reason},
+           {"calls", shape.calls},
+           {"expected_us", shape.expected_us > 0 && shape.kind != "none" ? Json(shape.expected_us) : Json()},
+           {"expected_loss", shape.loss ? Json(*shape.loss) : Json()},
+           {"at_stake_us", shape.at_stake_us()}});
     json["spec"] = spec.empty() ? Json() : Json(out);
     json["command"] = spec.empty() ? Json() : Json(command);
     print_json(json);

@@ -188,7 +188,12 @@ class Context {
   Context(const GpuApi& driver, DeviceInfo device_info, int device_ordinal)
       : api(driver), info(std::move(device_info)), ordinal(device_ordinal) {}
   ~Context() {
-    if (retained_) api.cuda_primary_release(device_);
+    if (!retained_) return;
+    // A thread must not keep a context as its current one that the release may destroy: the next device to be opened
+    // would take it for the program's own (H100, 2026-11-22: CUDA_ERROR_CONTEXT_IS_DESTROYED).
+    void* current = nullptr;
+    if (api.cuda_context_current(&current) == 0 && current == cuda_) api.cuda_context_set(nullptr);
+    api.cuda_primary_release(device_);
   }
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -202,7 +207,7 @@ class Context {
     void* current = nullptr;
     int owner = -1;
     if (api.cuda_context_current(&current) == 0 && current != nullptr && api.cuda_context_device(&owner) == 0 &&
-        owner == device_) {
+        owner == device_ && current_is_alive()) {
       cuda_ = current;
       return {};
     }
@@ -273,6 +278,13 @@ class Context {
   const int ordinal;
 
  private:
+  // A context that was destroyed stays the current one of other threads, and still tells its device.
+  bool current_is_alive() const {
+    void* event = nullptr;
+    if (api.event_create(&event, 0) != 0) return false;
+    api.event_destroy(event);
+    return true;
+  }
   Result<void> no_device(int code) const {
     return fail(ErrorKind::kNoDevice, fmt::format("{}: cannot be used: {}", info.id, api.error(code)));
   }

@@ -11,8 +11,6 @@ float log_of(std::int64_t size) { return std::log2(static_cast<float>(size) + 1)
 }  // namespace
 
 Workload::Workload(const Plan& plan) : in_grid_(plan.dims.size(), false) {
-  constants_.reserve(plan.constants.size());
-  for (const auto& [name, value] : plan.constants) constants_.push_back(value);
   flops_ = term(plan, plan.flops);
   for (const Step& step : plan.steps) {
     if (step.prepare) continue;
@@ -20,25 +18,21 @@ Workload::Workload(const Plan& plan) : in_grid_(plan.dims.size(), false) {
                     .grid = {term(plan, step.grid[0]), term(plan, step.grid[1]), term(plan, step.grid[2])}};
     terms.block = static_cast<std::int64_t>(std::max(0.0, term(plan, step.block).fixed));  // reads no dims
     for (const Term& axis : terms.grid)
-      for (const int slot : axis.slots)
-        if (slot >= 0) in_grid_[static_cast<std::size_t>(slot)] = true;
+      for (const int slot : axis.slots) in_grid_[static_cast<std::size_t>(slot)] = true;
     steps_.push_back(std::move(terms));
   }
 }
 
 Workload::Term Workload::term(const Plan& plan, const Expr& expr) {
-  Term made{.expr = expr, .slots = {}};
-  for (const std::string& name : expr.names()) {
+  Term made{.expr = expr.specialised(plan.constants), .slots = {}};
+  for (const std::string& name : made.expr.names()) {
     const auto dim = std::ranges::find(plan.dims, name);
-    const auto constant = plan.constants.find(name);
     if (dim != plan.dims.end())
       made.slots.push_back(static_cast<int>(dim - plan.dims.begin()));
-    else if (constant != plan.constants.end())
-      made.slots.push_back(-1 - static_cast<int>(std::distance(plan.constants.begin(), constant)));
     else
       made.known = false;
   }
-  if (std::ranges::all_of(made.slots, [](int slot) { return slot < 0; })) made.fixed = eval(made, {});
+  if (made.slots.empty()) made.fixed = eval(made, {});
   return made;
 }
 
@@ -46,10 +40,7 @@ double Workload::eval(const Term& term, std::span<const std::int64_t> dims) cons
   if (term.fixed >= 0) return term.fixed;
   std::int64_t values[16];
   if (!term.known || term.slots.size() > std::size(values)) return -1;
-  for (std::size_t i = 0; i < term.slots.size(); ++i) {
-    const int slot = term.slots[i];
-    values[i] = slot < 0 ? constants_[static_cast<std::size_t>(-1 - slot)] : dims[static_cast<std::size_t>(slot)];
-  }
+  for (std::size_t i = 0; i < term.slots.size(); ++i) values[i] = dims[static_cast<std::size_t>(term.slots[i])];
   const auto value = term.expr.eval_slots(values);
   return value ? static_cast<double>(*value) : -1;
 }

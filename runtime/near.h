@@ -34,7 +34,7 @@ class Workload {
  private:
   struct Term {
     Expr expr;
-    std::vector<int> slots;  // of its names: a dim, or -1 - i for a constant
+    std::vector<int> slots;  // of its names, among the dims
     bool known = true;       // all its names
     double fixed = -1;       // the value of what reads no dim
   };
@@ -46,7 +46,6 @@ class Workload {
   Term term(const Plan&, const Expr&);
   double eval(const Term&, std::span<const std::int64_t> dims) const;  // below 0: not possible
 
-  std::vector<std::int64_t> constants_;
   std::vector<StepTerms> steps_;  // those of a launch
   Term flops_;
   std::vector<bool> in_grid_;  // beside Plan::dims

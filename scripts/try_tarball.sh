@@ -14,7 +14,7 @@ if [ -z "$folder" ]; then
 fi
 mkdir -p "$folder"
 cd "$folder"
-rm -rf prefix
+rm -rf prefix tuned.db
 mkdir prefix
 tar xzf "$archive" -C prefix --strip-components 1
 prefix=$folder/prefix examples=$folder/prefix/share/kgen/examples

@@ -1,4 +1,7 @@
 """Small models: what the back end must find in them, and how it is checked."""
+import pathlib
+import sys
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -127,4 +130,9 @@ def blocks(device, dtype):
         yield "vit block", *put(VitBlock(), torch.randn(1, 197, 768)), {"gemm": 4, "layernorm": 2, "attention": 1}
         yield "decoder block", *put(DecoderBlock(), torch.randn(1, 1, 1024), torch.tensor([200])), {"decode_attention": 1, "rmsnorm_gemm": 4, "gemm": 2}
         yield "G2L block nhwc", *put(Dilated(), torch.randn(1, 96, 40, 31), nhwc=True), {"multi_dilation_conv": 1, "g2l_tail": 1}
+        for folder in (pathlib.Path(__file__).parents[2] / "examples/models", pathlib.Path(__file__).parent / "models"):
+            sys.path.insert(0, str(folder))
+        import mhc
+        stack = mhc.Mhc(device=device, dtype="bf16", layers=2, **({} if device == "cuda" else {"hidden": 64}))
+        yield "mHC stack", stack.module(), list(stack.inputs()), {"mhc_pre": 1, "mhc_fused_post_pre": 3, "mhc_post": 1, "hc_head": 1}
         yield "patch embedding", *put(Patches(), torch.randn(1024, 1176)), {"conv3d_patchify": 1}

@@ -107,6 +107,16 @@ def compiled(call, ref, operands):
     return error(got, ref(**{k: wide(v) for k, v in operands.items()}))
 
 
+extra = {}
+
+
+def save():  # as it comes: whatever ends this early
+    for row in rows:
+        row["ok"] = all(isinstance(row.get(kind), float) and row[kind] <= row["limit"] for kind, _ in stages)
+    with open(os.path.join(out, "result.json"), "w") as file:
+        json.dump({"torch": torch.__version__, "rows": rows, "extra": extra}, file, indent=1, default=str)
+
+
 all_cases = cases(device)
 stages = [("eager", eager)] + ([("graph", graph)] if cuda else []) + ([("compile", compiled)] if hasattr(torch, "compile") else [])
 for name, call, ref, tol, operands in all_cases:
@@ -115,12 +125,11 @@ with torch.no_grad():
     for kind, work in stages:
         for row, (name, call, ref, tol, operands) in zip(rows, all_cases):
             stage(kind, name, row, lambda: work(call, ref, operands))
+            save()
 for row, (name, call, ref, tol, operands) in zip(rows, all_cases):
-    row["ok"] = all(isinstance(row.get(kind), float) and row[kind] <= row["limit"] for kind, _ in stages)
     print(("ok  " if row["ok"] else "FAIL"), name, {kind: row.get(kind) if not isinstance(row.get(kind), str) else row[kind][:200]
                                                      for kind, _ in stages})
 
-extra = {}
 
 
 def opcheck():
@@ -190,4 +199,4 @@ for name, work in (("overhead", overhead), ("autocast", autocast), ("dynamic", d
         stage("result", name, row, work)
     extra[name] = row
     print(name, str(row)[:600])
-json.dump({"torch": torch.__version__, "rows": rows, "extra": extra}, open(os.path.join(out, "result.json"), "w"), indent=1, default=str)
+    save()

@@ -43,8 +43,8 @@ with torch.no_grad():
     trace = kgen.torch.trace(model, *inputs, path=f"{out}/traced.yaml")
     print(trace, f"\nbefore {before:.3f} ms", f"({time.time() - start:.0f} s)", flush=True)
     first = trace.worst
-    subprocess.run([binary, "tune", f"{out}/traced.yaml", "--db", f"{out}/traced.db", "--device", place, "--budget", os.environ.get("BUDGET", "4")],
-                   stderr=subprocess.DEVNULL, check=False, timeout=200)
+    subprocess.run(["timeout", os.environ.get("TUNE_SECONDS", "75"), binary, "tune", f"{out}/traced.yaml", "--db", f"{out}/traced.db", "--device", place, "--budget", os.environ.get("BUDGET", "4")],
+                   stderr=subprocess.DEVNULL, check=False)
     print(f"({time.time() - start:.0f} s)", flush=True)
     report = kgen.torch.optimize(model, kgen.open(f"{out}/traced.db", place), *inputs)
     print(report)

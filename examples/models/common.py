@@ -2,6 +2,7 @@
 import json
 
 import torch
+import torch.nn.functional as F
 
 
 class Model:
@@ -12,6 +13,7 @@ class Model:
     dtype = "bf16"
     gigabytes = 4
     freezing = False  # whether torch.compile may fold weights (batch norm) in the max-autotune mode
+    mixed = False  # whether it has products of many rows, which Mixed leaves to cuBLAS
 
     def __init__(self, **sizes):
         for name, value in sizes.items():
@@ -105,3 +107,30 @@ class Kernels:
 
         setattr(self, name, call)
         return call
+
+
+class Mixed(Kernels):
+    """As Kernels, but products of many rows are cuBLAS's and their attention is cuDNN's or flash, by torch."""
+
+    rows = 256  # from here on
+
+    def __init__(self, db):
+        super().__init__(db)
+        own_gemm, own_attention = self.gemm, self.attention
+
+        def gemm(a, b, bias=None, residual=None, activation=None):
+            if a.shape[0] < self.rows:
+                return own_gemm(a, b, bias=bias, residual=residual, activation=activation)
+            if residual is not None and bias is None:
+                return torch.addmm(residual, a, b.t())
+            y = F.linear(a, b, bias)
+            if activation == "quick_gelu":
+                self.elementwise(x=y, expr="quick_gelu(x)", out=y)
+            elif activation == "gelu_erf":
+                y = F.gelu(y)
+            return y if residual is None else y.add_(residual)
+
+        def attention(q, k, v, causal=0, out=None):
+            return out.copy_(F.scaled_dot_product_attention(q, k, v, is_causal=bool(causal)))
+
+        self.gemm, self.attention = gemm, attention

@@ -147,11 +147,6 @@ class Backbone(nn.Module):
         return self.parts(x)
 
 
-def pixels(**tensors):
-    """The dims that say how far a tensor's pixels lie apart."""
-    return {name: tensor.stride(2) for name, tensor in tensors.items() if tensor is not None}
-
-
 class Calls:
     """kgen's form of the parts above, on [n, h, w, c] tensors. Each writes into `out` where one is given."""
 
@@ -162,7 +157,7 @@ class Calls:
         weight, bias = self.weights[part]
         epilogue = ["bias"] + ["silu"] * part.act + ["add_residual"] * ("residual" in keywords)
         return self.kgen.conv2d(x, weight, bias, stride=part.conv.stride[0], pad=part.conv.padding[0], groups=part.conv.groups,
-                                epilogue=epilogue, **pixels(ldx=x, ldr=keywords.get("residual"), ldy=keywords.get("out")), **keywords)
+                                epilogue=epilogue, **keywords)
 
     def new(self, x, channels):
         return x.new_empty(*x.shape[:3], channels)
@@ -205,7 +200,7 @@ class Calls:
         self.conv(part.cv1, x, out=whole[..., :half])
         for index in range(3):
             x, y = (whole[..., at * half:(at + 1) * half] for at in (index, index + 1))
-            self.kgen.maxpool2d(x, r=5, stride=1, pad=2, **pixels(ldx=x, ldy=y), out=y)
+            self.kgen.maxpool2d(x, r=5, stride=1, pad=2, out=y)
         return self.conv(part.cv2, whole)
 
     def psa(self, part, x):

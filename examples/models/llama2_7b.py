@@ -133,6 +133,7 @@ class LlamaPrefill(Llama):
     name = "llama2_7b_prefill"
     what = "Llama-2-7B, a prompt of 512 tokens, bf16"
     tokens, longest, gigabytes = 512, 512, 15
+    mixed = True
 
     def inputs(self):
         torch.manual_seed(2)

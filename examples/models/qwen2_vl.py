@@ -60,6 +60,7 @@ class Qwen2VL(Model):
     name = "qwen2_vl_vision"
     what = "Qwen2-VL's vision encoder, 5476 patches, bf16"
     layers, dim, heads, side, text, gigabytes = 32, 1280, 16, 74, 1536, 4
+    mixed = True
 
     @property
     def patches(self):
@@ -116,6 +117,7 @@ class Qwen2VL(Model):
         yield "gemm", {"epilogue": add}, {"m": t, "n": dim, "k": dim}
         yield "gemm", {"epilogue": ["bias", "quick_gelu"]}, {"m": t, "n": 4 * dim, "k": dim}
         yield "gemm", {"epilogue": add}, {"m": t, "n": dim, "k": 4 * dim}
+        yield "elementwise", {"expr": "quick_gelu(x)"}, {"rows": t, "cols": 4 * dim}  # where torch makes the product
         yield "gemm", {"epilogue": ["bias", "gelu_erf"]}, {"m": t // 4, "n": 4 * dim, "k": 4 * dim}
         yield "gemm", {"epilogue": ["bias"]}, {"m": t // 4, "n": self.text, "k": 4 * dim}
 
@@ -123,7 +125,7 @@ class Qwen2VL(Model):
 class Qwen2VLPatchEmbed(Qwen2VL):
     name = "qwen2_vl_patch_embed"
     what = "Qwen2-VL's patch embedding (a Conv3d) alone, 5476 patches, bf16"
-    gigabytes = 1.5
+    gigabytes, mixed = 1.5, False
 
     def module(self):
         return randomize(PatchEmbed(self.dim, self.place))

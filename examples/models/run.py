@@ -16,6 +16,7 @@ kernel counts; `wall_us` is the host's clock until the device has finished. 50 s
     default, reduce-overhead, max-autotune    torch.compile's modes (max-autotune: with freezing where the model has batch norms)
     default-graph    the compiled module captured in a graph
     kgen             Model.kernels in a CUDA graph
+    kgen+torch       the same with products and attention of many rows by torch, for models that have such
 
 Outputs are compared with those of the module in float32 without TF32: `rel_l2` is ||output - float32|| / ||float32||. kgen's may be at most 1.5 times that of torch eager (and 1e-4).
 """
@@ -36,10 +37,11 @@ import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FILES = ["vit_base", "resnet152", "llama2_7b", "qwen2_5_7b_gptq", "mhc", "qwen2_vl", "doclayout_yolo"]
+KGEN = ["kgen", "kgen+torch"]
 COMPILED = ["default", "reduce-overhead", "max-autotune"]
 TORCH = ["eager", "graph", "default", "default-graph", "reduce-overhead", "max-autotune"]
 # What shares a process: the module as it is and in float32, and what a graph is captured of.
-GROUPS = [[("eager", "graph", "float32"), ("kgen",)], [("default", "default-graph"), ("reduce-overhead",), ("max-autotune",)]]
+GROUPS = [[("eager", "graph", "float32"), ("kgen",), ("kgen+torch",)], [("default", "default-graph"), ("reduce-overhead",), ("max-autotune",)]]
 # What this project set out to reach: the quickest torch mode's time over kgen's.
 EXPECTED = {"vit_base": 1, "resnet152": 1, "llama2_7b_decode": 1, "qwen2_5_7b_gptq_decode": 2, "qwen2_vl_patch_embed": 5, "mhc_t1": 2,
             "mhc_t4096": 2}
@@ -74,6 +76,7 @@ def captured(call):
         graph.replay()
         return result
 
+    replay.reads = call  # the graph has the addresses of weights and code that `call` alone may hold
     return replay
 
 
@@ -81,13 +84,13 @@ def prepared(model, mode, db):
     """(function of no arguments that gives the output, facts for the row, module, inputs)."""
     import torch
 
-    if mode == "kgen":
+    if mode in KGEN:
         import kgen
-        from common import Kernels
+        from common import Kernels, Mixed
 
         module = model.packed() if hasattr(model, "packed") else model.module()
         inputs = model.inputs()
-        kernels = Kernels(kgen.open(db))
+        kernels = (Mixed if mode == "kgen+torch" else Kernels)(kgen.open(db))
         run = model.kernels(kernels, module)
         run(*inputs)
         facts = {"served": dict(kernels.served), "calls": dict(kernels.kinds), "near": dict(kernels.near)}
@@ -331,6 +334,8 @@ def tune(arguments, chosen):
                     child.wait()
         return f"exit {child.returncode}"
 
+    if os.path.exists(arguments.db):
+        subprocess.run([arguments.kgen, "db", "check", arguments.db], check=True, stdout=subprocess.DEVNULL)  # an older one is brought up to date
     chosen = {name: sized(kind, arguments) for name, kind in chosen.items()}
     work = {name: untuned(arguments, model) for name, model in chosen.items()}
     with concurrent.futures.ThreadPoolExecutor(arguments.tuners) as pool:
@@ -360,30 +365,30 @@ def table(rows, kinds):
     """Markdown of the rows."""
     timed = [row for row in rows.values() if "us" in row]
     devices = sorted({f"{row['device']}, PyTorch {row['torch']}" for row in timed})
-    dates = sorted({row["run"][:10] for row in rows.values()})
+    dates = sorted({row["run"][:19] for row in timed})
     lines = ["# Whole models", "",
-             f"{'; '.join(devices)}; {', '.join(dates)}. Written by examples/models/run.py, which says how it measures: latency of one call in ms,",
+             f"{'; '.join(devices)}; runs of {', '.join(dates)}. Written by examples/models/run.py, which says how it measures: latency of one call in ms,",
              "the median of 50 (± median absolute deviation), host time before the first kernel included. `graph` is torch eager captured",
              "in a CUDA graph; default, reduce-overhead and max-autotune are torch.compile's modes, default-graph the first of them captured; kgen is",
-             "replayed from a graph too. Weights are random; every mode has the same weights and inputs.",
+             "replayed from a graph too, kgen+torch leaves products and attention of many rows to cuBLAS and cuDNN. Weights are random; every mode has the same weights and inputs.",
              "Relative L2 error of the whole output against the module in float32; kgen's may be 1.5 times eager's.", "",
-             "| model | " + " | ".join([*TORCH, "kgen"]) + " | best torch / kgen | expected | rel. L2 torch, kgen |",
-             "|---|" + "---:|" * (len(TORCH) + 2) + "---|---|"]
+             "| model | " + " | ".join([*TORCH, *KGEN]) + " | best torch / kgen | expected | rel. L2 torch, kgen |",
+             "|---|" + "---:|" * (len(TORCH) + len(KGEN) + 1) + "---|---|"]
     notes = []
     for name, kind in kinds.items():
-        mine = {mode: rows.get((name, mode)) for mode in (*TORCH, "kgen")}
+        mine = {mode: rows.get((name, mode)) for mode in (*TORCH, *KGEN)}
         if not any(mine.values()):
             continue
         cells = []
         for mode, row in mine.items():
             if row is None:
-                cells.append("not run")
+                cells.append("-" if mode == "kgen+torch" and not kind.mixed else "not run")
             elif "us" in row:
                 cells.append(f"{shown(row['us'])} ± {row['mad_us'] / 1e3:.3f}")
             else:
                 cells.append("not ended" if row["error"].startswith("not ended") else "failed")
                 notes.append(f"{name}, {mode}: {row['error']}")
-        best = min((row["us"] for mode, row in mine.items() if mode != "kgen" and row and "us" in row), default=None)
+        best = min((row["us"] for mode, row in mine.items() if mode in TORCH and row and "us" in row), default=None)
         own, eager = mine["kgen"] or {}, mine["eager"] or {}
         ratio = best / own["us"] if best and "us" in own else None
         missing = [mode for mode in TORCH if not mine[mode] or "us" not in mine[mode]]
@@ -393,7 +398,8 @@ def table(rows, kinds):
             verdict = f"≥ {wanted}" + ("" if ratio is None else ": reached" if ratio >= wanted else ": **not reached**")
             verdict += " (of the modes that ended)" if ratio is not None and missing else ""
         errors = [row.get("rel_l2") for row in (eager, own)]
-        wrong = errors[0] is not None and "us" in own and (errors[1] is None or errors[1] > max(1.5 * errors[0], 1e-4))
+        errors += [mine["kgen+torch"]["rel_l2"]] if (mine["kgen+torch"] or {}).get("rel_l2") is not None else []
+        wrong = errors[0] is not None and "us" in own and (errors[1] is None or max(errors[1:]) > max(1.5 * errors[0], 1e-4))
         cells += [f"**{ratio:.2f}**" if ratio else "", verdict,
                   ", ".join("-" if e is None else f"{e:.1e}" for e in errors) + (" **wrong**" if wrong else "")]
         lines.append(f"| {name}: {kind.what} | " + " | ".join(cells) + " |")
@@ -421,7 +427,7 @@ def main():
     parser.add_argument("--budget", type=int, default=14, help="candidates a problem")
     parser.add_argument("--ops", help="only writes MODEL.ops.yaml into this folder")
     parser.add_argument("--models", default="*", help="patterns, comma-separated")
-    parser.add_argument("--modes", default=",".join([*TORCH, "kgen"]), help="eager brings graph with it, default default-graph")
+    parser.add_argument("--modes", default=",".join([*TORCH, *KGEN]), help="eager brings graph with it, default default-graph")
     parser.add_argument("--seconds", type=float, default=1e9, help="for all, tuning included")
     parser.add_argument("--job-seconds", type=float, default=120, help="for making a process ready")
     parser.add_argument("--jobs", type=int, default=8, help="processes made ready side by side")
@@ -467,7 +473,7 @@ def main():
         # Phases: outputs are compared with float32's, so that comes first.
         for phase in GROUPS:
             queue = [(name, modes) for name in chosen for modes in phase
-                     if modes[0] in wanted and (arguments.again or "us" not in rows.get((name, modes[0]), {}))]
+                     if modes[0] in wanted and (modes[0] != "kgen+torch" or chosen[name].mixed) and (arguments.again or "us" not in rows.get((name, modes[0]), {}))]
             queue.sort(key=lambda item: -chosen[item[0]].gigabytes)
             while queue and time.monotonic() < stop:
                 jobs, memory = [], 0

@@ -160,12 +160,12 @@ class Database:
     def _scratch(self, size, stream, model):
         """(pointer, owner) of device memory that lives as long as its owner."""
         if self._torchs_own(stream, model):  # its allocator knows about its stream and graph capture
-            return self.torch_scratch(size, model.keep.device)
+            return self._torch_scratch(size, model.keep.device)
         owner = _DeviceBuffer(self, size)
         return owner.pointer, owner
 
     @staticmethod
-    def torch_scratch(size, device):
+    def _torch_scratch(size, device):
         import torch
         owner = torch.empty(size + 256, dtype=torch.uint8, device=device)
         return -(-owner.data_ptr() // 256) * 256, owner

@@ -381,7 +381,7 @@ class Operator:
         workspace = prepared = None
         match = plan.call.match
         if match.workspace_bytes:
-            workspace, held = self._database.torch_scratch(match.workspace_bytes, plan.device)
+            workspace, held = self._database._torch_scratch(match.workspace_bytes, plan.device)
         if match.prepared_bytes:
             weights = tuple([(name, pointers[place], _version(tensors[place])) for name, place in plan.weights])
             kept = self._prepared.get((match.kernel, weights))

@@ -121,6 +121,55 @@ TEST(Expr, ListsItsNamesSortedAndOnce) {
   EXPECT_THAT(eval_error("zz + 1"), HasSubstr("unknown name 'zz'"));
 }
 
+TEST(Expr, SpecialisedHasTheSameValuesAndFewerNames) {
+  struct Case {
+    const char* text;
+    Env constants;
+    std::vector<std::string> left;
+  };
+  const Case cases[] = {
+      {"ceil_div(m, tile) * n", {{"tile", 16}}, {"m", "n"}},
+      {"fit % 2 == 0 || (m % tile == 0 && n % 4 == 0)", {{"fit", 2}, {"tile", 16}}, {}},
+      {"fit % 2 == 0 || (m % tile == 0 && n % 4 == 0)", {{"fit", 3}, {"tile", 16}}, {"m", "n"}},
+      {"m && on", {{"on", 1}}, {"m"}},
+      {"off || m", {{"off", 0}}, {"m"}},
+      {"off || (m > 3 ? n : 5)", {{"off", 0}}, {"m", "n"}},
+      {"m > 5 && off", {{"off", 0}}, {}},
+      {"layout == nk ? k : n", {{"layout", 7}, {"nk", 7}}, {"k"}},
+      {"m > k ? (tile > 8 ? n : m) : (tile > 8 ? m * tile : -n)", {{"tile", 16}}, {"k", "m", "n"}},
+      {"m > k ? tile : 2 * tile + (n > 1 ? 3 : tile)", {{"tile", 16}}, {"k", "m", "n"}},
+      {"max(m, tile, 3) + min(tile, 4) - abs(-tile) + round_up(n, tile)", {{"tile", 16}}, {"m", "n"}},
+      {"!(m == tile) + is_pow2(tile) + log2(tile) - +m", {{"tile", 16}}, {"m"}},
+      {"tile * 2", {{"tile", 16}}, {}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.text);
+    const Expr whole = Expr::parse(c.text).value(), special = whole.specialised(c.constants);
+    EXPECT_EQ(special.names(), c.left);
+    EXPECT_EQ(special.text(), c.text);
+    for (std::int64_t m = 0; m < 40; m += 3) {
+      for (std::int64_t n = 0; n < 9; ++n) {
+        const Env dims = {{"m", m}, {"n", n}, {"k", 17}};
+        Env all = dims;
+        all.insert(c.constants.begin(), c.constants.end());
+        EXPECT_EQ(special.eval(dims).value_or(-999), whole.eval(all).value_or(-998)) << m << ", " << n;
+      }
+    }
+  }
+}
+
+TEST(Expr, SpecialisedKeepsErrorsThatMatter) {
+  const auto error = [](const char* text, const Env& constants) {
+    const auto value = Expr::parse(text).value().specialised(constants).eval({{"x", 8}});
+    return value ? "value " + std::to_string(*value) : value.error().message;
+  };
+  EXPECT_THAT(error("x / zero", {{"zero", 0}}), HasSubstr("division by zero"));
+  EXPECT_THAT(error("3 / two", {{"two", 2}}), HasSubstr("leaves a remainder"));
+  EXPECT_EQ(error("one || x / 0", {{"one", 1}}), "value 1") << "what does not matter is not evaluated";
+  EXPECT_THAT(error("large * large", {{"large", std::int64_t{1} << 40}}), HasSubstr("not below 2^53"));
+  EXPECT_THAT(error("x + y", {}), HasSubstr("unknown name 'y'"));
+}
+
 TEST(Expr, DefaultIsZeroWithAnEmptyText) {
   const Expr zero;
   EXPECT_EQ(zero.text(), "");

@@ -265,7 +265,7 @@ TEST_F(Cli, DoctorSaysWhatAProgramLacksAndWritesTheSpecThatFillsIt) {
 
   // Without a database the trace itself tells how it was served.
   const Ran alone = run_kgen({"doctor", trace, "-o", *folder_ / "alone.yaml"});
-  EXPECT_EQ(alone.code, 0);
+  EXPECT_EQ(alone.code, 0) << alone.err;
   EXPECT_THAT(alone.out, AllOf(HasSubstr("100.0% near"), HasSubstr("kgen tune ")));
   const Ran bad = run_kgen({"doctor", folder_->write("bad.jsonl", line("{}", "", "near", 1) + "{}\n")});
   EXPECT_EQ(bad.code, 2);

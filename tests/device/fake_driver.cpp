@@ -12,7 +12,8 @@
 namespace {
 
 constexpr int kInvalidValue = 1, kOutOfMemory = 2, kNotInitialized = 3, kInvalidDevice = 101, kInvalidImage = 200,
-              kInvalidContext = 201, kNotFound = 500, kIllegalAddress = 700, kCaptureUnsupported = 900;
+              kInvalidContext = 201, kContextDestroyed = 709, kNotFound = 500, kIllegalAddress = 700,
+              kCaptureUnsupported = 900;
 
 fake::Control control;
 bool initialised = false;
@@ -24,6 +25,7 @@ struct FakeContext {
 };
 FakeContext primary[8] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}};
 FakeContext foreign = {1};
+int held[8] = {};  // a primary context that nobody retains is destroyed
 thread_local FakeContext* current = nullptr;
 int current_device() { return current == nullptr ? -1 : current->device; }
 #else
@@ -57,6 +59,9 @@ std::vector<std::unique_ptr<FakeModule>> modules;  // a faulted device keeps wha
 int ready() {
   if (!initialised) return kNotInitialized;
   if (current_device() < 0) return kInvalidContext;
+#if defined(FAKE_CUDA)
+  if (current != &foreign && held[current->device] == 0) return kContextDestroyed;
+#endif
   return control.sticky;
 }
 
@@ -305,10 +310,12 @@ API(cuCtxGetDevice, )(int* device) {
 API(cuDevicePrimaryCtxRetain, )(void** context, int device) {
   *context = &primary[device];
   ++control.primary_retains;
+  ++held[device];
   return 0;
 }
-API(cuDevicePrimaryCtxRelease_v2, )(int) {
+API(cuDevicePrimaryCtxRelease_v2, )(int device) {
   ++control.primary_releases;
+  --held[device];
   return 0;
 }
 API(cuMemcpy, )(void* to, const void* from, std::size_t bytes) {

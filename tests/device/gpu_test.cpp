@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <latch>
 #include <thread>
 #include <vector>
 
@@ -211,6 +212,32 @@ TEST_P(GpuContext, OfTheProgramIsUsedWhereItIsOnTheDevice) {
   EXPECT_EQ(control_->primary_releases, 1);
 }
 
+// What was current when the last user of a primary context went away is destroyed with it.
+TEST_P(GpuContext, ADeviceCanBeOpenedAgainInEveryThreadThatUsedOneThatIsClosed) {
+  auto first = open(0), second = open(0);
+  const auto works = [](Device& device) {
+    const auto memory = device.allocate(64);
+    if (memory) device.release(*memory);
+    return memory.has_value();
+  };
+  std::latch used(1), closed(1);
+  bool again = false;
+  std::thread other([&] {
+    EXPECT_TRUE(works(*first));
+    used.count_down();
+    closed.wait();
+    again = works(*open(0));
+  });
+  used.wait();
+  EXPECT_TRUE(works(*second));
+  first.reset();
+  second.reset();
+  closed.count_down();
+  other.join();
+  EXPECT_TRUE(again);
+  EXPECT_TRUE(works(*open(0)));
+}
+
 TEST_P(Gpu, FaultIsNamedAndEndsTheUseOfTheDevice) {
   auto device = open();
   auto module = load(*device);
@@ -342,7 +369,7 @@ TEST_P(Gpu, ProbeListsItsDevicesBeforeTheHost) {
 }
 
 TEST_P(Gpu, UnknownArchitectureIsSkippedWithANote) {
-  control_->arch = cuda() ? "101" : "gfx1234";
+  control_->arch = cuda() ? "52" : "gfx1234";
   const Setting other(cuda() ? "KGEN_HIP_LIBRARY" : "KGEN_CUDA_LIBRARY", "/nowhere/libnone.so");
   const auto device = open_device(id(0));
   ASSERT_FALSE(device);

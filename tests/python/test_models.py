@@ -29,7 +29,7 @@ class Table(unittest.TestCase):
         self.run_py = load(EXAMPLES / "models" / "run.py")
 
     def line(self, *rows, model="vit_base"):
-        text = self.run_py.table(dict(rows), {model: types.SimpleNamespace(what="a model")})
+        text = self.run_py.table(dict(rows), {model: types.SimpleNamespace(what="a model", mixed=False)})
         return next(line for line in text.splitlines() if line.startswith(f"| {model}: ")), text
 
     def test_the_ratio_is_that_of_the_quickest_torch_mode(self):

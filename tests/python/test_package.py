@@ -182,7 +182,7 @@ print(kgen.library_version())""")
                            and inspect.isfunction(item)})
         functions = {name: item for name, item in public.items() if inspect.isfunction(item)}
         for name, item in functions.items():
-            if name != "Operator.output_specs":  # of kgen.torch
+            if name not in ("Operator.output_specs", "Operator.match_views", "Operator.run_torch"):  # of kgen.torch
                 parameters = [value for key, value in inspect.signature(item).parameters.items() if key != "self"]
                 self.assertEqual(listed.get(name), str(inspect.Signature(parameters)), name)
 

@@ -1,4 +1,5 @@
 """kgen.torch on the host device. Skips aloud where torch is missing; an H100 runs all operators (docs/python.md)."""
+import copy
 import inspect
 import os
 import pathlib
@@ -166,6 +167,7 @@ class Optimize(unittest.TestCase):
         self.assertIn("model: kgen.attention, near", str(report))
         odd = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8)  # d = 8 is torch's
         torch.testing.assert_close(model(*odd), Model()(*odd))
+        torch.testing.assert_close(copy.deepcopy(model)(*odd), Model()(*odd))
 
     def test_a_norm_that_is_another_function_stays(self):
         class OffsetRMSNorm(torch.nn.Module):
@@ -184,6 +186,29 @@ class Optimize(unittest.TestCase):
         torch.testing.assert_close(got, want)
         self.assertEqual(report.replaced, ["1"])
         self.assertIn("0: left, kgen.rmsnorm gives something else", str(report))
+
+    def test_gptq_layers_are_kgens(self):
+        class QuantLinear(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.bits, self.group_size = 4, 32
+                self.register_buffer("qweight", torch.randint(-2 ** 31, 2 ** 31, (8, 32)).int())
+                self.register_buffer("qzeros", torch.randint(-2 ** 31, 2 ** 31, (2, 4)).int())
+                self.register_buffer("scales", (torch.rand(2, 32) / 50).half())
+                self.register_buffer("g_idx", torch.arange(64).int() // 32)
+                self.bias = torch.nn.Parameter(torch.randn(32).half())
+
+            def forward(self, x):
+                shifts = torch.arange(0, 32, 4)
+                values = ((self.qweight[:, None].long() >> shifts[:, None]) & 15).view(64, 32)
+                zeros = ((self.qzeros[:, :, None].long() >> shifts) & 15).view(2, 32) + 1
+                weight = self.scales[self.g_idx.long()].float() * (values - zeros[self.g_idx.long()])
+                return (x.float() @ weight).half() + self.bias
+
+        model = torch.nn.Sequential(QuantLinear())
+        report, got, want = self.optimized(model, torch.randn(1, 64).half())
+        torch.testing.assert_close(got, want, rtol=4e-3, atol=4e-3)
+        self.assertEqual(str(report), "0: kgen.gptq_gemm, exact: tuned for this shape")
 
     def test_hyper_connections_are_kgens(self):
         def mixes(streams, fn):

@@ -163,6 +163,9 @@ class Ops:
     def __repr__(self):
         return f"<kgen.torch.Ops of {self.db!r}>"
 
+    def __deepcopy__(self, _):  # of a model that calls them
+        return self
+
     def __getattr__(self, name):
         if name.startswith("_"):
             raise AttributeError(name)

@@ -7,8 +7,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from .._library import KgenError
+from ._problems import is_nhwc
 from ._ops import Ops, convolution_options, load
-from ._report import Report
+from ._report import Report, accepted, check_accept
 from ._fold import folded_bias, folded_weight
 
 
@@ -129,14 +130,14 @@ class Conv2d(_Product):
     def arguments(self, x):
         weight, bias = self.weights()
         options = {**self.options, "activation": self.activation}
-        if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        if is_nhwc(x) and not x.is_contiguous():
             if self._nhwc is None or self._nhwc.device != x.device:
                 self._nhwc = weight.detach().permute(0, 2, 3, 1).contiguous()
             return {"x": x.permute(0, 2, 3, 1), "weight": self._nhwc, "bias": bias}, {**options, "layout": "nhwc"}
         return {"x": x, "weight": weight, "bias": bias}, {**options, "layout": "nchw"}
 
     def result(self, y, x):
-        nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        nhwc = is_nhwc(x) and not x.is_contiguous()
         return y.permute(0, 3, 1, 2) if nhwc else y
 
 
@@ -193,6 +194,8 @@ class GptqLinear(_Replacement):
             self.options["desc_act"] = 1
         if callable(getattr(module, "qzero_format", None)) and module.qzero_format() == 2:
             self.options["v2"] = 1
+        if all(signature.attribute("sym") == "1" for signature in ops.db.op(self.op).signatures):
+            self.options["sym"] = 1  # tells of the data that it was tuned with, not of what it computes
 
     @staticmethod
     def takes(module):
@@ -407,8 +410,8 @@ class _Recording:
     """One run of the model as it is: what each module that could be replaced was called with, whether kgen gives the same,
     what follows what, and who calls attention."""
 
-    def __init__(self, model, ops, only_exact):
-        self.ops, self.only_exact, self.report = ops, only_exact, Report()
+    def __init__(self, model, ops, accept):
+        self.ops, self.accept, self.report = ops, accept, Report()
         self.replacements = {}  # name → the module that takes its place
         self.attention = {}     # name → the Match of its attention
         self.calls = {}         # name → how often it was called
@@ -457,7 +460,7 @@ class _Recording:
                 replacement.learn(result)
             operands, options = replacement.arguments(*args)
             match = self.ops.db.prepare(kind.op, **operands, **options)
-            if self.only_exact and match.kind != "exact":
+            if not accepted(match, self.accept):
                 raise ValueError(match.reason)
             difference = _difference(replacement(*args), result)
             if difference > _TOLERANCE:
@@ -478,7 +481,7 @@ class _Recording:
             if reason is not None:
                 raise ValueError(reason)
             match = self.ops.db.prepare("attention", query, key, value, **_attention_options(query, value, is_causal))
-            if self.only_exact and match.kind != "exact":
+            if not accepted(match, self.accept):
                 raise ValueError(match.reason)
         except (KgenError, ValueError) as error:
             self.report.add(name or "model", "attention", reason=str(error))
@@ -512,13 +515,13 @@ def _put(model, name, module):
     setattr(model.get_submodule(parent), leaf, module)
 
 
-def optimize(model, db, *inputs, only_exact=False, **keywords):
+def optimize(model, db, *inputs, accept="near", **keywords):
     """Replaces the modules of `model` whose calls with these inputs the DB serves, in place, and gives a Report.
     `db`: a path, an open kgen.Database or Ops. The model runs once as it is, and every replacement must give what its module
     gives; where products are joined with what follows them it runs again. Weights count as frozen: kernels that repack them do
-    so once. `only_exact`: leaves modules whose very shape was not tuned."""
+    so once. `accept`: "exact" leaves modules whose very shape was not tuned, "default" takes the operators' default kernels too."""
     ops = db if isinstance(db, Ops) else load(db)
-    recording = _Recording(model, ops, only_exact)
+    recording = _Recording(model, ops, check_accept(accept))
     try:
         with torch.no_grad(), _Attention(ops, recording.saw_attention):
             want = model(*inputs, **keywords)
@@ -548,11 +551,11 @@ def optimize(model, db, *inputs, only_exact=False, **keywords):
                 joined[name] = model.get_submodule(name)
                 _put(model, name, module)
     if rows:
-        _check_joined(model, rows, joined, want, report, ops, inputs, keywords)
+        _check_joined(model, rows, joined, want, report, ops, accept, inputs, keywords)
     return report
 
 
-def _check_joined(model, rows, joined, want, report, ops, inputs, keywords):
+def _check_joined(model, rows, joined, want, report, ops, accept, inputs, keywords):
     """Runs the model with its joined products; those that the DB does not serve, or all if the result is another, go back."""
     for product, norm, act, fused in rows:
         fused.tried = None
@@ -562,6 +565,8 @@ def _check_joined(model, rows, joined, want, report, ops, inputs, keywords):
                 operands, options = fused.arguments(*args)
                 try:
                     fused.tried = ops.db.prepare(fused.op, **operands, **options)
+                    if not accepted(fused.tried, accept):
+                        raise ValueError(fused.tried.reason)
                 except (KgenError, ValueError) as error:
                     fused.tried = error
             if isinstance(fused.tried, Exception):

@@ -42,9 +42,39 @@ def product(a, b, op="gemm"):
     return entry, dims
 
 
-def convolution(x, weight, layout, options):
+def is_nhwc(x):
+    """Whether an image [n, c, h, w] lies channel by channel, be it some channels of a wider one."""
+    (_, c, h, w), strides = _sizes(x), _strides(x)
+    return strides[1] == 1 and (c > 1 or h * w == 1) and (w == 1 or strides[3] >= c)
+
+
+def _step(tensor, layout):
+    """Of an image as its kernel sees it: from pixel to pixel of [n, h, w, c], from image to image of [n, c, h, w]; None where
+    that is dense."""
+    sizes, strides = _sizes(tensor), _strides(tensor)
+    if layout == "nhwc":
+        _, h, w, c = sizes
+        step = strides[2] if w > 1 else strides[1] if h > 1 else c
+        return None if step == c else step
+    return None if sizes[0] == 1 or strides[0] == sizes[1] * sizes[2] * sizes[3] else strides[0]
+
+
+def residual(op, dims, seen, layout):
+    """The dims of a problem with those of a residual whose rows are apart."""
+    if op == "conv2d":
+        step = _step(seen, layout)
+    else:
+        apart = seen.dim() > 1 and _sizes(seen)[-2] > 1 and _strides(seen)[-2] != _sizes(seen)[-1]
+        step = _strides(seen)[-2] if apart else None
+    return dims if step is None else {**dims, "ldr": step}
+
+
+def convolution(x, seen, weight, layout, options):
+    """`seen`: x as the kernel sees it."""
     n, c, h, w = _sizes(x)
     k, _, r, s = _sizes(weight)
+    if _step(seen, layout) is not None:
+        options = {**options, "ldx": _step(seen, layout)}
     return {"op": "conv2d", "dtype": dtype(x), "layout": layout, "epilogue": []}, \
         {"n": n, "c": c, "h": h, "w": w, "k": k, "r": r, "s": s,
          **{name: value for name, value in options.items() if value != (0 if name.startswith("pad") else 1)}}
@@ -55,11 +85,12 @@ def patches(x, weight):
         dict(zip(("l", "c", "t", "ph", "pw", "e"), (*_sizes(x), _sizes(weight)[0])))
 
 
-def dilations(x, weight, dils, layout):
+def dilations(x, seen, weight, dils, layout):
     n, c, h, w = _sizes(x)
     k, _, r, s = _sizes(weight)
+    step = _step(seen, layout)
     return {"op": "multi_dilation_conv", "dtype": dtype(x), "dils": list(dils), "layout": layout, "epilogue": []}, \
-        {"n": n, "c": c, "h": h, "w": w, "k": k, "r": r, "s": s}
+        {"n": n, "c": c, "h": h, "w": w, "k": k, "r": r, "s": s, **({} if step is None else {"ldx": step})}
 
 
 def tail(x, bias):

@@ -1,6 +1,22 @@
 """What optimize() and the compiler back end did."""
 import collections
 
+from .._library import BadArgument
+
+_KINDS = ("exact", "near", "default")
+
+
+def check_accept(least):
+    if least not in _KINDS:
+        raise BadArgument(f"accept: there is no kind of match '{least}' ({', '.join(_KINDS)})")
+    return least
+
+
+def accepted(match, least):
+    """Whether a match is as good as `least`: "exact", "near" or "default"."""
+    return match.kind in _KINDS[:_KINDS.index(least) + 1]
+
+
 Row = collections.namedtuple("Row", "name op match reason")
 
 

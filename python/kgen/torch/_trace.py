@@ -36,8 +36,9 @@ def _convolution(args, _):
             return None
         entry, dims = problems.patches(x, w)
     else:
-        nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        entry, dims = problems.convolution(x, w, "nhwc" if nhwc else "nchw", convolution_options(stride, pad, dil, groups))
+        nhwc = problems.is_nhwc(x) and not x.is_contiguous()
+        seen = x.permute(0, 2, 3, 1) if nhwc else x
+        entry, dims = problems.convolution(x, seen, w, "nhwc" if nhwc else "nchw", convolution_options(stride, pad, dil, groups))
     entry["epilogue"] = [] if bias is None else ["bias"]
     return entry, dims
 
