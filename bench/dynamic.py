@@ -194,7 +194,7 @@ def main():
     parser.add_argument("--device", default="nvidia:0")
     parser.add_argument("--spec", help="instead of the spec in this file")
     parser.add_argument("--sizes", type=int, default=40, help="held back of each problem")
-    parser.add_argument("--budget", type=int, default=24, help="candidates of each size that the dynamic tune searches")
+    parser.add_argument("--budget", type=int, default=64, help="candidates of each size that the dynamic tune searches")
     parser.add_argument("--held-budget", type=int, default=16, help="candidates of each held-back size")
     parser.add_argument("--seconds", type=float, default=220, help="of the dynamic tune at most")
     parser.add_argument("--held-seconds", type=float, default=140, help="of the held-back tunes at most")
