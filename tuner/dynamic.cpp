@@ -23,9 +23,10 @@ constexpr double kContender = 1.10;   // of the best at a searched size: tried a
 constexpr std::size_t kContendersOfSize = 6;
 constexpr std::size_t kContenders = 32;
 constexpr double kNeighbour = 1.3;  // of the best beside a size that is added: tried there
-constexpr int kRefinements = 3;
-constexpr std::size_t kMostSizes = 96;
+constexpr int kRefinements = 4;
+constexpr std::size_t kMostSizes = 128;
 constexpr double kUnsure = 0.05;  // predicted regret at a size beside which others are measured
+constexpr double kEdge = 0.04;    // neighbours that are farther apart, relative, may have such a tile between them
 constexpr double kStay = 1.005;   // a neighbouring span's kernel goes on where another gains less
 constexpr std::int64_t kCellsOfOctave =
     256;  // sizes that a choice is made for; those between take the next larger one's
@@ -598,8 +599,19 @@ Result<TuneOutcome::Row> Dynamic::run() {
         const std::int64_t low = measured.sizes[i], high = measured.sizes[i + 1];
         if (known_.size() + wanted.size() >= kMostSizes) break;
         const bool unsure = std::max(cover.unmeasured[i], cover.unmeasured[i + 1]) > kUnsure;
-        if (serving(low) == serving(high) && !unsure) continue;
-        const std::int64_t middle = (low + high) / 2;
+        // A tile that is filled in part may take longer than a full one: the first size of the last tile, once.
+        std::int64_t edge = high;
+        const std::size_t kernel = serving(high);
+        const auto at_high = kernel == SIZE_MAX ? std::nullopt : work(configs[kernel], high);
+        if (round == 0 && at_high && static_cast<double>(high - low) > kEdge * static_cast<double>(low) &&
+            work(configs[kernel], low) != at_high) {
+          for (std::int64_t before = low; edge - before > 1;) {
+            const std::int64_t half = (before + edge) / 2;
+            (work(configs[kernel], half) == at_high ? edge : before) = half;
+          }
+        }
+        if (edge == high && serving(low) == serving(high) && !unsure) continue;
+        const std::int64_t middle = edge < high ? edge : (low + high) / 2;
         if (middle <= low || middle >= high || !at_size(spec_, middle)) continue;
         Configs good;
         for (std::size_t k = 0; k < tried.size(); ++k)
