@@ -5,6 +5,7 @@ import os
 import pathlib
 import tempfile
 import unittest
+import unittest.mock
 
 try:
     import torch
@@ -93,6 +94,21 @@ class Torch(unittest.TestCase):
             self.assertIn("head: left, gemm(", str(report))
             torch.testing.assert_close(model(x), want)
         self.assertEqual(list(model.state_dict()), names)
+
+    def test_optimize_leaves_what_is_faster(self):
+        from kgen.torch import _optimize
+
+        def slower(own, mine, device):
+            torch.testing.assert_close(own(), mine())
+            raise ValueError("what is there is faster: 1.0 us, kgen 2.0 us")
+
+        model, x = Block().eval(), torch.randn(12, 96)
+        with torch.no_grad(), unittest.mock.patch.object(_optimize, "_require_faster", slower):
+            report = kgen.torch.optimize(model, self.ops, x)
+            self.assertEqual(report.replaced, [])
+            self.assertIn("patch: left, what is there is faster: 1.0 us, kgen 2.0 us", str(report))
+            self.assertIsInstance(model.patch, torch.nn.Conv3d)
+            self.assertEqual(kgen.torch.optimize(model, self.ops, x, only_faster=False).replaced, ["patch", "norm"])
 
     def test_attention_stands_for_torchs_own(self):
         q, k, v = torch.randn(2, 4, 12, 16), torch.randn(2, 2, 12, 16), torch.randn(2, 2, 12, 16)

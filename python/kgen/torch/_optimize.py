@@ -406,12 +406,34 @@ def _difference(got, want):
     return worst
 
 
+def _require_faster(own, mine, device):
+    """ValueError where `own` takes the GPU less time than `mine`. Both have run before. A wait on the device before each call lets
+    the CPU run ahead, so that what is timed are kernels, as in a graph; data are warm. Elsewhere nothing is asked."""
+    if device.type != "cuda":
+        return
+    samples = ([], [])
+    for _ in range(7):
+        for call, times in zip((own, mine), samples):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda._sleep(2_000_000)  # about 1 ms
+            begin.record()
+            call()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) * 1e3)
+    before, after = (sorted(times)[len(times) // 2] for times in samples)
+    if before < after:
+        raise ValueError(f"what is there is faster: {before:.1f} us, kgen {after:.1f} us")
+
+
 class _Recording:
     """One run of the model as it is: what each module that could be replaced was called with, whether kgen gives the same,
     what follows what, and who calls attention."""
 
-    def __init__(self, model, ops, accept):
-        self.ops, self.accept, self.report = ops, accept, Report()
+    def __init__(self, model, ops, accept, only_faster):
+        self.ops, self.accept, self.only_faster, self.report = ops, accept, only_faster, Report()
+        self.verdicts = {}      # (op, kernel, dims) → why it is left, or None
+        self.timing = False     # what runs now is no call of the model
         self.replacements = {}  # name → the module that takes its place
         self.attention = {}     # name → the Match of its attention
         self.calls = {}         # name → how often it was called
@@ -432,6 +454,8 @@ class _Recording:
         chained = isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)) or _activation(module) is not None
 
         def hook(_, args):
+            if self.timing:
+                return
             self.stack.append(name)
             self.calls[name] = self.calls.get(name, 0) + 1
             if chained and args:
@@ -443,6 +467,8 @@ class _Recording:
         chained = isinstance(module, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))
 
         def hook(_, args, result):
+            if self.timing:
+                return
             self.stack.pop()
             if kind is not None and self.calls[name] == 1 and args:
                 self._try(name, module, kind, args, result)
@@ -465,15 +491,32 @@ class _Recording:
             difference = _difference(replacement(*args), result)
             if difference > _TOLERANCE:
                 raise ValueError(f"kgen.{kind.op} gives something else (relative difference {difference:.2g})")
+            self.require_faster(kind.op, match, lambda: module(*args), lambda: replacement(*args), result)
         except (KgenError, ValueError, TypeError) as error:
             self.report.add(name, kind.op, reason=str(error))
             return
         self.replacements[name] = replacement
         self.report.add(name, kind.op, match)
 
+    def require_faster(self, op, match, own, mine, result):
+        """As _require_faster(), once for each kernel and shape."""
+        if not self.only_faster:
+            return
+        key = op, match.config, str(match.dims)
+        if key not in self.verdicts:
+            self.timing = True
+            try:
+                self.verdicts[key] = _require_faster(own, mine, next(_tensors(result)).device)
+            except ValueError as error:
+                self.verdicts[key] = str(error)
+            finally:
+                self.timing = False
+        if self.verdicts[key] is not None:
+            raise ValueError(self.verdicts[key])
+
     def saw_attention(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
         name = self.stack[-1] if self.stack else ""
-        if name in self.attention:
+        if name in self.attention or self.timing:
             return
         self.attention[name] = None
         reason = _not_attention(query, key, attn_mask, dropout_p, is_causal, enable_gqa)
@@ -483,6 +526,9 @@ class _Recording:
             match = self.ops.db.prepare("attention", query, key, value, **_attention_options(query, value, is_causal))
             if not accepted(match, self.accept):
                 raise ValueError(match.reason)
+            operands, options = (query, key, value), {"is_causal": is_causal, "scale": scale}
+            self.require_faster("attention", match, lambda: torch.nn.functional.scaled_dot_product_attention(*operands, **options),
+                                lambda: scaled_dot_product_attention(self.ops, *operands, **options), query)
         except (KgenError, ValueError) as error:
             self.report.add(name or "model", "attention", reason=str(error))
             return
@@ -515,13 +561,14 @@ def _put(model, name, module):
     setattr(model.get_submodule(parent), leaf, module)
 
 
-def optimize(model, db, *inputs, accept="near", **keywords):
+def optimize(model, db, *inputs, accept="near", only_faster=True, **keywords):
     """Replaces the modules of `model` whose calls with these inputs the DB serves, in place, and gives a Report.
     `db`: a path, an open kgen.Database or Ops. The model runs once as it is, and every replacement must give what its module
     gives; where products are joined with what follows them it runs again. Weights count as frozen: kernels that repack them do
-    so once. `accept`: "exact" leaves modules whose very shape was not tuned, "default" takes the operators' default kernels too."""
+    so once. `accept`: "exact" leaves modules whose very shape was not tuned, "default" takes the operators' default kernels too.
+    `only_faster`: on a GPU a module that takes less time there than kgen's kernel stays."""
     ops = db if isinstance(db, Ops) else load(db)
-    recording = _Recording(model, ops, check_accept(accept))
+    recording = _Recording(model, ops, check_accept(accept), only_faster)
     try:
         with torch.no_grad(), _Attention(ops, recording.saw_attention):
             want = model(*inputs, **keywords)
@@ -551,29 +598,36 @@ def optimize(model, db, *inputs, accept="near", **keywords):
                 joined[name] = model.get_submodule(name)
                 _put(model, name, module)
     if rows:
-        _check_joined(model, rows, joined, want, report, ops, accept, inputs, keywords)
+        _check_joined(model, rows, joined, want, recording, inputs, keywords)
     return report
 
 
-def _check_joined(model, rows, joined, want, report, ops, accept, inputs, keywords):
+def _check_joined(model, rows, joined, want, recording, inputs, keywords):
     """Runs the model with its joined products; those that the DB does not serve, or all if the result is another, go back."""
+    report, ops = recording.report, recording.ops
     for product, norm, act, fused in rows:
         fused.tried = None
 
-        def first(*args, fused=fused, product=product, norm=norm, act=act):
+        def before(*args, product=product, norm=norm, act=act):
+            result = joined[product](*args)
+            for name in (norm, act):
+                result = joined[name](result) if name else result
+            return result
+
+        def first(*args, fused=fused, before=before):
             if fused.tried is None:
                 operands, options = fused.arguments(*args)
                 try:
                     fused.tried = ops.db.prepare(fused.op, **operands, **options)
-                    if not accepted(fused.tried, accept):
+                    if not accepted(fused.tried, recording.accept):
                         raise ValueError(fused.tried.reason)
+                    after = lambda: type(fused).forward(fused, *args)
+                    before(*args)
+                    recording.require_faster(f"joined {fused.op}", fused.tried, lambda: before(*args), after, after())
                 except (KgenError, ValueError) as error:
                     fused.tried = error
             if isinstance(fused.tried, Exception):
-                result = joined[product](*args)
-                for name in (norm, act):
-                    result = joined[name](result) if name else result
-                return result
+                return before(*args)
             return type(fused).forward(fused, *args)
         fused.forward = first
     with torch.no_grad():

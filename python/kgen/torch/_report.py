@@ -13,8 +13,8 @@ def check_accept(least):
 
 
 def accepted(match, least):
-    """Whether a match is as good as `least`: "exact", "near" or "default"."""
-    return match.kind in _KINDS[:_KINDS.index(least) + 1]
+    """Whether a match is as good as `least`: "exact" (or of a range that was tuned), "near" or "default"."""
+    return match.kind == "dynamic" or match.kind in _KINDS[:_KINDS.index(least) + 1]
 
 
 Row = collections.namedtuple("Row", "name op match reason")
