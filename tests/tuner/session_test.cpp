@@ -232,9 +232,9 @@ TEST_F(Planted, EveryMomentOfARunIsAccountedForOnce) {
 // As a GPU is tuned: problems after the one in work compile ahead, and the leaders are timed in turns.
 TEST_F(Planted, SeveralProblemsAreUnderWayAtOnceAndEachKeepsItsOwnResults) {
   std::vector<OpSpec> list;
-  const std::vector<std::string> rows{"1000", "0", "900", "1000", "800", "700", "600", "500"};
+  const std::vector<std::string> rows{"1000", "0", "900", "1000", "800"};
   for (const std::string& n : rows)
-    for (OpSpec& spec : specs("items: [64, 128], fault: [none, corner, no_compile]", "{rows: " + n + ", terms: 331}"))
+    for (OpSpec& spec : specs("items: [64, 128], fault: [none, corner]", "{rows: " + n + ", terms: 331}"))
       list.push_back(std::move(spec));
   TuneRequest request;
   request.host_takes_turns = false;
@@ -252,7 +252,7 @@ TEST_F(Planted, SeveralProblemsAreUnderWayAtOnceAndEachKeepsItsOwnResults) {
     }
     EXPECT_THAT(row.dims_key, HasSubstr("rows=" + rows[i]));
     EXPECT_THAT(row.config, HasSubstr("fault=none")) << row.note;
-    EXPECT_EQ(row.candidates, 6);
+    EXPECT_EQ(row.candidates, 4);
     EXPECT_EQ(row.verified, 2);
   }
   EXPECT_EQ(outcome->verified, verified - 2) << "the problem that comes twice is tuned once";
