@@ -100,7 +100,7 @@ void add_reference(const OpSpec& spec, Arch arch, std::vector<Named>& sources) {
 }
 
 // Without KGEN_ALL_ARCHS these share the operators out: each is compiled for one of AMD's and one of NVIDIA's.
-constexpr std::string_view kQuick[] = {"gfx90a", "gfx1100", "gfx1201", "sm_61", "sm_90"};
+constexpr std::string_view kQuick[] = {"gfx90a", "gfx1100", "gfx1201", "sm_61", "sm_75", "sm_90"};
 constexpr std::size_t kShares = 3;
 
 class Operators : public ::testing::TestWithParam<std::string> {};
