@@ -273,7 +273,7 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
     KGEN_TRY(std::vector<Timing> timings,
              bench_->measurer().in_turns(timing_, launches, bench_->sets(), std::max(1, request.rounds / sittings)));
     for (std::size_t i = 0; i < timings.size(); ++i) parts[i].push_back(std::move(timings[i]));
-    if (request.energy_rounds > 0 && sitting + 1 == sittings) {
+    if (request.energy_rounds > 0 && sitting == 0) {  // the one that always takes place
       KGEN_TRY(result.energies,
                bench_->measurer().energy_in_turns(timing_, launches, bench_->sets(), request.energy_rounds));
     }
