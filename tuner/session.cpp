@@ -716,6 +716,15 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     const auto cost = [&](std::size_t i) { return energy ? median(costs(i)) : run->timings[i].median_us; };
     for (std::size_t i = 1; i < finalists.size(); ++i)
       if (cost(i) < cost(best)) best = i;
+    if (!energy && !run->timings[best].throttle.empty()) {
+      std::vector<double> before;
+      for (const std::string& config : finalists) {
+        const TrialRecord& trial = problem.known.at(config).trial;
+        const bool peaceful = trial.status == TrialStatus::kTimed && trial.throttle.empty();
+        before.push_back(peaceful ? trial.time_us.value_or(HUGE_VAL) : HUGE_VAL);
+      }
+      best = best_in_peace(best, before);
+    }
     std::string kept;  // why the incumbent stays
     if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
       const auto i = static_cast<std::size_t>(at - finalists.begin());
