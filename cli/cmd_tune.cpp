@@ -205,7 +205,8 @@ Result<TuneOutcome> run(const Context& context, TuneRequest request, const Words
     return fail(ErrorKind::kBadInput,
                 fmt::format("no problem to tune: {} matches '--op {}'", join(files, " "), op_glob));
   KGEN_TRY(Db db, Db::open(db_path, DbMode::kReadWrite));
-  const std::unique_ptr<Compiler> compiler = compiler_for(context);
+  // A compiler gets twice what a candidate may take on the device.
+  const std::unique_ptr<Compiler> compiler = compiler_for(context, 2 * request.candidate_timeout_seconds);
   stop_on_signals();
   ProgressPrinter printer;
   return tune(request, db, *compiler, context.self, std::ref(printer), stop_requested);
@@ -217,7 +218,7 @@ int cmd_tune(const Context& context, const Words& args) {
   Words files;
   std::string db_path = "tuned.db", budget, op_glob = "*";
   TuneRequest request;
-  std::int64_t jobs = 0, seed = 1;
+  std::int64_t jobs = 0, seed = 1, timeout = 30;
   bool json = false, deterministic = false;
   Options options("tune", "SPEC… [flags]",
                   "Enumerate, compile, verify, time and publish; resumes from what the database holds.");
@@ -227,6 +228,8 @@ int cmd_tune(const Context& context, const Words& args) {
   options.text("--budget", budget, "candidates (200) or time (90s, 10m) for each problem; 64 candidates by default");
   options.choice("--strategy", request.strategy, strategy_names(), "how to search");
   options.number("--jobs", jobs, 0, "compilations at once; 0: all cores");
+  options.number("--timeout", timeout, 1,
+                 "seconds after which a candidate on the device has hung; compilers get twice that");
   options.number("--seed", seed, 0, "of the search and of the test data");
   options.text("--op", op_glob, "only operators whose name matches, e.g. 'conv*'");
   options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
@@ -240,6 +243,7 @@ int cmd_tune(const Context& context, const Words& args) {
   if (const auto code = options.parse(args)) return *code;
   request.jobs = static_cast<int>(std::min<std::int64_t>(jobs, 1024));
   request.seed = static_cast<std::uint64_t>(seed);
+  request.candidate_timeout_seconds = static_cast<double>(std::min<std::int64_t>(timeout, 86400));
 
   const auto outcome = run(context, request, files, op_glob, budget, db_path, deterministic);
   if (!outcome) return report(outcome.error());
