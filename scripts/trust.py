@@ -19,6 +19,7 @@ A fault is counted when the stand-in has written it into its log (the file syste
 
 import argparse
 import concurrent.futures
+import contextlib
 import ctypes
 import dataclasses
 import fnmatch
@@ -63,7 +64,7 @@ ops:
 class Kind:
     name: str
     faults: list  # of (call, action), or a word for those that are not the stand-ins' own
-    each: int = 6  # in a run
+    each: int = 8  # in a run
     runs: int = 4
     flags: tuple = ()
     cold_cache: bool = False
@@ -118,8 +119,9 @@ def kinds():
         Kind("compiler: prints 4 MB", [("compile", "babble")], cold_cache=True),
         Kind("compiler: leaves half a file", [("compile", "half")], cold_cache=True),
         Kind("compiler: leaves no file", [("compile", "skip")], cold_cache=True),
-        Kind("compiler: object corrupted", [("compile", "corrupt")], cold_cache=True),
-        Kind("cache: entries cut, flipped, half gone", "cache", runs=4),
+        Kind("compiler: object of a candidate corrupted", [("compile/planted", "corrupt"), ("compile/rows", "corrupt")],
+             cold_cache=True),
+        Kind("cache: entries cut, flipped, half gone", "cache"),
         Kind("clock: jumps by up to ten years", "clock", runs=8),
         Kind("disk: full under the database", "disk", each=1, runs=24, may_end=(2,)),
         Kind("disk: full under the cache", "full_cache", each=1, runs=8, cold_cache=True),
@@ -185,7 +187,7 @@ class Trust:
     def trials(db):
         """The first end of each candidate: 'works' or how it failed."""
         ends = {}
-        with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as con:
+        with contextlib.closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as con:
             for problem, config, status in con.execute("SELECT problem, config, status FROM trial ORDER BY id"):
                 works = status in ("timed", "stopped_early")
                 ends.setdefault((problem, config), "works" if works else status)
@@ -193,7 +195,7 @@ class Trust:
 
     @staticmethod
     def winners(db):
-        with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as con:
+        with contextlib.closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as con:
             return [c for c, in con.execute("SELECT config FROM winner JOIN trial ON trial.id = winner.trial")]
 
     def learn(self, vendor, flags):
@@ -203,7 +205,7 @@ class Trust:
             return self.calm[key]
         folder = self.work / f"calm_{vendor}_{len(self.calm)}"
         folder.mkdir()
-        calls = list(CALLS + (GRAPH_CALLS if flags else [])) + ["compile"]
+        calls = CALLS + (GRAPH_CALLS if flags else []) + ["compile", "compile/planted", "compile/rows"]
         script = ";".join(f"{call}:{NEVER}:error=1" for call in calls)
         env = self.environment(vendor, folder, script, cache=folder / "cache")
         started = time.monotonic()
@@ -212,9 +214,9 @@ class Trust:
             sys.exit(f"the undisturbed run on {vendor} failed ({code}):\n{text}")
         counts = struct.unpack(f"<{len(calls)}Q", (folder / "state").read_bytes()[:8 * len(calls)])
         self.calm[key] = {"ends": self.trials(folder / "t.db"), "calls": dict(zip(calls, counts)),
-                          "seconds": time.monotonic() - started, "bytes": (folder / "t.db").stat().st_size}
-        if vendor not in (self.work / "cache").parts:  # the compiled code serves the runs that want a warm cache
-            shutil.copytree(folder / "cache", self.work / "cache", dirs_exist_ok=True)
+                          "seconds": time.monotonic() - started}
+        # The compiled code serves the runs that want a warm cache.
+        shutil.copytree(folder / "cache", self.work / "cache", dirs_exist_ok=True)
         return self.calm[key]
 
     # ------------------------------------------------------------------------------------------------ one disturbed run
@@ -265,8 +267,9 @@ class Trust:
         if kind.faults in ("disk", "full_cache", "read_only", "read_only_cache"):
             mounted = folder / "disk"
             mounted.mkdir()
-            full = lot.randrange(8, int(calm["bytes"] * (0.9 if kind.faults == "disk" else 0.2) / 4096)) * 4
-            mount(mounted, f"size={full}k" if "full" in kind.faults or kind.faults == "disk" else "size=64m")
+            # A run's database and log grow to some 700 KB, its code to 1.2 MB.
+            small = kind.faults in ("disk", "full_cache")
+            mount(mounted, f"size={lot.randrange(10, 140) * 4}k" if small else "size=64m")
             if "cache" in kind.faults:
                 cache = mounted / "cache"
             else:
@@ -282,7 +285,7 @@ class Trust:
             code, text = self.tune(env, vendor, db, kind.flags)
             ended = time.monotonic()
             if mounted is not None:
-                met = {"disk": code == 2 and re.search("full|No space", text), "read_only": code == 2}
+                met = {"disk": code == 2 and "no space left on the disk" in text, "read_only": code == 2}
                 out.injected += bool(met.get(kind.faults, True))
                 if kind.faults == "disk" and code == 0:
                     kind = dataclasses.replace(kind, may_end=(0,))  # it was large enough
@@ -323,6 +326,10 @@ class Trust:
         quiet.pop("KGEN_FAKE_LOG")
         if db.exists():
             code, text = self.run(quiet, "db", "check", db)
+            nothing = "is empty; `kgen tune` fills it" in text and not rows_before
+            if nothing:  # it ended before the first row
+                db.unlink()
+        if db.exists():
             if code != 0:
                 out.problems.append(f"db check: {text.strip()}; kept in {folder}")
                 return
@@ -435,7 +442,7 @@ class Trust:
     @staticmethod
     def rows(db):
         try:
-            with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as con:
+            with contextlib.closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as con:
                 return con.execute("SELECT id FROM trial").fetchall()
         except sqlite3.Error:  # not yet made
             return []
