@@ -90,7 +90,7 @@ ops:
   - op: softmax
     dtype: fp32
     problems: [{rows: [96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111], cols: 1024}]
-    tune: {params: {vec: [1, 4], lanes: [1, 64], items: [4, 8], rows_block: [1, 2], parts: [1]}}
+    tune: {params: {vec: [1, 2, 4, 8], lanes: [1, 64], items: [1, 2, 4, 8], parts: [1]}}
 YAML
 flags=(--device host --strategy exhaustive --seed 7 --jobs 1)
 echo "16 problems on one machine"
@@ -107,7 +107,7 @@ wait_until() { # what, command…
   for ((i = 0; i < 600; ++i)); do
     "$@" && return
     kill -0 "$tune" 2>/dev/null || fail "kgen tune --slurm ended before $what"
-    sleep 0.1
+    sleep 0.3
   done
   fail "no $what"
 }

@@ -161,14 +161,30 @@ class Winners {
 // What the sessions of a run share.
 struct Shared {
   Shared(const TuneRequest& r, Db& d, Compiler& c, const std::atomic<bool>& stop_asked, std::size_t devices)
-      : request(r), db(d), compiler(c), stop{stop_asked}, queue(r.specs, devices), at_work(static_cast<int>(devices)) {}
+      : request(r),
+        db(d),
+        compiler(c),
+        stop{stop_asked},
+        queue(r.specs, devices),
+        at_work(static_cast<int>(devices)),
+        alive(static_cast<int>(devices)) {}
+
+  // Of a candidate that was at work when a device was lost: may another try it? Once.
+  bool second_chance(const TrialRecord& trial) {
+    const std::lock_guard lock(mutex);
+    return alive > 0 && suspects.emplace(trial.problem, trial.config).second;
+  }
 
   const TuneRequest& request;
   Db& db;
   Compiler& compiler;
   Stop stop;
   ProblemQueue queue;
+  std::mutex mutex;
+  std::set<std::pair<std::int64_t, std::string>> suspects;
   std::atomic<int> at_work;  // sessions: those that wait for a problem leave their part of the cores to others
+  std::atomic<int> alive;    // sessions
+  bool many = false;         // there was more than one
   // Set before the first problem:
   DeviceInfo device;  // of each session, but for its id
   std::int64_t device_id = 0;
@@ -233,6 +249,8 @@ class Session {
   Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
   Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*,
                       const Energy* = nullptr);
+  Result<void> record_doubtful();
+  Result<void> see_that_device_works();
   Result<void> conclude(Problem&);
   void take_stock(Problem&);
   Result<void> publish(Problem&, const std::string& config, bool is_default);
@@ -271,6 +289,9 @@ class Session {
   DeviceInfo device_;
   std::vector<std::size_t> won_at_;  // how many had won when each problem was begun here
   std::int64_t next_ticket_ = 1;
+  // Candidates that ended with the worker, on one of several devices: it may be the device that was lost, and no fault
+  // of theirs.
+  std::vector<TrialRecord> doubtful_;
   std::vector<std::size_t> in_hand_;  // taken from the queue and not done
   Problem* current_ = nullptr;        // the one in work
   Done done_;
@@ -318,6 +339,7 @@ struct Session::Problem {
   std::string best_config;
   std::string first_failure;     // and how to repeat it
   std::string blocked;           // why nothing can be verified
+  bool failed = false;           // ended without a winner
   bool default_checked = false;  // the default passed with the finalists
   TuneOutcome::Row row;
 };
@@ -542,7 +564,10 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
           *result->verdict.same_bits && parse_candidate(strict, device_.arch, trial.config).has_value();
     }
   }
-  {
+  if (shared_.many && (status == TrialStatus::kHung || status == TrialStatus::kCrashed)) {
+    doubtful_.push_back(trial);
+  } else {
+    if (result != nullptr) KGEN_CHECK_OK(record_doubtful());
     const TimeAccount::During writing(account_, Activity::kDatabase);
     KGEN_TRY(trial.id, db_.record(trial));
   }
@@ -562,6 +587,19 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
   Known& known = problem.known[trial.config];  // a statement of its own: the right side of = is evaluated first
   known.trial = std::move(trial);
   return {};
+}
+
+// The device has run something since, or the problem has ended without its help.
+Result<void> Session::record_doubtful() {
+  for (const TrialRecord& trial : std::exchange(doubtful_, {})) KGEN_CHECK_OK(db_.record(trial).map([](auto) {}));
+  return {};
+}
+
+// Before a failure counts where other devices could do better.
+Result<void> Session::see_that_device_works() {
+  if (stop_) return {};
+  const auto works = supervisor_.revive();
+  return works || works.error().kind == ErrorKind::kCheckFailed ? Result<void>() : works;
 }
 
 Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryResult& result) {
@@ -800,6 +838,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
       problem.blocked = "the energy of the finalists was not measured: " + run.error().message;
       return std::string();
     }
+    if (!run && shared_.many) KGEN_CHECK_OK(see_that_device_works());
     if (!run) return finalists.front();  // the fastest of the search, checked twice, wins without a race
 
     const auto costs = [&](std::size_t i) -> const std::vector<double>& {
@@ -1066,7 +1105,7 @@ Result<void> Session::work_on(Problem& problem) {
   } else {
     problem.row.note = "all candidates failed: " + problem.first_failure;
   }
-  outcome_.any_failed = true;
+  problem.failed = true;
   return {};
 }
 
@@ -1157,6 +1196,10 @@ Result<void> Session::work() {
   account_.go_on_with(Activity::kOther);
   auto worked = work_on_all();
   --shared_.at_work;
+  --shared_.alive;
+  if (!worked && worked.error().kind == ErrorKind::kDevice)
+    std::erase_if(doubtful_, [&](const TrialRecord& trial) { return shared_.second_chance(trial); });
+  if (auto written = record_doubtful(); !written) worked = std::move(written);
   if (!worked && worked.error().kind != ErrorKind::kDevice) shared_.stop.failed = true;
   upcoming_.clear();  // and what prepares them has ended
   shared_.queue.give_back(in_hand_);
@@ -1170,7 +1213,10 @@ Result<void> Session::work_on_all() {
     KGEN_TRY(const std::unique_ptr<Problem> problem, begin());
     if (problem == nullptr) break;
     KGEN_CHECK_OK(work_on(*problem));
+    if (!doubtful_.empty() || (shared_.many && !problem->blocked.empty())) KGEN_CHECK_OK(see_that_device_works());
+    KGEN_CHECK_OK(record_doubtful());
     problem->row.seconds = now_seconds() - problem->start;
+    outcome_.any_failed |= problem->failed;
     done_.rows.emplace(problem->index_in_request, std::move(problem->row));
     std::erase(in_hand_, problem->index_in_request);
     shared_.queue.done(problem->index_in_request);
@@ -1330,6 +1376,7 @@ Result<TuneOutcome> tune_fixed(const TuneRequest& request, std::vector<std::stri
                                const std::atomic<bool>& stop) {
   const double start = now_seconds();
   Shared shared(request, db, compiler, stop, devices.size());
+  shared.many = devices.size() > 1;
   KGEN_CHECK_OK(check_request(shared));
   const int jobs =
       request.jobs > 0 ? request.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -1346,13 +1393,14 @@ Result<TuneOutcome> tune_fixed(const TuneRequest& request, std::vector<std::stri
                               [&board, i](const TuneProgress& part, bool force) { board.show(i, part, force); });
     threads.emplace_back([&, i] {
       ends[i] = session.start();
-      if (!ends[i]) --shared.at_work;
+      if (!ends[i]) --shared.at_work, --shared.alive;
       started.count_down();
       ready.wait();
       if (!go) return;
       if (ends[i]) ends[i] = session.work();
       if (!ends[i] && devices.size() > 1 && !shared.stop)
-        board.drop(i, fmt::format("{} is dropped, its problem goes to another device: {}", devices[i],
+        board.drop(i, fmt::format("{} is dropped{}: {}", devices[i],
+                                  shared.alive > 0 ? ", and its problem goes to another device" : "",
                                   ends[i].error().message));
     });
   }
@@ -1387,7 +1435,8 @@ Result<TuneOutcome> tune_fixed(const TuneRequest& request, std::vector<std::stri
       lost = std::move(ends[k].error());
     }
   }
-  if (left.empty() && !stop && !shared.queue.all_done()) return tl::unexpected(*std::move(lost));
+  if (left.empty() && !stop && !shared.queue.all_done())
+    return fail(ErrorKind::kNoDevice, lost->message + "; what was found is kept, and the same command goes on");
   if (!left.empty()) devices = std::move(left);
   TuneOutcome outcome = sum_up(shared, sessions);
   outcome.dropped = board.dropped();
