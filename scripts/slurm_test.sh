@@ -122,6 +122,7 @@ wait_until "a job on n1" runs_on n1
 requeued=$(tasks RUNNING n1 | head -n 1)
 sleep 0.7
 scontrol requeue "$requeued" && echo "requeued $requeued in the middle"
+scontrol update jobid="$requeued" starttime=now  # Slurm would let it wait for two minutes
 another_runs() { local now; now=$(tasks RUNNING n1 | head -n 1); [[ -n $now && $now != "$requeued" ]]; }
 wait_until "another job on n1" another_runs
 lost=$(tasks RUNNING n1 | head -n 1)
