@@ -38,6 +38,9 @@ class Supervisor {
   // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
   Result<RaceResult> race(const RaceRequest&);
 
+  // Runs a known-good kernel where the worker was lost since the last one. Errors as next().
+  Result<void> revive() { return ready_ ? Result<void>() : bring_up(); }
+
   bool counts_energy() const { return worker_ && worker_->counts_energy(); }
   double bandwidth() const { return bandwidth_; }
   // What the worker has spent its time on since the start. A candidate that hung counts as verification.
