@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -135,8 +136,14 @@ Result<std::string> read_file(const std::string& path) {
 }
 
 Result<void> write_file(const std::string& path, std::string_view content) {
-  std::string temporary = path + ".XXXXXX";
-  const FileDescriptor file{::mkostemp(temporary.data(), O_CLOEXEC)};
+  // With the permissions that open() gives: asking for the umask means to change it, for all threads.
+  static std::atomic<unsigned> count = 0;
+  std::string temporary;
+  FileDescriptor file{-1};
+  do {
+    temporary = fmt::format("{}.{}-{}", path, ::getpid(), count++);
+    file.fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (file.fd < 0 && errno == EEXIST);
   if (file.fd < 0) return tl::unexpected(io_error(path, "cannot write"));
   const auto abandon = [&] {
     Error error = io_error(path, "cannot write");
@@ -151,9 +158,7 @@ Result<void> write_file(const std::string& path, std::string_view content) {
       return abandon();
     }
   }
-  const mode_t mask = ::umask(0);  // mkostemp makes 0600; the user's files get what open() would have given
-  ::umask(mask);
-  if (::fchmod(file.fd, 0666 & ~mask) != 0 || ::rename(temporary.c_str(), path.c_str()) != 0) return abandon();
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return abandon();
   return {};
 }
 

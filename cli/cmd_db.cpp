@@ -248,6 +248,11 @@ int db_prior(const Words& args) {
   if (files.empty()) return report({ErrorKind::kBadInput, join(paths, " ") + ": nothing to learn from"});
   std::error_code error;
   std::filesystem::create_directories(folder, error);
+  // A database is data from anywhere, and names in it become names of files.
+  for (const auto& [op, text] : files)
+    if (op.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != std::string::npos)
+      return report({ErrorKind::kBadInput,
+                     fmt::format("{}: '{}' is no name of an operator; nothing was written", join(paths, " "), op)});
   for (const auto& [op, text] : files)
     if (const auto written = write_file(fmt::format("{}/{}.yaml", folder, op), text); !written)
       return report(written.error());

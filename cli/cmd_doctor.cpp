@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "runtime/dispatcher.h"
+#include "tuner/process.h"
 
 namespace kgen {
 namespace {
@@ -180,8 +181,9 @@ int cmd_doctor(const Context&, const Words& args) {
   if (!spec.empty()) {
     if (const auto done = write_file(out, spec); !done) return report(done.error());
   }
-  const std::string command =
-      spec.empty() ? "" : fmt::format("kgen tune {} --db {}", out, against_db ? path : "tuned.db");
+  const std::string command = spec.empty() ? ""
+                                           : fmt::format("kgen tune {} --db {}", shell_quoted(out),
+                                                         shell_quoted(against_db ? path : "tuned.db"));
   if (as_json) {
     Json json{
         {"shapes", Json::array()}, {"time_us", total_us}, {"time_us_by_kind", by_kind}, {"calls_not_served", unserved}};

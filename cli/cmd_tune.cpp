@@ -5,11 +5,15 @@
 #include <cstdlib>
 #include <regex>
 
+#include "base/hash.h"
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/progress.h"
+#include "cli/slurm.h"
 #include "generator/spec.h"
+#include "tuner/problem_queue.h"
+#include "tuner/process.h"
 #include "tuner/search/strategy.h"
 #include "tuner/session.h"
 
@@ -54,7 +58,24 @@ Figures figures(const TuneOutcome& outcome, const TuneOutcome::Row& row) {
 }
 
 double share_of(const TuneOutcome& outcome, double seconds) {
-  return outcome.wall_seconds > 0 ? seconds / outcome.wall_seconds : 0;
+  return outcome.device_seconds > 0 ? seconds / outcome.device_seconds : 0;
+}
+
+// "all" as the list of this machine's GPUs, found in a process of its own: a driver that hangs or crashes while it
+// looks for its devices costs that process. Without a GPU what "auto" is.
+Result<std::string> all_gpus(const Context& context) {
+  constexpr double kSeconds = 120;
+  const Words command{context.self, "devices", "--json"};
+  KGEN_TRY(const RunResult run, run_program(command, {.timeout_seconds = kSeconds, .output_bytes = 1 << 20}));
+  const Json json = Json::parse(run.output, nullptr, false);
+  if (run.end != RunResult::End::kExited || run.code != 0 || !json.is_object())
+    return fail(ErrorKind::kNoDevice, fmt::format("--device all: '{} devices' {}; name the devices, as in --device "
+                                                  "nvidia:0,nvidia:1",
+                                                  context.self, describe_end(run, kSeconds)));
+  Words ids;
+  for (const Json& device : json.at("devices"))
+    if (device.at("id") != "host") ids.push_back(device.at("id"));
+  return ids.empty() ? "auto" : join(ids, ",");
 }
 
 Json cover_json(const TuneOutcome::Cover& cover) {
@@ -86,6 +107,12 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
   json["peak_flops"] = outcome.peak_flops;
   json["peak_bytes_per_second"] = outcome.peak_bytes_per_second;
   json["wall_seconds"] = outcome.wall_seconds;
+  json["devices"] = Json::array();
+  for (const TuneOutcome::Device& device : outcome.devices)
+    json["devices"].push_back(
+        {{"id", device.id}, {"problems", device.problems}, {"busy_seconds", device.busy_seconds}});
+  json["dropped"] = outcome.dropped;
+  json["device_seconds"] = outcome.device_seconds;
   json["gpu_busy_seconds"] = outcome.gpu_busy_seconds;
   json["gpu_timing_seconds"] = outcome.gpu_timing_seconds;
   json["gpu_busy_share"] = share_of(outcome, outcome.gpu_busy_seconds);
@@ -176,77 +203,201 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
     if (row.cover) print_cover(row);
     if (!row.note.empty()) fmt::print("{} {}: {}\n", row.op, row.dims_key, row.note);
   }
-  fmt::print("\n{} ({}): {} candidates verified in {}; results in {}{}\n", outcome.device_name, outcome.arch,
+  for (const std::string& dropped : outcome.dropped) fmt::print("{}\n", dropped);
+  const std::string many = outcome.devices.size() > 1 ? fmt::format("{} x ", outcome.devices.size()) : "";
+  fmt::print("\n{}{} ({}): {} candidates verified in {}; results in {}{}\n", many, outcome.device_name, outcome.arch,
              outcome.verified, human_seconds(outcome.wall_seconds), db,
              outcome.interrupted ? "; interrupted, run again to go on" : "");
   std::vector<std::string> parts;
   for (const TuneOutcome::Spent& spent : outcome.where_time_went)
     if (const double share = share_of(outcome, spent.seconds); share >= 0.005)
       parts.push_back(fmt::format("{} {:.0f}%", spent.on, share * 100));
+  if (outcome.devices.size() > 1) {
+    Words shares;
+    for (const TuneOutcome::Device& device : outcome.devices)
+      shares.push_back(fmt::format("{} {}", device.id, device.problems));
+    fmt::print("problems by device: {}\n", join(shares, ", "));
+  }
   fmt::print("{:.1f} candidates/s; device busy {:.0f}% of the time, timing {:.0f}%; time by what was waited for: {}\n",
              outcome.wall_seconds > 0 ? static_cast<double>(outcome.verified) / outcome.wall_seconds : 0,
              share_of(outcome, outcome.gpu_busy_seconds) * 100, share_of(outcome, outcome.gpu_timing_seconds) * 100,
              join(parts, ", "));
 }
 
-Result<TuneOutcome> run(const Context& context, TuneRequest request, const Words& files, const std::string& op_glob,
-                        const std::string& budget, const std::string& db_path, bool deterministic) {
-  if (!budget.empty()) {
-    KGEN_TRY(request.budget, parse_budget(budget));
+struct TuneFlags {
+  Words files;
+  std::string db_path = "tuned.db", budget, op_glob = "*", shard, partition;
+  Words sbatch;
+  std::int64_t array_size = 0;
+  bool json = false, deterministic = false, slurm = false;
+};
+
+Result<std::vector<OpSpec>> read_specs(const TuneFlags& flags) {
+  std::vector<OpSpec> specs;
+  for (const std::string& file : flags.files) {
+    KGEN_TRY(std::vector<OpSpec> more, parse_spec(file, flags.op_glob));
+    std::move(more.begin(), more.end(), std::back_inserter(specs));
   }
-  for (const std::string& file : files) {
-    KGEN_TRY(std::vector<OpSpec> specs, parse_spec(file, op_glob));
-    std::move(specs.begin(), specs.end(), std::back_inserter(request.specs));
-  }
-  if (!budget.empty())  // the command line is nearer to the user than the file
-    for (OpSpec& spec : request.specs) spec.tune.budget = 0;
-  for (OpSpec& spec : request.specs) spec.tune.deterministic |= deterministic;
-  if (request.specs.empty())
+  if (specs.empty())
     return fail(ErrorKind::kBadInput,
-                fmt::format("no problem to tune: {} matches '--op {}'", join(files, " "), op_glob));
-  KGEN_TRY(Db db, Db::open(db_path, DbMode::kReadWrite));
-  const std::unique_ptr<Compiler> compiler = compiler_for(context);
-  stop_on_signals();
+                fmt::format("no problem to tune: {} matches '--op {}'", join(flags.files, " "), flags.op_glob));
+  return specs;
+}
+
+Result<TuneOutcome> run(const Context& context, TuneRequest request, const TuneFlags& flags) {
+  if (!flags.budget.empty()) {
+    KGEN_TRY(request.budget, parse_budget(flags.budget));
+  }
+  KGEN_TRY(request.specs, read_specs(flags));
+  if (!flags.budget.empty())  // the command line is nearer to the user than the file
+    for (OpSpec& spec : request.specs) spec.tune.budget = 0;
+  for (OpSpec& spec : request.specs) spec.tune.deterministic |= flags.deterministic;
+  if (!flags.shard.empty()) {
+    KGEN_TRY(const Shard part, parse_shard(flags.shard));
+    request.specs = take_shard(request.specs, part);
+  }
+  if (request.device == "all") {
+    KGEN_TRY(request.device, all_gpus(context));
+  }
+  KGEN_TRY(Db db, Db::open(flags.db_path, DbMode::kReadWrite));
+  // A compiler gets twice what a candidate may take on the device.
+  const std::unique_ptr<Compiler> compiler = compiler_for(context, 2 * request.candidate_timeout_seconds);
   ProgressPrinter printer;
   return tune(request, db, *compiler, context.self, std::ref(printer), stop_requested);
+}
+
+// The command line of a shard: this one without what is for the whole.
+Words shard_command(const Context& context, const Words& args) {
+  constexpr std::string_view kFlags[] = {"--slurm", "--json"};
+  constexpr std::string_view kValued[] = {"--db", "--partition", "--array-size", "--sbatch"};
+  Words command{context.self, "tune"};
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    const std::string name = args[i].substr(0, args[i].find('='));
+    if (std::ranges::find(kFlags, name) != std::end(kFlags)) continue;
+    if (std::ranges::find(kValued, name) == std::end(kValued)) {
+      command.push_back(args[i]);
+    } else if (name == args[i]) {
+      ++i;
+    }
+  }
+  return command;
+}
+
+Result<SlurmOutcome> run_slurm(const Context& context, const TuneFlags& flags, const Words& args) {
+  constexpr int kMostShards = 64;  // where nobody says how many
+  KGEN_TRY(const std::vector<OpSpec> specs, read_specs(flags));
+  if (!flags.budget.empty()) KGEN_CHECK_OK(parse_budget(flags.budget).map([](auto&&) {}));
+  SlurmRun run{.command = shard_command(context, args),
+               .spec_hash = {},
+               .db_path = flags.db_path,
+               .shards = flags.array_size > 0 ? static_cast<int>(flags.array_size)
+                                              : std::min(kMostShards, static_cast<int>(specs.size())),
+               .partition = flags.partition,
+               .arguments = flags.sbatch};
+  for (const std::string& file : flags.files) {
+    KGEN_TRY(const std::string text, read_file(file));
+    run.spec_hash = hash_text(run.spec_hash + text);
+  }
+  ProgressPrinter printer;
+  return tune_on_slurm(run, std::ref(printer), stop_requested);
+}
+
+int end_slurm(const SlurmOutcome& outcome, const TuneFlags& flags) {
+  if (flags.json) {
+    print_json(
+        {{"db", flags.db_path},
+         {"device", outcome.device},
+         {"arch", outcome.arch},
+         {"shards", outcome.shards},
+         {"shards_done", outcome.done},
+         {"arrays", outcome.submitted},
+         {"wall_seconds", outcome.wall_seconds},
+         {"device_seconds", outcome.device_seconds},
+         {"verified", outcome.verified},
+         {"merged",
+          {{"added", outcome.merged.added}, {"known", outcome.merged.known}, {"winners", outcome.merged.winners}}},
+         {"any_failed", outcome.any_failed},
+         {"rows", outcome.rows}});
+  } else {
+    Table table({"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "gain"});
+    for (const Json& row : outcome.rows) {
+      Words dims;
+      for (const auto& [dim, value] : row.at("dims").items()) dims.push_back(dim + "=" + value.dump());
+      const double gain = row.value("gain", 0.0);
+      table.add({std::string(trim(row.value("op", "") + " " + row.value("label", ""))), join(dims, " "),
+                 row.value("config", "") == "" ? "none" : row.value("config", ""), number(row.value("time_us", 0.0)),
+                 number(row.value("tflops", 0.0)), number(row.value("gbps", 0.0)),
+                 gain > 0 ? fmt::format("{:.2f}x", gain) : ""});
+    }
+    table.print();
+    for (const Json& row : outcome.rows)
+      if (const std::string note = row.value("note", ""); !note.empty())
+        fmt::print("{} {}: {}\n", row.value("op", ""), row.at("dims").dump(), note);
+    fmt::print(
+        "\n{} ({}): {}/{} shards done in {}, {} of device time; {} candidates verified; {} trials and {} winners "
+        "merged into {}{}\n",
+        outcome.device, outcome.arch, outcome.done, outcome.shards, human_seconds(outcome.wall_seconds),
+        human_seconds(outcome.device_seconds), outcome.verified, outcome.merged.added, outcome.merged.winners,
+        flags.db_path, outcome.done < outcome.shards ? "; interrupted, run again to go on" : "");
+  }
+  if (outcome.done < outcome.shards) return 128 + SIGINT;
+  return outcome.any_failed ? 1 : 0;
 }
 
 }  // namespace
 
 int cmd_tune(const Context& context, const Words& args) {
-  Words files;
-  std::string db_path = "tuned.db", budget, op_glob = "*";
+  TuneFlags flags;
   TuneRequest request;
-  std::int64_t jobs = 0, seed = 1;
-  bool json = false, deterministic = false;
+  std::int64_t jobs = 0, seed = 1, timeout = 30;
   Options options("tune", "SPEC… [flags]",
                   "Enumerate, compile, verify, time and publish; resumes from what the database holds.");
-  options.arguments("SPEC", files, "ops.yaml or entry-list files");
-  options.text("--db", db_path, "database to write (tuned.db)");
-  options.text("--device", request.device, "auto, host, amd:N, nvidia:N");
-  options.text("--budget", budget, "candidates (200) or time (90s, 10m) for each problem; 64 candidates by default");
+  options.arguments("SPEC", flags.files, "ops.yaml or entry-list files");
+  options.text("--db", flags.db_path, "database to write (tuned.db)");
+  options.text("--device", request.device,
+               "auto, host, amd:N, nvidia:N, several of them (nvidia:0,nvidia:1), or all: every GPU at once");
+  options.text("--budget", flags.budget,
+               "candidates (200) or time (90s, 10m) for each problem; 64 candidates by default");
   options.choice("--strategy", request.strategy, strategy_names(), "how to search");
   options.number("--jobs", jobs, 0, "compilations at once; 0: all cores");
+  options.number("--timeout", timeout, 1,
+                 "seconds after which a candidate on the device has hung; compilers get twice that");
   options.number("--seed", seed, 0, "of the search and of the test data");
-  options.text("--op", op_glob, "only operators whose name matches, e.g. 'conv*'");
+  options.text("--op", flags.op_glob, "only operators whose name matches, e.g. 'conv*'");
   options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
   options.list("--warm-start", request.warm_start,
                "a database or recorded space of other devices or shapes to begin from; may be repeated");
   options.text("--prior", request.prior, "what to try first: shipped, none, or a folder that 'kgen db prior' wrote");
   options.choice("--timing", request.timing, {"cold", "warm", "graph"}, "state of the caches while timing");
   options.choice("--objective", request.objective, {"time", "energy"}, "what a winner needs the least of");
-  options.flag("--deterministic", deterministic, "only candidates that give the same bits on every launch");
-  options.flag("--json", json, "one JSON document on stdout");
+  options.flag("--deterministic", flags.deterministic, "only candidates that give the same bits on every launch");
+  options.text("--shard", flags.shard, "i/n: only the i-th of n parts of the problems, as one of n machines would");
+  options.flag("--slurm", flags.slurm, "run the shards as an array of Slurm jobs, watch it, merge; resumes");
+  options.text("--partition", flags.partition, "of Slurm, for --slurm");
+  options.number("--array-size", flags.array_size, 1, "shards for --slurm; by default one a problem, 64 at most");
+  options.list("--sbatch", flags.sbatch, "one more argument for sbatch, as in --sbatch=--gpus=1; may be repeated");
+  options.flag("--json", flags.json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
   request.jobs = static_cast<int>(std::min<std::int64_t>(jobs, 1024));
   request.seed = static_cast<std::uint64_t>(seed);
+  request.candidate_timeout_seconds = static_cast<double>(std::min<std::int64_t>(timeout, 86400));
 
-  const auto outcome = run(context, request, files, op_glob, budget, db_path, deterministic);
+  const bool for_slurm = !flags.partition.empty() || flags.array_size > 0 || !flags.sbatch.empty();
+  if (for_slurm && !flags.slurm)
+    return report(Error{ErrorKind::kBadInput, "tune: --partition, --array-size and --sbatch are for --slurm"});
+  if (flags.slurm && !flags.shard.empty())
+    return report(Error{ErrorKind::kBadInput, "tune: --slurm makes the shards; leave out --shard"});
+  stop_on_signals();
+  if (flags.slurm) {
+    const auto outcome = run_slurm(context, flags, args);
+    return outcome ? end_slurm(*outcome, flags) : report(outcome.error());
+  }
+  const auto outcome = run(context, request, flags);
   if (!outcome) return report(outcome.error());
-  if (json) {
-    print_json(outcome_json(*outcome, db_path));
+  if (flags.json) {
+    print_json(outcome_json(*outcome, flags.db_path));
   } else {
-    print_outcome(*outcome, db_path);
+    print_outcome(*outcome, flags.db_path);
   }
   if (outcome->interrupted) return 128 + SIGINT;  // as the shell says it: what follows must not take this for done
   return outcome->any_failed ? 1 : 0;

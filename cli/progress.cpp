@@ -48,8 +48,14 @@ ProgressPrinter::~ProgressPrinter() {
 }
 
 void ProgressPrinter::operator()(const TuneProgress& progress) {
+  for (; dropped_ < progress.dropped.size(); ++dropped_)
+    fmt::print(stderr, "{}{}\n", drawn_ ? "\r\x1b[K" : "", progress.dropped[dropped_]);
+  (*this)(progress_line(progress, terminal_ ? terminal_columns() - 1 : 200));
+}
+
+void ProgressPrinter::operator()(const std::string& line) {
   if (terminal_) {
-    fmt::print(stderr, "\r\x1b[K{}", progress_line(progress, terminal_columns() - 1));
+    fmt::print(stderr, "\r\x1b[K{}", line.substr(0, terminal_columns() - 1));
     std::fflush(stderr);
     drawn_ = true;
     return;
@@ -57,7 +63,7 @@ void ProgressPrinter::operator()(const TuneProgress& progress) {
   const auto now = std::chrono::steady_clock::now();
   if (now - last_ < kEvery) return;
   last_ = now;
-  fmt::print(stderr, "{}\n", progress_line(progress, 200));
+  fmt::print(stderr, "{}\n", line);
 }
 
 }  // namespace kgen

@@ -16,10 +16,12 @@ class ProgressPrinter {
   ProgressPrinter();
   ~ProgressPrinter();  // clears the line on a terminal
   void operator()(const TuneProgress&);
+  void operator()(const std::string& line);
 
  private:
   bool terminal_;
   bool drawn_ = false;
+  std::size_t dropped_ = 0;  // devices of which it was told
   std::chrono::steady_clock::time_point last_;
 };
 

@@ -36,6 +36,10 @@ struct DeviceRecord {
   int compute_units = 0;
   std::int64_t memory_bytes = 0, l2_bytes = 0;
   int clock_khz = 0;
+  // What makes two of them one row.
+  bool same_kind(const DeviceRecord& other) const {
+    return arch == other.arch && name == other.name && driver == other.driver && uuid == other.uuid;
+  }
 };
 
 struct OpRecord {

@@ -1,7 +1,10 @@
 #include "tuner/compile.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
@@ -46,7 +49,12 @@ std::string environment(const char* name) {
 std::string default_cache_folder() {
   if (const std::string base = environment("XDG_CACHE_HOME"); !base.empty()) return base + "/kgen";
   if (const std::string home = environment("HOME"); !home.empty()) return home + "/.cache/kgen";
-  return fs::temp_directory_path().string() + "/kgen-cache";
+  // Code objects run: what another user could have put there is not taken. Nothing is found and kept then.
+  const std::string folder = fs::temp_directory_path().string() + fmt::format("/kgen-cache-{}", ::geteuid());
+  struct stat status{};
+  const bool ours = (::mkdir(folder.c_str(), 0700) == 0 || errno == EEXIST) && ::lstat(folder.c_str(), &status) == 0 &&
+                    S_ISDIR(status.st_mode) && status.st_uid == ::geteuid() && (status.st_mode & 077) == 0;
+  return ours ? folder : "/dev/null/kgen";
 }
 
 std::int64_t cache_limit(const CompilerOptions& options) {
@@ -81,43 +89,6 @@ bool has_word(std::string_view text, std::string_view word) {
       return true;
   }
   return false;
-}
-
-// A private folder for one compile, removed with all that is in it.
-class TemporaryFolder {
- public:
-  static Result<TemporaryFolder> make() {
-    std::error_code error;
-    fs::path base = fs::temp_directory_path(error);
-    if (error) base = "/tmp";
-    std::string path = (base / "kgen-XXXXXX").string();
-    if (::mkdtemp(path.data()) == nullptr)
-      return fail(ErrorKind::kIo,
-                  fmt::format("{}: cannot make a folder in it; set TMPDIR to one that can be written", base.string()));
-    return TemporaryFolder(std::move(path));
-  }
-  TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::exchange(other.path_, "")) {}
-  TemporaryFolder& operator=(TemporaryFolder&& other) noexcept {
-    std::swap(path_, other.path_);
-    return *this;
-  }
-  ~TemporaryFolder() {
-    std::error_code error;
-    if (!path_.empty()) fs::remove_all(path_, error);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
-  std::string path_;
-};
-
-std::string shell_quoted(const std::string& word) {
-  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+./:,@%";
-  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
-  std::string quoted = "'";
-  for (char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
 }
 
 std::string shell_line(const std::vector<std::string>& argv) {

@@ -371,18 +371,11 @@ Result<std::map<std::string, int>> count_amd(Bytes object) {
   }
   if (program.empty())
     return fail(ErrorKind::kNoCompiler, "matrix instructions unknown: no llvm-objdump; install llvm");
-  std::error_code error;
-  std::string file = (std::filesystem::temp_directory_path(error) / "kgen-XXXXXX").string();
-  const int fd = ::mkstemp(file.data());
-  if (fd < 0)
-    return fail(ErrorKind::kIo, fmt::format("{}: cannot write; set TMPDIR to a folder that can be written", file));
-  ::close(fd);
-  auto written = write_file(file, text_of(object));
+  KGEN_TRY(const TemporaryFolder folder, TemporaryFolder::make());
+  const std::string file = folder.path() + "/object";
+  KGEN_CHECK_OK(write_file(file, text_of(object)));
   const std::vector<std::string> argv = {program, "-d", "--no-show-raw-insn", file};
-  auto run = run_program(argv, {.timeout_seconds = 60, .output_bytes = std::size_t{256} << 20});
-  ::unlink(file.c_str());
-  KGEN_CHECK_OK(std::move(written));
-  KGEN_TRY(const RunResult listing, std::move(run));
+  KGEN_TRY(const RunResult listing, run_program(argv, {.timeout_seconds = 60, .output_bytes = std::size_t{256} << 20}));
   if (listing.end != RunResult::End::kExited || listing.code != 0)
     return fail(ErrorKind::kBadInput, fmt::format("{}: {}", program, first_error(listing.output)));
   return count_words(listing.output, {"v_mfma_", "v_wmma_", "v_smfmac_", "v_swmmac_"});

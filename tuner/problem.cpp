@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "base/text.h"
+#include "tuner/process.h"
 
 namespace kgen {
 
@@ -62,9 +63,9 @@ bool writes_nothing(const BoundPlan& bound) {
 Result<std::string> code_file(const CodeObject& code) {
   std::error_code error;
   if (!code.path.empty() && std::filesystem::exists(code.path, error)) return code.path;
-  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
-  if (error) return fail(ErrorKind::kIo, "no folder for temporary files: " + error.message());
-  std::string path = (folder / ("kgen-" + code.hash)).string();
+  static const Result<TemporaryFolder> folder = TemporaryFolder::make();
+  if (!folder) return tl::unexpected(folder.error());
+  std::string path = folder->path() + "/" + code.hash;
   KGEN_CHECK_OK(write_file(path, {reinterpret_cast<const char*>(code.bytes.data()), code.bytes.size()}));
   return path;
 }
@@ -140,8 +141,9 @@ std::string repeat_line(const OpSpec& spec, const std::string& config, const std
     if (equals == std::string::npos) continue;
     dims += fmt::format("{}{}: {}", dims.empty() ? "" : ", ", word.substr(0, equals), word.substr(equals + 1));
   }
-  return fmt::format("kgen verify <(echo '{{kgen: 1, ops: [{{{}, problems: [{{{}}}]}}]}}') --config '{}' --device {}",
-                     entry, dims, config, device);
+  return fmt::format("kgen verify <(echo {}) --config {} --device {}",
+                     shell_quoted(fmt::format("{{kgen: 1, ops: [{{{}, problems: [{{{}}}]}}]}}", entry, dims)),
+                     shell_quoted(config), device);
 }
 
 }  // namespace kgen

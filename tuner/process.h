@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -42,6 +43,26 @@ std::string describe_end(const RunResult&, double timeout_seconds);
 // Path of a program as exec would find it: itself when it has a slash, else the first hit in PATH; "" when there is
 // none.
 std::string find_program(const std::string& name);
+
+// A word as a shell reads it back, for command lines that people are shown. None is ever run.
+std::string shell_quoted(const std::string& word);
+
+// A folder that this user alone can look into, removed with all that is in it.
+class TemporaryFolder {
+ public:
+  static Result<TemporaryFolder> make();
+  TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::exchange(other.path_, "")) {}
+  TemporaryFolder& operator=(TemporaryFolder&& other) noexcept {
+    std::swap(path_, other.path_);
+    return *this;
+  }
+  ~TemporaryFolder();
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
 
 // A message: a list of byte strings, framed with their lengths.
 using Message = std::vector<std::string>;

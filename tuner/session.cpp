@@ -9,8 +9,11 @@
 #include <cmath>
 #include <deque>
 #include <future>
+#include <latch>
+#include <list>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <tuple>
 #include <unordered_map>
@@ -20,6 +23,7 @@
 #include "generator/space.h"
 #include "tuner/dynamic.h"
 #include "tuner/problem.h"
+#include "tuner/problem_queue.h"
 #include "tuner/search/strategy.h"
 #include "tuner/search/winners.h"
 #include "tuner/stats.h"
@@ -99,31 +103,142 @@ struct Known {
   bool verified() const { return trial.status == TrialStatus::kTimed || trial.status == TrialStatus::kStoppedEarly; }
 };
 
+// What asks all sessions of a run to end: the user, or an error that is not one of a device.
+struct Stop {
+  const std::atomic<bool>& asked;
+  std::atomic<bool> failed{false};
+  operator bool() const { return asked || failed; }  // NOLINT: it stands for a flag
+};
+
+// The winners of this device, timing and objective. Thread-safe.
+class Winners {
+ public:
+  using Key = std::tuple<std::int64_t, bool, bool>;  // problem, is_default, deterministic
+  struct Incumbent {
+    std::int64_t trial = 0;
+    std::string config{};
+  };
+  std::optional<Incumbent> find(const Key& key) const {
+    const std::lock_guard lock(mutex_);
+    const auto at = incumbents_.find(key);
+    return at == incumbents_.end() ? std::nullopt : std::optional(at->second);
+  }
+  void set(const Key& key, Incumbent incumbent) {
+    const std::lock_guard lock(mutex_);
+    incumbents_[key] = std::move(incumbent);
+  }
+  // False where that was done before: what a device that was lost has recorded since then counts.
+  bool forget(std::int64_t problem) {
+    const std::lock_guard lock(mutex_);
+    if (!forgotten_.insert(problem).second) return false;
+    std::erase_if(incumbents_, [&](const auto& entry) { return std::get<0>(entry.first) == problem; });
+    return true;
+  }
+  // Kernels that won, for the search of other problems of the operator.
+  void add(Winner winner) {
+    const std::lock_guard lock(mutex_);
+    won_.push_back(std::move(winner));
+  }
+  std::size_t count() const {
+    const std::lock_guard lock(mutex_);
+    return won_.size();
+  }
+  // Of the first `count`, the newest first.
+  std::vector<Winner> of(const std::string& op, std::size_t count) const {
+    const std::lock_guard lock(mutex_);
+    std::vector<Winner> found;
+    for (auto winner = won_.rend() - static_cast<std::ptrdiff_t>(count); winner != won_.rend(); ++winner)
+      if (winner->op == op) found.push_back(*winner);
+    return found;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<Key, Incumbent> incumbents_;
+  std::set<std::int64_t> forgotten_;
+  std::vector<Winner> won_;
+};
+
+// What the sessions of a run share.
+struct Shared {
+  Shared(const TuneRequest& r, Db& d, Compiler& c, const std::atomic<bool>& stop_asked, std::size_t devices)
+      : request(r),
+        db(d),
+        compiler(c),
+        stop{stop_asked},
+        queue(r.specs, devices),
+        at_work(static_cast<int>(devices)),
+        alive(static_cast<int>(devices)) {}
+
+  // Of a candidate that was at work when a device was lost: may another try it? Once.
+  bool second_chance(const TrialRecord& trial) {
+    const std::lock_guard lock(mutex);
+    return alive > 0 && suspects.emplace(trial.problem, trial.config).second;
+  }
+
+  const TuneRequest& request;
+  Db& db;
+  Compiler& compiler;
+  Stop stop;
+  ProblemQueue queue;
+  std::mutex mutex;
+  std::set<std::pair<std::int64_t, std::string>> suspects;
+  std::atomic<int> at_work;  // sessions: those that wait for a problem leave their part of the cores to others
+  std::atomic<int> alive;    // sessions
+  bool many = false;         // there was more than one
+  // Set before the first problem:
+  DeviceInfo device;  // of each session, but for its id
+  std::int64_t device_id = 0;
+  std::string compiler_version;
+  TimingMode timing = TimingMode::kCold;
+  std::map<std::string, std::vector<Winner>> priors;  // by operator
+  std::vector<Recording> warm_start;                  // of other devices or shapes
+  Winners winners;
+};
+
+// Works on problems of a run with one device. Used by one thread.
 class Session {
  public:
-  Session(const TuneRequest& request, Db& db, Compiler& compiler, const std::string& self,
-          const std::function<void(const TuneProgress&)>& progress, const std::atomic<bool>& stop)
-      : request_(request),
-        db_(db),
-        compiler_(compiler),
-        show_(progress),
-        stop_(stop),
-        supervisor_(self, request.device, request.candidate_timeout_seconds),
-        jobs_(request.jobs > 0 ? request.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))),
-        pool_(compiler, jobs_) {}
+  using Show = std::function<void(const TuneProgress&, bool force)>;
+  Session(Shared& shared, CompilePool& pool, int jobs, const std::string& self, std::string device, Show progress)
+      : shared_(shared),
+        request_(shared.request),
+        db_(shared.db),
+        compiler_(shared.compiler),
+        stop_(shared.stop),
+        timing_(shared.timing),
+        winners_(shared.winners),
+        show_(std::move(progress)),
+        supervisor_(self, std::move(device), request_.candidate_timeout_seconds),
+        all_jobs_(jobs),
+        pool_(pool) {
+    account_.go_on_with(Activity::kStarting);
+  }
 
-  Result<TuneOutcome> run();
+  // Starts the device's worker; it ends with the thread that calls this.
+  Result<void> start();
+  // Problems of the queue, until there are none. kDevice: the device is of no more use, and what it had is given back.
+  Result<void> work();
+  // Once it has ended. Rows are by their place in the request.
+  struct Done {
+    TuneOutcome sums;
+    std::map<std::size_t, TuneOutcome::Row> rows;
+  };
+  Done& outcome() { return done_; }
+  const DeviceInfo& device() const { return device_; }
+  bool counts_energy() const { return supervisor_.counts_energy(); }
 
  private:
   struct Problem;  // the one in work
 
-  Result<std::unique_ptr<Problem>> prepare(const OpSpec&) const;
+  Result<std::unique_ptr<Problem>> prepare(std::size_t index) const;
   Result<void> open(Problem&, std::size_t won);
-  Result<std::unique_ptr<Problem>> begin(std::size_t);
+  Result<void> work_on_all();
+  Result<std::unique_ptr<Problem>> begin();
   void look_ahead();
   Result<void> open_ahead();
   std::size_t compiling() const;
-  Result<void> work(Problem&);
+  Result<void> work_on(Problem&);
   Result<void> replay(Problem&);
   Result<void> verify_ready(Problem&);
   Result<void> search(Problem&);
@@ -135,6 +250,8 @@ class Session {
   Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
   Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*,
                       const Energy* = nullptr);
+  Result<void> record_doubtful();
+  Result<void> see_that_device_works();
   Result<void> conclude(Problem&);
   void take_stock(Problem&);
   Result<void> publish(Problem&, const std::string& config, bool is_default);
@@ -152,40 +269,42 @@ class Session {
   void show(const Problem*, bool force);
   void sum_up();
 
+  // Compilations that may be under way for this device.
+  std::size_t jobs() const {
+    return static_cast<std::size_t>(std::max(1, all_jobs_ / std::max(1, shared_.at_work.load())));
+  }
+
+  Shared& shared_;
   const TuneRequest& request_;
   Db& db_;
   Compiler& compiler_;
-  const std::function<void(const TuneProgress&)>& show_;
-  const std::atomic<bool>& stop_;
+  const Stop& stop_;
+  const TimingMode& timing_;
+  Winners& winners_;
+  const Show show_;
   Supervisor supervisor_;
   Finished finished_;
-  const int jobs_;
-  CompilePool pool_;  // after finished_, which its threads write to
+  const int all_jobs_;
+  CompilePool& pool_;  // its threads write to finished_
 
   DeviceInfo device_;
-  std::int64_t device_id_ = 0;
-  std::string compiler_version_;
-  TimingMode timing_ = TimingMode::kCold;
-  struct Incumbent {
-    std::int64_t trial = 0;
-    std::string config{};
-  };
-  // By problem, is_default, deterministic; on this device, of the request's timing and objective.
-  std::map<std::tuple<std::int64_t, bool, bool>, Incumbent> winners_;
-  std::map<std::string, std::vector<Winner>> priors_;  // by operator
-  std::vector<Winner> won_;                            // of winners_
-  std::vector<std::size_t> won_at_;                    // its size when each problem was begun
-  std::vector<Recording> warm_start_;                  // of other devices or shapes
+  std::vector<std::size_t> won_at_;  // how many had won when each problem was begun here
   std::int64_t next_ticket_ = 1;
-  Problem* current_ = nullptr;  // the one in work
-  TuneOutcome outcome_;
+  // Candidates that ended with the worker, on one of several devices: it may be the device that was lost, and no fault
+  // of theirs.
+  std::vector<TrialRecord> doubtful_;
+  std::vector<std::size_t> in_hand_;  // taken from the queue and not done
+  Problem* current_ = nullptr;        // the one in work
+  Done done_;
+  TuneOutcome& outcome_ = done_.sums;
   TuneProgress progress_;
-  double start_ = now_seconds(), shown_ = 0;
+  const double start_ = now_seconds();
   TimeAccount account_;
   Supervisor::BusySeconds searching_;  // the worker's, outside finals
   // The problems after the one in work, in order. Their spaces are enumerated on threads of their own; those that are
   // prepared are opened. Last, because those threads read the members above.
   struct Upcoming {
+    std::size_t index = 0;  // in the request
     std::future<Result<std::unique_ptr<Problem>>> preparing;
     std::unique_ptr<Problem> opened{};
   };
@@ -193,8 +312,9 @@ class Session {
 };
 
 struct Session::Problem {
-  explicit Problem(const OpSpec& s) : spec(s) {}
+  Problem(std::size_t i, const OpSpec& s) : index_in_request(i), spec(s) {}
 
+  const std::size_t index_in_request;
   const OpSpec& spec;
   std::int64_t id = 0;
   bool nothing_to_launch = false;
@@ -220,22 +340,17 @@ struct Session::Problem {
   std::string best_config;
   std::string first_failure;     // and how to repeat it
   std::string blocked;           // why nothing can be verified
+  bool failed = false;           // ended without a winner
   bool default_checked = false;  // the default passed with the finalists
   TuneOutcome::Row row;
 };
 
 void Session::show(const Problem* problem, bool force) {
-  const double now = now_seconds();
-  if (!show_ || (!force && now - shown_ < kPollSeconds)) return;
-  shown_ = now;
-  progress_.elapsed = now - start_;
-  const double done = static_cast<double>(progress_.proposed), planned = static_cast<double>(progress_.planned);
-  progress_.left = done > 0 && planned > done ? progress_.elapsed / done * (planned - done) : 0;
   if (problem != nullptr) {
     progress_.best_us = problem->best_us;
     progress_.best_config = problem->best_config;
   }
-  show_(progress_);
+  show_(progress_, force);
 }
 
 bool Session::out_of_budget(const Problem& problem) const {
@@ -246,11 +361,11 @@ bool Session::out_of_budget(const Problem& problem) const {
 
 // What the DB knows of this problem counts as if it had just been tried, as long as source and compiler are the same.
 Result<void> Session::replay(Problem& problem) {
-  KGEN_TRY(const std::vector<TrialRecord> trials, db_.trials(problem.id, device_id_));
+  KGEN_TRY(const std::vector<TrialRecord> trials, db_.trials(problem.id, shared_.device_id));
   std::unordered_map<std::string, std::string> source_hashes;
   for (const TrialRecord& trial : trials) {
     const auto at = problem.index.find(trial.config);
-    if (at == problem.index.end() || trial.compiler != compiler_version_) continue;
+    if (at == problem.index.end() || trial.compiler != shared_.compiler_version) continue;
     if (!trial.timing.empty() && trial.timing != request_.timing) continue;
     // What only its bits speak against is right where nobody demands them, and who demands them has seen them.
     const bool verified = Known{trial}.verified(), demanded = problem.spec.tune.deterministic;
@@ -315,7 +430,7 @@ std::size_t Session::compiling() const {
 // Keeps every core at work: with candidates of this problem, as far ahead of their results as there are cores, and
 // where they leave cores idle (results are waited for, the budget is used up) with those of the problems after it.
 Result<void> Session::propose_ahead(Problem& problem) {
-  const auto jobs = static_cast<std::size_t>(jobs_);
+  const std::size_t jobs = this->jobs();
   while (problem.compiling + problem.ready.size() < jobs + kPipeline && !out_of_budget(problem)) {
     KGEN_TRY(const bool proposed, propose(problem));
     if (!proposed) break;
@@ -326,7 +441,7 @@ Result<void> Session::propose_ahead(Problem& problem) {
 // The part of propose_ahead() for the problems after this one. Some wait in the queue, for the time that finals take.
 Result<void> Session::compile_ahead() {
   KGEN_CHECK_OK(open_ahead());
-  const auto jobs = static_cast<std::size_t>(jobs_);
+  const std::size_t jobs = this->jobs();
   for (const Upcoming& next : upcoming_) {
     if (!next.opened || next.opened->nothing_to_launch) continue;
     while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < jobs &&
@@ -407,13 +522,13 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
                              const TryResult* result, const Energy* energy) {
   TrialRecord trial;
   trial.problem = problem.id;
-  trial.device = device_id_;
+  trial.device = shared_.device_id;
   trial.config = item.candidate.key();
   trial.status = status;
   trial.reason = std::move(reason);
   trial.source_hash = item.source.hash;
   trial.op_hash = problem.spec.op->source_hash;
-  trial.compiler = compiler_version_;
+  trial.compiler = shared_.compiler_version;
   trial.options = item.compiled.code.options;
   trial.kgen_version = KGEN_VERSION;
   trial.is_default = item.candidate == problem.default_candidate;
@@ -450,7 +565,10 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
           *result->verdict.same_bits && parse_candidate(strict, device_.arch, trial.config).has_value();
     }
   }
-  {
+  if (shared_.many && (status == TrialStatus::kHung || status == TrialStatus::kCrashed)) {
+    doubtful_.push_back(trial);
+  } else {
+    if (result != nullptr) KGEN_CHECK_OK(record_doubtful());
     const TimeAccount::During writing(account_, Activity::kDatabase);
     KGEN_TRY(trial.id, db_.record(trial));
   }
@@ -470,6 +588,19 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
   Known& known = problem.known[trial.config];  // a statement of its own: the right side of = is evaluated first
   known.trial = std::move(trial);
   return {};
+}
+
+// The device has run something since, or the problem has ended without its help.
+Result<void> Session::record_doubtful() {
+  for (const TrialRecord& trial : std::exchange(doubtful_, {})) KGEN_CHECK_OK(db_.record(trial).map([](auto) {}));
+  return {};
+}
+
+// Before a failure counts where other devices could do better.
+Result<void> Session::see_that_device_works() {
+  if (stop_) return {};
+  const auto works = supervisor_.revive();
+  return works || works.error().kind == ErrorKind::kCheckFailed ? Result<void>() : works;
 }
 
 Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryResult& result) {
@@ -573,12 +704,12 @@ Result<std::vector<std::string>> Session::reverify(Problem& problem, const std::
 
 Result<void> Session::publish(Problem& problem, const std::string& config, bool is_default) {
   const TrialRecord& trial = problem.known.at(config).trial;
-  Incumbent& present = winners_[{problem.id, is_default, problem.spec.tune.deterministic}];
-  if (present.trial == trial.id) return {};
+  const Winners::Key key{problem.id, is_default, problem.spec.tune.deterministic};
+  if (const auto present = winners_.find(key); present && present->trial == trial.id) return {};
   KGEN_TRY(const Item item, rebuild(problem, config));
   const CodeObject& code = item.compiled.code;
   const WinnerRecord winner{.problem = problem.id,
-                            .device = device_id_,
+                            .device = shared_.device_id,
                             .trial = trial.id,
                             .goal = goal(problem),
                             .plan_json = plan_to_json(item.source.plan),
@@ -590,9 +721,9 @@ Result<void> Session::publish(Problem& problem, const std::string& config, bool 
                             .bytes = code.bytes};
   const TimeAccount::During writing(account_, Activity::kDatabase);
   KGEN_CHECK_OK(db_.publish(winner, object));
-  present = {.trial = trial.id, .config = config};
+  winners_.set(key, {.trial = trial.id, .config = config});
   if (!is_default)
-    won_.push_back(
+    winners_.add(
         {problem.row.op, std::string(device_.arch->family), problem.row.signature, problem.row.dims_key, config});
   return {};
 }
@@ -653,11 +784,11 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     if (!energy)
       for (const std::string& config : best_of_parts(problem.known, ranked)) add(config);
     if (!incumbent.empty()) {
-      const Incumbent& present = winners_.at({problem.id, false, problem.spec.tune.deterministic});
+      const auto present = winners_.find({problem.id, false, problem.spec.tune.deterministic});
       const TrialRecord& trial = problem.known.at(incumbent).trial;
       const bool news = (energy && !trial.energy_uj) ||
                         std::any_of(finalists.begin(), finalists.end(),
-                                    [&](auto& config) { return problem.known.at(config).trial.id > present.trial; });
+                                    [&](auto& config) { return problem.known.at(config).trial.id > present->trial; });
       if (!news) return incumbent;
       add(incumbent);
     }
@@ -708,6 +839,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
       problem.blocked = "the energy of the finalists was not measured: " + run.error().message;
       return std::string();
     }
+    if (!run && shared_.many) KGEN_CHECK_OK(see_that_device_works());
     if (!run) return finalists.front();  // the fastest of the search, checked twice, wins without a race
 
     const auto costs = [&](std::size_t i) -> const std::vector<double>& {
@@ -771,10 +903,10 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
 Result<void> Session::conclude(Problem& problem) {
   const bool deterministic = problem.spec.tune.deterministic;
   std::string incumbent;
-  if (const auto at = winners_.find({problem.id, false, deterministic}); at != winners_.end()) {
+  if (const auto present = winners_.find({problem.id, false, deterministic})) {
     // Else stale: its source or compiler has changed.
-    const auto known = problem.known.find(at->second.config);
-    if (known != problem.known.end() && known->second.verified()) incumbent = at->second.config;
+    const auto known = problem.known.find(present->config);
+    if (known != problem.known.end() && known->second.verified()) incumbent = present->config;
   }
   std::string winner = incumbent;
   if (!stop_) {
@@ -801,7 +933,7 @@ Result<void> Session::conclude(Problem& problem) {
   std::string serves = winner;
   if (default_works && at->first != winner) {
     const auto published = winners_.find({problem.id, true, deterministic});
-    const bool done = published != winners_.end() && published->second.trial == at->second.trial.id;
+    const bool done = published && published->trial == at->second.trial.id;
     if (done || stop_ || problem.default_checked) {
       serves = done || problem.default_checked ? at->first : winner;
     } else {
@@ -823,8 +955,8 @@ void Session::take_stock(Problem& problem) {
   if (problem.best_us <= 0) return;
   problem.row.config = problem.best_config;
   problem.row.time_us = problem.best_us;
-  won_.push_back({problem.row.op, std::string(device_.arch->family), problem.row.signature, problem.row.dims_key,
-                  problem.best_config});
+  winners_.add({problem.row.op, std::string(device_.arch->family), problem.row.signature, problem.row.dims_key,
+                problem.best_config});
 }
 
 // What won on the nearest shapes, in this database and in the prior, then the other variants' defaults: half of the
@@ -835,11 +967,9 @@ void Session::seed_search(Problem& problem, std::size_t won) {
   const auto add = [&](std::size_t point) {
     if (seeds.size() < most && std::find(seeds.begin(), seeds.end(), point) == seeds.end()) seeds.push_back(point);
   };
-  std::vector<Winner> winners;
-  for (auto winner = won_.rend() - static_cast<std::ptrdiff_t>(won); winner != won_.rend(); ++winner)
-    if (winner->op == problem.row.op) winners.push_back(*winner);
-  const std::vector<Winner>& prior = priors_[problem.row.op];
-  winners.insert(winners.end(), prior.begin(), prior.end());
+  std::vector<Winner> winners = winners_.of(problem.row.op, won);
+  if (const auto prior = shared_.priors.find(problem.row.op); prior != shared_.priors.end())
+    winners.insert(winners.end(), prior->second.begin(), prior->second.end());
   for (const std::size_t point : rank_winners(problem.search_space, winners, problem.row.signature,
                                               problem.row.dims_key, std::string(device_.arch->family), kPriorPoints))
     add(point);
@@ -856,7 +986,7 @@ void Session::warm_search(Problem& problem) {
                             recording.problem.dims_key);
   };
   std::vector<std::pair<double, const Recording*>> near;
-  for (const Recording& recording : warm_start_) {
+  for (const Recording& recording : shared_.warm_start) {
     const bool own = !recording.device.arch.empty();  // written by kgen
     if (!own || recording.op.op == problem.row.op) near.emplace_back(distance(recording), &recording);
   }
@@ -868,8 +998,9 @@ void Session::warm_search(Problem& problem) {
 }
 
 // What of a problem needs neither device nor database. Safe beside the rest of the session.
-Result<std::unique_ptr<Session::Problem>> Session::prepare(const OpSpec& spec) const {
-  auto prepared = std::make_unique<Problem>(spec);
+Result<std::unique_ptr<Session::Problem>> Session::prepare(std::size_t index) const {
+  const OpSpec& spec = request_.specs[index];
+  auto prepared = std::make_unique<Problem>(index, spec);
   Problem& problem = *prepared;
   problem.row.op = spec.op->name;
   problem.row.deterministic = spec.tune.deterministic;
@@ -899,8 +1030,8 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(const OpSpec& spec) c
   return prepared;
 }
 
-// Takes a prepared problem into the session, with the first `won` of won_ to begin from; its reference starts to
-// compile.
+// Takes a prepared problem into the session, with the first `won` of what has won to begin from; its reference starts
+// to compile.
 Result<void> Session::open(Problem& problem, std::size_t won) {
   if (problem.nothing_to_launch) return {};
   const OpSpec& spec = problem.spec;
@@ -919,11 +1050,7 @@ Result<void> Session::open(Problem& problem, std::size_t won) {
   problem.row.flops = default_bound.flops;
   problem.row.bytes = default_bound.bytes;
   KGEN_TRY(problem.id, db_.intern_problem(op_record(spec), problem_record(spec, default_bound)));
-  if (request_.fresh) {
-    KGEN_CHECK_OK(db_.forget(problem.id, device_id_));
-    for (const bool is_default : {false, true})
-      for (const bool deterministic : {false, true}) winners_.erase({problem.id, is_default, deterministic});
-  }
+  if (request_.fresh && winners_.forget(problem.id)) KGEN_CHECK_OK(db_.forget(problem.id, shared_.device_id));
   KGEN_CHECK_OK(replay(problem));
   const std::size_t size = problem.space.candidates.size();
   const std::size_t wanted = problem.budget > 0 ? std::min(problem.budget, size) : size;
@@ -943,6 +1070,9 @@ Result<void> Session::verify_ready(Problem& problem) {
   while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
     show(&problem, false);
   auto code = problem.reference_code.get();
+  // Without it nothing is verified, so a compiler that died of something else gets a second chance.
+  if (code && code->status != CompileStatus::kCompiled && !stop_)
+    code = compiler_.compile(problem.reference.text, device_.arch);
   if (!code) return tl::unexpected(std::move(code.error()));
   auto check = reference_case(problem.spec, device_.arch, problem.reference, *code);
   if (!check && check.error().kind == ErrorKind::kCheckFailed) {
@@ -959,7 +1089,7 @@ Result<void> Session::verify_ready(Problem& problem) {
   return {};
 }
 
-Result<void> Session::work(Problem& problem) {
+Result<void> Session::work_on(Problem& problem) {
   if (problem.nothing_to_launch) return {};
   problem.start = now_seconds();
   progress_.current = problem.row.label.empty() ? problem.row.dims_key : problem.row.label + " " + problem.row.dims_key;
@@ -990,7 +1120,7 @@ Result<void> Session::work(Problem& problem) {
   } else {
     problem.row.note = "all candidates failed: " + problem.first_failure;
   }
-  outcome_.any_failed = true;
+  problem.failed = true;
   return {};
 }
 
@@ -999,8 +1129,7 @@ void Session::sum_up() {
   account_.go_on_with(Activity::kOther);
   const auto spent = [&](Activity activity) { return account_.seconds(activity); };
   const Supervisor::BusySeconds& busy = supervisor_.busy();
-  outcome_.wall_seconds = now_seconds() - start_;
-  outcome_.jobs = jobs_;
+  outcome_.device_seconds = now_seconds() - start_;
   outcome_.gpu_busy_seconds = busy.total();
   outcome_.gpu_timing_seconds = busy.timing;
   outcome_.where_time_went = {{"timing", searching_.timing},
@@ -1013,47 +1142,48 @@ void Session::sum_up() {
                               {"preparing", spent(Activity::kPreparing)},
                               {"database", spent(Activity::kDatabase)},
                               {"starting", spent(Activity::kStarting)},
+                              {"waiting for a problem", spent(Activity::kWaiting)},
                               {"other", spent(Activity::kOther)}};
+  outcome_.peak_bytes_per_second = supervisor_.bandwidth();
 }
 
-// Problem i, to be worked at now.
-Result<std::unique_ptr<Session::Problem>> Session::begin(std::size_t i) {
-  const TimeAccount::During preparing(account_, Activity::kPreparing);
+// The next problem, to be worked at now; null: there is none left.
+Result<std::unique_ptr<Session::Problem>> Session::begin() {
   std::unique_ptr<Problem> problem;
   if (upcoming_.empty()) {
-    KGEN_TRY(problem, prepare(request_.specs[i]));
-    KGEN_CHECK_OK(open(*problem, won_.size()));
+    const Activity before = account_.go_on_with(Activity::kWaiting);
+    --shared_.at_work;
+    const auto next = shared_.queue.take(stop_);
+    ++shared_.at_work;
+    account_.go_on_with(before);
+    if (!next) return problem;
+    const TimeAccount::During preparing(account_, Activity::kPreparing);
+    in_hand_.push_back(*next);
+    KGEN_TRY(problem, prepare(*next));
+    KGEN_CHECK_OK(open(*problem, winners_.count()));
   } else {
+    const TimeAccount::During preparing(account_, Activity::kPreparing);
     if (!upcoming_.front().opened) upcoming_.front().preparing.wait();
     KGEN_CHECK_OK(open_ahead());
     problem = std::move(upcoming_.front().opened);
     upcoming_.pop_front();
   }
-  won_at_.push_back(won_.size());
+  won_at_.push_back(winners_.count());
   current_ = problem.get();
   look_ahead();
   return problem;
 }
 
-// Starts to prepare the problems after the one in work. A host times its kernels on the cores that would prepare. A
-// problem that is in work or on the way must end first: its second time must see what the first records.
+// Starts to prepare the problems after the one in work. A host times its kernels on the cores that would prepare.
 void Session::look_ahead() {
   if (takes_turns()) return;
-  const std::vector<OpSpec>& specs = request_.specs;
-  const auto same = [](const OpSpec& a, const OpSpec& b) {
-    return signature(*a.op, a.problem) == signature(*b.op, b.problem) &&
-           dims_key(*a.op, a.problem) == dims_key(*b.op, b.problem);
-  };
-  const auto at_work = static_cast<std::ptrdiff_t>(won_at_.size()) - 1;
   for (;;) {
     const auto preparing = std::count_if(upcoming_.begin(), upcoming_.end(), [](auto& next) { return !next.opened; });
-    const auto j = static_cast<std::size_t>(at_work) + 1 + upcoming_.size();
-    if (upcoming_.size() == kOpenAhead || static_cast<std::size_t>(preparing) == kPreparing || j == specs.size())
-      return;
-    if (std::any_of(specs.begin() + at_work, specs.begin() + static_cast<std::ptrdiff_t>(j),
-                    [&](const OpSpec& before) { return same(before, specs[j]); }))
-      return;
-    upcoming_.push_back({std::async(std::launch::async, [this, &spec = specs[j]] { return prepare(spec); })});
+    if (upcoming_.size() == kOpenAhead || static_cast<std::size_t>(preparing) == kPreparing) return;
+    const auto next = shared_.queue.take_ahead(upcoming_.size());
+    if (!next) return;
+    in_hand_.push_back(*next);
+    upcoming_.push_back({*next, std::async(std::launch::async, [this, i = *next] { return prepare(i); })});
   }
 }
 
@@ -1072,76 +1202,278 @@ Result<void> Session::open_ahead() {
   return {};
 }
 
-Result<TuneOutcome> Session::run() {
-  account_.go_on_with(Activity::kStarting);
-  KGEN_TRY(timing_, find_timing(request_.timing));
-  if (request_.objective != "time" && request_.objective != "energy")
-    return fail(ErrorKind::kBadInput,
-                fmt::format("unknown objective '{}'{}; there are time, energy", request_.objective,
-                            did_you_mean(request_.objective, std::vector<std::string>{"time", "energy"})));
-  KGEN_CHECK_OK(make_strategy(request_.strategy, SearchSpace{}, 0, 0).map([](auto&&) {}));
-  for (const std::string& file : request_.warm_start) {
-    KGEN_TRY(std::vector<Recording> recordings, read_recordings(file));
-    std::move(recordings.begin(), recordings.end(), std::back_inserter(warm_start_));
-  }
+Result<void> Session::start() {
   KGEN_TRY(device_, supervisor_.start());
-  if (request_.objective == "energy" && !supervisor_.counts_energy())
-    return fail(ErrorKind::kNoDevice,
-                fmt::format("{} ({}) has no energy counter that can be read; tune with --objective time", device_.id,
-                            device_.name));
-  outcome_.timing = request_.timing;
-  outcome_.objective = request_.objective;
-  outcome_.device_name = device_.name;
-  outcome_.arch = std::string(device_.arch->name);
-  // All bad input is found before any work is done.
-  for (const OpSpec& spec : request_.specs) {
-    KGEN_CHECK_OK(enumerate(spec, device_.arch, 1).map([](auto&&) {}));
-    if (request_.prior != "none" && !priors_.contains(spec.op->name)) {
-      KGEN_TRY(priors_[spec.op->name], winners_of(spec.op->name, request_.prior == "shipped" ? "" : request_.prior));
-    }
-  }
-  KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
-  KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
-  outcome_.device_id = device_id_;
-  outcome_.compute_units = device_.compute_units;
-  KGEN_TRY(const std::vector<WinnerRow> winners, db_.winners());
-  for (const WinnerRow& row : winners) {
-    if (row.winner.device != device_id_) continue;
-    if (!row.winner.range && row.winner.goal.timing == request_.timing &&
-        row.winner.goal.objective == request_.objective)
-      winners_[{row.winner.problem, row.winner.is_default, row.winner.goal.deterministic}] = {row.winner.trial,
-                                                                                              row.trial.config};
-    if (!row.winner.is_default)
-      won_.push_back(
-          {row.op.op, std::string(device_.arch->family), row.op.signature, row.problem.dims_key, row.trial.config});
-  }
+  return {};
+}
 
+Result<void> Session::work() {
   account_.go_on_with(Activity::kOther);
-  progress_.problems = request_.specs.size();
-  for (std::size_t i = 0; i < request_.specs.size() && !stop_; ++i) {
-    KGEN_TRY(const std::unique_ptr<Problem> problem, begin(i));
-    KGEN_CHECK_OK(work(*problem));
+  auto worked = work_on_all();
+  --shared_.at_work;
+  --shared_.alive;
+  if (!worked && worked.error().kind == ErrorKind::kDevice)
+    std::erase_if(doubtful_, [&](const TrialRecord& trial) { return shared_.second_chance(trial); });
+  if (auto written = record_doubtful(); !written) worked = std::move(written);
+  if (!worked && worked.error().kind != ErrorKind::kDevice) shared_.stop.failed = true;
+  upcoming_.clear();  // and what prepares them has ended
+  shared_.queue.give_back(in_hand_);
+  progress_.planned = progress_.proposed;
+  sum_up();
+  return worked;
+}
+
+Result<void> Session::work_on_all() {
+  while (!stop_) {
+    KGEN_TRY(const std::unique_ptr<Problem> problem, begin());
+    if (problem == nullptr) break;
+    KGEN_CHECK_OK(work_on(*problem));
+    if (!doubtful_.empty() || (shared_.many && !problem->blocked.empty())) KGEN_CHECK_OK(see_that_device_works());
+    KGEN_CHECK_OK(record_doubtful());
     problem->row.seconds = now_seconds() - problem->start;
-    outcome_.rows.push_back(std::move(problem->row));
+    outcome_.any_failed |= problem->failed;
+    done_.rows.emplace(problem->index_in_request, std::move(problem->row));
+    std::erase(in_hand_, problem->index_in_request);
+    shared_.queue.done(problem->index_in_request);
     ++progress_.problems_done;
     show(nullptr, true);
   }
-  outcome_.interrupted = stop_;
-  sum_up();
-  outcome_.peak_bytes_per_second = supervisor_.bandwidth();
-  return outcome_;
+  return {};
+}
+
+// Sums up what the sessions show. Thread-safe.
+class Board {
+ public:
+  Board(const std::function<void(const TuneProgress&)>& show, std::size_t problems, std::size_t sessions)
+      : show_(show), problems_(problems), parts_(sessions) {}
+
+  void show(std::size_t session, const TuneProgress& part, bool force) {
+    const std::lock_guard lock(mutex_);
+    parts_[session] = part;
+    const double now = now_seconds();
+    if (!show_ || (!force && now - shown_ < kPollSeconds)) return;
+    shown_ = now;
+    TuneProgress all = part;
+    all.problems = problems_;
+    all.problems_done = 0;
+    for (std::int64_t TuneProgress::* count : kCounts) all.*count = 0;
+    for (const TuneProgress& each : parts_) {
+      all.problems_done += each.problems_done;
+      for (std::int64_t TuneProgress::* count : kCounts) all.*count += each.*count;
+    }
+    all.dropped = dropped_;
+    all.elapsed = now - start_;
+    const double done = static_cast<double>(all.proposed), planned = static_cast<double>(all.planned);
+    all.left = done > 0 && planned > done ? all.elapsed / done * (planned - done) : 0;
+    show_(all);
+  }
+  void drop(std::size_t session, std::string why) {
+    TuneProgress part;
+    {
+      const std::lock_guard lock(mutex_);
+      dropped_.push_back(std::move(why));
+      part = parts_[session];
+      part.planned = part.proposed;
+    }
+    show(session, part, true);
+  }
+  const std::vector<std::string>& dropped() const { return dropped_; }
+
+ private:
+  static constexpr std::int64_t TuneProgress::* kCounts[] = {&TuneProgress::proposed, &TuneProgress::compiled,
+                                                             &TuneProgress::verified, &TuneProgress::timed,
+                                                             &TuneProgress::failed,   &TuneProgress::planned};
+  std::mutex mutex_;
+  const std::function<void(const TuneProgress&)>& show_;
+  const std::size_t problems_;
+  std::vector<TuneProgress> parts_;
+  std::vector<std::string> dropped_;
+  double start_ = now_seconds(), shown_ = 0;
+};
+
+// All bad input is found before any device is started …
+Result<void> check_request(Shared& shared) {
+  const TuneRequest& request = shared.request;
+  KGEN_TRY(shared.timing, find_timing(request.timing));
+  if (request.objective != "time" && request.objective != "energy")
+    return fail(ErrorKind::kBadInput,
+                fmt::format("unknown objective '{}'{}; there are time, energy", request.objective,
+                            did_you_mean(request.objective, std::vector<std::string>{"time", "energy"})));
+  KGEN_CHECK_OK(make_strategy(request.strategy, SearchSpace{}, 0, 0).map([](auto&&) {}));
+  for (const std::string& file : request.warm_start) {
+    KGEN_TRY(std::vector<Recording> recordings, read_recordings(file));
+    std::move(recordings.begin(), recordings.end(), std::back_inserter(shared.warm_start));
+  }
+  return {};
+}
+
+// … or, where it takes the device to tell, before any work is done.
+Result<void> get_ready(Shared& shared, const std::vector<Session*>& sessions) {
+  const TuneRequest& request = shared.request;
+  const DeviceInfo& device = shared.device = sessions.front()->device();
+  for (const Session* session : sessions) {
+    const DeviceInfo& other = session->device();
+    if (device_record(other).same_kind(device_record(device))) continue;
+    return fail(
+        ErrorKind::kBadInput,
+        fmt::format("{} is {} with {}, {} is {} with {}: devices that differ need a run each, --device {} and "
+                    "--device {}",
+                    device.id, device.name, device.driver, other.id, other.name, other.driver, device.id, other.id));
+  }
+  for (const Session* session : sessions)
+    if (request.objective == "energy" && !session->counts_energy())
+      return fail(ErrorKind::kNoDevice,
+                  fmt::format("{} ({}) has no energy counter that can be read; tune with --objective time",
+                              session->device().id, device.name));
+  for (const OpSpec& spec : request.specs) {
+    KGEN_CHECK_OK(enumerate(spec, device.arch, 1).map([](auto&&) {}));
+    if (request.prior != "none" && !shared.priors.contains(spec.op->name)) {
+      KGEN_TRY(shared.priors[spec.op->name],
+               winners_of(spec.op->name, request.prior == "shipped" ? "" : request.prior));
+    }
+  }
+  KGEN_TRY(shared.compiler_version, shared.compiler.version(device.arch));
+  KGEN_TRY(shared.device_id, shared.db.intern_device(device_record(device)));
+  KGEN_TRY(const std::vector<WinnerRow> winners, shared.db.winners());
+  for (const WinnerRow& row : winners) {
+    if (row.winner.device != shared.device_id) continue;
+    if (!row.winner.range && row.winner.goal.timing == request.timing && row.winner.goal.objective == request.objective)
+      shared.winners.set({row.winner.problem, row.winner.is_default, row.winner.goal.deterministic},
+                         {row.winner.trial, row.trial.config});
+    if (!row.winner.is_default)
+      shared.winners.add(
+          {row.op.op, std::string(device.arch->family), row.op.signature, row.problem.dims_key, row.trial.config});
+  }
+  return {};
+}
+
+// What the sessions did, as one.
+TuneOutcome sum_up(const Shared& shared, std::list<Session>& sessions) {
+  TuneOutcome all;
+  all.timing = shared.request.timing;
+  all.objective = shared.request.objective;
+  all.device_name = shared.device.name;
+  all.arch = std::string(shared.device.arch->name);
+  all.device_id = shared.device_id;
+  all.compute_units = shared.device.compute_units;
+  all.interrupted = shared.stop.asked;
+  std::map<std::size_t, TuneOutcome::Row> rows;
+  for (Session& session : sessions) {
+    Session::Done& done = session.outcome();
+    const TuneOutcome& sums = done.sums;
+    all.devices.push_back({session.device().id, done.rows.size(), sums.gpu_busy_seconds});
+    all.device_seconds += sums.device_seconds;
+    all.gpu_busy_seconds += sums.gpu_busy_seconds;
+    all.gpu_timing_seconds += sums.gpu_timing_seconds;
+    all.compile_seconds += sums.compile_seconds;
+    all.compiled += sums.compiled;
+    all.from_cache += sums.from_cache;
+    all.verified += sums.verified;
+    all.any_failed |= sums.any_failed;
+    all.peak_bytes_per_second = std::max(all.peak_bytes_per_second, sums.peak_bytes_per_second);
+    if (all.where_time_went.empty()) {
+      all.where_time_went = sums.where_time_went;
+    } else {
+      for (std::size_t i = 0; i < sums.where_time_went.size(); ++i)
+        all.where_time_went[i].seconds += sums.where_time_went[i].seconds;
+    }
+    rows.merge(done.rows);
+  }
+  for (auto& [index, row] : rows) all.rows.push_back(std::move(row));
+  return all;
+}
+
+// A session for each device, each on a thread of its own. Devices that fail are taken off the list, as long as one is
+// left.
+Result<TuneOutcome> tune_fixed(const TuneRequest& request, std::vector<std::string>& devices, Db& db,
+                               Compiler& compiler, const std::string& self,
+                               const std::function<void(const TuneProgress&)>& progress,
+                               const std::atomic<bool>& stop) {
+  const double start = now_seconds();
+  Shared shared(request, db, compiler, stop, devices.size());
+  shared.many = devices.size() > 1;
+  KGEN_CHECK_OK(check_request(shared));
+  const int jobs =
+      request.jobs > 0 ? request.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  Board board(progress, request.specs.size(), devices.size());
+  std::list<Session> sessions;
+  CompilePool pool(compiler, jobs);  // after the sessions, which its threads write to
+  std::vector<Result<void>> ends(devices.size());
+  std::latch started(static_cast<std::ptrdiff_t>(devices.size())), ready(1);
+  bool go = false;
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    Session& session =
+        sessions.emplace_back(shared, pool, jobs, self, devices[i],
+                              [&board, i](const TuneProgress& part, bool force) { board.show(i, part, force); });
+    threads.emplace_back([&, i] {
+      ends[i] = session.start();
+      if (!ends[i]) --shared.at_work, --shared.alive;
+      started.count_down();
+      ready.wait();
+      if (!go) return;
+      if (ends[i]) ends[i] = session.work();
+      if (!ends[i] && devices.size() > 1 && !shared.stop)
+        board.drop(i, fmt::format("{} is dropped{}: {}", devices[i],
+                                  shared.alive > 0 ? ", and its problem goes to another device" : "",
+                                  ends[i].error().message));
+    });
+  }
+  started.wait();
+  // A device that is not there is bad input; one that is there and does not start is dropped.
+  Result<void> prepared;
+  std::vector<Session*> usable;
+  std::size_t i = 0;
+  for (Session& session : sessions) {
+    const Result<void>& end = ends[i++];
+    if (end) {
+      usable.push_back(&session);
+    } else if (prepared && end.error().kind != ErrorKind::kDevice) {
+      prepared = end;
+    }
+  }
+  if (usable.empty()) prepared = ends.front();
+  if (prepared) prepared = get_ready(shared, usable);
+  go = prepared.has_value();
+  ready.count_down();
+  for (std::thread& thread : threads) thread.join();
+  if (!prepared) return tl::unexpected(std::move(prepared.error()));
+
+  std::vector<std::string> left;
+  std::optional<Error> lost;
+  for (std::size_t k = 0; k < devices.size(); ++k) {
+    if (ends[k]) {
+      left.push_back(devices[k]);
+    } else if (ends[k].error().kind != ErrorKind::kDevice) {
+      return tl::unexpected(std::move(ends[k].error()));
+    } else {
+      lost = std::move(ends[k].error());
+    }
+  }
+  if (left.empty() && !stop && !shared.queue.all_done())
+    return fail(ErrorKind::kNoDevice, lost->message + "; what was found is kept, and the same command goes on");
+  if (!left.empty()) devices = std::move(left);
+  TuneOutcome outcome = sum_up(shared, sessions);
+  outcome.dropped = board.dropped();
+  outcome.jobs = jobs;
+  outcome.wall_seconds = now_seconds() - start;
+  return outcome;
 }
 
 }  // namespace
 
 Result<TuneOutcome> tune(const TuneRequest& request, Db& db, Compiler& compiler, const std::string& self,
                          const std::function<void(const TuneProgress&)>& progress, const std::atomic<bool>& stop) {
-  const auto tune_fixed = [&](const TuneRequest& part) {
-    return Session(part, db, compiler, self, progress, stop).run();
+  std::vector<std::string> devices = split(request.device, ',');
+  for (const std::string& device : devices)
+    if (std::count(devices.begin(), devices.end(), device) > 1)
+      return fail(ErrorKind::kBadInput, fmt::format("--device {}: {} is there twice", request.device, device));
+  const auto tune_part = [&](const TuneRequest& part) {
+    return tune_fixed(part, devices, db, compiler, self, progress, stop);
   };
   const bool dynamic = std::any_of(request.specs.begin(), request.specs.end(),
                                    [](const OpSpec& spec) { return spec.dynamic.has_value(); });
-  return dynamic ? tune_dynamic(request, db, compiler, tune_fixed, stop) : tune_fixed(request);
+  return dynamic ? tune_dynamic(request, db, compiler, tune_part, stop) : tune_part(request);
 }
 
 }  // namespace kgen

@@ -26,7 +26,7 @@ struct Budget {
 
 struct TuneRequest {
   std::vector<OpSpec> specs;
-  std::string device = "auto";
+  std::string device = "auto";  // or several of one kind, "nvidia:0,nvidia:1": a problem stays on one
   Budget budget{.candidates = 64};
   std::string strategy = "auto";        // of strategy_names()
   std::vector<std::string> warm_start;  // databases and recorded spaces: what other devices or shapes found
@@ -48,6 +48,7 @@ struct TuneProgress {
   std::int64_t proposed = 0, compiled = 0, verified = 0, timed = 0, failed = 0, planned = 0;
   double best_us = 0, elapsed = 0, left = 0;
   std::string best_config;
+  std::vector<std::string> dropped;  // devices that were given up, and why
 };
 
 struct TuneOutcome {
@@ -87,11 +88,19 @@ struct TuneOutcome {
   int compute_units = 0;
   double peak_flops = 0, peak_bytes_per_second = 0;  // measured ceilings of this device; 0 = unknown
   double wall_seconds = 0;
-  // Of them the device's worker spent so many on references, verification and timing (finals included), and on timing
+  struct Device {
+    std::string id;
+    std::size_t problems = 0;  // that ended there
+    double busy_seconds = 0;
+  };
+  std::vector<Device> devices;
+  std::vector<std::string> dropped;  // devices that were given up in the run, and why
+  double device_seconds = 0;         // from the start to the end of each device's work, all together
+  // Of them the devices' workers spent so many on references, verification and timing (finals included), and on timing
   // alone: samples, and the flushes between them.
   double gpu_busy_seconds = 0, gpu_timing_seconds = 0;
-  // All of wall_seconds, each moment once. What is done while the device works costs nothing: "proposing", "compilers"
-  // … are what it waited for.
+  // All of device_seconds, each moment once. What is done while the device works costs nothing: "proposing",
+  // "compilers" … are what it waited for.
   struct Spent {
     std::string on;
     double seconds = 0;

@@ -13,7 +13,8 @@ namespace kgen {
 
 class Supervisor {
  public:
-  // `self`: the kgen executable. `timeout_seconds`: of one candidate, from its launch.
+  // `self`: the kgen executable. `timeout_seconds`: of one candidate, from its launch; the limits of what else a worker
+  // does are multiples of it.
   Supervisor(std::string self, std::string device, double timeout_seconds)
       : self_(std::move(self)), device_(std::move(device)), timeout_(timeout_seconds) {}
 
@@ -37,6 +38,9 @@ class Supervisor {
   // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
   Result<RaceResult> race(const RaceRequest&);
 
+  // Runs a known-good kernel where the worker was lost since the last one. Errors as next().
+  Result<void> revive() { return ready_ ? Result<void>() : bring_up(); }
+
   bool counts_energy() const { return worker_ && worker_->counts_energy(); }
   double bandwidth() const { return bandwidth_; }
   // What the worker has spent its time on since the start. A candidate that hung counts as verification.
@@ -58,7 +62,7 @@ class Supervisor {
 
  private:
   Result<void> bring_up();
-  // One attempt; nullopt: the device did not come up, try again.
+  // One attempt; nullopt: the device did not come up, try again. Text: the reference does not run.
   Result<std::optional<std::string>> set_up();
   void lose_worker();
 
@@ -68,6 +72,8 @@ class Supervisor {
   CheckCase check_;
   TimingMode timing_ = TimingMode::kCold;
   bool ready_ = false;
+  bool trusted_ = false;  // a candidate agreed with the present reference
+  bool doubted_ = false;  // the problem's reference was computed anew because none did
   struct Waiting {
     TryRequest request;
     bool started = false;

@@ -9,7 +9,7 @@
 
 namespace kgen {
 
-enum class Activity { kStarting, kPreparing, kProposing, kCompilers, kDevice, kFinals, kDatabase, kOther };
+enum class Activity { kStarting, kWaiting, kPreparing, kProposing, kCompilers, kDevice, kFinals, kDatabase, kOther };
 
 class TimeAccount {
  public:

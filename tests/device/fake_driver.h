@@ -1,5 +1,14 @@
 // A stand-in for libcuda and libamdhip64 in host memory: enough of their behaviour to hold the GPU launch path to its
 // promises (which device is current, which launches need permission for their LDS, what a fault does to later calls).
+//
+// It takes two kinds of code object: a text that names the kernels which are written into it (kCode), and shared
+// objects for the host device, which it runs as that does, so that whole tunes go through the launch path.
+// tests/device/fake_clang makes the latter out of sources for gfx1030 and sm_70, whose waves are as wide as the host's
+// and which have no matrix instructions. tests/device/fault_script.h says how faults are put in its way. In the
+// environment:
+//   KGEN_FAKE_DEVICES  how many devices there are (2; 8 at most), all alike but for their ids
+//   KGEN_FAKE_ARCH     gfx1030, or 70 for sm_70
+//   KGEN_FAKE_SKIP     a kernel that is not run: read_all, which displaces caches that are not there
 #pragma once
 
 #include <cstddef>
