@@ -19,7 +19,7 @@ block() { # arguments of kgen simulate as they are shown; the same with the file
 cat <<'EOF'
 # Search on recorded spaces
 
-Every measurement is looked up in somebody else's full brute-force measurements, so no GPU is needed: `bench/search.sh KGEN HUB` writes
+Every measurement is looked up in somebody else's full brute-force measurements, so no GPU is needed: `bench/search.sh KGEN HUB FULL.db TUNED.db…` writes
 this page. The figures are the optimum's time over the best time found after 25, 50, … first-time evaluations, failures counted. What the strategy does is
 in [../search.md](../search.md); nothing in it knows these kernels, cards, or parameters.
 
