@@ -122,6 +122,8 @@ wait_until "a job on n1" runs_on n1
 requeued=$(tasks RUNNING n1 | head -n 1)
 sleep 0.7
 scontrol requeue "$requeued" && echo "requeued $requeued in the middle"
+waits_again() { tasks PENDING | grep -qx "$requeued"; }
+wait_until "the requeued job waits" waits_again
 scontrol update jobid="$requeued" starttime=now  # Slurm would let it wait for two minutes
 another_runs() { local now; now=$(tasks RUNNING n1 | head -n 1); [[ -n $now && $now != "$requeued" ]]; }
 wait_until "another job on n1" another_runs
