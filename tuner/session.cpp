@@ -1058,6 +1058,9 @@ Result<void> Session::verify_ready(Problem& problem) {
   while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
     show(&problem, false);
   auto code = problem.reference_code.get();
+  // Without it nothing is verified, so a compiler that died of something else gets a second chance.
+  if (code && code->status != CompileStatus::kCompiled && !stop_)
+    code = compiler_.compile(problem.reference.text, device_.arch);
   if (!code) return tl::unexpected(std::move(code.error()));
   auto check = reference_case(problem.spec, device_.arch, problem.reference, *code);
   if (!check && check.error().kind == ErrorKind::kCheckFailed) {
