@@ -67,14 +67,16 @@ Result<std::string> all_gpus(const Context& context) {
   constexpr double kSeconds = 120;
   const Words command{context.self, "devices", "--json"};
   KGEN_TRY(const RunResult run, run_program(command, {.timeout_seconds = kSeconds, .output_bytes = 1 << 20}));
-  const Json json = Json::parse(run.output, nullptr, false);
+  // A driver may have said something on stderr, which comes along.
+  const std::size_t begin = std::min(run.output.find('{'), run.output.size());
+  const Json json = Json::parse(run.output.substr(begin, run.output.rfind('}') + 1 - begin), nullptr, false);
   if (run.end != RunResult::End::kExited || run.code != 0 || !json.is_object())
     return fail(ErrorKind::kNoDevice, fmt::format("--device all: '{} devices' {}; name the devices, as in --device "
                                                   "nvidia:0,nvidia:1",
                                                   context.self, describe_end(run, kSeconds)));
   Words ids;
   for (const Json& device : json.at("devices"))
-    if (device.at("id") != "host") ids.push_back(device.at("id"));
+    if (device.at("id") != "host" && !device.at("arch").is_null()) ids.push_back(device.at("id"));
   return ids.empty() ? "auto" : join(ids, ",");
 }
 

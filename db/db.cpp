@@ -937,7 +937,7 @@ Result<Merged> Db::merge(const std::string& path) {
     merged.known -= merged.added;
     KGEN_TRY(merged.winners, count("taken"));
     for (const char* table : {"device_of", "compiler_of", "op_of", "problem_of", "known", "trial_of", "first_of",
-                              "fresh", "candidate", "side", "taken"})
+                              "fresh", "candidate", "side", "taken", "replaced"})
       KGEN_CHECK_OK(connection.run(fmt::format("DROP TABLE temp.{}", table)));
     KGEN_CHECK_OK(transaction.commit());
     return merged;

@@ -31,8 +31,10 @@ CREATE UNIQUE INDEX temp.device_theirs ON device_of (theirs);
 CREATE UNIQUE INDEX temp.compiler_theirs ON compiler_of (theirs);
 CREATE UNIQUE INDEX temp.problem_theirs ON problem_of (theirs);
 
--- Trials. `trial_of` tells which of ours is the same as theirs; `fresh` those that are new here.
-CREATE TEMP TABLE known AS SELECT id, problem, device, config, recorded_at FROM main.trial;
+-- Trials. `trial_of` tells which of ours is the same as theirs; `fresh` those that are new here. Only their problems are looked
+-- at, here and below: what a small file costs does not depend on how much has been merged before it.
+CREATE TEMP TABLE known AS SELECT id, problem, device, config, recorded_at FROM main.trial
+WHERE problem IN (SELECT ours FROM problem_of);
 CREATE INDEX temp.known_by ON known (problem, device, config, recorded_at);
 CREATE TEMP TABLE trial_of (theirs INTEGER PRIMARY KEY, ours INTEGER NOT NULL);
 INSERT INTO trial_of
@@ -82,7 +84,7 @@ SELECT hash, arch, kind, size, zstd FROM other.object WHERE true ON CONFLICT DO 
 CREATE TEMP TABLE candidate AS
 SELECT 0 AS theirs, w.problem, w.device, w.timing, w.objective, w.deterministic, w.is_default, w.trial, w.plan, w.object, w.dim,
   w.first, w.last, w.loss
-FROM main.winner w
+FROM main.winner w WHERE w.problem IN (SELECT ours FROM problem_of)
 UNION ALL
 SELECT 1, p.ours, d.ours, w.timing, w.objective, w.deterministic, w.is_default, t.ours, mp.id, mo.id, w.dim, w.first, w.last,
   w.loss
@@ -104,6 +106,8 @@ SELECT y.problem, y.device, y.timing, y.objective, y.deterministic, y.is_default
 FROM side y LEFT JOIN side m ON m.theirs = 0 AND m.problem = y.problem AND m.device = y.device AND m.timing = y.timing
   AND m.objective = y.objective AND m.deterministic = y.deterministic AND m.is_default = y.is_default AND m.dim = y.dim
 WHERE y.theirs = 1 AND (m.cost IS NULL OR (y.cost, y.what) < (m.cost, m.what));
+CREATE TEMP TABLE replaced AS
+SELECT plan, object FROM main.winner WHERE (problem, device, timing, objective, deterministic, is_default, dim) IN (SELECT * FROM taken);
 DELETE FROM main.winner WHERE (problem, device, timing, objective, deterministic, is_default, dim) IN (SELECT * FROM taken);
 INSERT INTO main.winner (problem, device, timing, objective, deterministic, is_default, trial, plan, object, dim, first, last, loss)
 SELECT c.problem, c.device, c.timing, c.objective, c.deterministic, c.is_default, c.trial, c.plan, c.object, c.dim, c.first, c.last,
@@ -112,5 +116,7 @@ FROM candidate c
 WHERE c.theirs = 1
   AND (c.problem, c.device, c.timing, c.objective, c.deterministic, c.is_default, c.dim) IN (SELECT * FROM taken)
 ORDER BY c.problem, c.device, c.first;
-DELETE FROM main.plan WHERE id NOT IN (SELECT plan FROM main.winner);
-DELETE FROM main.object WHERE id NOT IN (SELECT object FROM main.winner);
+DELETE FROM main.plan WHERE (id IN (SELECT plan FROM replaced) OR hash IN (SELECT hash FROM other.plan))
+  AND NOT EXISTS (SELECT 1 FROM main.winner w WHERE w.plan = plan.id);
+DELETE FROM main.object WHERE (id IN (SELECT object FROM replaced) OR hash IN (SELECT hash FROM other.object))
+  AND NOT EXISTS (SELECT 1 FROM main.winner w WHERE w.object = object.id);

@@ -36,9 +36,11 @@ Trials trials_of(const std::string& path) {
   Db db = Db::open(path, DbMode::kReadOnly).value();
   EXPECT_THAT(db.check().value(), IsEmpty());
   Trials trials;
-  for (const TrialGroup& group : db.trial_groups().value()) {
+  const auto groups = db.trial_groups().value();
+  for (const TrialGroup& group : groups) {
     std::set<std::string> tried;
-    for (const TrialRecord& trial : db.trials(group.problem_id, group.device_id).value()) {
+    const auto rows = db.trials(group.problem_id, group.device_id).value();
+    for (const TrialRecord& trial : rows) {
       const bool verified = trial.status == TrialStatus::kTimed || trial.status == TrialStatus::kStoppedEarly;
       trials.found.emplace(group.problem.dims_key, trial.config,
                            verified ? "verified" : std::string(status_name(trial.status)));
@@ -46,7 +48,8 @@ Trials trials_of(const std::string& path) {
       if (!tried.insert(trial.config).second) trials.twice.push_back(group.problem.dims_key + ": " + trial.config);
     }
   }
-  for (const WinnerRow& row : db.winners().value())
+  const auto winners = db.winners().value();
+  for (const WinnerRow& row : winners)
     if (!row.winner.is_default) {
       EXPECT_TRUE(trials.winners.emplace(row.problem.dims_key, row.trial.config).second);
     }
