@@ -45,6 +45,7 @@ constexpr std::size_t kFinalists = 6;
 constexpr std::size_t kParts = 4;
 constexpr double kPartReach = 1.5;
 constexpr std::size_t kSources = 6;      // recordings that warm the start of a problem
+constexpr double kPeacefulClock = 1.05;  // a clock so much higher than a race's was not held down as then
 constexpr double kFinalistReach = 1.08;  // of the best median
 constexpr double kDefaultReach = 2;      // the default runs with the finalists up to here: the gain over it is paired
 constexpr double kEnergyReach = 1.3;     // the same where energy decides: a slower kernel may need less
@@ -848,6 +849,17 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     const auto cost = [&](std::size_t i) { return energy ? median(costs(i)) : run->timings[i].median_us; };
     for (std::size_t i = 1; i < finalists.size(); ++i)
       if (cost(i) < cost(best)) best = i;
+    if (!energy && !run->timings[best].throttle.empty()) {
+      std::vector<double> before;
+      for (const std::string& config : finalists) {
+        const TrialRecord& trial = problem.known.at(config).trial;
+        const bool peaceful =
+            trial.status == TrialStatus::kTimed &&
+            (trial.throttle.empty() || trial.clock_mhz.value_or(0) > kPeacefulClock * run->timings[best].clock_mhz);
+        before.push_back(peaceful ? trial.time_us.value_or(HUGE_VAL) : HUGE_VAL);
+      }
+      best = best_in_peace(best, before);
+    }
     std::string kept;  // why the incumbent stays
     if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
       const auto i = static_cast<std::size_t>(at - finalists.begin());
