@@ -71,6 +71,9 @@ const char* vendor_name(Vendor vendor) {
   return vendor == Vendor::kNvidia ? "nvidia" : vendor == Vendor::kAmd ? "amd" : "host";
 }
 
+// Texts of a file need not be UTF-8; a document must be.
+std::string to_text(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
 // "a=1 b= c=x,y" → {"a": "1", "b": "", "c": "x,y"}; `first` words are skipped.
 Json words_json(std::string_view words, std::size_t first) {
   Json json = Json::object();
@@ -92,11 +95,10 @@ std::set<std::string> operators_of(const State& state) {
 }
 
 Result<std::string> describe_db(const DeviceInfo& info, const State& state) {
-  return Json{
+  return to_text(Json{
       {"device",
        {{"id", info.id}, {"name", info.name}, {"arch", info.arch->name}, {"vendor", vendor_name(info.arch->vendor)}}},
-      {"operators", operators_of(state)}}
-      .dump();
+      {"operators", operators_of(state)}});
 }
 
 Result<std::string> describe_op(const State& state, const std::string& op) {
@@ -129,7 +131,7 @@ Result<std::string> describe_op(const State& state, const std::string& op) {
     }
     list.push_back(std::move(json));
   }
-  return list.dump();
+  return to_text(list);
 }
 
 // Dims by name; those without default must be among them.
@@ -269,7 +271,7 @@ std::string trace_head(const kgen_op& op, const Env& dims, const Match& match) {
     json["expected_us"] = expected_us(match);
     if (match.expected_loss) json["expected_loss"] = *match.expected_loss;
   }
-  const std::string text = json.dump();
+  const std::string text = to_text(json);
   return text.substr(1, text.size() - 2);
 }
 

@@ -56,9 +56,10 @@ TEST(Keys, TheSignatureIsEd25519) {
 }
 
 TEST(Keys, FieldsThatAreCutElsewhereGiveAnotherDigest) {
-  EXPECT_NE(Digest().add("ab").add("c").hex(), Digest().add("a").add("bc").hex());
+  const std::string a = "a", ab = "ab", bc = "bc", c = "c";
+  EXPECT_NE(Digest().add(ab).add(c).hex(), Digest().add(a).add(bc).hex());
   EXPECT_NE(Digest().add(std::optional<int>()).add(0).hex(), Digest().add(std::optional<int>(0)).hex());
-  EXPECT_EQ(Digest().add("ab").hex(), Digest().add(std::string("ab")).hex());
+  EXPECT_EQ(Digest().add(ab).hex(), Digest().add(std::string_view(ab)).hex());
   EXPECT_EQ(Digest().hex(), "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8")
       << "BLAKE2b-256 of nothing";
 }
@@ -83,6 +84,7 @@ class Signed : public ::testing::Test {
     char* error = nullptr;
     sqlite3_exec(raw, text.c_str(), nullptr, nullptr, &error);
     EXPECT_EQ(error, nullptr) << error;
+    sqlite3_free(error);
     sqlite3_close(raw);
   }
   // Everything that a program with the key would take: the first refusal, or "".
@@ -167,7 +169,7 @@ TEST_F(Signed, EveryValueThatTheRuntimeTakesIsCovered) {
                                 "DELETE FROM winner WHERE id=2",
                                 "UPDATE winner SET is_default=1 WHERE id=2",
                                 "UPDATE winner SET timing='graph' WHERE id=2",
-                                "UPDATE winner SET trial=2, problem=2 WHERE id=1",
+                                "UPDATE winner SET trial=2 WHERE id=1",
                                 "UPDATE winner SET object=2 WHERE id=1",
                                 "UPDATE plan SET json='" + plan + "', hash='" + hash_text(plan) + "'",
                                 "UPDATE object SET kind='host' WHERE id=1",
