@@ -162,6 +162,41 @@ Result<void> write_file(const std::string& path, std::string_view content) {
   return {};
 }
 
+std::string printable(std::string_view text) {
+  // Bytes of the UTF-8 character at `i`, and whether it may be shown; 0 for none.
+  const auto character = [&](std::size_t i) -> std::pair<std::size_t, bool> {
+    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+    const unsigned first = byte(i);
+    if (first < 0x80) return {1, first >= 0x20 && first != 0x7f};
+    const std::size_t size = first >= 0xf0 && first < 0xf5 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 0;
+    if (size == 0 || first >= 0xf5 || i + size > text.size()) return {0, false};
+    unsigned code = first & (0xffU >> (size + 1));
+    for (std::size_t k = 1; k < size; ++k) {
+      if ((byte(i + k) & 0xc0U) != 0x80) return {0, false};
+      code = code << 6 | (byte(i + k) & 0x3fU);
+    }
+    static constexpr unsigned kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (code < kLeast[size] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return {0, false};
+    const bool control = code < 0xa0 || code == 0x61c || (code >= 0x200e && code <= 0x200f) ||
+                         (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
+    return {size, !control};
+  };
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size();) {
+    const auto [size, shown] = character(i);
+    const std::size_t end = i + std::max<std::size_t>(size, 1);
+    for (; i < end; ++i) {
+      if (shown) {
+        out += text[i];
+      } else {
+        out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i]));
+      }
+    }
+  }
+  return out;
+}
+
 std::string human_count(double value) {
   static constexpr const char* kUnits[] = {"", " k", " M", " G", " T", " P"};
   std::size_t unit = 0;

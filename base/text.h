@@ -27,6 +27,10 @@ Result<std::string> read_file(const std::string& path);
 // Writes a temporary file beside `path`, then renames: readers never see half a file.
 Result<void> write_file(const std::string& path, std::string_view content);
 
+// Text from elsewhere as one line that does nothing to a terminal: control and direction characters, and bytes that are
+// no UTF-8, become "\xNN".
+std::string printable(std::string_view text);
+
 // 1234567 -> "1.23 M"; bytes -> "1.2 MiB"; seconds -> "1m 05s".
 std::string human_count(double value);
 std::string human_bytes(double bytes);

@@ -122,6 +122,7 @@ void make_file(const std::string& path) {
                       objects[c]));
     }
   }
+  must(db.sign(PrivateKey{}));
 }
 
 // In a process of its own, so that the memory of this one is the runtime's.
@@ -141,7 +142,12 @@ struct Handles {
   kgen_db* db = nullptr;
   std::vector<kgen_op*> ops;
 
-  Handles() { must(kgen_open(file.c_str(), "host", &db)); }
+  explicit Handles(const char* key = nullptr) {
+    kgen_open_options options{};
+    options.size = sizeof options;
+    options.key = key;
+    must(kgen_open_with(file.c_str(), "host", &options, &db));
+  }
   Handles(const Handles&) = delete;
   Handles& operator=(const Handles&) = delete;
   ~Handles() {
@@ -175,9 +181,10 @@ const Handles& warm() {
   return *handles;
 }
 
-void open_and_first_lookup(benchmark::State& state) {
+void open_and_first_lookup(benchmark::State& state, bool with_key) {
+  const std::string key = kgen::PrivateKey{}.public_key().text();
   for (auto _ : state) {
-    Handles handles;
+    Handles handles(with_key ? key.c_str() : nullptr);
     kgen_op* op = handles.open_op(3);
     handles.ops.push_back(op);
     kgen_match match;
@@ -185,7 +192,8 @@ void open_and_first_lookup(benchmark::State& state) {
     if (match.kind != KGEN_MATCH_EXACT) std::exit(1);
   }
 }
-BENCHMARK(open_and_first_lookup)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK_CAPTURE(open_and_first_lookup, no_key, false)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK_CAPTURE(open_and_first_lookup, required_key, true)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 // A row that no find() has chosen before, its shape exact: it is read from the file and checked.
 void row_first_time(benchmark::State& state) {

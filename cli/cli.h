@@ -49,12 +49,15 @@ void print_json(const Json&);
 class Table {
  public:
   explicit Table(Words header) : rows_{std::move(header)} {}
-  void add(Words row) { rows_.push_back(std::move(row)); }
+  void add(Words row);  // what would do something to a terminal is escaped
   void print() const;
 
  private:
   std::vector<Words> rows_;
 };
+
+// A cell of a CSV line, quoted where it must be; what would do something to a terminal is escaped.
+std::string csv_cell(const std::string& text);
 
 // "word=value" words in order. kBadInput for a word without '='.
 Result<std::vector<std::pair<std::string, std::string>>> key_values(const Words& words);

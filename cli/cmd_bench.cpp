@@ -71,7 +71,7 @@ int cmd_bench(const Context& context, const Words& args) {
   } else {
     table.print();
     for (const BenchRow& row : *rows)
-      if (!row.note.empty()) fmt::print("{} {}: {}\n", row.signature, row.dims_key, row.note);
+      if (!row.note.empty()) fmt::print("{}\n", printable(row.signature + " " + row.dims_key + ": " + row.note));
   }
   return failed ? 1 : 0;
 }

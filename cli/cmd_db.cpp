@@ -1,5 +1,10 @@
+#include <fcntl.h>
 #include <fmt/core.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <set>
 
@@ -44,41 +49,135 @@ int db_info(const Words& args) {
              info->schema_version, info->ops, info->problems, info->trials, info->winners, info->objects,
              human_bytes(static_cast<double>(info->object_bytes)));
   for (const DeviceRecord& device : info->device_list)
-    fmt::print("device {} ({}), {}\n", device.name, device.arch, device.driver);
+    fmt::print("device {} ({}), {}\n", printable(device.name), printable(device.arch), printable(device.driver));
   for (const auto& [status, count] : info->trials_by_status) fmt::print("{:>8} {}\n", count, status);
   return 0;
 }
 
-int db_check(const Words& args) {
-  std::string path;
-  bool as_json = false;
-  Options options(
-      "db check", "tuned.db [--json]",
-      "Integrity of the file: structure, references, hashes, values. Brings a file of an older kgen up to date first.");
-  options.argument("DB", path, "a tuned database");
-  options.flag("--json", as_json, "one JSON document on stdout");
-  if (const auto code = options.parse(args)) return *code;
-  const auto migrated = Db::migrate(path);
-  if (!migrated) return report(migrated.error());
-  auto db = Db::open(path, DbMode::kReadOnly);
-  if (!db) return report(db.error());
-  if (*migrated && !as_json) fmt::print("{}: was of schema {}, is up to date now\n", path, **migrated);
-  const auto problems = db->check();
-  if (!problems) return report(problems.error());
-  if (as_json) {
-    print_json({{"db", path}, {"clean", problems->empty()}, {"problems", *problems}});
-  } else {
-    for (const std::string& problem : *problems) fmt::print("{}: {}\n", path, problem);
-    if (problems->empty()) fmt::print("{}: clean\n", path);
-  }
-  return problems->empty() ? 0 : 1;
+// A public key as it is, or a file that holds it.
+Result<PublicKey> read_public_key(const std::string& text) {
+  if (text.starts_with("kgen-p")) return PublicKey::parse(text);
+  KGEN_TRY(const std::string content, read_file(text));
+  auto key = PublicKey::parse(content);
+  if (!key) return fail(ErrorKind::kBadInput, text + ": " + key.error().message);
+  return key;
 }
 
-std::string csv_cell(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
-  return quoted + '"';
+// What check() finds, and the signatures. With a key, one by that key must be there and fit.
+struct Checked {
+  std::vector<std::string> problems;
+  std::vector<SignatureRow> signatures;
+};
+Result<Checked> check_file(const std::string& path, const std::optional<PublicKey>& key) {
+  KGEN_TRY(Db db, Db::open(path, DbMode::kReadOnly));
+  Checked checked;
+  KGEN_TRY(checked.problems, db.check());
+  if (const auto signatures = db.signatures()) checked.signatures = *signatures;
+  if (!key) return checked;
+  const auto own = std::ranges::find(checked.signatures, key->text(), &SignatureRow::key);
+  if (own == checked.signatures.end()) {
+    const auto missing = db.require_signature(*key);
+    checked.problems.push_back(missing ? path + ": its signatures cannot be read" : missing.error().message);
+  } else if (!own->fault.empty()) {
+    checked.problems.push_back(own->fault);
+  }
+  return checked;
+}
+
+int db_check(const Words& args) {
+  std::string path, key_text;
+  bool as_json = false;
+  Options options("db check", "tuned.db [--key KEY] [--json]",
+                  "Integrity of the file: structure, references, hashes, values, signatures. Brings a file of an older "
+                  "kgen up to date first.");
+  options.argument("DB", path, "a tuned database");
+  options.text("--key", key_text, "public key, or the file of it: its owner must have signed the file as it is");
+  options.flag("--json", as_json, "one JSON document on stdout");
+  if (const auto code = options.parse(args)) return *code;
+  std::optional<PublicKey> key;
+  if (!key_text.empty()) {
+    const auto read = read_public_key(key_text);
+    if (!read) return report(read.error());
+    key = *read;
+  }
+  const auto migrated = Db::migrate(path);
+  if (!migrated) return report(migrated.error());
+  const auto checked = check_file(path, key);
+  if (!checked) return report(checked.error());
+  if (*migrated && !as_json) fmt::print("{}: was of schema {}, is up to date now\n", path, **migrated);
+  if (as_json) {
+    Json signatures = Json::array();
+    for (const SignatureRow& row : checked->signatures)
+      signatures.push_back({{"key", row.key}, {"fits", row.fault.empty()}, {"fault", row.fault}});
+    print_json({{"db", path},
+                {"clean", checked->problems.empty()},
+                {"problems", checked->problems},
+                {"signatures", signatures}});
+  } else {
+    for (const std::string& problem : checked->problems) fmt::print("{}: {}\n", path, printable(problem));
+    for (const SignatureRow& row : checked->signatures)
+      fmt::print("{}: signed by {}{}\n", path, printable(row.key),
+                 row.fault.empty() ? ", and as it was then" : "; " + printable(row.fault));
+    if (checked->problems.empty()) fmt::print("{}: clean\n", path);
+  }
+  return checked->problems.empty() ? 0 : 1;
+}
+
+int db_keygen(const Words& args) {
+  std::string path;
+  Options options("db keygen", "FILE", "Makes a key pair to sign databases with: FILE, which you keep, and FILE.pub.");
+  options.argument("FILE", path, "where the private key goes; must not exist");
+  if (const auto code = options.parse(args)) return *code;
+  const PrivateKey key = PrivateKey::generate();
+  const std::string text = key.text() + "\n", shared = key.public_key().text();
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) return report({ErrorKind::kIo, fmt::format("{}: cannot be made: {}", path, std::strerror(errno))});
+  const bool written = ::write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  if (::close(file) != 0 || !written) {
+    ::unlink(path.c_str());
+    return report({ErrorKind::kIo, path + ": cannot be written; is the disk full?"});
+  }
+  if (const auto done = write_file(path + ".pub", shared + "\n"); !done) return report(done.error());
+  fmt::print("{}: the private key; who has it can sign\n{}.pub: {}\n", path, path, shared);
+  return 0;
+}
+
+int db_sign(const Words& args) {
+  std::string path, key_path;
+  bool as_json = false;
+  Options options(
+      "db sign", "tuned.db --key FILE [--json]",
+      "Signs what the runtime takes from the file: winners, launch plans, code objects. The signature lies in "
+      "the file; a later tune or merge makes it unfit.");
+  options.argument("DB", path, "a tuned database");
+  options.text("--key", key_path, "file of the private key (kgen db keygen)");
+  options.flag("--json", as_json, "one JSON document on stdout");
+  if (const auto code = options.parse(args)) return *code;
+  if (key_path.empty()) {
+    fmt::print(stderr, "kgen db sign: --key FILE is missing; `kgen db keygen FILE` makes one\n");
+    return 2;
+  }
+  const auto sign = [&]() -> Result<std::string> {
+    KGEN_TRY(const std::string text, read_file(key_path));
+    auto key = PrivateKey::parse(text);
+    if (!key) return fail(ErrorKind::kBadInput, key_path + ": " + key.error().message);
+    // Only what is whole is vouched for.
+    KGEN_CHECK_OK(Db::migrate(path).map([](auto) {}));
+    KGEN_TRY(const Checked checked, check_file(path, std::nullopt));
+    if (!checked.problems.empty())
+      return fail(ErrorKind::kCheckFailed, fmt::format("{}: {}; not signed", path, checked.problems.front()));
+    KGEN_TRY(Db db, Db::open(path, DbMode::kReadWrite));
+    KGEN_CHECK_OK(db.sign(*key));
+    return key->public_key().text();
+  };
+  const auto signer = sign();
+  if (!signer) return report(signer.error());
+  if (as_json) {
+    print_json({{"db", path}, {"key", *signer}});
+  } else {
+    fmt::print("{}: signed by {}\n", path, *signer);
+  }
+  return 0;
 }
 
 // One line a trial; a column for what people sort and filter by.
@@ -226,6 +325,87 @@ int db_merge(const Words& args) {
   return 0;
 }
 
+Result<std::pair<Pruned, std::pair<std::uintmax_t, std::uintmax_t>>> prune_file(const std::string& path,
+                                                                                const PruneRule& rule, bool dry_run) {
+  std::error_code unknown;
+  std::pair<std::uintmax_t, std::uintmax_t> bytes;
+  if (!std::filesystem::exists(path, unknown))
+    return fail(ErrorKind::kIo, fmt::format("{}: there is no such file", path));
+  Pruned pruned;
+  {
+    KGEN_TRY(Db db, Db::open(path, DbMode::kReadWrite));
+    KGEN_TRY(const DbInfo info, db.info());
+    Words archs;
+    for (const DeviceRecord& device : info.device_list) archs.push_back(device.arch);
+    for (const std::string& arch : rule.archs)
+      if (std::ranges::find(archs, arch) == archs.end())
+        return fail(ErrorKind::kBadInput,
+                    fmt::format("{} has nothing of architecture '{}'{}", path, arch, did_you_mean(arch, archs)));
+    bytes.first = std::filesystem::file_size(path, unknown);
+    KGEN_TRY(pruned, db.prune(rule, dry_run));
+  }
+  bytes.second = std::filesystem::file_size(path, unknown);  // closed, the file is one
+  return std::pair{pruned, bytes};
+}
+
+int db_prune(const Words& args) {
+  std::string path, archs;
+  PruneRule rule;
+  std::int64_t keep_top = 0;
+  bool dry_run = false, as_json = false;
+  Options options(
+      "db prune", "tuned.db RULE… [--op GLOB] [--winners] [--dry-run] [--json]",
+      "Removes trials by rule, then what nothing refers to, and makes the file smaller. Winners stay, but with "
+      "--arch or --winners.");
+  options.argument("DB", path, "a tuned database");
+  options.flag("--failures", rule.failures, "rule: trials that gave no time (not compiled, wrong, hung …)");
+  options.flag("--stale", rule.stale,
+               "rule: trials of an older driver, compiler, operator or kernel source than the newest in the file");
+  options.number("--keep-top", keep_top, 1,
+                 "rule: timed trials but those of the N fastest candidates of each problem, device and timing");
+  options.text("--arch", archs, "rule: everything of these architectures, winners included, e.g. sm_80,gfx90a");
+  options.text("--op", rule.op_glob, "only operators whose name matches, e.g. 'conv*'");
+  options.flag("--winners", rule.winners, "winners go, too, where a rule names their trial");
+  options.flag("--dry-run", dry_run, "say what would go, and change nothing");
+  options.flag("--json", as_json, "one JSON document on stdout");
+  if (const auto code = options.parse(args)) return *code;
+  if (keep_top > 0) rule.keep_top = keep_top;
+  if (!archs.empty()) rule.archs = split(archs, ',');
+  if (!rule.failures && !rule.stale && !rule.keep_top && rule.archs.empty()) {
+    fmt::print(stderr, "kgen db prune: no rule; give --failures, --stale, --keep-top N or --arch A\n");
+    return 2;
+  }
+  const auto done = prune_file(path, rule, dry_run);
+  if (!done) return report(done.error());
+  const auto& [pruned, bytes] = *done;
+  if (as_json) {
+    print_json({{"db", path},
+                {"dry_run", dry_run},
+                {"trials",
+                 {{"failures", pruned.failures},
+                  {"stale", pruned.stale},
+                  {"slow", pruned.slow},
+                  {"of_archs", pruned.of_archs}}},
+                {"winners", pruned.winners},
+                {"objects", pruned.objects},
+                {"problems", pruned.problems},
+                {"devices", pruned.devices},
+                {"bytes_before", bytes.first},
+                {"bytes_after", bytes.second}});
+    return 0;
+  }
+  fmt::print(
+      "{}: {} {} trials ({} failures, {} stale, {} slow, {} of the architectures), {} winners, {} code objects, {} "
+      "problems, {} devices\n",
+      path, dry_run ? "would remove" : "removed", pruned.failures + pruned.stale + pruned.slow + pruned.of_archs,
+      pruned.failures, pruned.stale, pruned.slow, pruned.of_archs, pruned.winners, pruned.objects, pruned.problems,
+      pruned.devices);
+  if (!dry_run)
+    fmt::print("{}: {} before, {} now\n", path, human_bytes(static_cast<double>(bytes.first)),
+               human_bytes(static_cast<double>(bytes.second)));
+  return 0;
+}
+
 int db_prior(const Words& args) {
   Words paths;
   std::string folder;
@@ -263,19 +443,33 @@ int db_prior(const Words& args) {
 }  // namespace
 
 int cmd_db(const Context&, const Words& args) {
-  const Words names = {"info", "check", "merge", "export", "import", "prior"};
+  struct Subcommand {
+    const char* name;
+    int (*run)(const Words&);
+    const char* help;
+  };
+  static constexpr Subcommand kSubcommands[] = {
+      {"info", db_info, "what is inside and from where"},
+      {"check", db_check, "integrity, and signatures"},
+      {"merge", db_merge, "the union of several files"},
+      {"prune", db_prune, "remove trials by rule"},
+      {"export", db_export, "every trial as T4 or CSV"},
+      {"import", db_import, "trials of T4 files, Kernel Tuner caches or other databases"},
+      {"keygen", db_keygen, "make a key pair"},
+      {"sign", db_sign, "vouch for what the runtime takes from the file"},
+      {"prior", db_prior, "what won on which shape, for new searches"},
+  };
   const std::string name = args.empty() ? "" : args.front();
   const Words rest(args.begin() + (args.empty() ? 0 : 1), args.end());
-  if (name == "info") return db_info(rest);
-  if (name == "check") return db_check(rest);
-  if (name == "merge") return db_merge(rest);
-  if (name == "export") return db_export(rest);
-  if (name == "import") return db_import(rest);
-  if (name == "prior") return db_prior(rest);
+  Words names;
+  for (const Subcommand& subcommand : kSubcommands) {
+    if (name == subcommand.name) return subcommand.run(rest);
+    names.emplace_back(subcommand.name);
+  }
   if (name == "--help" || name == "-h") {
-    fmt::print(
-        "Usage: kgen db info|check|export tuned.db …\n       kgen db merge tuned.db… -o INTO.db\n       kgen db import "
-        "tuned.db FILE…\n       kgen db prior tuned.db… -o FOLDER\n");
+    fmt::print("Care of database files.\n\nUsage: kgen db SUBCOMMAND …\n\nSubcommands:\n");
+    for (const Subcommand& subcommand : kSubcommands) fmt::print("  {:<7} {}\n", subcommand.name, subcommand.help);
+    fmt::print("\n'kgen db SUBCOMMAND --help' tells the flags of one.\n");
     return 0;
   }
   fmt::print(stderr, "kgen db: {}{}; valid: {}\n",

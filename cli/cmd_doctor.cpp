@@ -1,8 +1,8 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cctype>
 #include <map>
-#include <regex>
 
 #include "base/text.h"
 #include "cli/cli.h"
@@ -104,11 +104,15 @@ Result<void> look_up(const std::string& path, std::vector<Shape>& shapes) {
 }
 
 std::string yaml_value(const std::string& value) {
-  static const std::regex kWord(R"([A-Za-z0-9_][A-Za-z0-9_.\-]*)");
-  static const std::regex kList(R"([A-Za-z0-9_][A-Za-z0-9_.\-]*(,[A-Za-z0-9_][A-Za-z0-9_.\-]*)+)");
-  if (std::regex_match(value, kWord)) return value;
-  if (std::regex_match(value, kList)) return "[" + join(split(value, ','), ", ") + "]";
-  return Json(value).dump();  // YAML's double quotes are JSON's
+  const auto is_word = [](const std::string& text) {
+    return !text.empty() && text[0] != '.' && text[0] != '-' && std::ranges::all_of(text, [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';
+    });
+  };
+  if (is_word(value)) return value;
+  const Words members = split(value, ',');
+  if (members.size() > 1 && std::ranges::all_of(members, is_word)) return "[" + join(members, ", ") + "]";
+  return Json(value).dump(-1, ' ', true, Json::error_handler_t::replace);  // YAML's double quotes are JSON's
 }
 
 // What to tune, worst first, as a spec file.
@@ -120,10 +124,10 @@ std::string spec_text(const std::vector<Shape>& shapes) {
     for (const std::string& word : split(shape.attributes, ' ')) {
       const std::size_t equals = word.find('=');
       if (equals != std::string::npos)
-        head += fmt::format("    {}: {}\n", word.substr(0, equals), yaml_value(word.substr(equals + 1)));
+        head += fmt::format("    {}: {}\n", yaml_value(word.substr(0, equals)), yaml_value(word.substr(equals + 1)));
     }
     Words dims;
-    for (const auto& [name, value] : shape.dims) dims.push_back(fmt::format("{}: {}", name, value));
+    for (const auto& [name, value] : shape.dims) dims.push_back(fmt::format("{}: {}", yaml_value(name), value));
     const std::string line = fmt::format("      - {{{}}}\n", join(dims, ", "));
     const auto known = std::ranges::find(groups, head, &std::pair<std::string, std::string>::first);
     if (known == groups.end()) {

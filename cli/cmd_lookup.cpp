@@ -144,11 +144,12 @@ int cmd_lookup(const Context&, const Words& args) {
   if (as_json) {
     print_json(answer_json(answer));
   } else {
-    fmt::print("{}: {}\n", match_name(answer.match.kind), answer.match.reason);
+    fmt::print("{}: {}\n", match_name(answer.match.kind), printable(answer.match.reason));
     if (answer.match.row != nullptr) {
       const TrialRecord& trial = answer.match.row->trial;
-      fmt::print("{} on {} ({})\n  {}\n  tuned at {}{}\n  expected loss: {}\n", answer.signature,
-                 answer.target.device_name, answer.target.arch, trial.config, answer.match.row->problem.dims_key,
+      fmt::print("{} on {} ({})\n  {}\n  tuned at {}{}\n  expected loss: {}\n", printable(answer.signature),
+                 printable(answer.target.device_name), printable(answer.target.arch), printable(trial.config),
+                 printable(answer.match.row->problem.dims_key),
                  (trial.time_us ? fmt::format(": {} us {}", number(*trial.time_us), trial.timing) : "") +
                      (trial.energy_uj ? fmt::format(", {} uJ", number(*trial.energy_uj)) : ""),
                  answer.match.kind == MatchKind::kExact ? "none"

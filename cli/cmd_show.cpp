@@ -104,13 +104,6 @@ Result<std::vector<TrialRecord>> ranked(Db& db, const WinnerRow& row, std::size_
 
 std::string percent_of(double best, double time) { return time > 0 ? fmt::format("{:.1f}%", 100 * best / time) : ""; }
 
-std::string csv_cell(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + "\"";
-}
-
 void print_csv(const Words& row) {
   for (std::size_t i = 0; i < row.size(); ++i) fmt::print("{}{}", i ? "," : "", csv_cell(row[i]));
   fmt::print("\n");

@@ -67,8 +67,9 @@ int cmd_verify(const Context& context, const Words& args) {
                             {"detail", row.detail}});
     if (!as_json) {
       fmt::print("{}  {} {}  {}  error {:.3g} of the allowed, relative L2 {:.2e}{}{}\n",
-                 row.passed ? "passed" : "FAILED", row.signature, row.dims_key, row.config, row.max_error_ratio,
-                 row.relative_l2, row.detail.empty() ? "" : "\n  ", row.detail);
+                 row.passed ? "passed" : "FAILED", printable(row.signature), printable(row.dims_key),
+                 printable(row.config), row.max_error_ratio, row.relative_l2, row.detail.empty() ? "" : "\n  ",
+                 printable(row.detail));
     }
   }
   json["passed"] = rows->size() - static_cast<std::size_t>(failed);

@@ -36,13 +36,32 @@ bool is_numeric(const std::string& cell) {
 }  // namespace
 
 int report(const Error& error) {
-  fmt::print(stderr, "{}{}\n", has_position(error.message) ? "" : "kgen: ", error.message);
+  // A message may quote a file; the first errors of a compiler have several lines.
+  const char* head = has_position(error.message) ? "" : "kgen: ";
+  for (const std::string& line : split(error.message, '\n')) {
+    fmt::print(stderr, "{}{}\n", head, printable(line));
+    head = "";
+  }
   return exit_code(error.kind);
 }
 
 void print_json(const Json& json) {
-  // Foreign texts (compiler messages, device names) need not be UTF-8; the document must be.
-  fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+  // Foreign texts (compiler messages, device names) need not be UTF-8; the document must be, and does nothing to a
+  // terminal.
+  fmt::print("{}\n", json.dump(2, ' ', true, Json::error_handler_t::replace));
+}
+
+std::string csv_cell(const std::string& text) {
+  const std::string shown = printable(text);
+  if (shown.find_first_of(",\"") == std::string::npos) return shown;
+  std::string quoted = "\"";
+  for (const char c : shown) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + '"';
+}
+
+void Table::add(Words row) {
+  for (std::string& cell : row) cell = printable(cell);
+  rows_.push_back(std::move(row));
 }
 
 void Table::print() const {

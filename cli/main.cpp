@@ -33,7 +33,7 @@ constexpr Command kCommands[] = {
     {"devices", "the devices of this machine", cmd_devices},
     {"ops", "the operators, or one of them in detail", cmd_ops},
     {"simulate", "replay a search on recorded, fully measured spaces", cmd_simulate},
-    {"db", "care of database files: info, check, merge, export, import", cmd_db},
+    {"db", "care of database files: check, merge, prune, sign, export, import …", cmd_db},
 };
 
 void print_help() {

@@ -29,7 +29,14 @@ static_assert(std::endian::native == std::endian::little, "samples are stored as
 
 constexpr int kApplicationId = 0x6b67656e;  // "kgen"
 constexpr int kBusyMilliseconds = 60'000;
-constexpr std::int64_t kMaxObjectBytes = 256 << 20;  // a file may claim any size; no code object is this large
+// A file may claim any size. No code object is as large as this, nor shrinks as much: a small file cannot ask for hours
+// of decompression.
+constexpr std::int64_t kMaxObjectBytes = 64 << 20;
+constexpr std::int64_t kMaxObjectRatio = 256, kFreeObjectBytes = 1 << 20;
+bool credible(std::int64_t size, std::size_t frame_bytes) {
+  return size >= 0 && size <= kMaxObjectBytes &&
+         size <= kFreeObjectBytes + kMaxObjectRatio * static_cast<std::int64_t>(frame_bytes);
+}
 
 constexpr std::pair<TrialStatus, std::string_view> kStatusNames[] = {
     {TrialStatus::kCompileFailed, "compile_failed"},
@@ -56,8 +63,9 @@ struct Connection {
     db = nullptr;
   }
 
+  // `what` may quote the file.
   tl::unexpected<Error> bad(std::string_view what) const {
-    return fail(ErrorKind::kBadInput, fmt::format("{}: {}", path, what));
+    return fail(ErrorKind::kBadInput, fmt::format("{}: {}", path, printable(what.substr(0, 1000))));
   }
 
   // SQLite's last error as one line that says what to do.
@@ -239,48 +247,57 @@ class Transaction {
 };
 
 // ALTER TABLE leaves other white space than CREATE TABLE; SQL text is compared without it.
-std::string squeeze(std::string_view sql) {
-  std::string out;
-  for (const char c : sql) {
-    if (c != ' ' && c != '\n' && c != '\t' && c != '\r') out += c;
-  }
-  return out;
+std::string squeeze(std::string sql) {
+  std::erase_if(sql, [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; });
+  return sql;
 }
 
 using SchemaTexts = std::map<std::string, std::string>;  // "table trial" → squeezed SQL
 
-Result<SchemaTexts> read_schema(const Connection& connection) {
+// Calls `row(name, sql)` for each entry of the schema; stops at the first error.
+template <class Row>
+Result<void> for_each_entry(const Connection& connection, const Row& row) {
   KGEN_TRY(auto rows, Statement::make(connection, "SELECT type, name, coalesce(sql, '') FROM sqlite_schema"));
-  SchemaTexts texts;
   for (;;) {
-    KGEN_TRY(const bool row, rows.step());
-    if (!row) return texts;
+    KGEN_TRY(const bool more, rows.step());
+    if (!more) return {};
     const std::string type = rows.text();
     const std::string name = rows.text();
-    texts[type + " " + name] = squeeze(rows.text());
+    KGEN_CHECK_OK(row(type + " " + name, squeeze(rows.text())));
   }
 }
 
-Result<const SchemaTexts*> expected_schema() {
-  static const Result<SchemaTexts> texts = []() -> Result<SchemaTexts> {
-    Connection memory(":memory:");
-    if (const int rc = sqlite3_open(":memory:", &memory.db); rc != SQLITE_OK) return memory.error(rc);
+// What a file of that version holds.
+Result<SchemaTexts> make_schema(int version) {
+  Connection memory(":memory:");
+  if (const int rc = sqlite3_open(":memory:", &memory.db); rc != SQLITE_OK) return memory.error(rc);
+  if (version == sql::kVersion) {
     KGEN_CHECK_OK(memory.run(sql::kSchema));
-    return read_schema(memory);
-  }();
-  if (!texts) return tl::unexpected(texts.error());
-  return &*texts;
+  } else {
+    for (int v = 0; v < version; ++v) KGEN_CHECK_OK(memory.run(sql::kMigrations[v]));
+  }
+  SchemaTexts texts;
+  KGEN_CHECK_OK(for_each_entry(memory, [&](const std::string& name, std::string text) -> Result<void> {
+    texts[name] = std::move(text);
+    return {};
+  }));
+  return texts;
 }
 
 // A file from elsewhere is data: it may hold our tables and nothing that runs (views, triggers, expression indices).
-Result<void> require_schema(const Connection& connection) {
-  KGEN_TRY(const SchemaTexts have, read_schema(connection));
-  KGEN_TRY(const SchemaTexts* want, expected_schema());
-  for (const auto& [name, text] : have) {
+Result<void> require_schema(const Connection& connection, int version) {
+  static const Result<SchemaTexts> present = make_schema(sql::kVersion);
+  const Result<SchemaTexts> older = version == sql::kVersion ? SchemaTexts() : make_schema(version);
+  const Result<SchemaTexts>& want = version == sql::kVersion ? present : older;
+  if (!want) return tl::unexpected(want.error());
+  std::set<std::string> have;
+  KGEN_CHECK_OK(for_each_entry(connection, [&](const std::string& name, const std::string& text) -> Result<void> {
     const auto it = want->find(name);
     if (it == want->end()) return connection.bad(fmt::format("holds {}, which kgen did not make; refused", name));
     if (it->second != text) return connection.bad(fmt::format("{} is not as kgen made it; refused", name));
-  }
+    have.insert(name);
+    return {};
+  }));
   for (const auto& [name, text] : *want) {
     if (!have.contains(name))
       return connection.bad(fmt::format("{} is missing; restore a copy, or tune into a new file", name));
@@ -363,6 +380,21 @@ Result<void> connect(Connection& connection, const std::string& name, int flags)
   sqlite3_db_config(connection.db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
   sqlite3_db_config(connection.db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, nullptr);
   sqlite3_db_config(connection.db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, nullptr);
+  // What our own statements need, and no more for what a file's schema may hold.
+  static constexpr std::pair<int, int> kLimits[] = {
+      {SQLITE_LIMIT_LENGTH, static_cast<int>(kMaxObjectBytes + (kMaxObjectBytes >> 3))},
+      {SQLITE_LIMIT_SQL_LENGTH, 100'000},
+      {SQLITE_LIMIT_COLUMN, 100},
+      {SQLITE_LIMIT_EXPR_DEPTH, 60},
+      {SQLITE_LIMIT_COMPOUND_SELECT, 3},
+      {SQLITE_LIMIT_VDBE_OP, 25'000},
+      {SQLITE_LIMIT_FUNCTION_ARG, 10},
+      {SQLITE_LIMIT_ATTACHED, 1},
+      {SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50},
+      {SQLITE_LIMIT_VARIABLE_NUMBER, 50},
+      {SQLITE_LIMIT_TRIGGER_DEPTH, 0},
+  };
+  for (const auto& [limit, value] : kLimits) sqlite3_limit(connection.db, limit, value);
   // NORMAL: a killed process loses nothing that was committed, a power cut at most the last transactions, never the
   // file.
   return connection.run(
@@ -420,12 +452,13 @@ Result<void> migrate(const Connection& connection) {
   KGEN_TRY(auto transaction, Transaction::begin(connection));
   KGEN_TRY(const int version, read_version(connection));  // again: another process may have been faster
   if (version == 0) KGEN_CHECK_OK(connection.run(sql::kSchema));
+  if (version != 0) KGEN_CHECK_OK(require_schema(connection, version));  // renaming tables reads all of a schema
   for (int v = version == 0 ? sql::kVersion : version; v < sql::kVersion; ++v) {
     KGEN_CHECK_OK(connection.run(sql::kMigrations[v]));
   }
   KGEN_CHECK_OK(
       connection.run(fmt::format("PRAGMA application_id={}; PRAGMA user_version={}", kApplicationId, sql::kVersion)));
-  KGEN_CHECK_OK(require_schema(connection));
+  KGEN_CHECK_OK(require_schema(connection, sql::kVersion));
   return transaction.commit();
 }
 
@@ -435,7 +468,7 @@ Result<void> open_for_writing(Connection& connection) {
   if (sqlite3_db_readonly(connection.db, "main") != 0) return connection.error(SQLITE_READONLY);
   KGEN_CHECK_OK(enter_wal(connection));
   if (version != sql::kVersion) return migrate(connection);
-  return require_schema(connection);
+  return require_schema(connection, sql::kVersion);
 }
 
 constexpr std::string_view kTrialColumns =
@@ -555,7 +588,8 @@ Goal read_goal(Statement& s) {
 // Winner rows, each with its op, problem, device, trial, plan and the time of the default candidate beside it.
 std::string winner_query(std::string_view where) {
   return fmt::format(
-      "SELECT w.is_default, w.timing, w.objective, w.deterministic, w.dim, w.first, w.last, w.loss, pl.hash, pl.json, "
+      "SELECT w.id, w.is_default, w.timing, w.objective, w.deterministic, w.dim, w.first, w.last, w.loss, pl.hash, "
+      "pl.json, "
       "ob.hash, p.dims_key, "
       "p.dims_json, p.label, p.flops, p.bytes, "
       "(SELECT b.time_us FROM trial b WHERE b.problem = w.problem AND b.device = w.device AND b.is_default = 1 "
@@ -568,8 +602,101 @@ std::string winner_query(std::string_view where) {
       kOpColumns, kDeviceColumns, kTrialColumns, where);
 }
 
-Result<WinnerRow> read_winner(const Connection& connection, Statement& s) {
+// What a signature covers, by digest: the answer of winner_index() as a whole, rows and objects each by itself, so that
+// nothing more need be read to check it than is used.
+struct Manifest {
+  std::string index;
+  std::map<std::int64_t, std::string> winners;  // by id
+  std::map<std::string, std::string> objects;   // by hash
+
+  std::string text() const {
+    std::string text = "kgen signature 1\nindex " + index + "\n";
+    for (const auto& [id, digest] : winners) text += fmt::format("winner {} {}\n", id, digest);
+    for (const auto& [hash, digest] : objects) text += fmt::format("object {} {}\n", hash, digest);
+    return text;
+  }
+  // Of a text that was found to be signed: kgen wrote it.
+  static Manifest parse(const std::string& text) {
+    Manifest manifest;
+    for (const std::string& line : split(text, '\n')) {
+      const auto words = split(line, ' ');
+      if (words.size() == 2 && words[0] == "index") manifest.index = words[1];
+      if (words.size() == 3 && words[0] == "winner")
+        manifest.winners[std::strtoll(words[1].c_str(), nullptr, 10)] = words[2];
+      if (words.size() == 3 && words[0] == "object") manifest.objects[words[1]] = words[2];
+    }
+    return manifest;
+  }
+  bool has(std::int64_t winner, const std::string& digest) const {
+    const auto it = winners.find(winner);
+    return it != winners.end() && it->second == digest;
+  }
+  bool has(const std::string& object, const std::string& digest) const {
+    const auto it = objects.find(object);
+    return it != objects.end() && it->second == digest;
+  }
+};
+
+void add(Digest& digest, const OpRecord& op) {
+  digest.add(op.signature).add(op.op).add(op.dims).add(op.dim_defaults).add(op.attributes);
+}
+void add(Digest& digest, const DeviceRecord& d) {
+  digest.add(d.arch).add(d.name).add(d.driver).add(d.uuid).add(d.compute_units);
+  digest.add(d.memory_bytes).add(d.l2_bytes).add(d.clock_khz);
+}
+void add(Digest& digest, const Goal& goal) { digest.add(goal.timing).add(goal.objective).add(goal.deterministic); }
+void add(Digest& digest, const std::optional<SizeRange>& range) {
+  digest.add(range.has_value());
+  if (range) digest.add(range->dim).add(range->first).add(range->last).add(range->loss);
+}
+
+std::string digest_of(const WinnerIndex& index) {
+  Digest digest;
+  digest.add(static_cast<std::int64_t>(index.ops.size()));
+  for (const OpRecord& op : index.ops) add(digest, op);
+  digest.add(static_cast<std::int64_t>(index.devices.size()));
+  for (const DeviceRecord& device : index.devices) add(digest, device);
+  digest.add(static_cast<std::int64_t>(index.ptx_archs.size()));
+  for (const std::string& arch : index.ptx_archs) digest.add(arch);
+  for (const WinnerIndex::Entry& entry : index.entries) {
+    digest.add(entry.id).add(static_cast<std::int64_t>(entry.op)).add(static_cast<std::int64_t>(entry.device));
+    digest.add(entry.dims_key).add(entry.is_default);
+    add(digest, entry.goal);
+    add(digest, entry.range);
+  }
+  return digest.hex();
+}
+
+// The default candidate's times are no part of it: they are for tables, and follow later trials.
+std::string digest_of(const WinnerRow& row) {
+  Digest digest;
+  add(digest, row.op);
+  digest.add(row.problem.dims_key).add(row.problem.dims_json).add(row.problem.label);
+  digest.add(row.problem.flops).add(row.problem.bytes);
+  add(digest, row.device);
+  const TrialRecord& t = row.trial;
+  digest.add(t.config).add(status_name(t.status)).add(t.reason).add(t.source_hash).add(t.op_hash);
+  digest.add(t.compiler).add(t.options).add(t.kgen_version).add(t.timing).add(t.time_us).add(t.mad_us);
+  digest.add(t.compile_seconds).add(t.verify_seconds).add(t.max_error_ratio).add(t.relative_l2);
+  digest.add(t.registers).add(t.spills).add(t.lds_bytes).add(t.occupancy_waves).add(t.clock_mhz);
+  digest.add(t.is_default).add(t.recorded_at_ms).add(t.temperature_c).add(t.throttle);
+  digest.add(t.energy_uj).add(t.energy_mad_uj).add(t.deterministic);
+  add(digest, row.winner.goal);
+  add(digest, row.winner.range);
+  digest.add(row.winner.is_default).add(row.winner.plan_json).add(row.winner.object_hash);
+  return digest.hex();
+}
+
+std::string digest_of(const ObjectRecord& object) {
+  return Digest().add(object.arch).add(object.kind).add(std::span<const std::byte>(object.bytes)).hex();
+}
+
+// Of a winner_query(). `id`, where it is not null, gets the winner's.
+Result<WinnerRow> read_winner(const Connection& connection, Statement& s, const std::optional<Manifest>& manifest,
+                              std::int64_t* winner = nullptr) {
   WinnerRow row;
+  const std::int64_t id = s.integer();
+  if (winner != nullptr) *winner = id;
   row.winner.is_default = s.small() != 0;
   row.winner.goal = read_goal(s);
   row.winner.range = read_range(s);
@@ -592,6 +719,8 @@ Result<WinnerRow> read_winner(const Connection& connection, Statement& s) {
   row.winner.problem = row.trial.problem;
   row.winner.device = row.trial.device;
   row.winner.trial = row.trial.id;
+  if (manifest && !manifest->has(id, digest_of(row)))
+    return connection.bad(fmt::format("winner {} is not as it was signed; refused", id));
   return row;
 }
 
@@ -672,6 +801,10 @@ Result<Packed> pack(const ObjectRecord& object) {
       ZSTD_compress(packed.frame.data(), packed.frame.size(), object.bytes.data(), object.bytes.size(), 6);
   if (ZSTD_isError(size)) return fail(ErrorKind::kInternal, fmt::format("zstd: {}", ZSTD_getErrorName(size)));
   packed.frame.resize(size);
+  if (!credible(static_cast<std::int64_t>(object.bytes.size()), size))
+    return fail(ErrorKind::kInternal,
+                fmt::format("publish: object {} has {} bytes, or shrinks to {}: readers refuse that", object.hash,
+                            object.bytes.size(), size));
   return packed;
 }
 
@@ -744,8 +877,9 @@ Result<void> remove_cover(const Connection& connection, const WinnerRecord& w, R
 
 Result<std::vector<std::byte>> decompress(const Connection& connection, const std::string& hash, std::int64_t size,
                                           std::span<const std::byte> frame) {
-  if (size < 0 || size > kMaxObjectBytes)
-    return connection.bad(fmt::format("object {} claims {} bytes; refused", hash, size));
+  if (!credible(size, frame.size()))
+    return connection.bad(
+        fmt::format("object {} claims {} bytes of {} compressed ones; refused", hash, size, frame.size()));
   std::vector<std::byte> bytes(static_cast<std::size_t>(size));
   const std::size_t got = ZSTD_decompress(bytes.data(), bytes.size(), frame.data(), frame.size());
   if (ZSTD_isError(got) || got != bytes.size() || hash_bytes(bytes) != hash) {
@@ -779,6 +913,7 @@ struct Db::Impl {
   Connection connection;
   std::mutex mutex;
   std::optional<Statement> winner_rows;  // of winner(): preparing it takes longer than the row
+  std::optional<Manifest> manifest;      // of a signature that is required
 };
 
 Db::Db(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -803,7 +938,7 @@ Result<Db> Db::open(const std::string& path, DbMode mode) {
                       "`kgen db check {}` brings it up to date",
                       version, sql::kVersion, path));
     }
-    KGEN_CHECK_OK(require_schema(connection));
+    KGEN_CHECK_OK(require_schema(connection, sql::kVersion));
   }
   return Db(std::move(impl));
 }
@@ -1015,7 +1150,7 @@ Result<std::vector<WinnerRow>> Db::winners() {
   for (;;) {
     KGEN_TRY(const bool row, rows.step());
     if (!row) return out;
-    KGEN_TRY(out.emplace_back(), read_winner(connection, rows));
+    KGEN_TRY(out.emplace_back(), read_winner(connection, rows, impl_->manifest));
   }
 }
 
@@ -1051,7 +1186,7 @@ Result<WinnerIndex> Db::winner_index() {
                                       "p.id = w.problem ORDER BY w.id"));
   for (;;) {
     KGEN_TRY(const bool row, rows.step());
-    if (!row) return index;
+    if (!row) break;
     WinnerIndex::Entry entry;
     entry.id = rows.integer();
     const auto op = op_of.find(rows.integer());
@@ -1067,6 +1202,9 @@ Result<WinnerIndex> Db::winner_index() {
     entry.range = read_range(rows);
     index.entries.push_back(std::move(entry));
   }
+  if (impl_->manifest && impl_->manifest->index != digest_of(index))
+    return connection.bad("its winners are not those that were signed; refused");
+  return index;
 }
 
 Result<WinnerRow> Db::winner(std::int64_t id) {
@@ -1082,7 +1220,7 @@ Result<WinnerRow> Db::winner(std::int64_t id) {
   auto found = [&]() -> Result<WinnerRow> {
     KGEN_TRY(const bool row, rows.step());
     if (!row) return connection.bad(fmt::format("winner {} is no longer there", id));
-    return read_winner(connection, rows);
+    return read_winner(connection, rows, impl_->manifest);
   }();
   rows.end();
   return found;
@@ -1101,6 +1239,8 @@ Result<ObjectRecord> Db::object(const std::string& hash) {
   object.kind = rows.text();
   const std::int64_t size = rows.integer();
   KGEN_TRY(object.bytes, decompress(connection, hash, size, rows.blob()));
+  if (impl_->manifest && !impl_->manifest->has(hash, digest_of(object)))
+    return connection.bad(fmt::format("object {} is not as it was signed; refused", hash));
   return object;
 }
 
@@ -1137,6 +1277,136 @@ Result<DbInfo> Db::info() {
     if (!row) return info;
     info.device_list.push_back(read_device(devices));
   }
+}
+
+Result<void> Db::sign(const PrivateKey& key) {
+  impl_->manifest.reset();
+  Manifest manifest;
+  KGEN_TRY(const WinnerIndex index, winner_index());
+  manifest.index = digest_of(index);
+  {
+    const std::lock_guard lock(impl_->mutex);
+    KGEN_TRY(auto rows, Statement::make(impl_->connection, winner_query("ORDER BY w.id")));
+    for (;;) {
+      KGEN_TRY(const bool more, rows.step());
+      if (!more) break;
+      std::int64_t id = 0;
+      KGEN_TRY(const WinnerRow row, read_winner(impl_->connection, rows, std::nullopt, &id));
+      manifest.winners[id] = digest_of(row);
+      manifest.objects[row.winner.object_hash] = "";
+    }
+  }
+  for (auto& [hash, digest] : manifest.objects) {
+    KGEN_TRY(const ObjectRecord read, object(hash));
+    digest = digest_of(read);
+  }
+  const std::string text = manifest.text();
+  const Signature signature = kgen::sign(key, text);
+  const std::lock_guard lock(impl_->mutex);
+  return execute(impl_->connection,
+                 "INSERT INTO signature (key, manifest, signature) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
+                 "SET manifest=excluded.manifest, signature=excluded.signature",
+                 key.public_key().text(), text, std::span<const std::byte>(signature));
+}
+
+Result<void> Db::require_signature(const PublicKey& key) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  const std::string name = key.text();
+  KGEN_TRY(auto rows, Statement::make(connection, "SELECT manifest, signature FROM signature WHERE key=?", name));
+  KGEN_TRY(const bool signed_by_it, rows.step());
+  if (!signed_by_it) {
+    KGEN_TRY(const auto others, query_integer(connection, "SELECT count(*) FROM signature"));
+    return connection.bad(fmt::format("is not signed with the required key {}{}", name,
+                                      *others > 0 ? ", but with another" : "; `kgen db sign` does it"));
+  }
+  const std::string text = rows.text();
+  if (!is_signed(key, text, rows.blob()))
+    return connection.bad(fmt::format("has a signature of {} that is wrong; refused", name));
+  impl_->manifest = Manifest::parse(text);
+  return {};
+}
+
+Result<std::vector<SignatureRow>> Db::signatures() {
+  std::vector<SignatureRow> all;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    KGEN_TRY(auto rows, Statement::make(impl_->connection, "SELECT key FROM signature ORDER BY key"));
+    for (;;) {
+      KGEN_TRY(const bool more, rows.step());
+      if (!more) break;
+      all.push_back({.key = rows.text(), .fault = ""});
+    }
+  }
+  auto before = std::exchange(impl_->manifest, std::nullopt);
+  for (SignatureRow& row : all) {
+    const auto fits = [&]() -> Result<void> {
+      KGEN_TRY(const PublicKey key, PublicKey::parse(row.key));
+      KGEN_CHECK_OK(require_signature(key));
+      KGEN_CHECK_OK(winner_index().map([](auto&&) {}));
+      KGEN_CHECK_OK(winners().map([](auto&&) {}));
+      for (const auto& [hash, digest] : std::map(impl_->manifest->objects))
+        KGEN_CHECK_OK(object(hash).map([](auto&&) {}));
+      return {};
+    }();
+    const std::string path = impl_->connection.path + ": ";
+    if (!fits) row.fault = fits.error().message.substr(fits.error().message.starts_with(path) ? path.size() : 0);
+    impl_->manifest.reset();
+  }
+  impl_->manifest = std::move(before);
+  return all;
+}
+
+Result<Pruned> Db::prune(const PruneRule& rule, bool dry_run) {
+  const std::lock_guard lock(impl_->mutex);
+  const Connection& connection = impl_->connection;
+  const auto count = [&](std::string_view what) -> Result<std::int64_t> {
+    KGEN_TRY(const auto rows, query_integer(connection, fmt::format("SELECT count(*) FROM {}", what)));
+    return *rows;
+  };
+  Pruned pruned;
+  {
+    KGEN_TRY(auto transaction, Transaction::begin(connection));
+    const std::pair<const char*, std::int64_t*> tables[] = {{"main.winner", &pruned.winners},
+                                                            {"main.object", &pruned.objects},
+                                                            {"main.problem", &pruned.problems},
+                                                            {"main.device", &pruned.devices}};
+    for (const auto& [table, rows] : tables) {
+      KGEN_TRY(*rows, count(table));
+    }
+    KGEN_CHECK_OK(
+        connection.run("CREATE TEMP TABLE rule (keep_top, failures, stale, winners);"
+                       "CREATE TEMP TABLE rule_op (op); CREATE TEMP TABLE rule_arch (arch)"));
+    KGEN_CHECK_OK(execute(connection, "INSERT INTO rule VALUES (?, ?, ?, ?)", rule.keep_top, rule.failures, rule.stale,
+                          rule.winners));
+    std::vector<std::string> ops;
+    {
+      KGEN_TRY(auto rows, Statement::make(connection, "SELECT DISTINCT op FROM op"));
+      for (;;) {
+        KGEN_TRY(const bool more, rows.step());
+        if (!more) break;
+        if (std::string op = rows.text(); glob_match(rule.op_glob, op)) ops.push_back(std::move(op));
+      }
+    }
+    for (const std::string& op : ops) KGEN_CHECK_OK(execute(connection, "INSERT INTO rule_op VALUES (?)", op));
+    for (const std::string& arch : rule.archs)
+      KGEN_CHECK_OK(execute(connection, "INSERT INTO rule_arch VALUES (?)", arch));
+    KGEN_CHECK_OK(connection.run(sql::kPrune));
+    KGEN_TRY(pruned.failures, count("doomed WHERE why = 'failure'"));
+    KGEN_TRY(pruned.stale, count("doomed WHERE why = 'stale'"));
+    KGEN_TRY(pruned.slow, count("doomed WHERE why = 'slow'"));
+    KGEN_TRY(pruned.of_archs, count("doomed WHERE why = 'arch'"));
+    for (const auto& [table, rows] : tables) {
+      KGEN_TRY(const std::int64_t left, count(table));
+      *rows -= left;
+    }
+    if (dry_run) return pruned;  // rolled back
+    for (const char* table : {"rule", "rule_op", "rule_arch", "subject", "doomed"})
+      KGEN_CHECK_OK(connection.run(fmt::format("DROP TABLE temp.{}", table)));
+    KGEN_CHECK_OK(transaction.commit());
+  }
+  KGEN_CHECK_OK(connection.run("VACUUM"));
+  return pruned;
 }
 
 Result<std::vector<std::string>> Db::check() {
@@ -1212,6 +1482,34 @@ Result<std::vector<std::string>> Db::check() {
       "SELECT 'winner ' || w.id || ': launches of trial ' || t.id || ' were not seen to give the same bits' FROM "
       "winner w "
       "JOIN trial t ON t.id = w.trial WHERE w.deterministic = 1 AND t.deterministic IS NOT 1",
+      as_text);
+  report(
+      "SELECT 'winner ' || w.id || ': object ' || o.hash || ' is for ' || o.arch || ', its device is ' || d.arch FROM "
+      "winner w JOIN object o ON o.id = w.object JOIN device d ON d.id = w.device WHERE o.arch <> d.arch",
+      as_text);
+  report(
+      "SELECT 'winner ' || w.id || ' covers the dim ' || w.dim || ', which ' || o.op || ' has not' FROM winner w "
+      "JOIN problem p ON p.id = w.problem JOIN op o ON o.id = p.op "
+      "WHERE w.dim <> '' AND instr(',' || o.dims || ',', ',' || w.dim || ',') = 0",
+      as_text);
+  report(
+      "SELECT 'device ' || id || ': impossible size or clock' FROM device "
+      "WHERE min(compute_units, memory_bytes, l2_bytes, clock_khz) < 0",
+      as_text);
+  report(
+      "SELECT 'op ' || id || ': signature of another operator' FROM op WHERE signature <> op AND "
+      "substr(signature, 1, length(op) + 1) <> op || ' '",
+      as_text);
+  report(
+      "SELECT 'problem ' || id || ': impossible work, or dims that are no JSON' FROM problem "
+      "WHERE max(flops, bytes) > 1e300 OR NOT json_valid(dims_json)",
+      as_text);
+  report(
+      "SELECT 'trial ' || id || ': impossible registers, spills, LDS, occupancy, temperature or time of day' FROM "
+      "trial "
+      "WHERE min(coalesce(registers, 0), coalesce(spills, 0), coalesce(lds_bytes, 0), coalesce(occupancy_waves, 0), "
+      "recorded_at) < 0 OR abs(temperature_c) > 1000 OR max(coalesce(max_error_ratio, 0), coalesce(relative_l2, 0)) > "
+      "1e300 AND status IN ('timed', 'stopped_early')",
       as_text);
   report("SELECT trial, us FROM sample", [](Statement& row) {
     const std::int64_t trial = row.integer();

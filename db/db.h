@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "db/sign.h"
 
 namespace kgen {
 
@@ -175,6 +176,28 @@ struct Merged {
   std::int64_t winners = 0;           // taken: new here, or needing less than what was here
 };
 
+// What Db::prune() removes; the parts add up.
+struct PruneRule {
+  std::string op_glob = "*";  // of these operators only
+  bool failures = false;      // trials that gave no time
+  bool stale = false;         // trials of an older driver, compiler, operator or source than the newest in the file
+  std::optional<std::int64_t>
+      keep_top{};  // verified trials that are not of the N fastest candidates of their problem, device and timing
+  std::vector<std::string> archs{};  // everything of these architectures, winners included
+  bool winners = false;  // winners too, where `failures`, `stale` or `keep_top` name their trial; else these stay
+};
+
+struct Pruned {
+  std::int64_t failures = 0, stale = 0, slow = 0, of_archs = 0;  // trials by what removed them
+  std::int64_t winners = 0, objects = 0, problems = 0, devices = 0;
+};
+
+// A signature of the file.
+struct SignatureRow {
+  std::string key;    // PublicKey::text()
+  std::string fault;  // what it does not fit any more; "" where all is as it was signed
+};
+
 class Db {
  public:
   // kReadWrite creates the file and runs migrations; the others refuse a file of another schema version (older: says
@@ -210,6 +233,19 @@ class Db {
   // is not clean is refused with kBadInput, an older one as by open().
   Result<Merged> merge(const std::string& path);
 
+  // Removes what the rule names, and what nothing refers to afterwards, in one transaction; then makes the file
+  // smaller. Dry: says what it would remove, and changes nothing.
+  Result<Pruned> prune(const PruneRule&, bool dry_run);
+
+  // Signs what winner_index(), winner() and object() give, in place of an earlier signature by the same key. Whatever
+  // changes that later (a tune, a merge) makes the signature unfit; trials that do not win may come and go.
+  Result<void> sign(const PrivateKey&);
+  // From here on these three give nothing but what the key's owner signed, however the file changes meanwhile.
+  // kBadInput where there is no such signature; what it does not fit is said by the call that would give it.
+  Result<void> require_signature(const PublicKey&);
+  // Every signature of the file, compared with all that it covers.
+  Result<std::vector<SignatureRow>> signatures();
+
   // Trials of one problem on one device, oldest first; without samples unless asked.
   Result<std::vector<TrialRecord>> trials(std::int64_t problem, std::int64_t device, bool with_samples = false);
   Result<std::vector<TrialGroup>> trial_groups();
@@ -220,7 +256,8 @@ class Db {
   // Decompressed, hash verified: kBadInput when it does not match.
   Result<ObjectRecord> object(const std::string& hash);
   Result<DbInfo> info();
-  // Problems found: integrity, foreign keys, hashes, orphans, impossible values. Empty = clean.
+  // Problems found: integrity, foreign keys, hashes, orphans, impossible values. Empty = clean. Signatures:
+  // signatures().
   Result<std::vector<std::string>> check();
 
  private:

@@ -1,4 +1,4 @@
--- The tuned database, version 5. New files are made from this text; older files reach the same schema through
+-- The tuned database, version 6. New files are made from this text; older files reach the same schema through
 -- migrate/NNN.sql, and every file that is opened is compared with it: no other tables, no views, no triggers.
 -- Meanings never change; a new meaning is a new column. docs/database.md says it in prose.
 
@@ -130,3 +130,11 @@ CREATE TABLE winner (
 CREATE INDEX winner_by_trial ON winner (trial);
 CREATE INDEX winner_by_plan ON winner (plan);
 CREATE INDEX winner_by_object ON winner (object);
+
+-- Who vouches for what the runtime takes from this file: digests of it as text (Db::sign()), and the Ed25519 signature
+-- of that text. A winner that comes, goes or changes afterwards does not fit any more.
+CREATE TABLE signature (
+  key TEXT NOT NULL UNIQUE,
+  manifest TEXT NOT NULL,
+  signature BLOB NOT NULL CHECK (length(signature) = 64)
+) STRICT;

@@ -21,8 +21,8 @@ constexpr std::uintptr_t kBufferAlign = 256;
 
 thread_local std::string last_error;
 
-kgen_status report(kgen_status status, std::string text) {
-  last_error = std::move(text);
+kgen_status report(kgen_status status, std::string_view text) {
+  last_error = printable(text);  // it may quote a file from elsewhere
   return status;
 }
 
@@ -71,6 +71,9 @@ const char* vendor_name(Vendor vendor) {
   return vendor == Vendor::kNvidia ? "nvidia" : vendor == Vendor::kAmd ? "amd" : "host";
 }
 
+// Texts of a file need not be UTF-8; a document must be.
+std::string to_text(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
 // "a=1 b= c=x,y" → {"a": "1", "b": "", "c": "x,y"}; `first` words are skipped.
 Json words_json(std::string_view words, std::size_t first) {
   Json json = Json::object();
@@ -92,11 +95,10 @@ std::set<std::string> operators_of(const State& state) {
 }
 
 Result<std::string> describe_db(const DeviceInfo& info, const State& state) {
-  return Json{
+  return to_text(Json{
       {"device",
        {{"id", info.id}, {"name", info.name}, {"arch", info.arch->name}, {"vendor", vendor_name(info.arch->vendor)}}},
-      {"operators", operators_of(state)}}
-      .dump();
+      {"operators", operators_of(state)}});
 }
 
 Result<std::string> describe_op(const State& state, const std::string& op) {
@@ -129,7 +131,7 @@ Result<std::string> describe_op(const State& state, const std::string& op) {
     }
     list.push_back(std::move(json));
   }
-  return list.dump();
+  return to_text(list);
 }
 
 // Dims by name; those without default must be among them.
@@ -155,17 +157,35 @@ kgen_status read_dims(const Plan& plan, std::string_view text, std::vector<std::
   return KGEN_OK;
 }
 
-// A goal of a program that was built against any version of the header.
+// A struct of a program that was built against any version of the header: no smaller than its first version, and
+// nothing but zeros where this version knows no members.
+template <class Struct>
+kgen_status check_size(const Struct& given, std::size_t first_size, std::string_view name) {
+  if (given.size < first_size || given.size > 4096)
+    return report(KGEN_BAD_ARGUMENT, fmt::format("{0}.size is {1}; set it to sizeof(kgen_{0})", name, given.size));
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&given);
+  if (given.size > sizeof(Struct) &&
+      std::any_of(bytes + sizeof(Struct), bytes + given.size, [](unsigned char byte) { return byte != 0; }))
+    return report(KGEN_BAD_ARGUMENT,
+                  fmt::format("{} asks for more than kgen {} knows; update libkgen", name, KGEN_VERSION));
+  return KGEN_OK;
+}
+
+kgen_status read_options(const kgen_open_options* options, std::optional<PublicKey>& key) {
+  if (options == nullptr) return KGEN_OK;
+  if (const auto status = check_size(*options, sizeof(kgen_open_options), "open_options"); status != KGEN_OK)
+    return status;
+  if (options->key == nullptr) return KGEN_OK;
+  const auto parsed = PublicKey::parse(options->key);
+  if (!parsed) return report(KGEN_BAD_ARGUMENT, "open_options.key: " + parsed.error().message);
+  key = *parsed;
+  return KGEN_OK;
+}
+
 kgen_status read_goal(const kgen_goal* goal, Goal& wanted, bool& guarded) {
   if (goal == nullptr) return KGEN_OK;
   constexpr std::size_t kFirstSize = 24;  // of the struct that ended with `deterministic`
-  if (goal->size < kFirstSize || goal->size > 4096)
-    return report(KGEN_BAD_ARGUMENT, fmt::format("goal.size is {}; set it to sizeof(kgen_goal)", goal->size));
-  const auto* rest = reinterpret_cast<const unsigned char*>(goal);
-  if (goal->size > sizeof(kgen_goal) &&
-      std::any_of(rest + sizeof(kgen_goal), rest + goal->size, [](unsigned char byte) { return byte != 0; }))
-    return report(KGEN_BAD_ARGUMENT,
-                  fmt::format("goal asks for more than kgen {} knows; update libkgen", KGEN_VERSION));
+  if (const auto status = check_size(*goal, kFirstSize, "goal"); status != KGEN_OK) return status;
   static constexpr const char* kTimings[] = {"cold", "warm", "graph"};
   static constexpr const char* kObjectives[] = {"time", "energy"};
   const auto timing = static_cast<std::size_t>(goal->timing), objective = static_cast<std::size_t>(goal->objective);
@@ -251,7 +271,7 @@ std::string trace_head(const kgen_op& op, const Env& dims, const Match& match) {
     json["expected_us"] = expected_us(match);
     if (match.expected_loss) json["expected_loss"] = *match.expected_loss;
   }
-  const std::string text = json.dump();
+  const std::string text = to_text(json);
   return text.substr(1, text.size() - 2);
 }
 
@@ -290,8 +310,8 @@ Result<void> bind_kernel(const kgen_op& op, const Env& dims, const State& state,
   }
   const Match& match = found.match;
   KGEN_TRY(kernel.launch, BoundLaunch::make(match.plan->plan, match.bound));
-  kernel.reason = fmt::format("{}: {}", match_name(match.kind), match.reason);
-  kernel.config = match.row->trial.config;
+  kernel.reason = printable(fmt::format("{}: {}", match_name(match.kind), match.reason));
+  kernel.config = printable(match.row->trial.config);
   kernel.expected_loss = match.expected_loss.value_or(-1);
   kernel.code = found.code;
   kernel.match = {.kernel = &kernel,
@@ -320,7 +340,7 @@ kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*
 
   auto kernel = std::make_unique<kgen_kernel>();
   kernel->core = op.core.get();
-  kernel->reason = found.match.reason;
+  kernel->reason = printable(found.match.reason);
   if (found.match.kind == MatchKind::kNone) {
     kernel->status = KGEN_NOT_FOUND;
   } else if (const auto made = bind_kernel(op, dims, *state, found, *kernel); !made) {
@@ -455,16 +475,19 @@ const char* kgen_status_name(kgen_status status) {
 const char* kgen_version(void) { return KGEN_VERSION; }
 
 kgen_status kgen_open(const char* path, const char* device, kgen_db** out) {
+  return kgen_open_with(path, device, nullptr, out);
+}
+
+kgen_status kgen_open_with(const char* path, const char* device, const kgen_open_options* options, kgen_db** out) {
   return guarded([&] {
     if (path == nullptr || device == nullptr || out == nullptr)
       return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open");
     *out = nullptr;
-    const FileIdentity identity = FileIdentity::of(path);
-    auto file = Db::open(path, DbMode::kImmutable);
-    if (!file) return report(KGEN_BAD_DATABASE, file.error().message);
+    std::optional<PublicKey> key;
+    if (const auto status = read_options(options, key); status != KGEN_OK) return status;
     auto opened = open_device(device);
     if (!opened) return report(opened.error());
-    auto core = Core::open(path, identity, std::move(*file), std::move(*opened));
+    auto core = Core::open(path, key, std::move(*opened));
     if (!core) return report(KGEN_BAD_DATABASE, core.error().message);
     if (const char* trace = std::getenv("KGEN_TRACE"); trace != nullptr && *trace != '\0') {
       auto opened_trace = Trace::open(trace);

@@ -25,17 +25,20 @@ FileIdentity FileIdentity::of(const std::string& path) {
   return identity;
 }
 
-Result<std::shared_ptr<Core>> Core::open(const std::string& path, const FileIdentity& identity, Db db,
+Result<std::shared_ptr<Core>> Core::open(const std::string& path, std::optional<PublicKey> key,
                                          std::unique_ptr<Device> device) {
-  std::shared_ptr<Core> core(new Core(path, std::move(device)));
+  std::shared_ptr<Core> core(new Core(key, std::move(device)));
   core->state_ = std::make_shared<State>();
-  KGEN_TRY(core->state_->files.emplace_back(), core->read(identity, std::move(db)));
+  core->paths_ = {path};
+  KGEN_TRY(core->state_->files.emplace_back(), core->read(path, FileIdentity::of(path)));
   return core;
 }
 
-Result<std::shared_ptr<Reading>> Core::read(const FileIdentity& identity, Db db) const {
+Result<std::shared_ptr<Reading>> Core::read(const std::string& path, const FileIdentity& identity) const {
   auto reading = std::make_shared<Reading>();
   reading->identity = identity;
+  KGEN_TRY(Db db, Db::open(path, DbMode::kImmutable));
+  if (key_) KGEN_CHECK_OK(db.require_signature(*key_));
   reading->db = std::make_unique<Db>(std::move(db));
   const DeviceInfo& info = device_->info();
   KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(*reading->db, info.arch_name, info.name));
@@ -71,8 +74,7 @@ Result<bool> Core::refresh(std::vector<std::string> paths) {
     if (absent) {
       reading = nullptr;
     } else if (reading == nullptr || identity != reading->identity) {
-      KGEN_TRY(Db db, Db::open(paths[i], DbMode::kImmutable));
-      KGEN_TRY(reading, read(identity, std::move(db)));
+      KGEN_TRY(reading, read(paths[i], identity));
     }
     fresh->files.push_back(std::move(reading));
   }

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <shared_mutex>
 #include <string>
@@ -79,8 +80,10 @@ struct MissHook {
 // What a kgen_db and its kgen_ops share. Safe from any thread.
 class Core {
  public:
-  // A fault of the file.
-  static Result<std::shared_ptr<Core>> open(const std::string& path, const FileIdentity&, Db, std::unique_ptr<Device>);
+  // Reads the file, which every file of this Core must be signed by `key` for, where there is one. The error is a fault
+  // of the file.
+  static Result<std::shared_ptr<Core>> open(const std::string& path, std::optional<PublicKey> key,
+                                            std::unique_ptr<Device>);
 
   Device& device() const { return *device_; }
   // Counts readings of the file; what was made from an older one is still right, but no longer the newest.
@@ -107,11 +110,12 @@ class Core {
   const char* keep(std::string text);
 
  private:
-  Core(const std::string& path, std::unique_ptr<Device> device) : device_(std::move(device)), paths_{path} {}
-  Result<std::shared_ptr<Reading>> read(const FileIdentity&, Db) const;
+  Core(std::optional<PublicKey> key, std::unique_ptr<Device> device) : device_(std::move(device)), key_(key) {}
+  Result<std::shared_ptr<Reading>> read(const std::string& path, const FileIdentity&) const;
   Result<bool> refresh(std::vector<std::string> paths);
 
   const std::unique_ptr<Device> device_;
+  const std::optional<PublicKey> key_;
   alignas(64) std::atomic<std::uint64_t> generation_ = 1;  // read by every lookup: apart from what changes
   alignas(64) mutable std::mutex mutex_;                   // over all that follows
   std::shared_ptr<State> state_;

@@ -47,7 +47,7 @@ if [ ! -e "$deps/lib/libzstd.a" ]; then
   cp "$work"/libzstd-[0-9]*/lib/libzstd.a "$deps/lib/"
 fi
 
-for name in xxhash yaml-cpp boost_context; do
+for name in sodium xxhash yaml-cpp boost_context; do
   cp -u "$(g++ -print-file-name=lib$name.a)" "$deps/lib/"
 done
 ls -l "$deps/lib"

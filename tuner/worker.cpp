@@ -69,6 +69,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, t
 
 namespace {
 
+// Names and texts of a database need not be UTF-8; a message must be.
+std::string to_text(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
 constexpr std::size_t kLeaders = 4;
 constexpr double kLeaderReach = 1.1;  // of the fastest leader
 constexpr int kRoundsAtOnce = 4;      // between looks at what waits; 1 of kernels that are not
@@ -105,7 +108,7 @@ class WorkerLoop {
   }
 
  private:
-  bool send(const Json& json) { return channel_.send({json.dump(-1, ' ', false, Json::error_handler_t::replace)}); }
+  bool send(const Json& json) { return channel_.send({to_text(json)}); }
 
   bool setup(const CheckCase& check, TimingMode timing) {
     const double start = now_seconds();
@@ -295,7 +298,7 @@ int worker_main(const std::string& device_id,
   if (!device) {
     const Json refusal{
         {"event", "refused"}, {"kind", static_cast<int>(device.error().kind)}, {"text", device.error().message}};
-    channel.send({refusal.dump(-1, ' ', false, Json::error_handler_t::replace)});
+    channel.send({to_text(refusal)});
     return exit_code(device.error().kind);
   }
   const DeviceInfo& info = (*device)->info();
@@ -313,7 +316,7 @@ int worker_main(const std::string& device_id,
                    {"l2_bytes", info.l2_bytes},
                    {"clock_khz", info.clock_khz},
                    {"lds_per_block", info.lds_per_block}};
-  if (!channel.send({hello.dump(-1, ' ', false, Json::error_handler_t::replace)})) return 0;
+  if (!channel.send({to_text(hello)})) return 0;
   bool broken = false;
   {
     WorkerLoop loop(**device, std::move(telemetry), channel);
@@ -366,13 +369,13 @@ Result<Worker> Worker::start(const std::string& self, const std::string& device,
 }
 
 bool Worker::setup(const CheckCase& check, TimingMode timing) {
-  return child_.send({Json{{"op", "setup"}, {"case", check}, {"timing", static_cast<int>(timing)}}.dump()});
+  return child_.send({to_text(Json{{"op", "setup"}, {"case", check}, {"timing", static_cast<int>(timing)}})});
 }
 bool Worker::submit(const TryRequest& request) {
-  return child_.send({Json{{"op", "try"}, {"request", request}}.dump()});
+  return child_.send({to_text(Json{{"op", "try"}, {"request", request}})});
 }
 bool Worker::race(const RaceRequest& request) {
-  return child_.send({Json{{"op", "race"}, {"request", request}}.dump()});
+  return child_.send({to_text(Json{{"op", "race"}, {"request", request}})});
 }
 
 WorkerEvent Worker::receive(double timeout_seconds) {

@@ -8,7 +8,7 @@ import weakref
 from ctypes import byref, c_void_p, sizeof
 
 from . import _tensor
-from ._library import BadArgument, BadDatabase, Goal, KgenError, OutOfMemory, check, last_error, load
+from ._library import BadArgument, BadDatabase, Goal, KgenError, OpenOptions, OutOfMemory, check, last_error, load
 from ._operator import Operator
 
 _TIMINGS = {"cold": 0, "warm": 1, "graph": 2}
@@ -33,7 +33,7 @@ class Database:
     """A tuned DB, opened for one device. Operators are attributes: db.gemm(a, b, bias=bias, activation="silu").
     Safe from several threads."""
 
-    def __init__(self, path, device="auto", *, timing="cold", objective="time", deterministic=False):
+    def __init__(self, path, device="auto", *, timing="cold", objective="time", deterministic=False, key=None):
         self._handle = None
         self.path = os.fspath(path)
         self._goal = self._read_goal(timing, objective, deterministic)
@@ -41,7 +41,8 @@ class Database:
         library = load()
         if not os.path.exists(self.path):
             raise BadDatabase(f"{self.path} does not exist; `kgen tune ops.yaml --db {self.path}` makes one")
-        check(library.kgen_open(os.fsencode(self.path), device.encode(), byref(handle)))
+        options = OpenOptions(sizeof(OpenOptions), key.encode() if key is not None else None)
+        check(library.kgen_open_with(os.fsencode(self.path), device.encode(), byref(options), byref(handle)))
         self._handle = handle.value
         about = json.loads(self._describe(None))
         self.device, self.device_name = about["device"]["id"], about["device"]["name"]
@@ -198,6 +199,7 @@ class Database:
                 raise BadArgument("weights are prepared before a graph is captured, not within: call prepare() first")
 
 
-def open(path, device="auto", *, timing="cold", objective="time", deterministic=False):
-    """Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host"."""
-    return Database(path, device, timing=timing, objective=objective, deterministic=deterministic)
+def open(path, device="auto", *, timing="cold", objective="time", deterministic=False, key=None):
+    """Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host". With `key` ("kgen-public:...", as `kgen db
+    keygen` prints it) only what the key's owner signed is used."""
+    return Database(path, device, timing=timing, objective=objective, deterministic=deterministic, key=key)

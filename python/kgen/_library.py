@@ -71,11 +71,15 @@ class Goal(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("timing", c_int), ("objective", c_int), ("deterministic", c_int)]
 
 
+class OpenOptions(ctypes.Structure):
+    _fields_ = [("size", c_size_t), ("key", c_char_p)]
+
+
 # The functions that the package calls: name → (result, arguments).
 _PROTOTYPES = {
     "kgen_last_error": (c_char_p, []),
     "kgen_version": (c_char_p, []),
-    "kgen_open": (c_int, [c_char_p, c_char_p, POINTER(c_void_p)]),
+    "kgen_open_with": (c_int, [c_char_p, c_char_p, POINTER(OpenOptions), POINTER(c_void_p)]),
     "kgen_close": (None, [c_void_p]),
     "kgen_describe": (c_char_p, [c_void_p, c_char_p]),
     "kgen_open_op_for": (c_int, [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(Goal), POINTER(c_void_p)]),

@@ -1,6 +1,7 @@
 // Files merge without loss or duplicates, in any order, and a second time changes nothing.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -40,6 +41,11 @@ class Merge : public ::testing::Test {
       const std::int64_t problem_id = db.intern_problem(sample_op(), problem).value();
       // The files have many trials in common: what differs follows from `which` alone.
       const int which = draw(6);
+      if (draw(4) == 0) {
+        TrialRecord failed = sample_trial(problem_id, device_id, static_cast<TrialStatus>(draw(7)));
+        failed.recorded_at_ms = 1'700'000'000'000 + draw(3);
+        EXPECT_TRUE(db.record(failed));
+      }
       TrialRecord trial = sample_trial(problem_id, device_id);
       trial.config = "matrix tile_m=" + std::to_string(which);
       trial.time_us = 10 + which;
@@ -47,27 +53,46 @@ class Merge : public ::testing::Test {
       if (which % 2 == 0) trial.throttle = "power cap";
       const std::int64_t id = db.record(trial).value();
       const ObjectRecord object = sample_object("code " + std::to_string(which));
-      EXPECT_TRUE(db.publish(sample_winner(problem_id, device_id, id, object), object));
+      WinnerRecord winner = sample_winner(problem_id, device_id, id, object);
+      if (draw(3) == 0) winner.goal.objective = "energy";
+      if (draw(3) == 0) winner.goal.deterministic = true;
+      if (draw(4) == 0) winner.range = SizeRange{.dim = "m", .first = 1, .last = 8 + draw(2), .loss = draw(3) / 100.};
+      EXPECT_TRUE(db.publish(winner, object));
     }
     return path;
   }
-  // All that a file says, whatever its ids.
+  // All that a file says, whatever its ids, each once: every column of every table.
   static std::vector<std::string> content(const std::string& path) {
-    Db db = Db::open(path, DbMode::kReadOnly).value();
+    static constexpr const char* kRows = R"(
+      WITH device_key AS (SELECT id, arch || name || driver || uuid AS k FROM device),
+           problem_key AS (SELECT p.id, o.signature || o.dims || o.dim_defaults || o.attributes || ' ' || p.dims_key AS k
+                           FROM problem p JOIN op o ON o.id = p.op),
+           trial_key AS (
+             SELECT t.id, p.k || d.k || c.version || c.options || c.kgen_version || t.config || t.status || t.reason || t.source_hash ||
+               t.op_hash || t.timing || quote(t.time_us) || quote(t.mad_us) || quote(t.compile_seconds) || quote(t.verify_seconds) ||
+               quote(t.max_error_ratio) || quote(t.relative_l2) || quote(t.registers) || quote(t.spills) || quote(t.lds_bytes) ||
+               quote(t.occupancy_waves) || quote(t.clock_mhz) || t.is_default || t.recorded_at || quote(t.temperature_c) || t.throttle ||
+               quote(t.energy_uj) || quote(t.energy_mad_uj) || quote(t.deterministic) || quote(s.us) || quote(s.states) AS k
+             FROM trial t JOIN problem_key p ON p.id = t.problem JOIN device_key d ON d.id = t.device
+             JOIN compiler c ON c.id = t.compiler LEFT JOIN sample s ON s.trial = t.id)
+      SELECT 'trial ' || k FROM trial_key
+      UNION SELECT 'device ' || k || compute_units || ' ' || memory_bytes || ' ' || l2_bytes || ' ' || clock_khz
+        FROM device JOIN device_key USING (id)
+      UNION SELECT 'problem ' || k || dims_json || label || flops || ' ' || bytes FROM problem JOIN problem_key USING (id)
+      UNION SELECT 'winner ' || p.k || d.k || w.timing || w.objective || w.deterministic || w.is_default || t.k || l.hash || l.json || o.hash ||
+          o.arch || o.kind || o.size || hex(o.zstd) || w.dim || w.first || ' ' || w.last || ' ' || w.loss
+        FROM winner w JOIN problem_key p ON p.id = w.problem JOIN device_key d ON d.id = w.device JOIN trial_key t ON t.id = w.trial
+        JOIN plan l ON l.id = w.plan JOIN object o ON o.id = w.object)";
+    sqlite3* raw = nullptr;
+    EXPECT_EQ(sqlite3_open(path.c_str(), &raw), SQLITE_OK);
+    sqlite3_stmt* rows = nullptr;
+    EXPECT_EQ(sqlite3_prepare_v2(raw, kRows, -1, &rows, nullptr), SQLITE_OK) << sqlite3_errmsg(raw);
     std::vector<std::string> lines;
-    const auto groups = db.trial_groups().value();
-    for (const TrialGroup& group : groups) {
-      const auto trials = db.trials(group.problem_id, group.device_id, true).value();
-      for (const TrialRecord& t : trials)
-        lines.push_back("trial " + group.problem.dims_key + group.problem.label + group.device.uuid + t.config +
-                        std::to_string(*t.time_us) + t.throttle + std::to_string(t.samples_us.size()) +
-                        std::to_string(t.recorded_at_ms));
-    }
-    const auto winners = db.winners().value();
-    for (const WinnerRow& w : winners)
-      lines.push_back("winner " + w.problem.dims_key + w.device.uuid + w.trial.config + w.winner.object_hash);
+    while (sqlite3_step(rows) == SQLITE_ROW)
+      lines.emplace_back(reinterpret_cast<const char*>(sqlite3_column_text(rows, 0)));
+    sqlite3_finalize(rows);
+    sqlite3_close(raw);
     std::sort(lines.begin(), lines.end());
-    lines.erase(std::unique(lines.begin(), lines.end()), lines.end());  // the same trial twice says nothing new
     return lines;
   }
   std::string merged(const std::vector<std::string>& files, const std::string& name) {
@@ -85,7 +110,7 @@ class Merge : public ::testing::Test {
 };
 
 TEST_F(Merge, TheOrderDoesNotMatterNothingIsLostAndTwiceIsOnce) {
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < 10; ++round) {
     std::vector<std::string> files;
     for (int i = 0; i < 4; ++i) files.push_back(make(100 * round + i));
     const std::string name = std::to_string(round);
@@ -100,16 +125,54 @@ TEST_F(Merge, TheOrderDoesNotMatterNothingIsLostAndTwiceIsOnce) {
       return merged({files[i], files[i + 1]}, at + name + ".db");
     };
     EXPECT_EQ(content(merged({half(0, "left"), half(2, "right")}, "parts" + name + ".db")), all);
+    // A label that one file lacks may come from another, and a winner may have been beaten; trials and devices are all
+    // there.
     for (const std::string& file : files)
-      for (std::string line : content(file)) {
-        if (!line.starts_with("trial")) continue;
-        // A label that one file lacks may come from another.
-        const auto known = [&](const std::string& l) { return std::binary_search(all.begin(), all.end(), l); };
-        std::string labelled = line;
-        if (const auto at = line.find("GPU"); line.find("layer") == std::string::npos) labelled.insert(at, "layer");
-        EXPECT_TRUE(known(line) || known(labelled)) << line;
-      }
+      for (const std::string& line : content(file))
+        if (line.starts_with("trial") || line.starts_with("device")) {
+          EXPECT_TRUE(std::binary_search(all.begin(), all.end(), line)) << line;
+        }
   }
+}
+
+TEST_F(Merge, SixteenShardsMakeTheSingleRunsTrials) {
+  // What a run does, whole and as shards of its problems, each on one file (kgen tune --shard i/n).
+  const auto run = [&](const std::string& name, int shard, int shards) {
+    const std::string path = folder_.file(name);
+    Db db = Db::open(path, DbMode::kReadWrite).value();
+    const std::int64_t device = db.intern_device(sample_device()).value();
+    for (int m = shard; m < 48; m += shards) {
+      const std::int64_t problem = db.intern_problem(sample_op(), sample_problem(m)).value();
+      std::int64_t best = 0;
+      for (int which = 0; which < 5; ++which) {
+        const bool failed = (m + which) % 4 == 0;
+        TrialRecord trial = sample_trial(problem, device, failed ? TrialStatus::kWrong : TrialStatus::kTimed);
+        trial.config = "matrix tile_m=" + std::to_string(which);
+        if (!failed) trial.time_us = 10 + (m * 7 + which * 3) % 11;
+        trial.recorded_at_ms = 1'700'000'000'000 + m * 5 + which;
+        const std::int64_t id = db.record(trial).value();
+        if (!failed) best = id;
+      }
+      const ObjectRecord object = sample_object("code " + std::to_string(m % 6));
+      EXPECT_TRUE(db.publish(sample_winner(problem, device, best, object), object));
+    }
+    return path;
+  };
+  const auto single = content(run("single.db", 0, 1));
+  EXPECT_EQ(single.size(), 48U * 5 + 48 + 48 + 1) << "trials, problems, winners and a device";
+  std::vector<std::string> shards;
+  for (int i = 0; i < 16; ++i) shards.push_back(run("shard" + std::to_string(i) + ".db", i, 16));
+  const std::string all = merged(shards, "all.db");
+  EXPECT_EQ(content(all), single);
+  Db db = Db::open(all, DbMode::kReadWrite).value();
+  for (const std::string& shard : shards) {
+    const Merged again = db.merge(shard).value();
+    EXPECT_EQ(again.added, 0);
+    EXPECT_EQ(again.winners, 0);
+    EXPECT_EQ(again.known, 15);
+  }
+  EXPECT_EQ(db.merge(folder_.file("single.db"))->added, 0);
+  EXPECT_EQ(content(all), single);
 }
 
 TEST_F(Merge, OfTwoWinnersTheOneThatNeedsLessStays) {

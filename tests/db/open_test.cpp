@@ -168,15 +168,15 @@ TEST(DbOpen, ANewerSchemaIsRefused) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   make_db(path);
-  sql(path, "PRAGMA user_version=6");
-  expect_refused(path, "was written by a newer kgen (schema 6, this one knows 5)");
+  sql(path, "PRAGMA user_version=7");
+  expect_refused(path, "was written by a newer kgen (schema 7, this one knows 6)");
 }
 
 TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   std::filesystem::copy_file("tests/db/data/version1.db", path);
-  expect_refused(path, "was written by an older kgen (schema 1, this one reads 5)",
+  expect_refused(path, "was written by an older kgen (schema 1, this one reads 6)",
                  {DbMode::kReadOnly, DbMode::kImmutable});
 
   {
@@ -184,7 +184,7 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
     EXPECT_THAT(db.check().value(), IsEmpty());
   }
   Db db = Db::open(path, DbMode::kImmutable).value();
-  EXPECT_EQ(db.info().value().schema_version, 5);
+  EXPECT_EQ(db.info().value().schema_version, 6);
   const auto rows = db.winners().value();
   ASSERT_EQ(rows.size(), 1U);
   EXPECT_EQ(rows[0].problem.dims_key, "k=8 m=4");
@@ -230,6 +230,138 @@ TEST(DbOpen, WinnersOfVersion4ServeTheirProblemsAlone) {
   EXPECT_EQ(rows[0].trial.energy_uj, 5250.5);
   EXPECT_TRUE(rows[1].winner.is_default);
   for (const WinnerRow& row : rows) EXPECT_FALSE(row.winner.range);
+}
+
+TEST(DbOpen, EveryEarlierVersionReachesThisOneAndIsWhole) {
+  for (int version = 1; version < 6; ++version) {
+    SCOPED_TRACE(version);
+    const TempFolder folder;
+    const std::string path = folder.file("tuned.db");
+    std::filesystem::copy_file("tests/db/data/version" + std::to_string(version) + ".db", path);
+    EXPECT_EQ(Db::migrate(path).value(), version);
+    Db db = Db::open(path, DbMode::kImmutable).value();
+    EXPECT_THAT(db.check().value(), IsEmpty());
+    EXPECT_GE(db.info().value().trials, 2);
+    EXPECT_THAT(db.signatures().value(), IsEmpty());
+    const auto rows = db.winners().value();
+    ASSERT_FALSE(rows.empty());
+    EXPECT_EQ(rows[0].trial.config, "matrix tile_m=128");
+    EXPECT_EQ(rows[0].trial.time_us, 12.5);
+    EXPECT_TRUE(db.object(rows[0].winner.object_hash));
+  }
+}
+
+TEST(DbOpen, RangesOfVersion5Stay) {
+  const TempFolder folder;
+  const std::string path = folder.file("tuned.db");
+  std::filesystem::copy_file("tests/db/data/version5.db", path);
+  Db db = Db::open(path, DbMode::kReadWrite).value();
+  const auto rows = db.winners().value();
+  ASSERT_EQ(rows.size(), 3U);
+  EXPECT_EQ(rows[2].winner.range, (SizeRange{.dim = "m", .first = 1, .last = 64, .loss = 0.02}));
+}
+
+TEST(DbOpen, AnOldFileWithAnythingThatIsNotOursIsRefusedBeforeItIsMigrated) {
+  for (const char* change :
+       {"CREATE VIEW v AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n",
+        "CREATE TRIGGER evil AFTER INSERT ON trial BEGIN DELETE FROM winner; END",
+        "CREATE TABLE more (id INTEGER PRIMARY KEY)", "DROP INDEX trial_by_problem"}) {
+    SCOPED_TRACE(change);
+    const TempFolder folder;
+    const std::string path = folder.file("tuned.db");
+    std::filesystem::copy_file("tests/db/data/version3.db", path);
+    sql(path, change);
+    const auto refused = Db::migrate(path);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().kind, ErrorKind::kBadInput) << refused.error().message;
+    EXPECT_THAT(Db::open(path, DbMode::kImmutable).error().message, HasSubstr("older kgen")) << "still version 3";
+  }
+}
+
+// What a file may hold that is meant to harm: refused in one line, within a second, or without effect.
+class Hostile : public ::testing::Test {
+ protected:
+  Hostile() { make_db(path_); }
+  // The faults that `kgen db check` tells, after this SQL.
+  std::vector<std::string> faults(const std::string& change) {
+    sql(path_, change);
+    return Db::open(path_, DbMode::kReadOnly).value().check().value();
+  }
+  TempFolder folder_;
+  std::string path_ = folder_.file("tuned.db");
+};
+
+TEST_F(Hostile, AnObjectThatClaimsMoreThanItCanHoldIsRefusedBeforeMemoryIsTaken) {
+  for (const char* size : {"9223372036854775807", "68719476736", "67108865", "60000000"}) {
+    SCOPED_TRACE(size);
+    EXPECT_THAT(faults(std::string("UPDATE object SET size=") + size),
+                ::testing::Contains(HasSubstr("compressed ones; refused")));
+    Db db = Db::open(path_, DbMode::kImmutable).value();
+    EXPECT_FALSE(db.object(db.winners().value()[0].winner.object_hash));
+  }
+}
+
+TEST_F(Hostile, AFrameThatUnpacksToMoreThanWasDeclaredIsRefused) {
+  // 4 MiB of zeros in a few hundred bytes, declared as one.
+  const ObjectRecord zeros = [] {
+    ObjectRecord object{.hash = {}, .arch = "sm_90", .kind = "cubin", .bytes = std::vector<std::byte>(4 << 20)};
+    object.hash = hash_bytes(object.bytes);
+    return object;
+  }();
+  Db db = Db::open(path_, DbMode::kReadWrite).value();
+  const auto published = db.publish(sample_winner(1, 1, 1, zeros), zeros);
+  ASSERT_FALSE(published) << "what readers refuse is not written";
+  EXPECT_THAT(published.error().message, HasSubstr("readers refuse"));
+  EXPECT_THAT(faults("UPDATE object SET size=1"), ::testing::Contains(HasSubstr("does not match its hash")));
+}
+
+TEST_F(Hostile, AnOversizedBlobIsRefused) {
+  // 100 MB of text in a column that holds a word.
+  sql(path_, "UPDATE op SET attributes=hex(zeroblob(50000000))");
+  Db db = Db::open(path_, DbMode::kImmutable).value();
+  EXPECT_FALSE(db.winners());
+  EXPECT_FALSE(db.winner_index());
+}
+
+TEST_F(Hostile, AnObjectForAnotherArchitectureIsAFault) {
+  EXPECT_THAT(faults("UPDATE object SET arch='gfx942'"),
+              ::testing::Contains(HasSubstr("is for gfx942, its device is sm_90")));
+}
+
+TEST_F(Hostile, ValuesThatCannotBeAreFaults) {
+  for (const char* change :
+       {"UPDATE device SET compute_units=-1", "UPDATE trial SET registers=-5", "UPDATE trial SET recorded_at=-1",
+        "UPDATE problem SET flops=9e999", "UPDATE problem SET dims_json='{'", "UPDATE op SET op='other'",
+        "UPDATE trial SET temperature_c=100000", "UPDATE winner SET dim='zz', last=8"}) {
+    SCOPED_TRACE(change);
+    EXPECT_EQ(faults(std::string("PRAGMA ignore_check_constraints=ON; ") + change).size(), 1U);
+    std::filesystem::remove(path_);
+    make_db(path_);
+  }
+}
+
+TEST_F(Hostile, ATextWithControlCharactersIsOneLineInAMessage) {
+  sql(path_, "UPDATE plan SET hash='x' || char(10, 27) || '[31mred' || char(155) || '2J'");
+  Db db = Db::open(path_, DbMode::kImmutable).value();
+  const auto rows = db.winners();
+  ASSERT_FALSE(rows);
+  EXPECT_THAT(rows.error().message, HasSubstr("x\\x0a\\x1b[31mred\\xc2\\x9b2J"));
+}
+
+TEST_F(Hostile, ASchemaOfAMillionCharactersIsRefused) {
+  std::string columns = "a0";
+  for (int i = 1; i < 1500; ++i)
+    columns += ", a_rather_long_name_of_a_column_" + std::to_string(i) + " TEXT DEFAULT 'x'";
+  sql(path_, "CREATE TABLE wide (" + columns + ")");
+  for (const DbMode mode : kAllModes) EXPECT_FALSE(Db::open(path_, mode));
+}
+
+TEST_F(Hostile, ReadingARecursiveQueryInAGeneratedColumnNeverHappens) {
+  sql(path_,
+      "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql=replace(sql, 'json TEXT NOT NULL', "
+      "'json TEXT NOT NULL CHECK (json <> (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+      "SELECT count(*) FROM n))') WHERE name='plan'");
+  for (const DbMode mode : kAllModes) EXPECT_FALSE(Db::open(path_, mode));
 }
 
 TEST(DbOpen, MigrateChangesOldFilesOnly) {

@@ -32,6 +32,7 @@ const std::map<std::string, std::vector<std::string>> kRooms = {
     {"yaml-cpp/", {"generator/"}},
     {"sqlite3", {"db/"}},
     {"zstd", {"db/"}},
+    {"sodium", {"db/"}},
     {"dlfcn.h", {"device/", "tuner/compile", "jit/"}},  // drivers; NVRTC; where the library lies
     {"boost/context/", {"device/"}},
     {"xxhash", {"base/"}},

@@ -143,6 +143,10 @@ class Opening(Folder):
     def test_an_unknown_goal_is_named(self):
         with self.assertRaisesRegex(kgen.BadArgument, "no timing 'hot'"):
             kgen.open(os.environ["KGEN_TEST_DB"], "host", timing="hot")
+        with self.assertRaisesRegex(kgen.BadDatabase, "not signed with the required key"):
+            kgen.open(os.environ["KGEN_TEST_DB"], "host", key="kgen-public:" + "0" * 64)
+        with self.assertRaisesRegex(kgen.BadArgument, "not a public key"):
+            kgen.open(os.environ["KGEN_TEST_DB"], "host", key="release.pub")
 
     def python(self, text, **environment):
         return subprocess.run([sys.executable, "-B", "-S", "-c", text], capture_output=True, text=True,

@@ -1,6 +1,7 @@
 // What a program may switch on: a second file, the record of what was launched, the miss hook, the guard.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -145,6 +146,106 @@ TEST_F(Options, TheEnvironmentRecordsEveryDb) {
   launch(find(8, 16), 8, 16);
   close();
   EXPECT_EQ(lines(path).size(), 1U);
+}
+
+// A key that a program demands.
+class RequiredKey : public Options {
+ protected:
+  kgen_status open_with(const std::string& path, const char* key) {
+    close();
+    kgen_open_options options{};
+    options.size = sizeof options;
+    options.key = key;
+    return kgen_open_with(path.c_str(), "host", &options, &db_);
+  }
+  std::string make_signed(const std::string& name, const std::vector<HostWinner>& winners) {
+    std::string path = make(name, winners);
+    EXPECT_TRUE(Db::open(path, DbMode::kReadWrite).value().sign(key_));
+    return path;
+  }
+  static void sql(const std::string& path, const std::string& text) {
+    sqlite3* raw = nullptr;
+    ASSERT_EQ(sqlite3_open(path.c_str(), &raw), SQLITE_OK);
+    EXPECT_EQ(sqlite3_exec(raw, text.c_str(), nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(raw);
+    sqlite3_close(raw);
+  }
+  const PrivateKey key_ = PrivateKey::generate();
+  const std::string public_ = key_.public_key().text();
+};
+
+TEST_F(RequiredKey, AFileThatItsOwnerSignedIsUsedAndOthersAreNot) {
+  const std::string path = make_signed("tuned.db", {{}});
+  ASSERT_EQ(open_with(path, public_.c_str()), KGEN_OK) << kgen_last_error();
+  open_op();
+  launch(find(8, 16), 8, 16);
+  EXPECT_EQ(open_with(path, PrivateKey::generate().public_key().text().c_str()), KGEN_BAD_DATABASE);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("is not signed with the required key"));
+  EXPECT_EQ(open_with(make("unsigned.db", {{}}), public_.c_str()), KGEN_BAD_DATABASE);
+  EXPECT_EQ(open_with(path, nullptr), KGEN_OK) << "none is required";
+  close();
+  EXPECT_EQ(kgen_open_with(path.c_str(), "host", nullptr, &db_), KGEN_OK);
+}
+
+TEST_F(RequiredKey, KeysAndOptionsThatAreNoneAreNamed) {
+  const std::string path = make_signed("tuned.db", {{}});
+  EXPECT_EQ(open_with(path, "release.key"), KGEN_BAD_ARGUMENT);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("open_options.key: not a public key"));
+  EXPECT_EQ(open_with(path, key_.text().c_str()), KGEN_BAD_ARGUMENT);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("private key"));
+  kgen_open_options options{};
+  EXPECT_EQ(kgen_open_with(path.c_str(), "host", &options, &db_), KGEN_BAD_ARGUMENT);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("set it to sizeof(kgen_open_options)"));
+  struct {
+    kgen_open_options known{sizeof(kgen_open_options) + 8, nullptr};
+    std::uint64_t more = 0;
+  } later;
+  EXPECT_EQ(kgen_open_with(path.c_str(), "host", &later.known, &db_), KGEN_OK) << "a later header, nothing asked";
+  close();
+  later.more = 1;
+  EXPECT_EQ(kgen_open_with(path.c_str(), "host", &later.known, &db_), KGEN_BAD_ARGUMENT);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("update libkgen"));
+}
+
+TEST_F(RequiredKey, AnObjectThatWasExchangedIsRefusedAndTheNextMatchServes) {
+  const std::string path =
+      make_signed("tuned.db", {{.code_suffix = "a"}, {.dims_key = "cols=16 rows=9", .code_suffix = "b"}});
+  // The other kernel's bytes under the first one's hash: what somebody can do who finds a collision of XXH3 is found by
+  // the digest; here already by the hash.
+  sql(path, "UPDATE object SET zstd=(SELECT zstd FROM object WHERE id=2) WHERE id=1");
+  ASSERT_EQ(open_with(path, public_.c_str()), KGEN_OK) << kgen_last_error();
+  open_op();
+  const kgen_match match = find(8, 16);
+  EXPECT_EQ(match.kind, KGEN_MATCH_NEAR);
+  EXPECT_THAT(match.reason, HasSubstr("refused the one of cols=16 rows=8"));
+  sql(path, "UPDATE trial SET time_us=1");
+  ASSERT_EQ(open_with(path, public_.c_str()), KGEN_OK);
+  EXPECT_NE(kgen_open_op(db_, "row_scale", "dtype=fp32", "rows,cols", &op_), KGEN_OK);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("is not as it was signed"));
+}
+
+TEST_F(RequiredKey, AddedAndReloadedFilesNeedItToo) {
+  const std::string path = make_signed("tuned.db", {{}});
+  ASSERT_EQ(open_with(path, public_.c_str()), KGEN_OK);
+  EXPECT_EQ(kgen_add(db_, make("local.db", {{.dims_key = "cols=32 rows=8"}}).c_str()), KGEN_BAD_DATABASE);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("local.db: is not signed"));
+  EXPECT_EQ(kgen_add(db_, make_signed("theirs.db", {{.dims_key = "cols=32 rows=8"}}).c_str()), KGEN_OK);
+  make("next.db", {{}, {.dims_key = "cols=64 rows=8"}});
+  std::filesystem::rename(folder_.file("next.db"), path);
+  EXPECT_EQ(kgen_reload(db_, nullptr), KGEN_BAD_DATABASE);
+  open_op();
+  launch(find(8, 16), 8, 16);  // as before
+  EXPECT_TRUE(Db::open(path, DbMode::kReadWrite).value().sign(key_));
+  int changed = 0;
+  EXPECT_EQ(kgen_reload(db_, &changed), KGEN_OK) << kgen_last_error();
+  EXPECT_EQ(changed, 1);
+  EXPECT_EQ(find(8, 64).kind, KGEN_MATCH_EXACT);
+}
+
+TEST_F(Options, TextsOfTheFileThatAreShownHaveNoControlCharacters) {
+  const std::string path = make("tuned.db", {{.config = "plain\x1b[2J\n", .needs = {"rows % 8 == 0"}}});
+  open(path);
+  open_op();
+  EXPECT_STREQ(find(8, 16).config, "plain\\x1b[2J\\x0a");
 }
 
 TEST_F(Options, TheMissHookHearsOfEachShapeThatNothingWasTunedFor) {

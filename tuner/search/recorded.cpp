@@ -357,7 +357,8 @@ std::string to_t4(const std::vector<Recording>& recordings) {
                                  {"kgen", std::move(own)}});
     }
   }
-  return json.dump(1);
+  // Texts of a database need not be UTF-8.
+  return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
 Result<std::vector<Recording>> from_t4(const std::string& text, const std::string& file) {

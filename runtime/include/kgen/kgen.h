@@ -23,9 +23,9 @@ typedef enum kgen_status {
   KGEN_OK = 0,
   KGEN_NOT_FOUND = 1, /* no legal kernel for this problem on this device */
   KGEN_BAD_ARGUMENT = 2,
-  KGEN_BAD_DATABASE = 3, /* unreadable, corrupted, or from another schema version */
+  KGEN_BAD_DATABASE = 3, /* unreadable, corrupted, of another schema version, or not signed with the required key */
   KGEN_NO_DEVICE = 4,
-  KGEN_REFUSED = 5,    /* a code object's hash does not match, and no other kernel is legal */
+  KGEN_REFUSED = 5,    /* a code object's hash or signature does not match, and no other kernel is legal */
   KGEN_MISALIGNED = 6, /* a tensor pointer is not aligned as the kernel needs */
   KGEN_DEVICE_ERROR = 7,
   KGEN_OUT_OF_MEMORY = 8,
@@ -56,6 +56,17 @@ KGEN_API const char* kgen_version(void);
  * object of a kernel are read when kgen_find() first chooses it. A hit of kgen_find() and kgen_launch() never touch the
  * file. */
 KGEN_API kgen_status kgen_open(const char* path, const char* device, kgen_db** db);
+typedef struct kgen_open_options {
+  size_t size; /* sizeof(kgen_open_options): later versions may append members, 0 of which means as before */
+  /* Not NULL: only what the owner of this key signed (`kgen db sign`) is looked up, loaded and launched, from this file
+   * and from those that kgen_add() and kgen_reload() read. "kgen-public:" and 64 hex digits, as `kgen db keygen` prints
+   * it. */
+  const char* key;
+} kgen_open_options;
+/* kgen_open() with options, NULL for none. A file that has no such signature, or does not fit it, is KGEN_BAD_DATABASE;
+ * a kernel that was changed under the running program is refused when it is first looked up. */
+KGEN_API kgen_status kgen_open_with(const char* path, const char* device, const kgen_open_options* options,
+                                    kgen_db** db);
 /* Reads the file again where it is not the one that was read (another inode, size or time: a few microseconds to see,
  * so it may be asked often); `changed`, which may be NULL, says whether it was. From then on kgen_find() answers from
  * the new file, in every thread and for every kgen_op of the DB; kernels that were handed out before stay valid until

@@ -57,6 +57,15 @@ class Database {
     check(kgen_open(path.c_str(), device.c_str(), &opened));
     handle_.reset(opened);
   }
+  // Uses only what the owner of `key` signed ("kgen-public:…", as `kgen db keygen` prints it), added files included.
+  Database(const std::string& path, const std::string& device, const std::string& key) {
+    kgen_open_options options{};
+    options.size = sizeof options;
+    options.key = key.c_str();
+    kgen_db* opened = nullptr;
+    check(kgen_open_with(path.c_str(), device.c_str(), &options, &opened));
+    handle_.reset(opened);
+  }
 
   // Reads the file again where it has changed, under running threads; true where it had. Throws Error where the new
   // file cannot be used; the old one is served on.
