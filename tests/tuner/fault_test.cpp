@@ -228,7 +228,7 @@ TEST_P(Faults, ATimeThatCannotBeIsNobodysTime) {
 TEST_P(Faults, ADeviceLostForGoodEndsTheRunAndItsReturnGoesOnWithIt) {
   const auto lost = tune_under("any:150:lost=0");
   ASSERT_FALSE(lost.has_value());
-  EXPECT_EQ(lost.error().kind, ErrorKind::kDevice);
+  EXPECT_EQ(lost.error().kind, ErrorKind::kNoDevice);
   EXPECT_THAT(lost.error().message, HasSubstr("does not run a known-good kernel any more"));
   expect_no_harm();
   const auto outcome = tune_under("");
