@@ -114,7 +114,11 @@ int db_check(const Words& args) {
                 {"problems", checked->problems},
                 {"signatures", signatures}});
   } else {
-    for (const std::string& problem : checked->problems) fmt::print("{}: {}\n", path, printable(problem));
+    constexpr std::size_t kShown = 50;
+    for (std::size_t i = 0; i < std::min(checked->problems.size(), kShown); ++i)
+      fmt::print("{}: {}\n", path, printable(checked->problems[i]));
+    if (checked->problems.size() > kShown)
+      fmt::print("{}: and {} more (--json tells all)\n", path, checked->problems.size() - kShown);
     for (const SignatureRow& row : checked->signatures)
       fmt::print("{}: signed by {}{}\n", path, printable(row.key),
                  row.fault.empty() ? ", and as it was then" : "; " + printable(row.fault));

@@ -605,36 +605,44 @@ std::string winner_query(std::string_view where) {
 // What a signature covers, by digest: the answer of winner_index() as a whole, rows and objects each by itself, so that
 // nothing more need be read to check it than is used.
 struct Manifest {
-  std::string index;
-  std::map<std::int64_t, std::string> winners;  // by id
-  std::map<std::string, std::string> objects;   // by hash
+  std::map<std::string, std::string> digests;  // of "index", "winner ID", "object HASH"
 
   std::string text() const {
-    std::string text = "kgen signature 1\nindex " + index + "\n";
-    for (const auto& [id, digest] : winners) text += fmt::format("winner {} {}\n", id, digest);
-    for (const auto& [hash, digest] : objects) text += fmt::format("object {} {}\n", hash, digest);
+    std::string text = "kgen signature 1\n";
+    for (const auto& [name, digest] : digests) text += name + " " + digest + "\n";
     return text;
   }
-  // Of a text that was found to be signed: kgen wrote it.
-  static Manifest parse(const std::string& text) {
-    Manifest manifest;
-    for (const std::string& line : split(text, '\n')) {
-      const auto words = split(line, ' ');
-      if (words.size() == 2 && words[0] == "index") manifest.index = words[1];
-      if (words.size() == 3 && words[0] == "winner")
-        manifest.winners[std::strtoll(words[1].c_str(), nullptr, 10)] = words[2];
-      if (words.size() == 3 && words[0] == "object") manifest.objects[words[1]] = words[2];
+};
+
+// The text of a manifest that was found to be signed, so kgen wrote it; every line at hand by its first two words. (A
+// map of 10,000 strings takes as long to make as all else that opening does.)
+class SignedManifest {
+ public:
+  explicit SignedManifest(std::string text) : text_(std::make_unique<const std::string>(std::move(text))) {
+    std::string_view rest = *text_;
+    rest.remove_prefix(std::min(rest.find('\n') + 1, rest.size()));  // what it is
+    while (!rest.empty()) {
+      const std::string_view line = rest.substr(0, rest.find('\n'));
+      rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+      const std::size_t space = line.rfind(' ');
+      if (space != std::string_view::npos) lines_.emplace_back(line.substr(0, space), line.substr(space + 1));
     }
-    return manifest;
+    if (!std::ranges::is_sorted(lines_)) std::ranges::sort(lines_);  // kgen wrote them in order
   }
-  bool has(std::int64_t winner, const std::string& digest) const {
-    const auto it = winners.find(winner);
-    return it != winners.end() && it->second == digest;
+  bool has(const std::string& name, const std::string& digest) const {
+    return std::ranges::binary_search(lines_, std::pair<std::string_view, std::string_view>(name, digest));
   }
-  bool has(const std::string& object, const std::string& digest) const {
-    const auto it = objects.find(object);
-    return it != objects.end() && it->second == digest;
+  std::vector<std::string> objects() const {
+    constexpr std::string_view kObject = "object ";
+    std::vector<std::string> hashes;
+    for (const auto& [name, digest] : lines_)
+      if (name.starts_with(kObject)) hashes.emplace_back(name.substr(kObject.size()));
+    return hashes;
   }
+
+ private:
+  std::unique_ptr<const std::string> text_;
+  std::vector<std::pair<std::string_view, std::string_view>> lines_;  // sorted
 };
 
 void add(Digest& digest, const OpRecord& op) {
@@ -692,7 +700,7 @@ std::string digest_of(const ObjectRecord& object) {
 }
 
 // Of a winner_query(). `id`, where it is not null, gets the winner's.
-Result<WinnerRow> read_winner(const Connection& connection, Statement& s, const std::optional<Manifest>& manifest,
+Result<WinnerRow> read_winner(const Connection& connection, Statement& s, const std::optional<SignedManifest>& manifest,
                               std::int64_t* winner = nullptr) {
   WinnerRow row;
   const std::int64_t id = s.integer();
@@ -719,7 +727,7 @@ Result<WinnerRow> read_winner(const Connection& connection, Statement& s, const 
   row.winner.problem = row.trial.problem;
   row.winner.device = row.trial.device;
   row.winner.trial = row.trial.id;
-  if (manifest && !manifest->has(id, digest_of(row)))
+  if (manifest && !manifest->has(fmt::format("winner {}", id), digest_of(row)))
     return connection.bad(fmt::format("winner {} is not as it was signed; refused", id));
   return row;
 }
@@ -912,8 +920,8 @@ struct Db::Impl {
   explicit Impl(const std::string& path) : connection(path) {}
   Connection connection;
   std::mutex mutex;
-  std::optional<Statement> winner_rows;  // of winner(): preparing it takes longer than the row
-  std::optional<Manifest> manifest;      // of a signature that is required
+  std::optional<Statement> winner_rows;    // of winner(): preparing it takes longer than the row
+  std::optional<SignedManifest> manifest;  // of a signature that is required
 };
 
 Db::Db(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -1059,6 +1067,8 @@ Result<Merged> Db::merge(const std::string& path) {
   if (std::filesystem::equivalent(path, connection.path, unknown))
     return fail(ErrorKind::kBadInput, fmt::format("{}: cannot be merged into itself", path));
   KGEN_CHECK_OK(execute(connection, "ATTACH ? AS other", path));
+  // What is sorted stays in memory; a quarter of a gigabyte holds a million trials.
+  KGEN_CHECK_OK(connection.run("PRAGMA main.cache_size=-262144; PRAGMA other.cache_size=-65536"));
   const auto take = [&]() -> Result<Merged> {
     Merged merged;
     KGEN_TRY(auto transaction, Transaction::begin(connection));
@@ -1071,14 +1081,14 @@ Result<Merged> Db::merge(const std::string& path) {
     KGEN_TRY(merged.known, count("trial_of"));
     merged.known -= merged.added;
     KGEN_TRY(merged.winners, count("taken"));
-    for (const char* table : {"device_of", "compiler_of", "op_of", "problem_of", "known", "trial_of", "first_of",
-                              "fresh", "candidate", "side", "taken", "replaced"})
+    for (const char* table : {"device_of", "compiler_of", "op_of", "problem_of", "known", "trial_of", "twins",
+                              "first_of", "fresh", "candidate", "side", "taken", "replaced"})
       KGEN_CHECK_OK(connection.run(fmt::format("DROP TABLE temp.{}", table)));
     KGEN_CHECK_OK(transaction.commit());
     return merged;
   };
   auto merged = take();
-  KGEN_CHECK_OK(connection.run("DETACH other"));
+  KGEN_CHECK_OK(connection.run("DETACH other; PRAGMA main.cache_size=-2000"));
   return merged;
 }
 
@@ -1202,7 +1212,7 @@ Result<WinnerIndex> Db::winner_index() {
     entry.range = read_range(rows);
     index.entries.push_back(std::move(entry));
   }
-  if (impl_->manifest && impl_->manifest->index != digest_of(index))
+  if (impl_->manifest && !impl_->manifest->has("index", digest_of(index)))
     return connection.bad("its winners are not those that were signed; refused");
   return index;
 }
@@ -1239,7 +1249,7 @@ Result<ObjectRecord> Db::object(const std::string& hash) {
   object.kind = rows.text();
   const std::int64_t size = rows.integer();
   KGEN_TRY(object.bytes, decompress(connection, hash, size, rows.blob()));
-  if (impl_->manifest && !impl_->manifest->has(hash, digest_of(object)))
+  if (impl_->manifest && !impl_->manifest->has("object " + hash, digest_of(object)))
     return connection.bad(fmt::format("object {} is not as it was signed; refused", hash));
   return object;
 }
@@ -1283,7 +1293,8 @@ Result<void> Db::sign(const PrivateKey& key) {
   impl_->manifest.reset();
   Manifest manifest;
   KGEN_TRY(const WinnerIndex index, winner_index());
-  manifest.index = digest_of(index);
+  manifest.digests["index"] = digest_of(index);
+  std::set<std::string> objects;
   {
     const std::lock_guard lock(impl_->mutex);
     KGEN_TRY(auto rows, Statement::make(impl_->connection, winner_query("ORDER BY w.id")));
@@ -1292,13 +1303,13 @@ Result<void> Db::sign(const PrivateKey& key) {
       if (!more) break;
       std::int64_t id = 0;
       KGEN_TRY(const WinnerRow row, read_winner(impl_->connection, rows, std::nullopt, &id));
-      manifest.winners[id] = digest_of(row);
-      manifest.objects[row.winner.object_hash] = "";
+      manifest.digests[fmt::format("winner {}", id)] = digest_of(row);
+      objects.insert(row.winner.object_hash);
     }
   }
-  for (auto& [hash, digest] : manifest.objects) {
+  for (const std::string& hash : objects) {
     KGEN_TRY(const ObjectRecord read, object(hash));
-    digest = digest_of(read);
+    manifest.digests["object " + hash] = digest_of(read);
   }
   const std::string text = manifest.text();
   const Signature signature = kgen::sign(key, text);
@@ -1323,7 +1334,7 @@ Result<void> Db::require_signature(const PublicKey& key) {
   const std::string text = rows.text();
   if (!is_signed(key, text, rows.blob()))
     return connection.bad(fmt::format("has a signature of {} that is wrong; refused", name));
-  impl_->manifest = Manifest::parse(text);
+  impl_->manifest.emplace(text);
   return {};
 }
 
@@ -1345,8 +1356,7 @@ Result<std::vector<SignatureRow>> Db::signatures() {
       KGEN_CHECK_OK(require_signature(key));
       KGEN_CHECK_OK(winner_index().map([](auto&&) {}));
       KGEN_CHECK_OK(winners().map([](auto&&) {}));
-      for (const auto& [hash, digest] : std::map(impl_->manifest->objects))
-        KGEN_CHECK_OK(object(hash).map([](auto&&) {}));
+      for (const std::string& hash : impl_->manifest->objects()) KGEN_CHECK_OK(object(hash).map([](auto&&) {}));
       return {};
     }();
     const std::string path = impl_->connection.path + ": ";

@@ -54,12 +54,16 @@ WHERE m.status = t.status AND m.reason = t.reason AND m.source_hash = t.source_h
   AND m.energy_mad_uj IS t.energy_mad_uj AND m.deterministic IS t.deterministic
   AND os.us IS ms.us AND os.states IS ms.states
 GROUP BY t.id;
--- The same trial twice in their file is one.
+-- The same trial twice in their file is one. Few can be, so few are compared in full.
+CREATE TEMP TABLE twins AS
+SELECT problem, device, config, recorded_at FROM other.trial GROUP BY problem, device, config, recorded_at HAVING count(*) > 1;
 CREATE TEMP TABLE first_of AS
 SELECT t.id AS theirs, min(t.id) OVER (PARTITION BY t.problem, t.device, t.compiler, t.config, t.recorded_at, t.status, t.reason, t.source_hash, t.op_hash, t.timing, t.time_us, t.mad_us, t.compile_seconds,
   t.verify_seconds, t.max_error_ratio, t.relative_l2, t.registers, t.spills, t.lds_bytes, t.occupancy_waves, t.clock_mhz,
   t.is_default, t.temperature_c, t.throttle, t.energy_uj, t.energy_mad_uj, t.deterministic, s.us, s.states) AS first
-FROM other.trial t LEFT JOIN other.sample s ON s.trial = t.id;
+FROM other.trial t JOIN twins USING (problem, device, config, recorded_at) LEFT JOIN other.sample s ON s.trial = t.id
+UNION ALL
+SELECT id, id FROM other.trial WHERE (problem, device, config, recorded_at) NOT IN (SELECT * FROM twins);
 CREATE TEMP TABLE fresh (theirs INTEGER PRIMARY KEY, ours INTEGER NOT NULL);
 INSERT INTO fresh
 SELECT theirs, (SELECT coalesce(max(id), 0) FROM main.trial) + row_number() OVER (ORDER BY theirs)

@@ -111,14 +111,21 @@ Digest::Digest() {
   crypto_generichash_init(state_of(state_), nullptr, 0, 32);
 }
 
+void Digest::flush() {
+  crypto_generichash_update(state_of(state_), reinterpret_cast<const unsigned char*>(waiting_.data()), waiting_.size());
+  waiting_.clear();
+}
+
 Digest& Digest::add(std::span<const std::byte> bytes) {
   const std::uint64_t size = bytes.size();
-  crypto_generichash_update(state_of(state_), reinterpret_cast<const unsigned char*>(&size), sizeof size);
-  crypto_generichash_update(state_of(state_), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
+  waiting_.append(reinterpret_cast<const char*>(&size), sizeof size);
+  waiting_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (waiting_.size() > 4096) flush();
   return *this;
 }
 
 std::string Digest::hex() {
+  flush();
   std::array<unsigned char, 32> out{};
   crypto_generichash_final(state_of(state_), out.data(), out.size());
   return hex_of(out);

@@ -47,6 +47,7 @@ class Digest {
   Digest& add(std::span<const std::byte> bytes);
   Digest& add(std::string_view text) { return add(std::as_bytes(std::span(text))); }
   Digest& add(const std::string& text) { return add(std::string_view(text)); }
+  Digest& add(const char* text) { return add(std::string_view(text)); }  // else it would be a bool
   Digest& add(std::int64_t value) { return add(std::as_bytes(std::span(&value, 1))); }
   Digest& add(int value) { return add(std::int64_t{value}); }
   Digest& add(bool value) { return add(std::int64_t{value}); }
@@ -59,7 +60,9 @@ class Digest {
   std::string hex();  // 64 digits; ends it
 
  private:
+  void flush();
   alignas(64) std::array<unsigned char, 384> state_;  // crypto_generichash_state
+  std::string waiting_;                               // fields are short: hashed many at once
 };
 
 }  // namespace kgen
