@@ -35,6 +35,9 @@ constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, 
 // before the one in work when it opens at the earliest, so that a run can be repeated.
 constexpr std::size_t kOpenAhead = 4;
 constexpr std::size_t kPreparing = 2;  // of them at once; each takes a core for up to 2 s
+// Each of them has as many candidates under way as there are compile jobs, for what comes after is better chosen by
+// results; where all of a space is tried anyway, so many times as many.
+constexpr std::size_t kAllAhead = 4;
 constexpr std::size_t kFinalists = 6;
 // Beside them the fastest of each part of the run is a finalist, up to so much slower than the best: other work on the
 // card that begins in the middle of the run makes what is timed from then on look slow.
@@ -117,7 +120,7 @@ class Session {
   struct Problem;  // the one in work
 
   Result<std::unique_ptr<Problem>> prepare(const OpSpec&) const;
-  Result<void> open(Problem&, std::size_t won);
+  Result<void> open(Problem&, std::size_t number, std::size_t won);
   Result<std::unique_ptr<Problem>> begin(std::size_t);
   void look_ahead();
   Result<void> open_ahead();
@@ -195,6 +198,7 @@ struct Session::Problem {
   explicit Problem(const OpSpec& s) : spec(s) {}
 
   const OpSpec& spec;
+  std::int64_t turn = 0;  // its place in the run: what it compiles goes before what later ones do
   std::int64_t id = 0;
   bool nothing_to_launch = false;
   KernelSource reference;
@@ -215,6 +219,7 @@ struct Session::Problem {
   std::deque<std::int64_t> ready;                      // compiled, in order of their end
   std::size_t compiling = 0;
   std::int64_t planned = 0, proposed = 0;  // of this run
+  bool tries_all = false;                  // the budget covers the space: no result decides what is tried
   double best_us = 0;
   std::string best_config;
   std::string first_failure;     // and how to repeat it
@@ -299,8 +304,9 @@ Result<bool> Session::propose(Problem& problem) {
   item.bound = std::move(*bound);
   const std::int64_t ticket = next_ticket_++;
   ++problem.compiling;
-  pool_.submit(item.source.text, device_.arch,
-               [this, ticket](Result<CompileResult> result) { finished_.push(ticket, std::move(result)); });
+  pool_.submit(
+      item.source.text, device_.arch,
+      [this, ticket](Result<CompileResult> result) { finished_.push(ticket, std::move(result)); }, problem.turn);
   problem.items.emplace(ticket, std::move(item));
   return true;
 }
@@ -322,13 +328,16 @@ Result<void> Session::propose_ahead(Problem& problem) {
   return compile_ahead();
 }
 
-// The part of propose_ahead() for the problems after this one. Some wait in the queue, for the time that finals take.
+// The part of propose_ahead() for the problems after this one, whose turn at the compilers comes when nothing of this
+// one waits: else they would be used up before it leaves cores idle. Some wait in the queue, for the time that finals
+// take.
 Result<void> Session::compile_ahead() {
   KGEN_CHECK_OK(open_ahead());
   const auto jobs = static_cast<std::size_t>(jobs_);
   for (const Upcoming& next : upcoming_) {
     if (!next.opened || next.opened->nothing_to_launch) continue;
-    while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < jobs &&
+    const std::size_t most = next.opened->tries_all ? kAllAhead * jobs : jobs;
+    while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < most &&
            !out_of_budget(*next.opened)) {
       KGEN_TRY(const bool proposed, propose(*next.opened));
       if (!proposed) break;
@@ -887,9 +896,10 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(const OpSpec& spec) c
   return prepared;
 }
 
-// Takes a prepared problem into the session, with the first `won` of won_ to begin from; its reference starts to
-// compile.
-Result<void> Session::open(Problem& problem, std::size_t won) {
+// Takes a prepared problem, `number` of the run, into the session, with the first `won` of won_ to begin from; its
+// reference starts to compile.
+Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won) {
+  problem.turn = static_cast<std::int64_t>(number);
   if (problem.nothing_to_launch) return {};
   const OpSpec& spec = problem.spec;
   const bool listed = !spec.tune.configs.empty();
@@ -914,14 +924,16 @@ Result<void> Session::open(Problem& problem, std::size_t won) {
   }
   KGEN_CHECK_OK(replay(problem));
   const std::size_t size = problem.space.candidates.size();
+  problem.tries_all = problem.seconds <= 0 && (problem.budget == 0 || problem.budget >= size);
   const std::size_t wanted = problem.budget > 0 ? std::min(problem.budget, size) : size;
   problem.planned = static_cast<std::int64_t>(wanted - std::min(wanted, problem.known.size()));
   progress_.planned += problem.planned;
 
   auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
   problem.reference_code = promise->get_future();
-  pool_.submit(problem.reference.text, device_.arch,
-               [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); });
+  pool_.submit(
+      problem.reference.text, device_.arch,
+      [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); }, problem.turn);
   return {};
 }
 
@@ -1010,7 +1022,7 @@ Result<std::unique_ptr<Session::Problem>> Session::begin(std::size_t i) {
   std::unique_ptr<Problem> problem;
   if (upcoming_.empty()) {
     KGEN_TRY(problem, prepare(request_.specs[i]));
-    KGEN_CHECK_OK(open(*problem, won_.size()));
+    KGEN_CHECK_OK(open(*problem, i, won_.size()));
   } else {
     if (!upcoming_.front().opened) upcoming_.front().preparing.wait();
     KGEN_CHECK_OK(open_ahead());
@@ -1054,7 +1066,7 @@ Result<void> Session::open_ahead() {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     KGEN_TRY(next.opened, next.preparing.get());
     const std::size_t j = won_at_.size() + k;
-    KGEN_CHECK_OK(open(*next.opened, won_at_[j - std::min(j, kOpenAhead)]));
+    KGEN_CHECK_OK(open(*next.opened, j, won_at_[j - std::min(j, kOpenAhead)]));
     look_ahead();
   }
   return {};
@@ -1089,6 +1101,7 @@ Result<TuneOutcome> Session::run() {
     }
   }
   KGEN_TRY(compiler_version_, compiler_.version(device_.arch));
+  compiler_.get_ready(device_.arch, jobs_);
   KGEN_TRY(device_id_, db_.intern_device(device_record(device_)));
   outcome_.device_id = device_id_;
   outcome_.compute_units = device_.compute_units;
