@@ -64,6 +64,8 @@ class Compiler {
   virtual Result<CompileResult> compile(const std::string& source, Arch arch) = 0;
   // "nvrtc 13.0.88" — what a trial records.
   virtual Result<std::string> version(Arch arch) = 0;
+  // `jobs` compiles for `arch` come soon: what takes a while to start is started, without a wait.
+  virtual void get_ready(Arch /*arch*/, int /*jobs*/) {}
 };
 
 struct CompilerOptions {
@@ -82,13 +84,14 @@ std::unique_ptr<Compiler> make_compiler(const CompilerOptions&);
 // Entry of the hidden subcommand `kgen __compile-worker`.
 int compile_worker_main();
 
-// Compiles on `jobs` threads, in submission order of start; `done(ticket, result)` is called on pool threads.
+// Compiles on `jobs` threads; `done(result)` is called on one of them. Of what waits, the lowest turn starts first, and
+// of one turn what was submitted first.
 class CompilePool {
  public:
   CompilePool(Compiler&, int jobs);
   ~CompilePool();  // drops what has not started, waits for the rest
   using Done = std::function<void(Result<CompileResult>)>;
-  void submit(std::string source, Arch arch, Done done);
+  void submit(std::string source, Arch arch, Done done, std::int64_t turn = 0);
   int pending() const;
 
  private:

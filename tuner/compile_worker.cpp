@@ -142,17 +142,26 @@ int compile_worker_main() {
   return 0;
 }
 
-Result<NvrtcPool::Worker> NvrtcPool::start() {
+Result<NvrtcPool::Worker> NvrtcPool::start() const {
   if (self_.empty()) return fail(ErrorKind::kNoCompiler, "no NVRTC: the kgen executable is not known");
   const std::vector<std::string> argv = {self_, "__compile-worker"};
   KGEN_TRY(ChildProcess process, ChildProcess::start(argv));
-  const ChildProcess::Received hello = process.receive(kStartSeconds);
+  return Worker{std::move(process)};
+}
+
+// Reads what a worker says when it starts, and the answer to what get_ready() asked.
+Result<void> NvrtcPool::greet(Worker& worker) {
+  if (worker.greeted) return {};
+  const ChildProcess::Received hello = worker.process.receive(kStartSeconds);
   if (hello.kind == ChildProcess::Received::Kind::kTimeout)
     return fail(ErrorKind::kNoCompiler, "no NVRTC: its worker does not answer");
   if (hello.kind == ChildProcess::Received::Kind::kEnded)
     return fail(ErrorKind::kNoCompiler, "no NVRTC: its worker " + hello.why);
   if (hello.message.size() == 2) return fail(ErrorKind::kNoCompiler, hello.message[1]);
   if (hello.message.size() != 3) return fail(ErrorKind::kInternal, "the NVRTC worker sent an unknown greeting");
+  if (worker.warming && worker.process.receive(kStartSeconds).kind != ChildProcess::Received::Kind::kMessage)
+    return fail(ErrorKind::kNoCompiler, "no NVRTC: its worker ends, or does not end, when it compiles an empty kernel");
+  worker.greeted = true;
   const std::scoped_lock lock(mutex_);
   if (!info_) {
     Info info;
@@ -160,7 +169,25 @@ Result<NvrtcPool::Worker> NvrtcPool::start() {
     for (const std::string& arch : split(hello.message[2], ' ')) info.archs.insert(std::atoi(arch.c_str()));
     info_ = std::make_unique<Result<Info>>(std::move(info));
   }
-  return Worker{std::move(process)};
+  return {};
+}
+
+void NvrtcPool::get_ready(int count, const std::vector<std::string>& options) {
+  // NVRTC remembers what it compiled, in other processes too: the name is new each time.
+  static const auto stamp = std::chrono::system_clock::now().time_since_epoch().count();
+  for (int i = 0; i < count; ++i) {
+    {
+      const std::scoped_lock lock(mutex_);
+      if (static_cast<int>(idle_.size()) >= count) return;
+    }
+    auto worker = start();
+    if (!worker) return;
+    Message request = {fmt::format("extern \"C\" __global__ void ready_{}_{}() {{}}", stamp, i)};
+    request.insert(request.end(), options.begin(), options.end());
+    worker->warming = worker->process.send(request);
+    const std::scoped_lock lock(mutex_);
+    idle_.insert(idle_.begin(), std::move(*worker));  // used after those that have started
+  }
 }
 
 Result<NvrtcPool::Info> NvrtcPool::info() {
@@ -169,11 +196,12 @@ Result<NvrtcPool::Info> NvrtcPool::info() {
     if (info_) return *info_;
   }
   auto worker = start();
+  const auto greeted = worker ? greet(*worker) : Result<void>(tl::unexpected(worker.error()));
   const std::scoped_lock lock(mutex_);
-  if (worker)
+  if (greeted)
     idle_.push_back(std::move(*worker));
   else if (!info_)
-    info_ = std::make_unique<Result<Info>>(tl::unexpected(worker.error()));
+    info_ = std::make_unique<Result<Info>>(tl::unexpected(greeted.error()));
   return *info_;
 }
 
@@ -187,8 +215,10 @@ Result<NvrtcPool::Outcome> NvrtcPool::compile(const std::string& source, const s
       idle_.pop_back();
     }
   }
-  if (!worker) {
+  // One that was made ready and has ended since is replaced.
+  if (!worker || !greet(*worker)) {
     KGEN_TRY(worker, start());
+    KGEN_CHECK_OK(greet(*worker));
   }
   Message request = {source};
   request.insert(request.end(), options.begin(), options.end());

@@ -25,6 +25,9 @@ class NvrtcPool {
   };
   // kNoCompiler when the library cannot be loaded. Found once.
   Result<Info> info();
+  // Starts children until `count` are there and has each compile a few words, which loads what a first compile loads;
+  // waits for none of it. What goes wrong shows in compile().
+  void get_ready(int count, const std::vector<std::string>& options);
 
   struct Outcome {
     enum class End { kCompiled, kFailed, kTimeout, kCrashed };
@@ -40,8 +43,11 @@ class NvrtcPool {
   struct Worker {
     ChildProcess process;
     int compiles = 0;
+    bool greeted = false;  // its greeting was read
+    bool warming = false;  // the answer of get_ready()'s compile was not
   };
-  Result<Worker> start();
+  Result<Worker> start() const;
+  Result<void> greet(Worker&);
 
   const std::string self_;
   std::mutex mutex_;

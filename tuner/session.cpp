@@ -39,6 +39,9 @@ constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, 
 // before the one in work when it opens at the earliest, so that a run can be repeated.
 constexpr std::size_t kOpenAhead = 4;
 constexpr std::size_t kPreparing = 2;  // of them at once; each takes a core for up to 2 s
+// Each of them has as many candidates under way as there are compile jobs, for what comes after is better chosen by
+// results; where all of a space is tried anyway, so many times as many.
+constexpr std::size_t kAllAhead = 4;
 constexpr std::size_t kFinalists = 6;
 // Beside them the fastest of each part of the run is a finalist, up to so much slower than the best: other work on the
 // card that begins in the middle of the run makes what is timed from then on look slow.
@@ -232,7 +235,7 @@ class Session {
   struct Problem;  // the one in work
 
   Result<std::unique_ptr<Problem>> prepare(std::size_t index) const;
-  Result<void> open(Problem&, std::size_t won);
+  Result<void> open(Problem&, std::size_t number, std::size_t won);
   Result<void> work_on_all();
   Result<std::unique_ptr<Problem>> begin();
   void look_ahead();
@@ -316,6 +319,7 @@ struct Session::Problem {
 
   const std::size_t index_in_request;
   const OpSpec& spec;
+  std::int64_t turn = 0;  // its place in the run: what it compiles goes before what later ones do
   std::int64_t id = 0;
   bool nothing_to_launch = false;
   KernelSource reference;
@@ -336,6 +340,7 @@ struct Session::Problem {
   std::deque<std::int64_t> ready;                      // compiled, in order of their end
   std::size_t compiling = 0;
   std::int64_t planned = 0, proposed = 0;  // of this run
+  bool tries_all = false;                  // the budget covers the space: no result decides what is tried
   double best_us = 0;
   std::string best_config;
   std::string first_failure;     // and how to repeat it
@@ -415,8 +420,9 @@ Result<bool> Session::propose(Problem& problem) {
   item.bound = std::move(*bound);
   const std::int64_t ticket = next_ticket_++;
   ++problem.compiling;
-  pool_.submit(item.source.text, device_.arch,
-               [this, ticket](Result<CompileResult> result) { finished_.push(ticket, std::move(result)); });
+  pool_.submit(
+      item.source.text, device_.arch,
+      [this, ticket](Result<CompileResult> result) { finished_.push(ticket, std::move(result)); }, problem.turn);
   problem.items.emplace(ticket, std::move(item));
   return true;
 }
@@ -438,13 +444,16 @@ Result<void> Session::propose_ahead(Problem& problem) {
   return compile_ahead();
 }
 
-// The part of propose_ahead() for the problems after this one. Some wait in the queue, for the time that finals take.
+// The part of propose_ahead() for the problems after this one, whose turn at the compilers comes when nothing of this
+// one waits: else they would be used up before it leaves cores idle. Some wait in the queue, for the time that finals
+// take.
 Result<void> Session::compile_ahead() {
   KGEN_CHECK_OK(open_ahead());
   const std::size_t jobs = this->jobs();
   for (const Upcoming& next : upcoming_) {
     if (!next.opened || next.opened->nothing_to_launch) continue;
-    while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < jobs &&
+    const std::size_t most = next.opened->tries_all ? kAllAhead * jobs : jobs;
+    while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < most &&
            !out_of_budget(*next.opened)) {
       KGEN_TRY(const bool proposed, propose(*next.opened));
       if (!proposed) break;
@@ -1030,9 +1039,10 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(std::size_t index) co
   return prepared;
 }
 
-// Takes a prepared problem into the session, with the first `won` of what has won to begin from; its reference starts
-// to compile.
-Result<void> Session::open(Problem& problem, std::size_t won) {
+// Takes a prepared problem, `number` of those of this session, into it, with the first `won` of what has won to begin
+// from; its reference starts to compile.
+Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won) {
+  problem.turn = static_cast<std::int64_t>(number);
   if (problem.nothing_to_launch) return {};
   const OpSpec& spec = problem.spec;
   const bool listed = !spec.tune.configs.empty();
@@ -1053,14 +1063,16 @@ Result<void> Session::open(Problem& problem, std::size_t won) {
   if (request_.fresh && winners_.forget(problem.id)) KGEN_CHECK_OK(db_.forget(problem.id, shared_.device_id));
   KGEN_CHECK_OK(replay(problem));
   const std::size_t size = problem.space.candidates.size();
+  problem.tries_all = problem.seconds <= 0 && (problem.budget == 0 || problem.budget >= size);
   const std::size_t wanted = problem.budget > 0 ? std::min(problem.budget, size) : size;
   problem.planned = static_cast<std::int64_t>(wanted - std::min(wanted, problem.known.size()));
   progress_.planned += problem.planned;
 
   auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
   problem.reference_code = promise->get_future();
-  pool_.submit(problem.reference.text, device_.arch,
-               [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); });
+  pool_.submit(
+      problem.reference.text, device_.arch,
+      [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); }, problem.turn);
   return {};
 }
 
@@ -1160,7 +1172,7 @@ Result<std::unique_ptr<Session::Problem>> Session::begin() {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     in_hand_.push_back(*next);
     KGEN_TRY(problem, prepare(*next));
-    KGEN_CHECK_OK(open(*problem, winners_.count()));
+    KGEN_CHECK_OK(open(*problem, won_at_.size(), winners_.count()));
   } else {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     if (!upcoming_.front().opened) upcoming_.front().preparing.wait();
@@ -1196,7 +1208,7 @@ Result<void> Session::open_ahead() {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     KGEN_TRY(next.opened, next.preparing.get());
     const std::size_t j = won_at_.size() + k;
-    KGEN_CHECK_OK(open(*next.opened, won_at_[j - std::min(j, kOpenAhead)]));
+    KGEN_CHECK_OK(open(*next.opened, j, won_at_[j - std::min(j, kOpenAhead)]));
     look_ahead();
   }
   return {};
@@ -1308,7 +1320,7 @@ Result<void> check_request(Shared& shared) {
 }
 
 // … or, where it takes the device to tell, before any work is done.
-Result<void> get_ready(Shared& shared, const std::vector<Session*>& sessions) {
+Result<void> get_ready(Shared& shared, const std::vector<Session*>& sessions, int jobs) {
   const TuneRequest& request = shared.request;
   const DeviceInfo& device = shared.device = sessions.front()->device();
   for (const Session* session : sessions) {
@@ -1333,6 +1345,7 @@ Result<void> get_ready(Shared& shared, const std::vector<Session*>& sessions) {
     }
   }
   KGEN_TRY(shared.compiler_version, shared.compiler.version(device.arch));
+  shared.compiler.get_ready(device.arch, jobs);
   KGEN_TRY(shared.device_id, shared.db.intern_device(device_record(device)));
   KGEN_TRY(const std::vector<WinnerRow> winners, shared.db.winners());
   for (const WinnerRow& row : winners) {
@@ -1433,7 +1446,7 @@ Result<TuneOutcome> tune_fixed(const TuneRequest& request, std::vector<std::stri
     }
   }
   if (usable.empty()) prepared = ends.front();
-  if (prepared) prepared = get_ready(shared, usable);
+  if (prepared) prepared = get_ready(shared, usable, jobs);
   go = prepared.has_value();
   ready.count_down();
   for (std::thread& thread : threads) thread.join();

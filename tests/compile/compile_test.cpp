@@ -481,6 +481,30 @@ TEST_F(Nvrtc, AsManyWorkersAsJobs) {
   EXPECT_EQ(compiled, 9);
 }
 
+TEST_F(Nvrtc, WorkersThatWereMadeReadyCompileAndOneThatEndedMeanwhileIsReplaced) {
+  auto compiler = make_compiler(options_);
+  compiler->get_ready(find_arch("sm_90").value(), 2);
+  ASSERT_EQ(workers().size(), 2u);
+  const auto compile = [&](int i) {
+    const auto result = compiler->compile(testing::saxpy_source() + "// " + std::to_string(i), *find_arch("sm_90"));
+    return result && result->status == CompileStatus::kCompiled && !result->code.kernels.empty() &&
+           result->code.kernels.front().kernel == "saxpy";
+  };
+  std::atomic<int> good = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) threads.emplace_back([&, i] { good += compile(2 * i) + compile(2 * i + 1); });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(good, 4);
+  EXPECT_EQ(workers().size(), 2u);
+  compiler->get_ready(find_arch("sm_90").value(), 3);
+  ASSERT_EQ(workers().size(), 3u);
+  for (const pid_t pid : workers()) ::kill(pid, SIGKILL);
+  std::vector<bool> compiled;
+  for (int i = 4; i < 8; ++i) compiled.push_back(compile(i));
+  EXPECT_EQ(std::count(compiled.begin(), compiled.end(), false), 2);  // those that had compiled before
+  EXPECT_TRUE(compiled.back());
+}
+
 // Records what it is asked for; each compile takes as long as the test wants.
 class FakeCompiler final : public Compiler {
  public:
@@ -506,6 +530,28 @@ TEST(CompilePool, StartsInTheOrderOfSubmission) {
     while (pool.pending() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   EXPECT_EQ(compiler.started, wanted);
+}
+
+TEST(CompilePool, StartsALowerTurnFirstWhateverWasSubmittedBefore) {
+  FakeCompiler compiler;
+  std::atomic<bool> first_runs = false, go = false;
+  {
+    CompilePool pool(compiler, 1);
+    pool.submit("running", nullptr, [&](const Result<CompileResult>&) {
+      first_runs = true;
+      while (!go) std::this_thread::yield();
+    });
+    while (!first_runs) std::this_thread::yield();
+    const auto ignore = [](const Result<CompileResult>&) {};
+    pool.submit("2a", nullptr, ignore, 2);
+    pool.submit("2b", nullptr, ignore, 2);
+    pool.submit("1a", nullptr, ignore, 1);
+    pool.submit("3", nullptr, ignore, 3);
+    pool.submit("1b", nullptr, ignore, 1);
+    go = true;
+    while (pool.pending() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(compiler.started, (std::vector<std::string>{"running", "1a", "1b", "2a", "2b", "3"}));
 }
 
 TEST(CompilePool, DropsWhatHasNotStartedAndWaitsForTheRest) {
