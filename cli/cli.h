@@ -66,7 +66,7 @@ Json dims_of_key(const std::string& dims_key);
 // An --arch list: "gfx90a,sm_90", or "all".
 Result<std::vector<Arch>> parse_archs(const std::string& text);
 
-std::unique_ptr<Compiler> compiler_for(const Context&);
+std::unique_ptr<Compiler> compiler_for(const Context&, double timeout_seconds = 60);
 
 // Four significant digits or fewer; "" for 0 where 0 means unknown.
 std::string number(double value);

@@ -260,7 +260,8 @@ Result<TuneOutcome> run(const Context& context, TuneRequest request, const TuneF
     KGEN_TRY(request.device, all_gpus(context));
   }
   KGEN_TRY(Db db, Db::open(flags.db_path, DbMode::kReadWrite));
-  const std::unique_ptr<Compiler> compiler = compiler_for(context);
+  // A compiler gets twice what a candidate may take on the device.
+  const std::unique_ptr<Compiler> compiler = compiler_for(context, 2 * request.candidate_timeout_seconds);
   ProgressPrinter printer;
   return tune(request, db, *compiler, context.self, std::ref(printer), stop_requested);
 }
@@ -348,7 +349,7 @@ int end_slurm(const SlurmOutcome& outcome, const TuneFlags& flags) {
 int cmd_tune(const Context& context, const Words& args) {
   TuneFlags flags;
   TuneRequest request;
-  std::int64_t jobs = 0, seed = 1;
+  std::int64_t jobs = 0, seed = 1, timeout = 30;
   Options options("tune", "SPEC… [flags]",
                   "Enumerate, compile, verify, time and publish; resumes from what the database holds.");
   options.arguments("SPEC", flags.files, "ops.yaml or entry-list files");
@@ -359,6 +360,8 @@ int cmd_tune(const Context& context, const Words& args) {
                "candidates (200) or time (90s, 10m) for each problem; 64 candidates by default");
   options.choice("--strategy", request.strategy, strategy_names(), "how to search");
   options.number("--jobs", jobs, 0, "compilations at once; 0: all cores");
+  options.number("--timeout", timeout, 1,
+                 "seconds after which a candidate on the device has hung; compilers get twice that");
   options.number("--seed", seed, 0, "of the search and of the test data");
   options.text("--op", flags.op_glob, "only operators whose name matches, e.g. 'conv*'");
   options.flag("--fresh", request.fresh, "forget what the database holds of these problems on this device");
@@ -377,6 +380,7 @@ int cmd_tune(const Context& context, const Words& args) {
   if (const auto code = options.parse(args)) return *code;
   request.jobs = static_cast<int>(std::min<std::int64_t>(jobs, 1024));
   request.seed = static_cast<std::uint64_t>(seed);
+  request.candidate_timeout_seconds = static_cast<double>(std::min<std::int64_t>(timeout, 86400));
 
   const bool for_slurm = !flags.partition.empty() || flags.array_size > 0 || !flags.sbatch.empty();
   if (for_slurm && !flags.slurm)

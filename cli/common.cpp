@@ -108,8 +108,9 @@ Result<std::vector<Arch>> parse_archs(const std::string& text) {
   return archs;
 }
 
-std::unique_ptr<Compiler> compiler_for(const Context& context) {
+std::unique_ptr<Compiler> compiler_for(const Context& context, double timeout_seconds) {
   CompilerOptions options;
+  options.timeout_seconds = timeout_seconds;
   options.self = context.self;
   return make_compiler(options);
 }

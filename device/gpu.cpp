@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <cctype>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <mutex>
@@ -444,6 +445,9 @@ class GpuDevice : public Device {
     KGEN_CHECK_OK(context_->call([&] { return api_.event_synchronize(to); }, [] { return "waiting for an event"; }));
     KGEN_CHECK_OK(
         context_->call([&] { return api_.event_elapsed_ms(&ms, from, to); }, [] { return "reading events"; }));
+    // What a driver in trouble says must not become a winner's time.
+    if (!std::isfinite(ms) || ms < 0)
+      return fail(ErrorKind::kDevice, fmt::format("{}: the driver tells {} ms between two events", info().id, ms));
     return double{ms} * 1000;
   }
 

@@ -362,6 +362,32 @@ KGEN_DEVICE void async_copy(u32 lds, const void* global) {
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(lds), "l"(global), "n"(kBytes) : "memory");
 }
+// The same where i < end: the comparison is the instruction's predicate (as an `if` it is a branch, and NVVM keeps a
+// register for each).
+template <int kBytes>
+KGEN_DEVICE void async_copy_below(int i, int end, u32 lds, const void* global, int valid) {
+  if constexpr (kBytes == 16)
+    asm volatile(
+        "{ .reg .pred p; setp.lt.s32 p, %3, %4; @p cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2; }" ::"r"(lds),
+        "l"(global), "r"(valid), "r"(i), "r"(end)
+        : "memory");
+  else
+    asm volatile("{ .reg .pred p; setp.lt.s32 p, %4, %5; @p cp.async.ca.shared.global [%0], [%1], %2, %3; }" ::"r"(lds),
+                 "l"(global), "n"(kBytes), "r"(valid), "r"(i), "r"(end)
+                 : "memory");
+}
+template <int kBytes>
+KGEN_DEVICE void async_copy_below(int i, int end, u32 lds, const void* global) {
+  if constexpr (kBytes == 16)
+    asm volatile(
+        "{ .reg .pred p; setp.lt.s32 p, %2, %3; @p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }" ::"r"(lds),
+        "l"(global), "r"(i), "r"(end)
+        : "memory");
+  else
+    asm volatile("{ .reg .pred p; setp.lt.s32 p, %3, %4; @p cp.async.ca.shared.global [%0], [%1], %2; }" ::"r"(lds),
+                 "l"(global), "n"(kBytes), "r"(i), "r"(end)
+                 : "memory");
+}
 KGEN_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Barrier of the `count` work-items (whole waves) of part `part` of a block, 0 … 14, for code that has asynchronous
 // copies; other parts pass.
@@ -504,6 +530,12 @@ KGEN_DEVICE void sync_part(int part, int count);
 #if !defined(__CUDACC__) && !defined(__CUDA__)
 KGEN_DEVICE u32 lds_address(const void* p);
 #endif
+#endif
+#if KGEN_CUDA_ARCH < 800
+template <int kBytes, class... Valid>
+KGEN_DEVICE void async_copy_below(int i, int end, u32 lds, const void* global, Valid... valid) {
+  if (i < end) async_copy<kBytes>(lds, global, valid...);
+}
 #endif
 #if !defined( \
     KGEN_CLUSTERS)  // NVRTC wants a definition even where every call is discarded; rules keep them from running

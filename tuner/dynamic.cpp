@@ -23,11 +23,16 @@ constexpr double kContender = 1.10;   // of the best at a searched size: tried a
 constexpr std::size_t kContendersOfSize = 6;
 constexpr std::size_t kContenders = 32;
 constexpr double kNeighbour = 1.3;  // of the best beside a size that is added: tried there
-constexpr int kRefinements = 4;
-constexpr std::size_t kMostSizes = 128;
-constexpr double kUnsure = 0.05;  // predicted regret at a size beside which others are measured
-constexpr double kEdge = 0.04;    // neighbours that are farther apart, relative, may have such a tile between them
-constexpr double kStay = 1.005;   // a neighbouring span's kernel goes on where another gains less
+constexpr int kRefinements = 5;
+constexpr std::size_t kMostSizes = 160;
+constexpr double kJump = 1.05;            // beyond growth with the size: such a step is searched behind
+constexpr double kBehind = 1.15;          // … unless so close behind it was searched already
+constexpr int kJumpRounds = 3;            // of kRefinements
+constexpr std::size_t kJumpSearches = 5;  // in a round
+constexpr double kReach = 1.5;            // sizes so much smaller or larger try what such a search found
+constexpr double kUnsure = 0.05;          // predicted regret at a size beside which others are measured
+constexpr double kEdge = 0.04;   // neighbours that are farther apart, relative, may have such a tile between them
+constexpr double kStay = 1.005;  // a neighbouring span's kernel goes on where another gains less
 constexpr std::int64_t kCellsOfOctave =
     256;  // sizes that a choice is made for; those between take the next larger one's
 
@@ -297,7 +302,9 @@ class Dynamic {
   using Configs = std::vector<std::string>;
 
   Result<void> measure(const std::map<std::int64_t, Configs>& wanted);
-  Configs contenders() const;
+  Configs contenders(const std::set<std::int64_t>& searched) const;
+  std::set<std::int64_t> behind_jumps() const;
+  Result<void> search_behind_jumps(Configs& tried);
   Configs near(std::int64_t size, const Configs& configs) const;
   SizeTimes times(const Configs& configs) const;
   Result<const KernelSource*> source(const std::string& config) const;
@@ -316,10 +323,11 @@ class Dynamic {
   TuneOutcome& outcome_;
   std::map<std::int64_t, std::map<std::string, TrialRecord>> known_;  // by size, config
   std::map<std::int64_t, TuneOutcome::Row> rows_;                     // by size, of the last round
-  mutable std::map<std::string, KernelSource> sources_;               // by config
-  mutable std::map<std::string, std::unique_ptr<Binder>> binders_;    // of their plans
-  mutable std::map<std::int64_t, std::optional<Env>> dims_;           // by size
-  double size_seconds_ = 0;                                           // 0 = no limit
+  std::set<std::int64_t> searched_;
+  mutable std::map<std::string, KernelSource> sources_;             // by config
+  mutable std::map<std::string, std::unique_ptr<Binder>> binders_;  // of their plans
+  mutable std::map<std::int64_t, std::optional<Env>> dims_;         // by size
+  double size_seconds_ = 0;                                         // 0 = no limit
 };
 
 bool verified(const TrialRecord& trial) {
@@ -369,6 +377,7 @@ Result<void> Dynamic::measure(const std::map<std::int64_t, Configs>& wanted) {
       spec.tune.configs = configs;
       request.specs.push_back(std::move(spec));
       sizes.push_back(size);
+      if (configs.empty()) searched_.insert(size);
     }
     if (sizes.empty() || stop_) continue;
     KGEN_TRY(TuneOutcome part, tune_fixed_(request));
@@ -383,9 +392,10 @@ Result<void> Dynamic::measure(const std::map<std::int64_t, Configs>& wanted) {
 }
 
 // What is nearly the best at a size that was searched: the best of each first, then the second …
-Dynamic::Configs Dynamic::contenders() const {
+Dynamic::Configs Dynamic::contenders(const std::set<std::int64_t>& searched) const {
   std::vector<Configs> ranked;
   for (const auto& [size, trials] : known_) {
+    if (!searched.contains(size)) continue;
     std::vector<std::pair<double, std::string>> order;
     for (const auto& [config, trial] : trials)
       if (verified(trial)) order.emplace_back(trial.time_us.value_or(kFailed), config);
@@ -401,6 +411,56 @@ Dynamic::Configs Dynamic::contenders() const {
           std::find(chosen.begin(), chosen.end(), best[rank]) == chosen.end())
         chosen.push_back(best[rank]);
   return chosen;
+}
+
+// Where the best time leaps from one measured size to the next by far more than the sizes do, tiles of what was tried
+// begin another wave there, and a tile that nobody tried may fit in the one before: in the middle of the sizes that
+// follow with about the same time, up to one that was searched. The highest steps first.
+std::set<std::int64_t> Dynamic::behind_jumps() const {
+  std::vector<std::pair<std::int64_t, double>> best;  // by size
+  for (const auto& [size, trials] : known_) {
+    double least = kFailed;
+    for (const auto& [config, trial] : trials)
+      if (verified(trial)) least = std::min(least, trial.time_us.value_or(kFailed));
+    if (has_time(least)) best.emplace_back(size, least);
+  }
+  std::vector<std::pair<double, std::int64_t>> found;
+  for (std::size_t i = 1; i < best.size(); ++i) {
+    const auto [size, us] = best[i];
+    const double jump = us / best[i - 1].second * static_cast<double>(best[i - 1].first) / static_cast<double>(size);
+    const auto next = searched_.lower_bound(size);
+    if (jump < kJump || (next != searched_.end() && static_cast<double>(*next) <= kBehind * static_cast<double>(size)))
+      continue;
+    std::int64_t end = size;
+    for (std::size_t j = i + 1; j < best.size() && end == size; ++j)
+      if (searched_.contains(best[j].first) || j + 1 == best.size() || best[j + 1].second > kJump * us)
+        end = best[j].first;
+    const std::int64_t middle = size + (end - size) / 2;
+    if (at_size(spec_, middle)) found.emplace_back(jump, middle);
+  }
+  std::sort(found.rbegin(), found.rend());
+  std::set<std::int64_t> sizes;
+  for (const auto& [jump, size] : found)
+    if (sizes.size() < kJumpSearches) sizes.insert(size);
+  return sizes;
+}
+
+Result<void> Dynamic::search_behind_jumps(Configs& tried) {
+  std::map<std::int64_t, Configs> wanted;
+  const std::set<std::int64_t> sizes = behind_jumps();
+  for (const std::int64_t size : sizes) wanted[size];
+  KGEN_CHECK_OK(measure(wanted));
+  Configs fresh;
+  for (std::string& config : contenders(sizes))
+    if (std::find(tried.begin(), tried.end(), config) == tried.end()) fresh.push_back(std::move(config));
+  if (fresh.empty() || stop_) return {};
+  wanted.clear();
+  for (const auto& [size, trials] : known_)
+    for (const std::int64_t searched : sizes)
+      if (static_cast<double>(std::max(size, searched)) <= kReach * static_cast<double>(std::min(size, searched)))
+        wanted[size] = near(size, fresh);
+  tried.insert(tried.end(), fresh.begin(), fresh.end());
+  return measure(wanted);
 }
 
 // The configurations in the order of their times at the nearest size where they have one: what is slow is given up
@@ -577,7 +637,7 @@ Result<TuneOutcome::Row> Dynamic::run() {
   for (std::size_t i = 0; i < sizes.size(); ++i)
     if (i % kSearched == 0 || i + 1 == sizes.size()) wanted[sizes[i]];
   KGEN_CHECK_OK(measure(wanted));
-  Configs tried = contenders();
+  Configs tried = contenders(searched_);
   Cover cover;
   Configs configs;
   if (!tried.empty() && !stop_) {
@@ -619,8 +679,10 @@ Result<TuneOutcome::Row> Dynamic::run() {
             good.push_back(tried[k]);
         wanted[middle] = near(middle, good);
       }
-      if (wanted.empty()) break;
+      const bool leaps = round < kJumpRounds && !behind_jumps().empty();
+      if (wanted.empty() && !leaps) break;
       KGEN_CHECK_OK(measure(wanted));
+      if (leaps) KGEN_CHECK_OK(search_behind_jumps(tried));
     }
   }
   row.seconds = outcome_.wall_seconds - before;

@@ -200,6 +200,8 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
     batch = fastest > 2e3 ? 1 : std::min(L::kMaxSamples - taken, taken < L::kMinSamples ? L::kMinSamples - taken : 4);
   }
   sum_up(timing);
+  if (!(timing.median_us > 0))  // it would win whatever it is
+    return fail(ErrorKind::kDevice, fmt::format("{}: the device's clock stands still", device_.info().id));
   return timing;
 }
 
@@ -237,7 +239,11 @@ Result<std::vector<Timing>> Measurer::in_turns(TimingMode mode, const std::vecto
       for (Timing& timing : timings) note_throttle(timing);
     }
   }
-  for (Timing& timing : timings) sum_up(timing);
+  for (Timing& timing : timings) {
+    sum_up(timing);
+    if (!(timing.median_us > 0))
+      return fail(ErrorKind::kDevice, fmt::format("{}: the device's clock stands still", device_.info().id));
+  }
   return timings;
 }
 

@@ -45,6 +45,7 @@ constexpr std::size_t kFinalists = 6;
 constexpr std::size_t kParts = 4;
 constexpr double kPartReach = 1.5;
 constexpr std::size_t kSources = 6;      // recordings that warm the start of a problem
+constexpr double kPeacefulClock = 1.05;  // a clock so much higher than a race's was not held down as then
 constexpr double kFinalistReach = 1.08;  // of the best median
 constexpr double kDefaultReach = 2;      // the default runs with the finalists up to here: the gain over it is paired
 constexpr double kEnergyReach = 1.3;     // the same where energy decides: a slower kernel may need less
@@ -848,6 +849,17 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     const auto cost = [&](std::size_t i) { return energy ? median(costs(i)) : run->timings[i].median_us; };
     for (std::size_t i = 1; i < finalists.size(); ++i)
       if (cost(i) < cost(best)) best = i;
+    if (!energy && !run->timings[best].throttle.empty()) {
+      std::vector<double> before;
+      for (const std::string& config : finalists) {
+        const TrialRecord& trial = problem.known.at(config).trial;
+        const bool peaceful =
+            trial.status == TrialStatus::kTimed &&
+            (trial.throttle.empty() || trial.clock_mhz.value_or(0) > kPeacefulClock * run->timings[best].clock_mhz);
+        before.push_back(peaceful ? trial.time_us.value_or(HUGE_VAL) : HUGE_VAL);
+      }
+      best = best_in_peace(best, before);
+    }
     std::string kept;  // why the incumbent stays
     if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
       const auto i = static_cast<std::size_t>(at - finalists.begin());
@@ -1058,6 +1070,9 @@ Result<void> Session::verify_ready(Problem& problem) {
   while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
     show(&problem, false);
   auto code = problem.reference_code.get();
+  // Without it nothing is verified, so a compiler that died of something else gets a second chance.
+  if (code && code->status != CompileStatus::kCompiled && !stop_)
+    code = compiler_.compile(problem.reference.text, device_.arch);
   if (!code) return tl::unexpected(std::move(code.error()));
   auto check = reference_case(problem.spec, device_.arch, problem.reference, *code);
   if (!check && check.error().kind == ErrorKind::kCheckFailed) {

@@ -85,4 +85,10 @@ Comparison compare(std::span<const double> challenger, std::span<const double> i
   return result;
 }
 
+std::size_t best_in_peace(std::size_t best, std::span<const double> before_us) {
+  if (std::isinf(before_us[best])) return best;
+  const auto fastest = std::min_element(before_us.begin(), before_us.end());
+  return *fastest < (1 - kLeastGain) * before_us[best] ? static_cast<std::size_t>(fastest - before_us.begin()) : best;
+}
+
 }  // namespace kgen

@@ -10,10 +10,13 @@
 namespace kgen {
 namespace {
 
-constexpr double kProbeSeconds = 60;       // to load the check kernels and run one
-constexpr double kReferenceSeconds = 300;  // to compute the reference of one problem
-constexpr double kQueueSeconds = 60;       // from being at the head of the queue to being started
-constexpr int kBringUps = 4;               // attempts before a device is given up
+// In limits of a candidate:
+constexpr double kOpen = 2;        // to open the device
+constexpr double kProbe = 2;       // to load the check kernels and run one
+constexpr double kReference = 10;  // to compute the reference of one problem
+constexpr double kQueue = 2;       // from being at the head of the queue to being started
+constexpr int kBringUps = 4;       // attempts before a device is given up
+constexpr int kReferences = 3;     // attempts before a reference is: the fault may have been the device's
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -22,7 +25,7 @@ double now_seconds() {
 }  // namespace
 
 Result<DeviceInfo> Supervisor::start() {
-  KGEN_TRY(worker_, Worker::start(self_, device_));
+  KGEN_TRY(worker_, Worker::start(self_, device_, kOpen * timeout_));
   device_ = worker_->device().id;  // "auto" must not become another device later
   return worker_->device();
 }
@@ -30,7 +33,7 @@ Result<DeviceInfo> Supervisor::start() {
 void Supervisor::use(CheckCase check, TimingMode timing) {
   check_ = std::move(check);
   timing_ = timing;
-  ready_ = false;
+  ready_ = doubted_ = false;
 }
 
 void Supervisor::lose_worker() {
@@ -42,20 +45,20 @@ void Supervisor::lose_worker() {
 // The text is empty when all is well, else why the problem cannot be verified.
 Result<std::optional<std::string>> Supervisor::set_up() {
   if (!worker_) {
-    auto worker = Worker::start(self_, device_);
+    auto worker = Worker::start(self_, device_, kOpen * timeout_);
     if (!worker) return std::optional<std::string>();
     worker_ = std::move(*worker);
   }
   ++check_.seed;
   worker_->setup(check_, timing_);
-  double limit = now_seconds() + kProbeSeconds;
+  double limit = now_seconds() + kProbe * timeout_;
   bool probed = false;
   for (;;) {
     const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
     switch (event.kind) {
       case WorkerEvent::Kind::kProbed:
         probed = true;
-        limit = now_seconds() + kReferenceSeconds;
+        limit = now_seconds() + kReference * timeout_;
         continue;
       case WorkerEvent::Kind::kReady:
         method_ = event.text;
@@ -76,17 +79,19 @@ Result<std::optional<std::string>> Supervisor::set_up() {
         worker_->kill();
         lose_worker();
         if (!probed) return std::optional<std::string>();
-        return std::optional<std::string>(fmt::format("the reference took more than {} s", kReferenceSeconds));
+        return std::optional<std::string>(fmt::format("the reference took more than {:g} s", kReference * timeout_));
     }
   }
 }
 
 Result<void> Supervisor::bring_up() {
   std::optional<std::string> done;
+  int references = 0;
   for (int attempt = 0; attempt < kBringUps && !done; ++attempt) {
     // A driver takes a while to clean up after a process that was killed in the middle of a kernel.
     if (attempt > 0) ::usleep(500'000u << attempt);
     KGEN_TRY(done, set_up());
+    if (done && !done->empty() && ++references < kReferences) done.reset();
   }
   if (!done)
     return fail(ErrorKind::kDevice, fmt::format("{} does not run a known-good kernel any more; reset it", device_));
@@ -95,14 +100,15 @@ Result<void> Supervisor::bring_up() {
     return fail(ErrorKind::kCheckFailed, *done);
   }
   ready_ = true;
+  trusted_ = false;
   for (const Waiting& waiting : queue_) worker_->submit(waiting.request);
-  deadline_ = now_seconds() + kQueueSeconds;
+  deadline_ = now_seconds() + kQueue * timeout_;
   return {};
 }
 
 void Supervisor::submit(TryRequest request) {
   if (ready_) worker_->submit(request);
-  if (queue_.empty()) deadline_ = now_seconds() + kQueueSeconds;
+  if (queue_.empty()) deadline_ = now_seconds() + kQueue * timeout_;
   queue_.push_back({std::move(request)});
 }
 
@@ -129,8 +135,14 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
         busy_.timing += event.result.timing_seconds;
         busy_.verification += event.result.seconds - event.result.timing_seconds;
         if (queue_.empty() || queue_.front().request.ticket != event.ticket) continue;
+        trusted_ |= event.result.verdict.passed;
+        if (event.result.status == TrialStatus::kWrong && !trusted_ && !doubted_) {
+          doubted_ = true;  // which of the two is wrong? A reference that the device spoilt fails every candidate
+          lose_worker();
+          continue;
+        }
         queue_.pop_front();
-        deadline_ = now_seconds() + kQueueSeconds;
+        deadline_ = now_seconds() + kQueue * timeout_;
         if (event.result.status == TrialStatus::kCrashed) lose_worker();
         return std::optional<TryResult>(event.result);
       }

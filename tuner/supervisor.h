@@ -13,7 +13,8 @@ namespace kgen {
 
 class Supervisor {
  public:
-  // `self`: the kgen executable. `timeout_seconds`: of one candidate, from its launch.
+  // `self`: the kgen executable. `timeout_seconds`: of one candidate, from its launch; the limits of what else a worker
+  // does are multiples of it.
   Supervisor(std::string self, std::string device, double timeout_seconds)
       : self_(std::move(self)), device_(std::move(device)), timeout_(timeout_seconds) {}
 
@@ -61,7 +62,7 @@ class Supervisor {
 
  private:
   Result<void> bring_up();
-  // One attempt; nullopt: the device did not come up, try again.
+  // One attempt; nullopt: the device did not come up, try again. Text: the reference does not run.
   Result<std::optional<std::string>> set_up();
   void lose_worker();
 
@@ -71,6 +72,8 @@ class Supervisor {
   CheckCase check_;
   TimingMode timing_ = TimingMode::kCold;
   bool ready_ = false;
+  bool trusted_ = false;  // a candidate agreed with the present reference
+  bool doubted_ = false;  // the problem's reference was computed anew because none did
   struct Waiting {
     TryRequest request;
     bool started = false;

@@ -338,6 +338,12 @@ struct Bench::Impl {
     return device.launch(function, shape, params.data(), nullptr);
   }
 
+  // Partials of every check (elements, projection and gaps of each output, change of each input), then both zone
+  // counts.
+  std::int64_t result_bytes() const {
+    return 3 * static_cast<std::int64_t>(tensors.size()) * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)) +
+           (zone_count + kScratchZones) * static_cast<std::int64_t>(sizeof(std::int64_t));
+  }
   Result<void> probe();
   Result<void> lay_out();
   Result<void> fill_inputs();
@@ -347,6 +353,8 @@ struct Bench::Impl {
   Result<void> poison(const LoadedCandidate&);
   Result<void> enqueue(const LoadedCandidate&, int set, Phase, Stream);
   const CheckCase::Output& limits_of(const LoadedCandidate&, const Expected&) const;
+  Result<void> poison_results();
+  Result<void> try_checks();
   Result<void> enqueue_checks(const LoadedCandidate&, std::vector<Pending>&);
   Result<Verdict> collect(const LoadedCandidate&, const std::vector<Pending>&);
   Result<void> restore();
@@ -438,12 +446,7 @@ Result<void> Bench::Impl::lay_out() {
   KGEN_TRY(zones, upload(zone_list));
   KGEN_TRY(layouts, upload(layout_list));
   KGEN_TRY(pristine, DeviceBuffer::allocate(device, arena_bytes));
-  // Partials of every check (elements, projection and gaps of each output, change of each input), then both zone
-  // counts.
-  const std::int64_t slots = 3 * static_cast<std::int64_t>(tensors.size());
-  KGEN_TRY(results, DeviceBuffer::allocate(
-                        device, slots * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)) +
-                                    (zone_count + kScratchZones) * static_cast<std::int64_t>(sizeof(std::int64_t))));
+  KGEN_TRY(results, DeviceBuffer::allocate(device, result_bytes()));
   return {};
 }
 
@@ -631,7 +634,29 @@ const CheckCase::Output& Bench::Impl::limits_of(const LoadedCandidate& candidate
   return output.limits;
 }
 
+// What a check has to write is negative before, so that one which did not run cannot pass for the one before it.
+Result<void> Bench::Impl::poison_results() {
+  return device.fill(results.at(0), kPoison, static_cast<std::size_t>(result_bytes()), nullptr);
+}
+
+// No candidate is judged by checks that have not been seen to run, and to refuse an output that nothing has written.
+Result<void> Bench::Impl::try_checks() {
+  const LoadedCandidate nobody;
+  std::vector<Pending> pending;
+  KGEN_CHECK_OK(poison(nobody));
+  KGEN_CHECK_OK(enqueue_checks(nobody, pending));
+  KGEN_TRY(const Verdict verdict, collect(nobody, pending));
+  const bool poisoned = std::any_of(expected.begin(), expected.end(), [&](const Expected& output) {
+    const BoundParam& param = *tensors[output.tensor].param;
+    return param.role == Role::kOut && unit_roundoff(param.dtype) > 0 && output.count > 0;
+  });
+  if (poisoned && verdict.passed)
+    return fail(ErrorKind::kDevice, "the device's checks pass an output that nothing has written");
+  return {};
+}
+
 Result<void> Bench::Impl::enqueue_checks(const LoadedCandidate& candidate, std::vector<Pending>& pending) {
+  KGEN_CHECK_OK(poison_results());
   const auto slot = [&](Pending::Kind kind, std::size_t tensor, const Expected* output, std::int64_t count) {
     pending.push_back({kind, tensor, output, static_cast<std::int64_t>(pending.size()), grid_for(count)});
     return results.at(pending.back().slot * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial)));
@@ -674,6 +699,10 @@ Result<void> Bench::Impl::enqueue_checks(const LoadedCandidate& candidate, std::
   return {};
 }
 
+static tl::unexpected<Error> check_did_not_run(const std::string& what) {
+  return fail(ErrorKind::kDevice, fmt::format("the check of {} did not run", what));
+}
+
 Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std::vector<Pending>& pending) {
   const auto slots = static_cast<std::int64_t>(pending.size());
   const std::int64_t partial_bytes = slots * kMaxGrid * static_cast<std::int64_t>(sizeof(CheckPartial));
@@ -704,6 +733,7 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
       CheckPartial partial;
       std::memcpy(&partial, bytes.data() + (item.slot * kMaxGrid + block) * static_cast<std::int64_t>(sizeof partial),
                   sizeof partial);
+      if (partial.bad < 0) return check_did_not_run(name);
       const double error2 = sum.error2 + partial.error2, reference2 = sum.reference2 + partial.reference2;
       const std::int64_t bad = sum.bad + partial.bad;
       if (partial.worst_element >= 0 && (sum.worst_element < 0 || partial.worst_ratio > sum.worst_ratio)) sum = partial;
@@ -745,6 +775,8 @@ Result<Verdict> Bench::Impl::collect(const LoadedCandidate& candidate, const std
   }
   std::vector<std::int64_t> bad(names.size());
   std::memcpy(bad.data(), bytes.data() + partial_bytes, bad.size() * 8);
+  if (std::any_of(bad.begin(), bad.end(), [](std::int64_t count) { return count < 0; }))
+    return check_did_not_run("the guard zones");
   verdict.reason = problem;
   for (std::size_t zone = bad.size(); zone-- > 0;)
     if (bad[zone] > 0) verdict.reason = fmt::format("wrote {} bytes outside its buffers, {}", bad[zone], names[zone]);
@@ -773,6 +805,7 @@ Result<std::string> Bench::Impl::difference_of_repeats(const LoadedCandidate& ca
       const std::int64_t size = dtype_bytes(tensor.param->dtype), count = tensor.param->bytes / size;
       if (!is_written(tensor.param->role) || count == 0) continue;
       const std::uint32_t grid = grid_for(count);
+      KGEN_CHECK_OK(poison_results());
       KGEN_CHECK_OK(run(tensor.gaps, grid, arenas[0].at(tensor.offset), snapshot.at(tensor.offset), whole_layout(),
                         count, results.at(0)));
       KGEN_CHECK_OK(device.synchronize(nullptr));
@@ -780,6 +813,7 @@ Result<std::string> Bench::Impl::difference_of_repeats(const LoadedCandidate& ca
       KGEN_CHECK_OK(device.copy(partials.data(), results.at(0), partials.size() * sizeof(CheckPartial)));
       std::int64_t different = 0, where = -1;
       for (const CheckPartial& partial : partials) {
+        if (partial.bad < 0) return check_did_not_run(tensor.param->name);
         different += partial.bad;
         if (where < 0) where = partial.worst_element;
       }
@@ -820,6 +854,7 @@ Result<std::unique_ptr<Bench>> Bench::open(Device& device, const CheckCase& chec
   KGEN_CHECK_OK(impl->fill_inputs());
   KGEN_CHECK_OK(impl->compute_reference());
   KGEN_CHECK_OK(impl->restore());
+  KGEN_CHECK_OK(impl->try_checks());
   return std::unique_ptr<Bench>(new Bench(std::move(impl)));
 }
 

@@ -332,16 +332,15 @@ int worker_main(const std::string& device_id,
   return 0;
 }
 
-Result<Worker> Worker::start(const std::string& self, const std::string& device) {
+Result<Worker> Worker::start(const std::string& self, const std::string& device, double timeout_seconds) {
   const std::vector<std::string> argv{self, "__worker", device};
   KGEN_TRY(ChildProcess child, ChildProcess::start(argv));
   Worker worker(std::move(child));
-  constexpr double kOpenSeconds = 60;
-  const auto received = worker.child_.receive(kOpenSeconds);
+  const auto received = worker.child_.receive(timeout_seconds);
   if (received.kind != ChildProcess::Received::Kind::kMessage)
     return fail(ErrorKind::kDevice, fmt::format("{}: the worker process {} while opening the device", device,
                                                 received.kind == ChildProcess::Received::Kind::kTimeout
-                                                    ? fmt::format("did not answer for {} s", kOpenSeconds)
+                                                    ? fmt::format("did not answer for {:g} s", timeout_seconds)
                                                     : received.why));
   try {
     const Json json = Json::parse(received.message.at(0));

@@ -128,7 +128,7 @@ struct WorkerEvent {
 class Worker {
  public:
   // Starts `self __worker DEVICE` and waits until it has opened the device. Errors as open_device().
-  static Result<Worker> start(const std::string& self, const std::string& device);
+  static Result<Worker> start(const std::string& self, const std::string& device, double timeout_seconds);
 
   const DeviceInfo& device() const { return device_; }
   bool counts_energy() const { return counts_energy_; }

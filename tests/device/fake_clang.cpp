@@ -57,7 +57,10 @@ int compile(const std::vector<std::string>& args) {
     fmt::print(stderr, "error: usage: SOURCE -o OBJECT\n");
     return 2;
   }
-  const fake::Injection fault = fake::meet("compile");
+  static const std::regex kKernel(R"(\nKGEN_KERNEL\([^)]*\) (\w+)\()");
+  std::smatch kernel;  // the first one's name goes for the source's
+  const std::string first = std::regex_search(*source, kernel, kKernel) ? kernel[1].str() : "";
+  const fake::Injection fault = fake::meet("compile", first);
   if (fault.kind == Kind::kError || fault.kind == Kind::kFault) {
     fmt::print(stderr, "kernel.hip:1:1: error: the script says so\n");
     return fault.code % 256 == 0 ? 1 : fault.code % 256;

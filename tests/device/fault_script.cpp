@@ -229,17 +229,20 @@ bool lost(int device) {
 }
 
 Injection meet(std::string_view call, std::string_view kernel, int device) {
-  for (std::size_t i = 0; i < rules().size(); ++i) {
+  std::size_t acts = rules().size();
+  std::uint64_t when = 0;
+  for (std::size_t i = 0; i < rules().size(); ++i) {  // all count, the first one acts
     const Rule& rule = rules()[i];
     if (rule.call != call && !(rule.call == "any" && needs_device(call))) continue;
     if (!kernel.starts_with(rule.kernel) || (rule.device >= 0 && rule.device != device)) continue;
     const std::uint64_t count = ++state().calls[i];
-    if (!is_time(rule, count, i)) continue;
-    log_line(fmt::format("fault {} at call {} of {}{}{} on device {}", kgen::trim(rule.text), count, call,
-                         kernel.empty() ? "" : " ", kernel, device));
-    return act(rule, count, i, device);
+    if (acts < rules().size() || !is_time(rule, count, i)) continue;
+    acts = i, when = count;
   }
-  return {};
+  if (acts == rules().size()) return {};
+  log_line(fmt::format("fault {} at call {} of {}{}{} on device {}", kgen::trim(rules()[acts].text), when, call,
+                       kernel.empty() ? "" : " ", kernel, device));
+  return act(rules()[acts], when, acts, device);
 }
 
 }  // namespace fake

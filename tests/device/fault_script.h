@@ -6,7 +6,7 @@
 // one acts.
 //   CALL    a function of device/gpu_api.h as that file spells it (launch, copy, fill, allocate, module_load,
 //           event_synchronize …), `any` for each of those that need the device, or `compile` for a run of the compiler
-//   KERNEL  launches whose kernel's name begins so
+//   KERNEL  launches whose kernel's name begins so; compile: sources whose first kernel's does
 //   DEVICE  calls for that device alone
 //   WHEN    N the Nth such call · N+ the Nth and all later · %N each Nth · * each · pX each with probability X
 //   ACTION  error=CODE    the call fails, no harm is done (`error=any`: a code by lot)

@@ -71,14 +71,13 @@ Plan host_plan(bool with_bias, const std::vector<std::string>& needs, int repeat
   return plan;
 }
 
-Result<void> make_host_db(const std::string& path, const std::string& kernels, const std::vector<HostWinner>& winners) {
+Result<void> make_host_db(const std::string& path, const std::string& kernels, const std::vector<HostWinner>& winners,
+                          const std::string& arch) {
   KGEN_TRY(const auto host, open_device("host"));
   KGEN_TRY(const std::string code, read_file(kernels));
   KGEN_TRY(Db db, Db::open(path, DbMode::kReadWrite));
   const DeviceInfo& info = host->info();
-  KGEN_TRY(
-      const auto device,
-      db.intern_device({.arch = std::string(info.arch->name), .name = info.name, .driver = info.driver, .uuid = ""}));
+  KGEN_TRY(const auto device, db.intern_device({.arch = arch, .name = info.name, .driver = info.driver, .uuid = ""}));
   for (const HostWinner& winner : winners) {
     KGEN_TRY(const auto problem, db.intern_problem(host_op(winner.with_bias),
                                                    {.dims_key = winner.dims_key, .dims_json = "{}", .label = ""}));
@@ -92,7 +91,7 @@ Result<void> make_host_db(const std::string& path, const std::string& kernels, c
     trial.time_us = winner.time_us;
     trial.is_default = winner.is_default;
     KGEN_TRY(const auto id, db.record(trial));
-    ObjectRecord object{.hash = {}, .arch = std::string(info.arch->name), .kind = "host", .bytes = {}};
+    ObjectRecord object{.hash = {}, .arch = arch, .kind = "host", .bytes = {}};
     const std::string bytes = code + winner.code_suffix;
     object.bytes.resize(bytes.size());
     std::memcpy(object.bytes.data(), bytes.data(), bytes.size());

@@ -28,7 +28,9 @@ struct HostWinner {
 
 OpRecord host_op(bool with_bias);
 
-// Writes a file with these winners, tuned on this machine's host device; `kernels` is the path of the code object.
-Result<void> make_host_db(const std::string& path, const std::string& kernels, const std::vector<HostWinner>& winners);
+// Writes a file with these winners, tuned on this machine's host device; `kernels` is the path of the code object. With
+// another architecture, as if on a stand-in of it (tests/device/fake_driver.h).
+Result<void> make_host_db(const std::string& path, const std::string& kernels, const std::vector<HostWinner>& winners,
+                          const std::string& arch = "host");
 
 }  // namespace kgen::testing

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -87,6 +88,14 @@ TEST(Stats, AConsistentGainTooSmallToFeelChangesNothing) {
   EXPECT_FALSE(comparison.replaces);
   EXPECT_NEAR(comparison.gain, 0.002, 1e-3);
   EXPECT_LT(comparison.probability, kSignificance);
+}
+
+TEST(Stats, ARaceUnderAHeldDownClockDecidesOnlyBetweenWhatWasNotTimedInPeace) {
+  const double never = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(best_in_peace(1, std::vector<double>{18.45, 19.28, 18.75}), 0u);
+  EXPECT_EQ(best_in_peace(2, std::vector<double>{18.45, 19.28, 18.5}), 2u);  // no difference that counts
+  EXPECT_EQ(best_in_peace(1, std::vector<double>{18.45, never, 18.75}), 1u);
+  EXPECT_EQ(best_in_peace(0, std::vector<double>{18.45, never, never}), 0u);
 }
 
 }  // namespace

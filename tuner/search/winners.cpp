@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "generator/spec.h"
 #include "generator/yaml.h"
+#include "tuner/stats.h"
 
 namespace kgen {
 namespace {
@@ -22,6 +23,7 @@ constexpr int kServings = 2;             // configurations that each problem is 
 constexpr std::size_t kLeastVerified = 5;
 constexpr double kHalving = 1;          // distance of problems at which a winner counts half
 constexpr double kServed = 0.3;         // what another winner of a problem counts after the first
+constexpr double kSame = 1e3;           // what a winner of the very problem counts
 constexpr double kNext = 0.8;           // what the next in a problem's list counts
 constexpr double kCategoryStep = 4;     // of configurations, in octaves of their numbers
 constexpr double kReach = 3;            // farthest point that may stand for a winner, likewise
@@ -118,9 +120,11 @@ double problem_distance(const std::string& signature, const std::string& dims_ke
 
 std::vector<Winner> learn_winners(const std::vector<Recording>& recordings) {
   struct Problem {
-    std::map<std::string, double> times_us;  // of verified configurations; the last counts
+    std::map<std::string, std::vector<double>> recorded_us;  // of a recording the last counts
+    std::map<std::string, double> times_us;                  // of verified configurations: the median of recordings
     double best_us = kFailed;
     std::vector<std::string> winners;
+    std::set<std::string> last;  // of each recording: its finals end with the winner, timed in turns with others
   };
   using Key = std::tuple<std::string, std::string, std::string, std::string, std::string>;
   std::map<Key, Problem> problems;
@@ -129,15 +133,20 @@ std::vector<Winner> learn_winners(const std::vector<Recording>& recordings) {
     if (!arch) continue;  // not written by kgen
     Problem& problem = problems[{recording.op.op, std::string((*arch)->family), recording.op.signature,
                                  recording.problem.dims_key, recording.device.name}];
+    std::map<std::string, double> last;
     for (const TrialRecord& trial : recording.trials) {
       const bool timed = trial.status == TrialStatus::kTimed || trial.status == TrialStatus::kStoppedEarly;
-      if (timed && trial.time_us) {
-        problem.times_us[trial.config] = *trial.time_us;
-      } else {
-        problem.times_us.erase(trial.config);
-      }
+      last[trial.config] = timed ? trial.time_us.value_or(kFailed) : kFailed;
     }
+    if (!recording.trials.empty()) problem.last.insert(recording.trials.back().config);
+    for (const auto& [config, us] : last) problem.recorded_us[config].push_back(us);
   }
+  for (auto& [key, problem] : problems)
+    for (auto& [config, us] : problem.recorded_us)
+      if (us.back() != kFailed) {
+        std::erase(us, kFailed);
+        problem.times_us[config] = median(us);
+      }
   std::erase_if(problems, [](const auto& entry) { return entry.second.times_us.size() < kLeastVerified; });
   for (auto& [key, problem] : problems)
     for (const auto& [config, time] : problem.times_us) problem.best_us = std::min(problem.best_us, time);
@@ -185,6 +194,16 @@ std::vector<Winner> learn_winners(const std::vector<Recording>& recordings) {
     const auto& [op, family, signature, dims, device] = key;
     std::stable_sort(problem.winners.begin(), problem.winners.end(),
                      [&](auto& a, auto& b) { return problem.times_us.at(a) < problem.times_us.at(b); });
+    // The fastest comes last, since what serves several problems serves a new one better (docs/search.md): of those
+    // that won a race, for what was timed in the search alone may owe its time to noise.
+    const std::string* fastest = nullptr;
+    for (const auto& [config, us] : problem.times_us) {
+      const bool raced = problem.last.contains(config) && us * kNearlyFastest <= problem.best_us;
+      if (raced && (fastest == nullptr || us < problem.times_us.at(*fastest))) fastest = &config;
+    }
+    if (fastest != nullptr &&
+        std::find(problem.winners.begin(), problem.winners.end(), *fastest) == problem.winners.end())
+      problem.winners.push_back(*fastest);
     for (const std::string& config : problem.winners)
       if (known.emplace(op, family, signature, dims, config).second)
         winners.push_back({op, family, signature, dims, config});
@@ -264,6 +283,7 @@ std::vector<std::size_t> rank_winners(const SearchSpace& space, const std::vecto
     double weight;
     std::size_t place = 0, problem = 0;  // in its problem's list; number of the problem
     std::size_t point = 0;
+    bool same = false;  // the very problem: all that won it come first
   };
   const bool own = std::any_of(winners.begin(), winners.end(), [&](auto& w) { return w.family == family; });
   const std::string vendor = vendor_of(family);
@@ -274,7 +294,7 @@ std::vector<std::size_t> rank_winners(const SearchSpace& space, const std::vecto
     if (own ? winner.family != family : vendor.empty() || vendor_of(winner.family) != vendor) continue;
     auto& [number, count] = problems.try_emplace({winner.signature, winner.dims_key}, problems.size(), 0).first->second;
     const double distance = problem_distance(signature, dims_key, winner.signature, winner.dims_key);
-    entries.push_back({&winner, std::exp2(-distance / kHalving), count++, number});
+    entries.push_back({&winner, std::exp2(-distance / kHalving), count++, number, 0, distance == 0});
   }
   std::stable_sort(entries.begin(), entries.end(), [](auto& a, auto& b) { return a.weight > b.weight; });
   entries.resize(std::min(entries.size(), kConsidered * most));
@@ -290,7 +310,7 @@ std::vector<std::size_t> rank_winners(const SearchSpace& space, const std::vecto
   while (ranked.size() < most) {
     std::map<std::size_t, double> gain;
     for (const Entry& entry : entries)
-      gain[entry.point] += entry.weight * served[entry.problem] * std::pow(kNext, entry.place);
+      gain[entry.point] += (entry.same ? kSame : entry.weight * served[entry.problem]) * std::pow(kNext, entry.place);
     if (gain.empty()) break;
     const std::size_t best =
         std::max_element(gain.begin(), gain.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
