@@ -33,6 +33,7 @@ int cmd_inspect(const Context&, const Words& args);
 int cmd_verify(const Context&, const Words& args);
 int cmd_bench(const Context&, const Words& args);
 int cmd_show(const Context&, const Words& args);
+int cmd_report(const Context&, const Words& args);
 int cmd_lookup(const Context&, const Words& args);
 int cmd_doctor(const Context&, const Words& args);
 int cmd_devices(const Context&, const Words& args);
@@ -65,6 +66,9 @@ Result<std::vector<std::pair<std::string, std::string>>> key_values(const Words&
 // "gemm b_layout=nk dtype=bf16" → {"b_layout": "nk", "dtype": "bf16"}; "k=4096 m=1" → {"k": 4096, "m": 1}.
 Json signature_attributes(const std::string& signature);
 Json dims_of_key(const std::string& dims_key);
+
+// " b_layout=nk": the signature's attributes that are not at their defaults, for people.
+std::string short_attributes(const OpRecord&);
 
 // An --arch list: "gfx90a,sm_90", or "all".
 Result<std::vector<Arch>> parse_archs(const std::string& text);

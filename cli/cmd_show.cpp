@@ -69,22 +69,6 @@ std::string shape_text(const WinnerRow& row) {
   return range ? fmt::format("{} for {}..{}", row.problem.dims_key, range->first, range->last) : row.problem.dims_key;
 }
 
-// The signature without what is left at its default, for people.
-std::string short_signature(const OpRecord& op) {
-  const Json attributes = signature_attributes(op.signature);
-  std::string text = op.op;
-  for (const std::string& word : split(op.attributes, ' ')) {
-    const std::size_t equals = word.find('=');
-    if (equals == std::string::npos) continue;
-    const std::string name = word.substr(0, equals);
-    std::string usual = word.substr(equals + 1);
-    if (attributes.contains(usual)) usual = attributes[usual].get<std::string>();  // a default may name an attribute
-    const std::string value = attributes.value(name, "");
-    if (value != usual) text += " " + name + "=" + value;
-  }
-  return text;
-}
-
 double time_of(const TrialRecord& trial) { return trial.time_us.value_or(0); }
 
 // The trials of a winner's problem that were timed as it was, fastest first, each configuration once with its latest
@@ -139,14 +123,15 @@ Result<void> show(const std::string& path, const std::string& op_glob, std::size
                    exact(trial.energy_uj.value_or(0))});
       }
       if (top > 0) {
-        table.add({short_signature(row.op), shape_text(row), row.device.name, row.winner.goal.text(), trial.config,
-                   number(time), percent_of(time_of(trials.front()), time), number(trial.energy_uj.value_or(0))});
+        table.add({row.op.op + short_attributes(row.op), shape_text(row), row.device.name, row.winner.goal.text(),
+                   trial.config, number(time), percent_of(time_of(trials.front()), time),
+                   number(trial.energy_uj.value_or(0))});
         Json candidate = trial_json(trial);
         candidate["share_of_best"] = time > 0 ? Json(time_of(trials.front()) / time) : Json();
         item["candidates"].push_back(std::move(candidate));
       } else {
-        table.add({short_signature(row.op), shape_text(row), row.device.name, row.winner.goal.text(), trial.config,
-                   number(time), time > 0 ? number(row.problem.flops / time / 1e6) : "",
+        table.add({row.op.op + short_attributes(row.op), shape_text(row), row.device.name, row.winner.goal.text(),
+                   trial.config, number(time), time > 0 ? number(row.problem.flops / time / 1e6) : "",
                    time > 0 ? number(row.problem.bytes / time / 1e3) : "",
                    time > 0 && row.default_time_us ? fmt::format("{:.2f}x", *row.default_time_us / time) : "",
                    number(trial.energy_uj.value_or(0))});

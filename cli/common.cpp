@@ -115,6 +115,21 @@ Json dims_of_key(const std::string& dims_key) {
   return dims;
 }
 
+std::string short_attributes(const OpRecord& op) {
+  const Json attributes = signature_attributes(op.signature);
+  std::string text;
+  for (const std::string& word : split(op.attributes, ' ')) {
+    const std::size_t equals = word.find('=');
+    if (equals == std::string::npos) continue;
+    const std::string name = word.substr(0, equals);
+    std::string usual = word.substr(equals + 1);
+    if (attributes.contains(usual)) usual = attributes[usual].get<std::string>();  // a default may name an attribute
+    const std::string value = attributes.value(name, "");
+    if (value != usual) text += " " + name + "=" + value;
+  }
+  return text;
+}
+
 Result<std::vector<Arch>> parse_archs(const std::string& text) {
   std::vector<Arch> archs;
   if (text == "all") {

@@ -28,6 +28,7 @@ constexpr Command kCommands[] = {
     {"verify", "check winners, or one candidate, against the reference", cmd_verify},
     {"bench", "time winners again, those of several databases in turns", cmd_bench},
     {"show", "what a database holds", cmd_show},
+    {"report", "one self-contained page of what databases hold", cmd_report},
     {"lookup", "what the runtime would choose for a shape, and why", cmd_lookup},
     {"doctor", "a recorded trace of launches against a database, and what to tune", cmd_doctor},
     {"devices", "the devices of this machine", cmd_devices},

@@ -121,6 +121,34 @@ PlanUsage plan_usage(const DeviceInfo& device, const BoundPlan& bound, const Cod
   return usage;
 }
 
+Result<OwnOps> read_own_ops(const std::vector<std::string>& paths) {
+  OwnOps own_ops;
+  for (const std::string& path : paths) {
+    KGEN_TRY(const std::shared_ptr<const OpDef> op, load_op(path));
+    own_ops[op->name] = op;
+  }
+  return own_ops;
+}
+
+Result<OpSpec> stored_spec(const WinnerRow& row, const Plan& plan, const OwnOps& own_ops) {
+  OpSpec spec;
+  if (const auto own = own_ops.find(row.op.op); own != own_ops.end()) {
+    spec.op = own->second;
+  } else {
+    KGEN_TRY(spec.op, load_op(row.op.op));
+  }
+  std::vector<std::pair<std::string, std::string>> words;
+  for (const std::string& word : split(row.op.signature + " " + row.problem.dims_key, ' '))
+    if (const auto equals = word.find('='); equals != std::string::npos)
+      words.emplace_back(word.substr(0, equals), word.substr(equals + 1));
+  KGEN_TRY(spec.op, specialise(spec.op, words));
+  KGEN_TRY(spec.problem, make_problem(*spec.op, words));
+  for (const Param& param : plan.params)
+    if (param.role == Role::kScalar) spec.problem.scalars[param.name] = param.default_value;
+  spec.tune.deterministic = row.winner.goal.deterministic;
+  return spec;
+}
+
 std::string repeat_line(const OpSpec& spec, const std::string& config, const std::string& device) {
   std::string entry = "op: " + (spec.op->folder.empty() ? spec.op->name : spec.op->file);
   for (const AttributeDef& attribute : spec.op->attributes) {

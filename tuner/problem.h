@@ -1,6 +1,8 @@
 // What tuning, verification and their rows know of one op on one shape and architecture.
 #pragma once
 
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,14 @@ PlanUsage plan_usage(const DeviceInfo&, const BoundPlan&, const CodeObject&);
 
 // File that holds the object's bytes, for the worker; written to a temporary folder when the cache could not keep it.
 Result<std::string> code_file(const CodeObject&);
+
+// Definitions of operators that are not built in, by name.
+using OwnOps = std::map<std::string, std::shared_ptr<const OpDef>>;
+Result<OwnOps> read_own_ops(const std::vector<std::string>& paths);
+
+// The problem that a DB row is about, from its signature and dims; with its plan (plan_from_json) also the scalars that
+// it was tuned with, which are no part of its identity.
+Result<OpSpec> stored_spec(const WinnerRow&, const Plan&, const OwnOps&);
 
 // "kgen verify <(echo '…') --config '…' --device …": runs in bash, needs no other file for built-in ops.
 std::string repeat_line(const OpSpec&, const std::string& config, const std::string& device);

@@ -92,34 +92,6 @@ class Verifier {
   std::int64_t ticket_ = 0;
 };
 
-using OwnOps = std::map<std::string, std::shared_ptr<const OpDef>>;
-
-// The problem that a DB row is about, from its signature and dims.
-Result<OpSpec> spec_of(const WinnerRow& row, const OwnOps& own_ops) {
-  OpSpec spec;
-  if (const auto own = own_ops.find(row.op.op); own != own_ops.end()) {
-    spec.op = own->second;
-  } else {
-    KGEN_TRY(spec.op, load_op(row.op.op));
-  }
-  std::vector<std::pair<std::string, std::string>> words;
-  for (const std::string& word : split(row.op.signature + " " + row.problem.dims_key, ' '))
-    if (const auto equals = word.find('='); equals != std::string::npos)
-      words.emplace_back(word.substr(0, equals), word.substr(equals + 1));
-  KGEN_TRY(spec.op, specialise(spec.op, words));
-  KGEN_TRY(spec.problem, make_problem(*spec.op, words));
-  return spec;
-}
-
-Result<OwnOps> read_own_ops(const std::vector<std::string>& paths) {
-  OwnOps own_ops;
-  for (const std::string& path : paths) {
-    KGEN_TRY(const std::shared_ptr<const OpDef> op, load_op(path));
-    own_ops[op->name] = op;
-  }
-  return own_ops;
-}
-
 // A winner as it is stored, ready to be run.
 struct Stored {
   OpSpec spec;
@@ -128,13 +100,8 @@ struct Stored {
 };
 Result<Stored> load_winner(Db& db, const WinnerRow& winner, const OwnOps& own_ops) {
   Stored stored;
-  KGEN_TRY(stored.spec, spec_of(winner, own_ops));
-  stored.spec.tune.deterministic = winner.winner.goal.deterministic;
   KGEN_TRY(const Plan plan, plan_from_json(winner.winner.plan_json));
-  // The scalars that the problem was tuned with are no part of its identity; the plan has them as its defaults.
-  for (const Param& param : plan.params) {
-    if (param.role == Role::kScalar) stored.spec.problem.scalars[param.name] = param.default_value;
-  }
+  KGEN_TRY(stored.spec, stored_spec(winner, plan, own_ops));
   KGEN_TRY(stored.bound, kgen::bind(plan, stored.spec.problem.dims));
   KGEN_TRY(ObjectRecord object, db.object(winner.winner.object_hash));
   stored.code.hash = object.hash;

@@ -65,7 +65,7 @@ TEST_F(Cli, VersionAndHelpAreExit0) {
   const Ran help = run_kgen({"--help"});
   EXPECT_EQ(help.code, 0);
   for (const char* command : {"tune", "gen", "compile", "inspect", "verify", "bench", "show", "lookup", "doctor",
-                              "devices", "fold", "ops", "db"}) {
+                              "devices", "fold", "ops", "db", "report"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command));
     const Ran own = run_kgen({command, "--help"});
     EXPECT_EQ(own.code, 0) << command;

@@ -24,7 +24,8 @@ const std::map<std::string, Names> kMayInclude = {
     {"tuner", {"tuner", "compile", "generator", "device", "db", "base"}},
     {"runtime", {"runtime", "kgen", "device", "db", "base"}},
     {"jit", {"kgen", "tuner", "compile", "generator", "device", "db", "base"}},  // the runtime by its C ABI alone
-    {"cli", {"cli", "runtime", "kgen", "tuner", "compile", "generator", "device", "db", "base"}},
+    {"report", {"report"}},
+    {"cli", {"cli", "report", "runtime", "kgen", "tuner", "compile", "generator", "device", "db", "base"}},
 };
 
 // Libraries that belong to one room: header prefix → files (path prefixes) that may include it.
