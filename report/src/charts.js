@@ -36,6 +36,9 @@ function dot(fill, radius) {
   return canvas;
 }
 
+// 1, 2 and 5 times a power of ten.
+const isRound = (value) => /^[125](\.0*)?e/.test(value.toExponential(6));
+
 // Chart.js would draw all again for each dot that the pointer passes; this draws nothing.
 function listen(chart, canvas, tip, about, onPick) {
   const under = (event) => {
@@ -78,11 +81,13 @@ export function plot({ series, x, y, summary, about, onPick, tall }) {
     ticks: {
       color: colour('quiet'),
       maxRotation: 0,
-      callback(value, index, ticks) {
+      includeBounds: false,
+      precision: options.whole ? 0 : undefined,
+      callback(value, _, ticks) {
         if (options.tick) return options.tick(value);
         if (!options.log) return Number(value.toPrecision(6)).toLocaleString('en');
-        const lead = Number(value.toExponential()[0]);
-        return lead === 1 || (ticks.length < 40 && (lead === 2 || lead === 5)) ? String(Number(value.toPrecision(3))) : '';
+        const round = ticks.filter((tick) => isRound(tick.value)).length;
+        return round < 3 || isRound(value) ? String(Number(value.toPrecision(3))) : '';
       },
       ...(options.step ? { stepSize: options.step, autoSkip: false } : {}),
     },

@@ -65,7 +65,7 @@ export function compare(rerender) {
                 { label: 'left over right', points: sorted.map((r, at) => ({ x: at + 1, y: r.ratio, r })), colour: 'dot' },
                 { label: 'the same', points: [{ x: 0, y: 1 }, { x: both.length + 1, y: 1 }], colour: 'roof', line: true },
               ],
-              x: { title: 'problems, sorted', min: 0, max: both.length + 1 },
+              x: { title: 'problems, sorted', min: 0, max: both.length + 1, whole: true },
               y: { title: 'time of left over time of right', log: true },
               about: ({ r, y }) => [`${r.left.problem.op} ${r.left.problem.dims}`, `${num(r.left.trial.time)} and ${num(r.right.trial.time)} µs: ${times(y)}`],
               onPick: ({ r }) => (location.hash = problemLink(r.right)),

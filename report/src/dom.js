@@ -17,6 +17,7 @@ export function num(value, unit = '') {
   if (value === null || value === undefined || Number.isNaN(value)) return '';
   const size = Math.abs(value);
   const digits = size === 0 || size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 3;
+  if (size > 0 && size < 0.01) return value.toPrecision(2) + (unit && ` ${unit}`);
   return value.toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits }) + (unit && ` ${unit}`);
 }
 export const percent = (share, digits = 0) => (share === null || share === undefined ? '' : `${(100 * share).toFixed(digits)} %`);
@@ -101,7 +102,8 @@ export function table({ caption, columns, rows, sort, descending = false, search
     body.replaceChildren();
     end = 0;
     grow();
-    status.textContent = shown.length === rows.length ? `${rows.length} rows` : `${shown.length} of ${rows.length} rows`;
+    const all = `${rows.length} row${rows.length === 1 ? '' : 's'}`;
+    status.textContent = shown.length === rows.length ? all : `${shown.length} of ${all}`;
     onRows?.(shown);
   }
   let timer;

@@ -14,7 +14,7 @@ const columns = [
       h('a', { href: problemLink(r) }, r.problem.op, h('small', {}, r.problem.attributes)),
   },
   { label: 'Shape', value: (r) => r.problem.dims, show: (r) => h('span', { class: 'shape' }, r.problem.dims) },
-  { label: 'Time µs', numeric: true, value: (r) => r.trial?.time, show: (r) => (r.trial ? num(r.trial.time) : 'no winner') },
+  { label: 'Time µs', numeric: true, value: (r) => r.trial?.time, show: (r) => (r.trial ? num(r.trial.time) : 'none of its own') },
   { label: 'TFLOP/s', numeric: true, largeFirst: true, value: (r) => r.trial && r.problem.tflops(r.trial.time), show: (r) => r.trial && num(r.problem.tflops(r.trial.time)) },
   { label: 'GB/s', numeric: true, largeFirst: true, value: (r) => r.trial && r.problem.gbps(r.trial.time), show: (r) => r.trial && num(r.problem.gbps(r.trial.time)) },
   { label: 'Of roof', numeric: true, value: (r) => r.trial && roofShare(r.problem, r.trial.time), show: (r) => r.trial && percent(roofShare(r.problem, r.trial.time)) },

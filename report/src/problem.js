@@ -106,7 +106,7 @@ function convergence(problem, timing) {
         { label: 'finals, in turns', points: finals, colour: 'winner' },
         { label: 'failed', points: failed, colour: 'bad', radius: 2 },
       ],
-      x: { title: 'trial', min: 0 },
+      x: { title: 'trial', min: 0, whole: true },
       y: { title: 'time µs', log: true },
       about: ({ trial }) => [trial.config, trial.ok ? num(trial.time, 'µs') : `${trial.status}: ${trial.reason}`],
     }),
@@ -386,7 +386,7 @@ export function problemView(number, winnerNumber) {
       h('nav', { 'aria-label': 'Winners', class: 'goals' }, own.map((r) => h('a', { href: `#/problem/${number}/${r.number}`, 'aria-current': r === row && 'page' }, r.goal + (r.winner.serves ? ` for ${r.winner.serves.dim} ${r.winner.serves.first}…${r.winner.serves.last}` : '')))),
   ];
   if (!row.trial)
-    return [...head, section('Winner', h('p', {}, 'None: no candidate was published.')), section('Failures', failures(problem)), section('Candidates', candidates(problem))];
+    return [...head, section('Winner', h('p', {}, 'None of its own: no candidate was published for this shape (one that covers a range of sizes stands at the size where it was timed).')), section('Failures', failures(problem)), section('Candidates', candidates(problem))];
   const ranked = problem.ranked(row.trial.timing);
   return [
     ...head,
