@@ -25,7 +25,8 @@ format() {
   git ls-files '*.h' '*.cpp' '*.c' | grep -v '^tests/golden/' | xargs clang-format-19 --dry-run -Werror
 }
 build() { cmake --preset dev >/dev/null && cmake --build --preset dev; }
-tests() { GTEST_OUTPUT="xml:$results/" ctest --preset dev -j "$(nproc)" --output-log "$results/ctest.log"; }
+# One more than cores: some tests wait for limits to pass.
+tests() { GTEST_OUTPUT="xml:$results/" ctest --preset dev -j "$(($(nproc) + 1))" --output-log "$results/ctest.log"; }
 
 # AMD kernels run in an instruction emulator where there is one.
 if [ -z "${KGEN_AMD_EMU:-}" ] && [ -e ../shared/tools/amd_emu/run_co.py ]; then KGEN_AMD_EMU=$(realpath ../shared/tools/amd_emu); fi
