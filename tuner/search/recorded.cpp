@@ -232,7 +232,12 @@ Result<std::vector<Recording>> t4_recordings(const OrderedJson& json, const std:
     KGEN_TRY(to_us, unit_in_us(metadata->value("timeunit", std::string("milliseconds"))));
     if (const auto own = metadata->find("kgen"); own != metadata->end()) {
       recordings.resize(own->size());
-      for (std::size_t i = 0; i < own->size(); ++i) set_context(recordings[i], (*own)[i]);
+      for (std::size_t i = 0; i < own->size(); ++i) {
+        set_context(recordings[i], (*own)[i]);
+        const OpRecord& op = recordings[i].op;
+        if (op.signature != op.op && !op.signature.starts_with(op.op + " "))
+          return fail(ErrorKind::kBadInput, fmt::format("'{}' is no signature of '{}'", op.signature, op.op));
+      }
     }
   }
   const bool foreign = recordings.front().op.op.empty();
