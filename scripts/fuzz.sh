@@ -6,7 +6,8 @@
 #
 # SECONDS for each target, 120 by default; every target at once on as many cores as there are, FUZZ_JOBS=N: N at a time. Seeds are in
 # tests/fuzz/corpus; what libFuzzer finds beyond them is kept in out/fuzz/TARGET for the next run, and what fails in out/fuzz/found: put
-# it into the corpus with the fix. Prints a line a target: executions, crashes, leaks, inputs of more than a second of CPU, the slowest input.
+# it into the corpus with the fix. Prints a line a target: executions, seconds of CPU, crashes, leaks, hangs (60 s), inputs of more
+# than a second of CPU, the slowest input.
 # Exit code 1 where there was any.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -26,9 +27,10 @@ export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=pri
 fuzz() { # TARGET
   local kept=out/fuzz/$1 log=out/fuzz/$1.log
   mkdir -p "$kept"
-  out/build/fuzz/tests/fuzz/"$1"_fuzz "$kept" "tests/fuzz/corpus/$1" -max_total_time="$seconds" -timeout=20 \
+  local TIMEFORMAT='%U %S'
+  { time out/build/fuzz/tests/fuzz/"$1"_fuzz "$kept" "tests/fuzz/corpus/$1" -max_total_time="$seconds" -timeout=60 \
     -rss_limit_mb=3000 -max_len=65536 -close_fd_mask=1 -print_final_stats=1 -artifact_prefix="$found/$1-" >"$log" 2>&1
-  echo $? >"out/fuzz/$1.rc"
+    echo $? >"out/fuzz/$1.rc"; } 2>"out/fuzz/$1.cpu"
 }
 for target in "${targets[@]}"; do
   while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
@@ -37,8 +39,8 @@ done
 wait
 
 status=0
-printf '| %-9s | %10s | %7s | %5s | %5s | %8s | %9s | %9s |\n' target executions crashes leaks hangs '> 1 s' 'slowest' 'corpus'
-echo '|---|--:|--:|--:|--:|--:|--:|--:|'
+printf '| %-9s | %10s | %6s | %7s | %5s | %5s | %8s | %9s | %9s |\n' target executions 'cpu s' crashes leaks hangs '> 1 s' 'slowest' 'corpus'
+echo '|---|--:|--:|--:|--:|--:|--:|--:|--:|'
 for target in "${targets[@]}"; do
   log=out/fuzz/$target.log
   stat() { sed -n "s/^stat::$1: *//p" "$log"; }
@@ -53,7 +55,8 @@ for target in "${targets[@]}"; do
     status=1
     grep -hE 'ERROR:|runtime error:|broken promise|Test unit written' "$log" | head -5
   fi
-  printf '| %-9s | %10s | %7s | %5s | %5s | %8s | %9s | %9s |\n' "$target" "${executions:-?}" "$crashes" "$leaks" "$hangs" "${slow:-?}" \
+  printf '| %-9s | %10s | %6s | %7s | %5s | %5s | %8s | %9s | %9s |\n' "$target" "${executions:-?}" \
+    "$(awk '{printf "%.0f", $1 + $2}' "out/fuzz/$target.cpu")" "$crashes" "$leaks" "$hangs" "${slow:-?}" \
     "${slowest:-?}" "$(find "out/fuzz/$target" -type f | wc -l)"
 done
 exit $status
