@@ -78,7 +78,7 @@ constexpr int kAdd = 0, kRelu = 100, kSigmoid = 102, kGelu = 104, kSwish = 106, 
 constexpr int kDataFloat = 0, kDataHalf = 2, kDataBf16 = 9;
 
 // Plans that are tried, and the workspace that one may have.
-constexpr std::size_t kPlans = 12;
+constexpr std::size_t kPlans = 8;
 constexpr std::int64_t kMostWorkspace = 512 << 20;
 
 struct Api {
