@@ -284,7 +284,7 @@ class Convolution : public VendorKernel {
       refused = status;
       return;
     }
-    std::vector<Backend> configs;
+    std::vector<Backend>& configs = configs_.emplace_back();
     std::vector<void*> raw;
     for (std::size_t i = 0; i < 2 * kPlans; ++i) raw.push_back(configs.emplace_back(api, kEngineConfig).get());
     std::int64_t count = 0;
@@ -303,6 +303,7 @@ class Convolution : public VendorKernel {
 
   const std::shared_ptr<const Loaded> library_;
   const VendorCall call_;
+  std::vector<std::vector<Backend>> configs_;  // which the plans refer to
   std::vector<Backend> plans_;
   std::int64_t workspace_bytes_ = 0;
   std::map<std::pair<void*, void*>, Backend> packs_;

@@ -36,6 +36,8 @@ class Vendor : public testing::Test {
     std::filesystem::create_directories(folder_ / "nvidia/cublas/lib");
     std::filesystem::create_symlink(KGEN_FAKE_CUBLASLT, folder_ / "nvidia/cublas/lib/libcublasLt.so.13");
     std::filesystem::create_symlink(KGEN_FAKE_HIPBLASLT, folder_ / "libhipblaslt.so.0");
+    std::filesystem::create_symlink(KGEN_FAKE_CUDNN, folder_ / "libcudnn.so.9");
+    std::filesystem::create_symlink(KGEN_FAKE_MIOPEN, folder_ / "libMIOpen.so.1");
   }
   std::string tune(const std::string& problems, bool amd) {
     const std::string db = folder_ / "tuned.db";
@@ -77,6 +79,43 @@ TEST_F(Vendor, EveryProductIsTheOneThatTheLibraryIsAskedFor) {
       EXPECT_EQ(vendor["algorithms"], 2) << "of three, one is not vouched for";
       EXPECT_GT(vendor["over_best"], 0);
       EXPECT_EQ(vendor["library"], amd ? "hipBLASLt 0.10.0" : "cuBLASLt 13.0.2");
+    }
+    std::filesystem::remove(db);
+  }
+}
+
+// Padding, strides, dilations and groups that differ by axis, both layouts, pixels that are further apart than
+// channels.
+constexpr char kConvolutions[] =
+    "  - {op: conv2d, epilogue: [bias], problems: [{n: 2, c: 8, h: 9, w: 7, k: 6, r: 3, s: 2, pad_h: 1, pad_w: 2, "
+    "stride_h: 2, dil_w: 2, groups: 2}]}\n"
+    "  - {op: conv2d, layout: nchw, problems: [{n: 2, c: 4, h: 6, w: 5, k: 4, r: 3, s: 3, pad: 1}]}\n"
+    "  - {op: conv2d, problems: [{n: 1, c: 4, h: 6, w: 5, k: 4, r: 1, s: 1, ldx: 8, ldy: 12}]}\n";
+constexpr char kFused[] =
+    "  - {op: conv2d, epilogue: [bias, add_residual, relu], problems: [{n: 1, c: 4, h: 6, w: 5, k: 4, r: 3, s: 3, pad: "
+    "1}]}\n"
+    "  - {op: conv2d, epilogue: [bias, silu], problems: [{n: 1, c: 4, h: 6, w: 5, k: 4, r: 3, s: 3, pad: 1}]}\n"
+    "  - {op: conv2d, epilogue: [bias, gelu_erf, add_residual], problems: [{n: 1, c: 4, h: 6, w: 5, k: 4, r: 1, s: "
+    "1}]}\n";
+
+TEST_F(Vendor, EveryConvolutionIsTheOneThatTheLibraryIsAskedFor) {
+  for (const bool amd : {false, true}) {
+    const std::string db = tune(std::string(kConvolutions) + kFused, amd);
+    const Ran ran = run({"bench", db, "--baseline", "vendor", "--rounds", "9", "--json"}, amd);
+    ASSERT_EQ(ran.code, 0) << ran.err;
+    const json told = document(ran);
+    ASSERT_EQ(told["rows"].size(), 6u);
+    for (const json& row : told["rows"]) {
+      const json& vendor = row["vendor"];
+      const bool fused = row["signature"].get<std::string>().find("lu") != std::string::npos;  // relu, silu, gelu
+      EXPECT_EQ(vendor["library"], amd ? "MIOpen 3.4.0" : "cuDNN 9.19.0");
+      if (amd && fused) {
+        EXPECT_THAT(vendor["note"].get<std::string>(), HasSubstr("with a bias of their type at most"));
+        continue;
+      }
+      EXPECT_EQ(vendor["note"], "") << row.dump(1);
+      EXPECT_GT(vendor["time_us"], 0) << row.dump(1);
+      EXPECT_EQ(vendor["algorithms"], amd ? 1 : 2) << "those that the library makes a plan of";
     }
     std::filesystem::remove(db);
   }
