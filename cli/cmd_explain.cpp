@@ -127,9 +127,9 @@ Result<Section> why_it_won(const Lookup& answer) {
     failures_json[status] = configs.size();
   }
   section.lines.push_back(winner.config);
-  section.lines.push_back(fmt::format("{} candidates were tried on {}, {} verified and timed{}", tried.size(),
-                                      row.device.name, verified.size(),
-                                      failures.empty() ? "" : "; " + join(failures, ", ")));
+  section.lines.push_back(fmt::format("{} {} tried on {}, {} verified and timed{}", tried.size(),
+                                      tried.size() == 1 ? "candidate was" : "candidates were", row.device.name,
+                                      verified.size(), failures.empty() ? "" : "; " + join(failures, ", ")));
   section.json = {{"config", winner.config},
                   {"device", row.device.name},
                   {"candidates", tried.size()},

@@ -153,6 +153,22 @@ TEST_F(Explain, ADamagedCodeObjectIsRefusedAsTheRuntimeDoes) {
   EXPECT_THAT(told["considered"][0]["refused"].get<std::string>(), testing::Not(testing::IsEmpty()));
 }
 
+// A program that replays graphs is helped by winners for graphs alone, so the line that doctor and explain give says
+// so.
+TEST_F(Explain, TheCommandAsksForTheGoalThatWasAskedFor) {
+  const json told =
+      explain({db(), "gemm", "m=40", "n=16", "k=16", "dtype=fp32", "--timing", "graph", "--deterministic"});
+  EXPECT_THAT(told["advice"]["command"].get<std::string>(), HasSubstr(" --timing graph --deterministic"));
+  const std::string trace = folder_->write(
+      "graph.jsonl",
+      R"({"op": "gemm", "attributes": {"dtype": "fp32"}, "dims": {"m": 40, "n": 16, "k": 16}, "goal": "graph time", )"
+      R"("arch": "host", "device": "", "kind": "near", "reason": "", "expected_us": 10, "count": 3, "first": 1, "last": 2})"
+      "\n");
+  const Ran doctor = run_kgen({"doctor", db(), "--trace", trace, "--json"});
+  ASSERT_EQ(doctor.code, 0) << doctor.err;
+  EXPECT_THAT(json::parse(doctor.out)["command"].get<std::string>(), HasSubstr(" --timing graph"));
+}
+
 TEST_F(Explain, WhatCannotBeAskedIsBadInput) {
   EXPECT_EQ(run_kgen({"explain", db(), "gem", "m=16"}).code, 2);
   EXPECT_THAT(run_kgen({"explain", db(), "gemm", "mm=16", "dtype=fp32"}).err, HasSubstr("did you mean 'm'"));

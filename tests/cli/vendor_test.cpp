@@ -166,13 +166,13 @@ TEST_F(Vendor, WithoutALibraryTheMessageNamesTheFiles) {
 }
 
 TEST_F(Vendor, ALibraryThatIsNoneIsTold) {
-  const std::string db = tune("  - {op: gemm, problems: [{m: 7, n: 12, k: 20}]}\n", false);
-  std::filesystem::remove(folder_ / "nvidia/cublas/lib/libcublasLt.so.13");
-  folder_.write("libcublasLt.so.13", "not a library");
-  const json row = document(run({"bench", db, "--baseline", "vendor", "--rounds", "9", "--json"}, false))["rows"][0];
+  const std::string db = tune("  - {op: gemm, problems: [{m: 7, n: 12, k: 20}]}\n", true);
+  std::filesystem::remove(folder_ / "libhipblaslt.so.0");
+  folder_.write("libhipblaslt.so.0", "not a library");
+  const json row = document(run({"bench", db, "--baseline", "vendor", "--rounds", "9", "--json"}, true))["rows"][0];
   EXPECT_GT(row["entries"][0]["time_us"], 0);
-  // Another one may be installed on this machine; it does not work with the stand-in driver either.
-  EXPECT_THAT(row["vendor"]["note"].get<std::string>(), HasSubstr("no vendor library that works ("));
+  EXPECT_THAT(row["vendor"]["note"].get<std::string>(),
+              AllOf(HasSubstr("no vendor library that works ("), HasSubstr("libhipblaslt.so.0")));
 }
 
 }  // namespace
