@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/text.h"
 #include "tuner/session.h"
@@ -40,9 +41,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
                                    projection_length, seed, rotate)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, repeats, measure, idle, best_us)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds, sittings)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds, sittings, narrow)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SampleState, clock_mhz, temperature_c, throttled)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, states, median_us, mad_us, stopped_early, clock_mhz,
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, sittings_us, states, median_us, mad_us, stopped_early, clock_mhz,
                                    temperature_c, throttle)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Energy, samples_uj, median_uj, mad_uj)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceResult, timings, energies)
@@ -79,6 +80,7 @@ constexpr double kShortUs = 500;      // short
 // What a candidate's result may be held back by while the device is idle, and the rounds after which more tell nothing.
 constexpr double kCompeteSeconds = 0.06;
 constexpr std::size_t kEnoughRounds = 400;
+constexpr int kSittingsOfAll = 6;
 constexpr double kSittingsSeconds = 0.5;  // that preparing the sittings of a race may take
 
 double now_seconds() {
@@ -250,8 +252,18 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
   RaceResult result;
   std::vector<std::vector<Timing>> parts(request.candidates.size());
   std::vector<LoadedCandidate> candidates;
+  std::vector<std::size_t> sitters(request.candidates.size());
+  std::iota(sitters.begin(), sitters.end(), 0);
   timing_seconds = 0;
   for (int sitting = 0; sitting < sittings; ++sitting) {
+    if (request.narrow && sitting >= kSittingsOfAll) {
+      std::vector<std::vector<double>> costs(parts.size());
+      for (const std::size_t i : sitters)
+        for (const Timing& part : parts[i]) costs[i].push_back(part.median_us);
+      const std::vector<bool> in = still_in(costs);
+      std::erase_if(sitters, [&](std::size_t i) { return !in[i]; });
+      if (sitters.size() == 1) break;
+    }
     if (sitting > 0) {
       // What the sitting before holds is released after this has its own, so it gets other places.
       auto fresh = Bench::open(device_, check_, [] {});
@@ -263,8 +275,8 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
       bench_->measurer().watch(telemetry_.get());
     }
     std::vector<LoadedCandidate> loaded;
-    for (const TryRequest& entry : request.candidates) {
-      KGEN_TRY(LoadedCandidate candidate, load(entry));
+    for (const std::size_t i : sitters) {
+      KGEN_TRY(LoadedCandidate candidate, load(request.candidates[i]));
       KGEN_TRY(const Verdict verdict, bench_->verify(candidate, Repeats::kNone));
       if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
       loaded.push_back(std::move(candidate));
@@ -275,7 +287,7 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
     const double start = now_seconds();
     KGEN_TRY(std::vector<Timing> timings,
              bench_->measurer().in_turns(timing_, launches, bench_->sets(), std::max(1, request.rounds / sittings)));
-    for (std::size_t i = 0; i < timings.size(); ++i) parts[i].push_back(std::move(timings[i]));
+    for (std::size_t i = 0; i < sitters.size(); ++i) parts[sitters[i]].push_back(std::move(timings[i]));
     if (request.energy_rounds > 0 && sitting == 0) {  // the one that always takes place
       KGEN_TRY(result.energies,
                bench_->measurer().energy_in_turns(timing_, launches, bench_->sets(), request.energy_rounds));

@@ -57,6 +57,8 @@ struct RaceRequest {
   // other places of memory: where they lie makes a kernel up to 4 % faster or slower for the life of a process (H100,
   // kernels of 15 us; 2026-11-22), which no number of rounds in one place tells.
   int sittings = 1;
+  // After kSittingsOfAll those that cannot win any more (stats.h) sit out, and the race ends when one is left.
+  bool narrow = false;
 };
 struct RaceResult {  // beside the candidates; a timing's samples are those of its sittings one after the other
   std::vector<Timing> timings;
