@@ -153,6 +153,7 @@ Result<Section> why_it_won(const Lookup& answer) {
   if (race.size() > others) race.erase(race.begin(), race.end() - static_cast<std::ptrdiff_t>(others));
   const auto self = std::ranges::find(trials, winner.id, &TrialRecord::id);
   for (const TrialRecord* other : race) {
+    // Who could not win any more left the race early: as many samples as both have are compared.
     const std::vector<double> ours(self->samples_us.begin(), self->samples_us.end()),
         theirs(other->samples_us.begin(), other->samples_us.end());
     const Comparison comparison = compare(ours, theirs);

@@ -16,7 +16,7 @@
 namespace kgen {
 namespace {
 
-constexpr int kSittingRounds = 20;  // of `kgen bench`
+constexpr int kSittingRounds = 5;  // of `kgen bench`
 
 constexpr double kTimeoutSeconds = 60;
 
@@ -266,7 +266,7 @@ Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>& dbs, const std::string&
       for (std::size_t i = 1; i < race.timings.size(); ++i)
         if (race.timings[i].median_us < race.timings[best].median_us) best = i;
       for (std::size_t i = 0; i < race.timings.size(); ++i) {
-        const Comparison comparison = compare(race.timings[best].samples_us, race.timings[i].samples_us);
+        const Comparison comparison = compare(race.timings[best], race.timings[i]);
         row.entries[i].time_us = race.timings[i].median_us;
         row.entries[i].mad_us = race.timings[i].mad_us;
         row.entries[i].over_best = 1 / (1 - comparison.gain);
@@ -278,7 +278,7 @@ Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>& dbs, const std::string&
         row.vendor->note = vendor.note;
         row.vendor->algorithms = vendor.algorithms;
         if (vendor.note.empty()) {
-          const Comparison comparison = compare(race.timings[best].samples_us, vendor.timing.samples_us);
+          const Comparison comparison = compare(race.timings[best], vendor.timing);
           row.vendor->time_us = vendor.timing.median_us;
           row.vendor->mad_us = vendor.timing.mad_us;
           row.vendor->over_best = 1 / (1 - comparison.gain);

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/text.h"
 #include "tuner/session.h"
@@ -44,9 +45,10 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VendorCall, op, a, b, bias, addend, d, in, ou
                                    activation, addend_last, batch, m, n, k, lda, ldb, ldc, ldd, batch_stride_a,
                                    batch_stride_b, batch_stride_c, batch_stride_d, b_nk, x, x_strides, weight,
                                    weight_strides, y, y_strides, addend_strides, pad, stride, dilation, groups)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds, sittings, against_vendor, vendor)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds, sittings, narrow, against_vendor,
+                                   vendor)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SampleState, clock_mhz, temperature_c, throttled)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, states, median_us, mad_us, stopped_early, clock_mhz,
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, sittings_us, states, median_us, mad_us, stopped_early, clock_mhz,
                                    temperature_c, throttle)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Energy, samples_uj, median_uj, mad_uj)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VendorResult, library, note, algorithms, algorithm, max_error_ratio, relative_l2,
@@ -85,6 +87,7 @@ constexpr double kShortUs = 500;      // short
 // What a candidate's result may be held back by while the device is idle, and the rounds after which more tell nothing.
 constexpr double kCompeteSeconds = 0.06;
 constexpr std::size_t kEnoughRounds = 400;
+constexpr int kSittingsOfAll = 6;
 constexpr double kSittingsSeconds = 0.5;  // that preparing the sittings of a race may take
 
 double now_seconds() {
@@ -299,8 +302,18 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
   std::vector<LoadedCandidate> candidates;
   std::shared_ptr<VendorKernel> vendor;
   std::vector<Timing> vendor_parts;
+  std::vector<std::size_t> sitters(request.candidates.size());
+  std::iota(sitters.begin(), sitters.end(), 0);
   timing_seconds = 0;
   for (int sitting = 0; sitting < sittings; ++sitting) {
+    if (request.narrow && sitting >= kSittingsOfAll) {
+      std::vector<std::vector<double>> costs(parts.size());
+      for (const std::size_t i : sitters)
+        for (const Timing& part : parts[i]) costs[i].push_back(part.median_us);
+      const std::vector<bool> in = still_in(costs);
+      std::erase_if(sitters, [&](std::size_t i) { return !in[i]; });
+      if (sitters.size() == 1) break;
+    }
     if (sitting > 0) {
       // What the sitting before holds is released after this has its own, so it gets other places.
       auto fresh = Bench::open(device_, check_, [] {});
@@ -312,8 +325,8 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
       bench_->measurer().watch(telemetry_.get());
     }
     std::vector<LoadedCandidate> loaded;
-    for (const TryRequest& entry : request.candidates) {
-      KGEN_TRY(LoadedCandidate candidate, load(entry));
+    for (const std::size_t i : sitters) {
+      KGEN_TRY(LoadedCandidate candidate, load(request.candidates[i]));
       KGEN_TRY(const Verdict verdict, bench_->verify(candidate, Repeats::kNone));
       if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
       loaded.push_back(std::move(candidate));
@@ -335,7 +348,7 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
     KGEN_TRY(std::vector<Timing> timings,
              bench_->measurer().in_turns(timing_, launches, bench_->sets(), std::max(1, request.rounds / sittings)));
     for (std::size_t i = 0; i < timings.size(); ++i)
-      (i < parts.size() ? parts[i] : vendor_parts).push_back(std::move(timings[i]));
+      (i < sitters.size() ? parts[sitters[i]] : vendor_parts).push_back(std::move(timings[i]));
     if (request.energy_rounds > 0 && sitting == 0) {  // the one that always takes place
       KGEN_TRY(result.energies,
                bench_->measurer().energy_in_turns(timing_, launches, bench_->sets(), request.energy_rounds));
