@@ -53,7 +53,7 @@ class Table {
  public:
   explicit Table(Words header) : rows_{std::move(header)} {}
   void add(Words row);  // what would do something to a terminal is escaped
-  // In `columns` (0: as many as it takes), for which the widest column is cut.
+  // In `columns` (0: as many as it takes): where they are too few, empty columns are left out and the widest ones cut.
   void print(std::size_t columns = 0) const;
 
  private:

@@ -291,9 +291,11 @@ int cmd_completion(const Context& context, const Words& args) {
   options.argument("SHELL", shell, "bash, zsh or fish");
   if (const auto code = options.parse(args)) return *code;
   const Words shells{"bash", "zsh", "fish"};
-  if (std::ranges::find(shells, shell) == shells.end())
-    return report({ErrorKind::kBadInput, fmt::format("completion: unknown shell '{}'{}; there are {}", shell,
-                                                     did_you_mean(shell, shells), join(shells, ", "))});
+  if (std::ranges::find(shells, shell) == shells.end()) {
+    const std::string hint = did_you_mean(shell, shells);
+    return report({ErrorKind::kBadInput, fmt::format("completion: unknown shell '{}'{}", shell,
+                                                     hint.empty() ? "; valid: " + join(shells, ", ") : hint)});
+  }
   const auto table = command_table(context);
   if (!table) return report(table.error());
   fmt::print("{}", shell == "bash" ? bash(*table) : shell == "zsh" ? zsh(*table) : fish(*table));

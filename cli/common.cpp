@@ -75,6 +75,12 @@ void Table::print(std::size_t columns) const {
     for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
   }
   const auto total = [&] { return std::accumulate(widths.begin(), widths.end(), 2 * widths.size() - 2); };
+  std::vector<bool> left_out(widths.size(), false);
+  for (std::size_t i = 0; i < widths.size() && columns > 0 && total() > columns; ++i) {
+    left_out[i] = std::all_of(rows_.begin() + 1, rows_.end(),
+                              [&](const Words& row) { return i >= row.size() || row[i].empty(); });
+    if (left_out[i]) widths[i] = 0;
+  }
   while (columns > 0 && total() > columns) {
     std::size_t& widest = *std::max_element(widths.begin(), widths.end());
     if (widest <= kLeast) break;
@@ -83,6 +89,7 @@ void Table::print(std::size_t columns) const {
   for (std::size_t r = 0; r < rows_.size(); ++r) {
     std::string line;
     for (std::size_t i = 0; i < rows_[r].size(); ++i) {
+      if (left_out[i]) continue;
       std::string cell = rows_[r][i];
       if (cell.size() > widths[i]) cell = cell.substr(0, widths[i] - 3) + "...";
       const bool right = r == 0 ? rows_.size() > 1 && i < rows_[1].size() && is_numeric(rows_[1][i]) : is_numeric(cell);
