@@ -272,7 +272,7 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
       shares.push_back(fmt::format("{} {}", device.id, device.problems));
     fmt::print("problems by device: {}\n", join(shares, ", "));
   }
-  fmt::print("{:.1f} candidates/s; device busy {:.0f}% of the time, timing {:.0f}%\ntime by what was waited for: {}\n",
+  fmt::print("{:.1f} candidates/s; device busy {:.0f}% of the time, timing {:.0f}%\nwaited for: {}\n",
              outcome.wall_seconds > 0 ? static_cast<double>(outcome.verified) / outcome.wall_seconds : 0,
              share_of(outcome, outcome.gpu_busy_seconds) * 100, share_of(outcome, outcome.gpu_timing_seconds) * 100,
              join(parts, ", "));

@@ -17,6 +17,9 @@ namespace {
 constexpr auto kEvery = std::chrono::seconds(5);  // between lines of a log
 constexpr double kRateSeconds = 10;
 constexpr std::size_t kCurve = 24;  // columns
+constexpr double kGain = 1.005;     // from which on the best has become faster
+// Operations a byte; with fewer every device waits for its memory, and GB/s say more than TFLOP/s.
+constexpr double kLeastIntensity = 8;
 
 enum class Style { kPlain, kBold, kDim, kGreen, kYellow, kRed };
 
@@ -89,6 +92,10 @@ std::string bar(double share, std::size_t columns, bool blocks) {
   return text + std::string(columns - filled, blocks ? ' ' : '-');
 }
 
+bool has_gained(const std::vector<double>& best_us) {
+  return !best_us.empty() && best_us.front() > kGain * best_us.back();
+}
+
 // How fast the best was at each time, from the first to the present one.
 std::string curve(const std::vector<double>& best_us, bool blocks) {
   constexpr const char* kBlocks[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
@@ -139,7 +146,10 @@ Best best_of(const TuneProgress::Work& work) {
   Best best;
   if (work.best_us <= 0) return best;
   best.time = number(work.best_us) + " us";
-  if (work.flops > 0) best.rate = number(work.flops / work.best_us / 1e6) + " TFLOP/s";
+  if (work.flops > kLeastIntensity * work.bytes)
+    best.rate = number(work.flops / work.best_us / 1e6) + " TFLOP/s";
+  else if (work.bytes > 0)
+    best.rate = number(work.bytes / work.best_us / 1e3) + " GB/s";
   const double share =
       roofline_share(work.flops, work.bytes, work.best_us, work.peak_flops, work.peak_bytes_per_second);
   if (share > 0) best.share = fmt::format("{:.0f}% of the roofline", 100 * share);
@@ -204,8 +214,10 @@ std::vector<std::string> TuneView::lines(const Screen& screen, bool stopping) co
       {"[", Style::kPlain},
       {bar(share, bar_columns, screen.blocks), Style::kGreen},
       {fmt::format("] {:3.0f}%", std::floor(100 * share)), Style::kPlain},
-      {fmt::format("  problem {}/{}", std::min(now_.problems_done + 1, now_.problems), now_.problems), Style::kBold,
-       1}};
+      {now_.devices.size() > 1
+           ? fmt::format("  {}/{} problems done", now_.problems_done, now_.problems)
+           : fmt::format("  problem {}/{}", std::min(now_.problems_done + 1, now_.problems), now_.problems),
+       Style::kBold, 1}};
   if (stopping) {
     head.push_back({"  stopping; Ctrl-C again: at once", Style::kYellow, 2});
   } else if (now_.left > 0) {
@@ -250,9 +262,7 @@ std::vector<std::string> TuneView::device_lines(const TuneProgress::Work& work, 
   if (best.time.empty()) return lines;
   std::vector<Part> parts{{"best "}, {best.time, Style::kGreen}, {or_nothing("  ", best.rate), Style::kGreen}};
   parts.push_back({or_nothing("  ", best.share), Style::kPlain, 1});
-  const auto seen = curves_.find(work.device);
-  if (seen != curves_.end() && seen->second.best_us.front() > seen->second.best_us.back()) {
-    const std::vector<double>& times = seen->second.best_us;
+  if (const std::vector<double>& times = curves_.at(work.device).best_us; has_gained(times)) {
     parts.push_back({"  " + curve(times, screen.blocks), Style::kGreen, 3});
     parts.push_back({fmt::format(" {:.2f}x the first", times.front() / times.back()), Style::kDim, 2});
   }
@@ -268,11 +278,12 @@ std::string TuneView::device_line(const TuneProgress::Work& work, const Screen& 
   const Best best = best_of(work);
   parts.push_back({fmt::format(" {:>9}", best.time), Style::kGreen});
   parts.push_back({fmt::format(" {:>14}", best.rate), Style::kGreen, 2});
-  if (!best.share.empty()) parts.push_back({"  " + best.share.substr(0, best.share.find(' ')), Style::kPlain, 3});
-  if (const auto seen = curves_.find(work.device); seen != curves_.end() && seen->second.best_us.size() > 1)
-    parts.push_back({"  " + curve(seen->second.best_us, screen.blocks), Style::kGreen, 4});
-  parts.push_back({fmt::format("  {} {}", work.stage, tried_of(work)), Style::kDim, 1});
+  if (!best.share.empty())
+    parts.push_back({fmt::format("  {:>3}", best.share.substr(0, best.share.find(' '))), Style::kPlain, 3});
+  parts.push_back({fmt::format("  {:<15}", work.stage + " " + tried_of(work)), Style::kDim, 1});
   parts.push_back({"  " + printable(work.problem)});
+  const std::vector<double>& times = curves_.at(work.device).best_us;
+  if (has_gained(times)) parts.push_back({"  " + curve(times, screen.blocks), Style::kGreen, 4});
   return fit(std::move(parts), screen.columns, screen.colors);
 }
 

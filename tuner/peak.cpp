@@ -12,12 +12,13 @@ namespace {
 // depends on the driver.
 struct Peak {
   const char* arch;
-  double fp32, bits16, bits8;  // bits16: fp16, and bf16 where the matrix unit takes it
+  double fp32, fp16, bf16, int8;  // 0: not known, or no unit of its own
 };
 constexpr Peak kPeaks[] = {
-    {"sm_61", 256, 0, 0},        {"sm_70", 128, 0, 0},        {"sm_75", 128, 1024, 2048},  {"sm_80", 128, 2048, 4096},
-    {"sm_86", 256, 1024, 2048},  {"sm_89", 256, 1024, 2048},  {"sm_90", 256, 4096, 8192},  {"gfx906", 128, 0, 0},
-    {"gfx908", 256, 1024, 1024}, {"gfx90a", 256, 1024, 1024}, {"gfx942", 256, 2048, 4096},
+    {"sm_61", 256, 0, 0, 0},           {"sm_70", 128, 0, 0, 0},           {"sm_75", 128, 1024, 0, 2048},
+    {"sm_80", 128, 2048, 2048, 4096},  {"sm_86", 256, 1024, 1024, 2048},  {"sm_89", 256, 1024, 1024, 2048},
+    {"sm_90", 256, 4096, 4096, 8192},  {"gfx906", 128, 0, 0, 0},          {"gfx908", 256, 1024, 512, 1024},
+    {"gfx90a", 256, 1024, 1024, 1024}, {"gfx942", 256, 2048, 2048, 4096},
 };
 
 }  // namespace
@@ -26,8 +27,11 @@ double peak_flops(const DeviceInfo& device, const std::string& dtype) {
   const auto peak = std::find_if(std::begin(kPeaks), std::end(kPeaks),
                                  [&](const Peak& row) { return device.arch->name == row.arch; });
   if (peak == std::end(kPeaks)) return 0;
-  const bool matrix16 = (dtype == "fp16" && device.arch->fp16_matrix) || (dtype == "bf16" && device.arch->bf16_matrix);
-  const double per_clock = matrix16 ? peak->bits16 : dtype == "int8" ? peak->bits8 : dtype == "fp32" ? peak->fp32 : 0;
+  const double per_clock = dtype == "fp32"   ? peak->fp32
+                           : dtype == "fp16" ? peak->fp16
+                           : dtype == "bf16" ? peak->bf16
+                           : dtype == "int8" ? peak->int8
+                                             : 0;
   return per_clock * device.compute_units * device.clock_khz * 1e3;
 }
 

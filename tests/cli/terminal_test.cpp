@@ -55,7 +55,7 @@ TuneProgress::Work work(const std::string& device, double best_us) {
 
 TuneProgress progress_of(std::vector<TuneProgress::Work> devices, double elapsed) {
   TuneProgress progress;
-  progress.problems = 12;
+  progress.problems = 24;
   for (const TuneProgress::Work& each : devices) {
     progress.problems_done += each.problems_done;
     progress.tried += each.tried;
@@ -90,7 +90,7 @@ std::size_t columns_of(const std::string& line) {
 TEST(TuneView, TellsWhatIsDoneHowFastTheBestAndFailuresByKind) {
   const auto lines = view_of(1).lines({.columns = 199, .live = true, .blocks = true}, false);
   ASSERT_EQ(lines.size(), 6u);
-  EXPECT_THAT(lines[0], AllOf(HasSubstr("  25%  problem 3/12  45.0 s left  15.0 s so far"), HasSubstr("[██████████")));
+  EXPECT_THAT(lines[0], AllOf(HasSubstr("  25%  problem 3/24  45.0 s left  15.0 s so far"), HasSubstr("[██████████")));
   EXPECT_EQ(lines[1], "91 tried, 85 verified, 4 failed: 3 compile_failed, 1 wrong");
   EXPECT_EQ(lines[2], "2.0 compiled/s  1.0 verified/s  0.0 timed/s");
   EXPECT_EQ(lines[3], "gemm decoder_up k=4096 m=2048 n=12288  search 27/64 on nvidia:0");
@@ -112,7 +112,7 @@ TEST(TuneView, NoLineIsWiderThanTheScreen) {
 
 TEST(TuneView, ANarrowScreenKeepsTheCountsAndTheBest) {
   const auto lines = view_of(1).lines({.columns = 39, .live = true}, false);
-  EXPECT_THAT(lines[0], AllOf(HasSubstr("25%"), HasSubstr("problem 3/12")));
+  EXPECT_THAT(lines[0], AllOf(HasSubstr("25%"), HasSubstr("problem 3/24")));
   EXPECT_THAT(lines[1], StartsWith("91 tried, 85 verified, 4 failed"));
   EXPECT_THAT(lines, Contains("best 300.0 us  687.2 TFLOP/s"));
 }
@@ -120,6 +120,7 @@ TEST(TuneView, ANarrowScreenKeepsTheCountsAndTheBest) {
 TEST(TuneView, EveryDeviceHasALineAndThoseBeyondTheScreenAreCounted) {
   const auto all = view_of(8).lines({.columns = 199, .rows = 24, .live = true}, false);
   ASSERT_EQ(all.size(), 3u + 8);
+  EXPECT_THAT(all[0], HasSubstr("16/24 problems done"));
   EXPECT_THAT(all[3], AllOf(StartsWith("nvidia:0 "), HasSubstr("300.0 us"), HasSubstr("687.2 TFLOP/s  69%"),
                             HasSubstr("search 27/64"), HasSubstr("k=4096 m=2048")));
   EXPECT_THAT(all[10], StartsWith("nvidia:7 "));
@@ -145,10 +146,20 @@ TEST(TuneView, ANewProblemBeginsANewCurve) {
   EXPECT_THAT(view.lines({.columns = 199, .live = true}, false), Not(Contains(HasSubstr("x the first"))));
 }
 
+TEST(TuneView, WhatWaitsForMemoryIsToldInBytes) {
+  TuneProgress::Work copy = work("host", 100);
+  copy.flops = 1e6;
+  copy.bytes = 1e8;
+  copy.peak_flops = 0;
+  TuneView view;
+  view.see(progress_of({copy}, 1));
+  EXPECT_THAT(view.lines({.columns = 199, .live = true}, false), Contains("best 100.0 us  1000 GB/s"));
+}
+
 TEST(TuneView, ALogHasOneLineOfIt) {
   EXPECT_EQ(
       view_of(1).line({.columns = 400}),
-      "problem 3/12: 91 tried, 85 verified, 4 failed: 3 compile_failed, 1 wrong; 6.1/s; 45.0 s left; gemm decoder_up "
+      "problem 3/24: 91 tried, 85 verified, 4 failed: 3 compile_failed, 1 wrong; 6.1/s; 45.0 s left; gemm decoder_up "
       "k=4096 m=2048 n=12288: best 300.0 us, 687.2 TFLOP/s, 69% of the roofline: matrix unit=mma_sync tile_m=128 "
       "tile_n=256 tile_k=64 waves_m=2 waves_n=4 stages=3 swizzle=8");
   EXPECT_THAT(view_of(2).line({.columns = 400}), AllOf(HasSubstr(" on nvidia:0: best 300"), HasSubstr(" on nvidia:1")));
