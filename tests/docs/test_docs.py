@@ -133,8 +133,7 @@ class Reference(unittest.TestCase):
             exported |= set(re.findall(r" T (kgen_\w+)", listed))
         self.assertGreater(len(exported), 30)
         self.assertEqual(exported - documented, set(), "not documented")
-        types = set(re.findall(r"typedef\s[^;{]*?(\w+);|^} (\w+);", page, re.M))
-        types = {name for pair in types for name in pair if name}
+        types = set(re.findall(r"typedef\s[^;{]*?(?:\{[^}]*\}\s*)?(\w+);", page))
         self.assertEqual(documented - exported - types, set(), "not in the libraries")
 
     def test_every_environment_variable_has_its_place(self):

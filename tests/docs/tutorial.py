@@ -29,8 +29,8 @@ def steps(text):
 
 def pattern(expected):
     parts = []
-    for word in re.findall(rf"…|\s+|{NUMBER}|[^\s…]", expected.strip()):
-        if word == "…":
+    for word in re.findall(rf"\s*…\s*|\s+|{NUMBER}|[^\s…]", expected.strip()):
+        if "…" in word:
             parts.append(r"(?s:.*?)")
         elif word.isspace():
             parts.append(r"\s+")
