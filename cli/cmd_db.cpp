@@ -429,7 +429,10 @@ int db_prior(const Words& args) {
     std::move(recordings->begin(), recordings->end(), std::back_inserter(all));
   }
   const auto files = winners_yaml(learn_winners(all));
-  if (files.empty()) return report({ErrorKind::kBadInput, join(paths, " ") + ": nothing to learn from"});
+  if (files.empty())
+    return report({ErrorKind::kBadInput,
+                   fmt::format("{}: nothing to learn from; a problem teaches where {} candidates were verified",
+                               join(paths, " "), kLeastVerified)});
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   // A database is data from anywhere, and names in it become names of files.
@@ -463,6 +466,13 @@ int cmd_db(const Context&, const Words& args) {
       {"sign", db_sign, "vouch for what the runtime takes from the file"},
       {"prior", db_prior, "what won on which shape, for new searches"},
   };
+  if (args == kHelpAsJson) {
+    for (const Subcommand& subcommand : kSubcommands) {
+      if (&subcommand != kSubcommands) fmt::print(",\n");
+      subcommand.run(args);
+    }
+    return 0;
+  }
   const std::string name = args.empty() ? "" : args.front();
   const Words rest(args.begin() + (args.empty() ? 0 : 1), args.end());
   Words names;

@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "generator/keys.h"
 #include "generator/spec.h"
 
 namespace kgen {
@@ -131,15 +132,34 @@ Result<void> show_ops(const std::string& name, bool as_json) {
   return {};
 }
 
+void show_keys(bool as_json) {
+  Json json{{"keys", Json::array()}};
+  Table table({"in", "key", "what it is"});
+  for (const Key& key : all_keys()) {
+    table.add({std::string(key.map), std::string(key.name), std::string(key.doc)});
+    json["keys"].push_back({{"map", key.map}, {"key", key.name}, {"doc", key.doc}});
+  }
+  if (as_json) {
+    print_json(json);
+  } else {
+    table.print();
+  }
+}
+
 }  // namespace
 
 int cmd_ops(const Context&, const Words& args) {
   std::string name;
-  bool as_json = false;
+  bool as_json = false, keys = false;
   Options options("ops", "[OP]", "The operators, or one of them in detail: dims, attributes, arguments, tunables.");
   options.argument("OP", name, "a built-in operator, or the path of your own", false);
+  options.flag("--keys", keys, "instead: the keys of spec files and of operator definitions");
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
+  if (keys) {
+    show_keys(as_json);
+    return 0;
+  }
   const auto shown = show_ops(name, as_json);
   return shown ? 0 : report(shown.error());
 }

@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "generator/embedded.h"
 #include "generator/flatten.h"
+#include "generator/keys.h"
 #include "generator/spec.h"
 #include "generator/yaml.h"
 
@@ -96,9 +97,7 @@ class OpReader {
 
   Result<OpDef> read() {
     if (root_.find("extends")) return read_extension();
-    static const std::vector<std::string> keys = {"kgen",    "op",    "doc",  "dims",      "attributes", "arguments",
-                                                  "scalars", "rules", "cost", "reference", "variants"};
-    KGEN_CHECK_OK(root_.expect_keys("an operator definition", keys));
+    KGEN_CHECK_OK(root_.expect_keys("an operator definition", keys_of("definition")));
     KGEN_CHECK_OK(read_head());
     KGEN_CHECK_OK(read_attributes());
     KGEN_CHECK_OK(read_dims());
@@ -126,8 +125,7 @@ class OpReader {
 
   // An operator that is another one on other names (docs/op-format.md, "extends").
   Result<OpDef> read_extension() {
-    KGEN_CHECK_OK(root_.expect_keys("an operator that extends another",
-                                    {"kgen", "op", "doc", "extends", "dims", "bind", "arguments", "rules"}));
+    KGEN_CHECK_OK(root_.expect_keys("an operator that extends another", keys_of("extension")));
     const Yaml& extends = *root_.find("extends");
     KGEN_TRY(std::string base_name, extends.as_text("extends"));
     if (base_name.find('/') != std::string::npos || base_name.ends_with(".yaml")) {
@@ -230,7 +228,7 @@ class OpReader {
     for (const auto& [key, value] : arguments.entries()) {
       KGEN_TRY(const std::string name, identifier(key, "argument"));
       const std::string what = fmt::format("argument '{}'", name);
-      KGEN_CHECK_OK(value.expect_keys(what, {"from", "shape", "strides", "init", "doc"}));
+      KGEN_CHECK_OK(value.expect_keys(what, keys_of("renamed argument")));
       KGEN_TRY(const Yaml from, value.need(what, "from"));
       const auto found = std::find_if(op_.arguments.begin(), op_.arguments.end(),
                                       [&](const ArgumentDef& a) { return a.field == from.text(); });
@@ -364,7 +362,7 @@ class OpReader {
       AttributeDef attribute;
       KGEN_TRY(attribute.name, identifier(key, "attribute"));
       const std::string what = fmt::format("attribute '{}'", attribute.name);
-      KGEN_CHECK_OK(value.expect_keys(what, {"kind", "values", "default", "axis", "example", "columns", "doc"}));
+      KGEN_CHECK_OK(value.expect_keys(what, keys_of("attribute")));
       KGEN_TRY(attribute.doc, optional_text(value, "doc"));
       KGEN_TRY(const Yaml kind_node, value.need(what, "kind"));
       KGEN_TRY(const std::string kind, kind_node.as_text("kind"));
@@ -476,7 +474,7 @@ class OpReader {
       KGEN_TRY(dim.name, identifier(key, "dim"));
       const std::string what = fmt::format("dim '{}'", dim.name);
       if (!value.is_null()) {
-        KGEN_CHECK_OK(value.expect_keys(what, {"default", "doc"}));
+        KGEN_CHECK_OK(value.expect_keys(what, keys_of("dim")));
         KGEN_TRY(dim.doc, optional_text(value, "doc"));
         if (const Yaml* given = value.find("default")) {
           Names scope = attribute_names_;
@@ -508,7 +506,7 @@ class OpReader {
   }
 
   Result<void> read_init(const Yaml& node, InitDef& init) const {
-    KGEN_CHECK_OK(node.expect_keys("init", {"distribution", "mean", "scale", "lo", "hi", "value"}));
+    KGEN_CHECK_OK(node.expect_keys("init", keys_of("init")));
     if (const Yaml* kind = node.find("distribution")) {
       static const std::vector<std::string> kinds = {"normal", "uniform", "int", "constant", "kernel"};
       KGEN_TRY(init.distribution, kind->as_text("distribution"));
@@ -537,7 +535,7 @@ class OpReader {
       KGEN_TRY(argument.param.name, identifier(key, "argument"));
       KGEN_CHECK_OK(add_param(key, argument.param.name, params_));
       const std::string what = fmt::format("argument '{}'", argument.param.name);
-      KGEN_CHECK_OK(value.expect_keys(what, {"role", "dtype", "shape", "strides", "when", "init", "doc"}));
+      KGEN_CHECK_OK(value.expect_keys(what, keys_of("argument")));
       KGEN_TRY(const Yaml role, value.need(what, "role"));
       if (role.text() == "in") {
         argument.param.role = Role::kIn;
@@ -591,7 +589,7 @@ class OpReader {
       KGEN_TRY(scalar.name, identifier(key, "scalar"));
       KGEN_CHECK_OK(add_param(key, scalar.name, params_));
       const std::string what = fmt::format("scalar '{}'", scalar.name);
-      KGEN_CHECK_OK(value.expect_keys(what, {"dtype", "default", "doc"}));
+      KGEN_CHECK_OK(value.expect_keys(what, keys_of("scalar")));
       KGEN_TRY(const Yaml node, value.need(what, "dtype"));
       KGEN_TRY(const std::string word, node.as_text("dtype"));
       const auto dtype = find_dtype(word);
@@ -620,7 +618,7 @@ class OpReader {
   Result<Rule> read_rule(const Yaml& item, const Names& scope) const {
     Rule rule;
     rule.line = item.line();
-    KGEN_CHECK_OK(item.expect_keys("a rule", {"require", "because", "search", "deterministic"}));
+    KGEN_CHECK_OK(item.expect_keys("a rule", keys_of("rule")));
     KGEN_TRY(const Yaml require, item.need("a rule", "require"));
     KGEN_TRY(rule.require, expression(require, "rule", scope));
     KGEN_TRY(const Yaml because, item.need("a rule", "because"));
@@ -644,7 +642,7 @@ class OpReader {
 
   Result<void> read_cost() {
     KGEN_TRY(const Yaml cost, root_.need("an operator definition", "cost"));
-    KGEN_CHECK_OK(cost.expect_keys("cost", {"flops", "bytes"}));
+    KGEN_CHECK_OK(cost.expect_keys("cost", keys_of("cost")));
     KGEN_TRY(const Yaml flops, cost.need("cost", "flops"));
     KGEN_TRY(op_.flops_text, expression_text(flops, "flops", problem_names_));
     KGEN_TRY(const Yaml bytes, cost.need("cost", "bytes"));
@@ -655,7 +653,7 @@ class OpReader {
   Result<void> read_reference() {
     ReferenceDef& reference = op_.reference;
     KGEN_TRY(const Yaml node, root_.need("an operator definition", "reference"));
-    KGEN_CHECK_OK(node.expect_keys("reference", {"header", "terms", "cost", "projection", "stages", "tolerance"}));
+    KGEN_CHECK_OK(node.expect_keys("reference", keys_of("reference")));
     KGEN_TRY(const Yaml header, node.need("reference", "header"));
     KGEN_TRY(reference.header, header.as_text("header"));
     KGEN_TRY(const Yaml terms, node.need("reference", "terms"));
@@ -679,7 +677,7 @@ class OpReader {
     KGEN_TRY(const Yaml cost, node.need("reference", "cost"));
     KGEN_TRY(reference.cost_text, expression_text(cost, "reference cost", problem_names_));
     if (const Yaml* projection = node.find("projection")) {
-      KGEN_CHECK_OK(projection->expect_keys("projection", {"output", "when", "length"}));
+      KGEN_CHECK_OK(projection->expect_keys("projection", keys_of("projection")));
       ReferenceDef::Projection found;
       KGEN_TRY(const Yaml name, projection->need("projection", "output"));
       KGEN_TRY(found.output, output(name));
@@ -710,7 +708,7 @@ class OpReader {
       KGEN_TRY(stage.name, identifier(key, "stage"));
       KGEN_CHECK_OK(add_param(key, stage.name, params));
       const std::string what = fmt::format("stage '{}'", stage.name);
-      KGEN_CHECK_OK(value.expect_keys(what, {"items", "width"}));
+      KGEN_CHECK_OK(value.expect_keys(what, keys_of("stage")));
       KGEN_TRY(const Yaml items, value.need(what, "items"));
       KGEN_TRY(stage.items_text, expression_text(items, what + " items", problem_names_));
       stage.width_text = "1";
@@ -724,7 +722,7 @@ class OpReader {
 
   static Result<ReferenceDef::Tolerance> read_tolerance(const Yaml& node) {
     ReferenceDef::Tolerance tolerance;
-    KGEN_CHECK_OK(node.expect_keys("tolerance", {"roundings", "atol", "rtol", "l2", "exact"}));
+    KGEN_CHECK_OK(node.expect_keys("tolerance", keys_of("tolerance")));
     for (const auto& [key, slot] :
          {std::pair{"roundings", &tolerance.roundings}, {"atol", &tolerance.atol}, {"rtol", &tolerance.rtol}}) {
       if (const Yaml* value = node.find(key)) {
@@ -794,8 +792,7 @@ class OpReader {
     VariantDef variant;
     variant.name = name;
     const std::string what = fmt::format("variant '{}'", name);
-    KGEN_CHECK_OK(node.expect_keys(
-        what, {"doc", "templates", "when", "tunables", "derived", "rules", "align", "buffers", "steps"}));
+    KGEN_CHECK_OK(node.expect_keys(what, keys_of("variant")));
     KGEN_TRY(variant.doc, optional_text(node, "doc"));
 
     Names constants = attribute_names_;  // what is fixed when the kernel is compiled
@@ -879,7 +876,7 @@ class OpReader {
     TunableDef tunable;
     KGEN_TRY(tunable.name, identifier(key, "tunable"));
     const std::string what = fmt::format("tunable '{}'", tunable.name);
-    KGEN_CHECK_OK(node.expect_keys(what, {"values", "default", "doc"}));
+    KGEN_CHECK_OK(node.expect_keys(what, keys_of("tunable")));
     KGEN_TRY(tunable.doc, optional_text(node, "doc"));
     KGEN_TRY(const Yaml values, node.need(what, "values"));
     KGEN_CHECK_OK(values.expect_list(what + " values"));
@@ -916,7 +913,7 @@ class OpReader {
     ArgumentDef buffer;
     KGEN_TRY(buffer.param.name, identifier(key, "buffer"));
     const std::string what = fmt::format("buffer '{}'", buffer.param.name);
-    KGEN_CHECK_OK(node.expect_keys(what, {"role", "dtype", "count", "doc"}));
+    KGEN_CHECK_OK(node.expect_keys(what, keys_of("buffer")));
     KGEN_TRY(const Yaml role, node.need(what, "role"));
     if (role.text() != "workspace" && role.text() != "prepared") {
       return role.fail(fmt::format("{}: role must be workspace or prepared, not '{}'", what, role.text()));
@@ -935,8 +932,7 @@ class OpReader {
 
   Result<StepDef> read_step(const Yaml& node, const Names& constants, const Names& all) const {
     StepDef step;
-    KGEN_CHECK_OK(node.expect_keys(
-        "a step", {"kernel", "prepare", "when", "grid", "cluster", "block", "lds_bytes", "min_blocks"}));
+    KGEN_CHECK_OK(node.expect_keys("a step", keys_of("step")));
     KGEN_TRY(const Yaml kernel, node.need("a step", "kernel"));
     KGEN_TRY(step.kernel, identifier(kernel, "kernel"));
     const std::string what = fmt::format("step '{}'", step.kernel);

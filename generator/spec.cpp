@@ -12,6 +12,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "generator/keys.h"
 #include "generator/yaml.h"
 
 namespace kgen {
@@ -278,7 +279,7 @@ Result<Setting> read_setting(const OpDef& op, const std::string& name, const Yam
     if (std::find_if(op.dims.begin(), op.dims.end(), [&](const DimDef& dim) { return dim.name == name; }) ==
         op.dims.end())
       return value.fail(fmt::format("{} is no dim; only a dim may be a range", name));
-    KGEN_CHECK_OK(value.expect_keys(name, {"range"}));
+    KGEN_CHECK_OK(value.expect_keys(name, keys_of("range")));
     KGEN_TRY(const Yaml range, value.need(name, "range"));
     KGEN_CHECK_OK(range.expect_list(fmt::format("the range of {}", name)));
     if (range.items().size() != 2)
@@ -329,7 +330,7 @@ class SpecReader {
  private:
   Result<void> read_root(const Yaml& root, const std::string& path) {
     if (root.is_null()) return root.fail("the spec is empty; it needs 'ops:' or 'entries:' (see docs/op-format.md)");
-    KGEN_CHECK_OK(root.expect_keys("a spec", {"kgen", "defaults", "ops", "include", "meta", "entries"}));
+    KGEN_CHECK_OK(root.expect_keys("a spec", keys_of("spec")));
     if (const Yaml* version = root.find("kgen")) {
       KGEN_TRY(const std::int64_t number, version->as_int("kgen"));
       if (number != 1) return version->fail(fmt::format("format {} is not known; this kgen reads format 1", number));
@@ -428,7 +429,7 @@ class SpecReader {
     TuneOptions tune;
     KGEN_TRY(const auto op, made_by(base, {defaults, &item}));
     KGEN_CHECK_OK(apply_defaults(*op, defaults, settings, tune));
-    KGEN_CHECK_OK(read_settings(*op, item, {"op", "name", "problems", "tune"}, settings));
+    KGEN_CHECK_OK(read_settings(*op, item, keys_of("ops"), settings));
     std::string label;
     if (const Yaml* name = item.find("name")) {
       KGEN_TRY(label, name->as_text("name"));
@@ -441,7 +442,7 @@ class SpecReader {
       Settings own = settings;
       KGEN_CHECK_OK(problem.expect_map("a problem"));
       KGEN_TRY(const auto own_op, made_by(op, {&problem}));
-      KGEN_CHECK_OK(read_settings(*own_op, problem, {"name"}, own));
+      KGEN_CHECK_OK(read_settings(*own_op, problem, keys_of("problems"), own));
       std::string own_label = label;
       if (const Yaml* name = problem.find("name")) {
         KGEN_TRY(own_label, name->as_text("name"));
@@ -452,15 +453,11 @@ class SpecReader {
   }
 
   Result<void> read_entry(const std::shared_ptr<const OpDef>& base, const Yaml& item, const Yaml* defaults) {
-    // Keys that tell people where an entry comes from; they change nothing.
-    static const std::vector<std::string> informing = {
-        "id",    "op",     "dims", "params",   "tune",         "count",          "macs",    "flops", "min_bytes",
-        "roles", "source", "note", "grid_thw", "weight_bytes", "reference_path", "comment", "name"};
     Settings settings;
     TuneOptions tune;
     KGEN_TRY(const auto op, made_by(base, {defaults, &item, item.find("dims"), item.find("params")}));
     KGEN_CHECK_OK(apply_defaults(*op, defaults, settings, tune));
-    KGEN_CHECK_OK(read_settings(*op, item, informing, settings));
+    KGEN_CHECK_OK(read_settings(*op, item, keys_of("entries"), settings));
     for (const char* part : {"dims", "params"}) {
       const Yaml* map = item.find(part);
       if (!map) continue;
@@ -520,7 +517,7 @@ class SpecReader {
   }
 
   static Result<void> read_tune(const OpDef& op, const Yaml& node, TuneOptions& tune) {
-    KGEN_CHECK_OK(node.expect_keys("tune", {"budget", "params", "deterministic", "max_kernels", "regret"}));
+    KGEN_CHECK_OK(node.expect_keys("tune", keys_of("tune")));
     if (const Yaml* budget = node.find("budget")) {
       KGEN_TRY(const std::int64_t number, budget->as_int("budget"));
       if (number < 1 || number > 1'000'000'000) return budget->fail("budget must be at least 1 candidate");

@@ -150,7 +150,9 @@ Result<OpSpec> stored_spec(const WinnerRow& row, const Plan& plan, const OwnOps&
 }
 
 std::string repeat_line(const OpSpec& spec, const std::string& config, const std::string& device) {
-  std::string entry = "op: " + (spec.op->folder.empty() ? spec.op->name : spec.op->file);
+  // A path is read from where the spec stands, which is no folder here.
+  const auto file = [&] { return std::filesystem::absolute(spec.op->file).lexically_normal().string(); };
+  std::string entry = "op: " + (spec.op->folder.empty() ? spec.op->name : file());
   for (const AttributeDef& attribute : spec.op->attributes) {
     const auto at = spec.problem.attributes.find(attribute.name);
     if (at == spec.problem.attributes.end() || attribute.fixed) continue;
@@ -168,6 +170,11 @@ std::string repeat_line(const OpSpec& spec, const std::string& config, const std
     const auto equals = word.find('=');
     if (equals == std::string::npos) continue;
     dims += fmt::format("{}{}: {}", dims.empty() ? "" : ", ", word.substr(0, equals), word.substr(equals + 1));
+  }
+  for (const Param& scalar : spec.op->scalars) {
+    const auto given = spec.problem.scalars.find(scalar.name);
+    if (given == spec.problem.scalars.end() || given->second == scalar.default_value) continue;
+    entry += fmt::format(", {}: {}", scalar.name, given->second);
   }
   return fmt::format("kgen verify <(echo {}) --config {} --device {}",
                      shell_quoted(fmt::format("{{kgen: 1, ops: [{{{}, problems: [{{{}}}]}}]}}", entry, dims)),

@@ -300,10 +300,10 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
   RaceResult result;
   std::vector<std::vector<Timing>> parts(request.candidates.size());
   std::vector<LoadedCandidate> candidates;
-  std::shared_ptr<VendorKernel> vendor;
-  std::vector<Timing> vendor_parts;
   std::vector<std::size_t> sitters(request.candidates.size());
   std::iota(sitters.begin(), sitters.end(), 0);
+  std::shared_ptr<VendorKernel> vendor;
+  std::vector<Timing> vendor_parts;
   timing_seconds = 0;
   for (int sitting = 0; sitting < sittings; ++sitting) {
     if (request.narrow && sitting >= kSittingsOfAll) {

@@ -27,7 +27,7 @@ const columns = [
     show: (r) => h('span', { title: r.problem.deviceOf.name }, r.problem.deviceOf.arch),
   },
   { label: 'Best at', value: (r) => r.goal, show: (r) => h('span', { class: 'line' }, r.goal) },
-  { label: 'Label', value: (r) => r.problem.label, show: (r) => r.problem.label },
+  { label: 'Label', value: (r) => r.problem.label, show: (r) => r.problem.label && r.problem.label.split(/(?<=[._])/).flatMap((part) => [part, h('wbr')]) },
   { label: 'Winner', value: (r) => r.trial?.config, show: (r) => h('code', { class: 'line' }, r.trial?.config ?? '') },
 ];
 

@@ -106,7 +106,7 @@ function convergence(problem, timing) {
         { label: 'finals, in turns', points: finals, colour: 'winner' },
         { label: 'failed', points: failed, colour: 'bad', radius: 2 },
       ],
-      x: { title: 'trial', min: 0, whole: true },
+      x: { title: 'trial', min: 0, max: trials.length, whole: true },
       y: { title: 'time µs', log: true },
       about: ({ trial }) => [trial.config, trial.ok ? num(trial.time, 'µs') : `${trial.status}: ${trial.reason}`],
     }),

@@ -9,7 +9,9 @@ endfunction()
 
 file(REMOVE_RECURSE ${WORK})
 set(prefix ${WORK}/moved)  # installed elsewhere and moved: nothing in an install may hold absolute paths
-run(${CMAKE_COMMAND} --install ${BUILD} --component runtime --prefix ${WORK}/install)
+foreach(component runtime jit development)
+  run(${CMAKE_COMMAND} --install ${BUILD} --component ${component} --prefix ${WORK}/install)
+endforeach()
 file(RENAME ${WORK}/install ${prefix})
 run(${MAKE_DB} ${WORK}/tuned.db ${HOST_KERNEL})
 

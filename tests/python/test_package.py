@@ -191,8 +191,9 @@ print(kgen.library_version())""")
                 self.assertEqual(listed.get(name), str(inspect.Signature(parameters)), name)
 
     def test_an_install_runs_where_it_was_moved(self):
-        subprocess.run(["cmake", "--install", os.environ["KGEN_BUILD"], "--component", "runtime", "--prefix", self.folder / "a"],
-                       check=True, capture_output=True)
+        for component in "runtime", "python":
+            subprocess.run(["cmake", "--install", os.environ["KGEN_BUILD"], "--component", component, "--prefix", self.folder / "a"],
+                           check=True, capture_output=True)
         (self.folder / "a").rename(self.folder / "b")
         package = next((self.folder / "b").rglob("python/kgen")).parent
         ended = self.python(f"""

@@ -20,7 +20,6 @@ namespace {
 
 constexpr double kNearlyFastest = 0.97;  // of a problem's best: what serves it
 constexpr int kServings = 2;             // configurations that each problem is given
-constexpr std::size_t kLeastVerified = 5;
 constexpr double kHalving = 1;          // distance of problems at which a winner counts half
 constexpr double kServed = 0.3;         // what another winner of a problem counts after the first
 constexpr double kSame = 1e3;           // what a winner of the very problem counts

@@ -23,6 +23,7 @@ double problem_distance(const std::string& signature, const std::string& dims_ke
 // problem has one that is nearly its fastest, and again so that each has a second one. Problems with few verified
 // trials teach nothing. Ordered by operator, family, problem; a problem's own fastest first.
 std::vector<Winner> learn_winners(const std::vector<Recording>&);
+constexpr std::size_t kLeastVerified = 5;  // trials that a problem needs to teach
 
 // One YAML for each operator, by file name. read_winners() takes it back; kBadInput with file and line.
 std::map<std::string, std::string> winners_yaml(const std::vector<Winner>&);
