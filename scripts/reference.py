@@ -90,7 +90,7 @@ done and something failed its check, 2 bad usage or bad input, 3 no usable devic
             if flag != "-h,--help":
                 rows.append((f"`{flag.replace(',', ', ')}{' ' if value else ''}{value}`", said))
         if rows:
-            text += "\n| | |\n| --- | --- |\n" + "".join(f"| {name.replace('|', chr(92) + '|')} | {cell(said)} |\n" for name, said in rows)
+            text += "\n| word | meaning |\n| --- | --- |\n" + "".join(f"| {name.replace('|', chr(92) + '|')} | {cell(said)} |\n" for name, said in rows)
     return text
 
 
@@ -131,7 +131,7 @@ def keys_page(kgen, title, about, maps):
         sys.exit(f"scripts/reference.py has no title for the keys of {', '.join(sorted(missing))}; add them to SPEC or DEFINITION")
     text = f"# {title}\n\n{MADE}\n{about}"
     for name, heading in maps.items():
-        text += f"\n## {heading}\n\n| key | |\n| --- | --- |\n"
+        text += f"\n## {heading}\n\n| key | meaning |\n| --- | --- |\n"
         text += "".join(f"| `{key['key']}` | {cell(key['doc'])} |\n" for key in known if key["map"] == name)
     return text
 
