@@ -35,10 +35,13 @@ int cmd_bench(const Context&, const Words& args);
 int cmd_show(const Context&, const Words& args);
 int cmd_report(const Context&, const Words& args);
 int cmd_lookup(const Context&, const Words& args);
+int cmd_explain(const Context&, const Words& args);
 int cmd_doctor(const Context&, const Words& args);
 int cmd_devices(const Context&, const Words& args);
 int cmd_ops(const Context&, const Words& args);
 int cmd_simulate(const Context&, const Words& args);
+int cmd_completion(const Context&, const Words& args);
+int cmd_man(const Context&, const Words& args);
 int cmd_db(const Context&, const Words& args);
 
 // Prints the error as one line on stderr and gives the process's exit code for it.
@@ -51,7 +54,8 @@ class Table {
  public:
   explicit Table(Words header) : rows_{std::move(header)} {}
   void add(Words row);  // what would do something to a terminal is escaped
-  void print() const;
+  // In `columns` (0: as many as it takes): where they are too few, empty columns are left out and the widest ones cut.
+  void print(std::size_t columns = 0) const;
 
  private:
   std::vector<Words> rows_;
@@ -67,8 +71,20 @@ Result<std::vector<std::pair<std::string, std::string>>> key_values(const Words&
 Json signature_attributes(const std::string& signature);
 Json dims_of_key(const std::string& dims_key);
 
+// An attribute's value as YAML: a word, a list, or quoted.
+std::string yaml_value(const std::string& value);
+
+// " --timing graph": the flags of `kgen tune` for a goal that is not the usual one.
+std::string goal_flags(const Goal&);
+
 // " b_layout=nk": the signature's attributes that are not at their defaults, for people.
 std::string short_attributes(const OpRecord&);
+
+// The trials of a winner's problem that were timed as it was, fastest first, each configuration once with its latest
+// trial.
+Result<std::vector<TrialRecord>> ranked(Db&, const WinnerRow&);
+// "57.7%": of the best's speed; "" without a time.
+std::string percent_of(double best_us, double time_us);
 
 // An --arch list: "gfx90a,sm_90", or "all".
 Result<std::vector<Arch>> parse_archs(const std::string& text);

@@ -466,6 +466,13 @@ int cmd_db(const Context&, const Words& args) {
       {"sign", db_sign, "vouch for what the runtime takes from the file"},
       {"prior", db_prior, "what won on which shape, for new searches"},
   };
+  if (args == kHelpAsJson) {
+    for (const Subcommand& subcommand : kSubcommands) {
+      if (&subcommand != kSubcommands) fmt::print(",\n");
+      subcommand.run(args);
+    }
+    return 0;
+  }
   const std::string name = args.empty() ? "" : args.front();
   const Words rest(args.begin() + (args.empty() ? 0 : 1), args.end());
   Words names;

@@ -71,23 +71,6 @@ std::string shape_text(const WinnerRow& row) {
 
 double time_of(const TrialRecord& trial) { return trial.time_us.value_or(0); }
 
-// The trials of a winner's problem that were timed as it was, fastest first, each configuration once with its latest
-// trial.
-Result<std::vector<TrialRecord>> ranked(Db& db, const WinnerRow& row, std::size_t top) {
-  KGEN_TRY(std::vector<TrialRecord> trials, db.trials(row.winner.problem, row.winner.device));
-  std::erase_if(trials, [&](const TrialRecord& trial) { return !trial.time_us || trial.timing != row.trial.timing; });
-  std::reverse(trials.begin(), trials.end());
-  std::stable_sort(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return a.config < b.config; });
-  trials.erase(
-      std::unique(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return a.config == b.config; }),
-      trials.end());
-  std::stable_sort(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return time_of(a) < time_of(b); });
-  if (trials.size() > top) trials.resize(top);
-  return trials;
-}
-
-std::string percent_of(double best, double time) { return time > 0 ? fmt::format("{:.1f}%", 100 * best / time) : ""; }
-
 void print_csv(const Words& row) {
   for (std::size_t i = 0; i < row.size(); ++i) fmt::print("{}{}", i ? "," : "", csv_cell(row[i]));
   fmt::print("\n");
@@ -109,7 +92,8 @@ Result<void> show(const std::string& path, const std::string& op_glob, std::size
   for (const WinnerRow& row : rows) {
     std::vector<TrialRecord> trials = {row.trial};
     if (top > 0) {
-      KGEN_TRY(trials, ranked(db, row, top));
+      KGEN_TRY(trials, ranked(db, row));
+      if (trials.size() > top) trials.resize(top);
     }
     Json item = winner_json(row);
     for (const TrialRecord& trial : trials) {

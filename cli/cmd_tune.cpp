@@ -1,5 +1,8 @@
 #include <fmt/core.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
@@ -51,7 +54,7 @@ Figures figures(const TuneOutcome& outcome, const TuneOutcome::Row& row) {
   if (row.time_us <= 0) return result;
   result.tflops = row.flops / row.time_us / 1e6;
   result.gbps = row.bytes / row.time_us / 1e3;
-  result.share = roofline_share(row.flops, row.bytes, row.time_us, outcome.peak_flops, outcome.peak_bytes_per_second);
+  result.share = roofline_share(row.flops, row.bytes, row.time_us, row.peak_flops, outcome.peak_bytes_per_second);
   if (row.default_us > 0) result.gain = row.default_us / row.time_us;
   if (outcome.objective == "energy") result.gain = row.energy_uj > 0 ? row.default_energy_uj / row.energy_uj : 0;
   return result;
@@ -106,7 +109,6 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
   json["arch"] = outcome.arch;
   json["timing"] = outcome.timing;
   json["objective"] = outcome.objective;
-  json["peak_flops"] = outcome.peak_flops;
   json["peak_bytes_per_second"] = outcome.peak_bytes_per_second;
   json["wall_seconds"] = outcome.wall_seconds;
   json["devices"] = Json::array();
@@ -144,6 +146,7 @@ Json outcome_json(const TuneOutcome& outcome, const std::string& db) {
                             {"deterministic", row.deterministic},
                             {"flops", row.flops},
                             {"bytes", row.bytes},
+                            {"peak_flops", row.peak_flops},
                             {"tflops", f.tflops},
                             {"gbps", f.gbps},
                             {"roofline", f.share},
@@ -178,6 +181,55 @@ void print_cover(const TuneOutcome::Row& row) {
   table.print();
 }
 
+// Columns of a terminal on stdout; 0: there is none.
+std::size_t stdout_columns() {
+  struct winsize size{};
+  return ::isatty(STDOUT_FILENO) == 1 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+// What the search of one problem found, as torch's max-autotune prints it: the fastest candidates, and the default.
+// Tunables that have one value in all of these are told once.
+Result<void> print_autotune(const TuneOutcome& outcome, Db& db) {
+  constexpr std::size_t kShown = 10;
+  const TuneOutcome::Row& row = outcome.rows.front();
+  KGEN_TRY(const std::vector<WinnerRow> winners, db.winners());
+  const auto winner = std::find_if(winners.begin(), winners.end(), [&](const WinnerRow& each) {
+    return each.winner.device == outcome.device_id && each.op.signature == row.signature &&
+           each.problem.dims_key == row.dims_key && !each.winner.is_default && !each.winner.range &&
+           each.winner.goal == Goal{outcome.timing, outcome.objective, row.deterministic};
+  });
+  if (winner == winners.end()) return {};
+  KGEN_TRY(const std::vector<TrialRecord> trials, ranked(db, *winner));
+  std::vector<const TrialRecord*> shown;
+  for (std::size_t i = 0; i < trials.size(); ++i)
+    if (i < kShown || trials[i].is_default || trials[i].config == row.config) shown.push_back(&trials[i]);
+  std::map<std::string, std::size_t> users;  // of each word
+  for (const TrialRecord* trial : shown)
+    for (const std::string& word : split(trial->config, ' ')) ++users[word];
+
+  Table table({"candidate", "ms", "of best", "TFLOP/s", ""});
+  Words common;
+  for (const TrialRecord* trial : shown) {
+    const double time_us = trial->time_us.value_or(0);
+    Words own, marks;
+    const Words words = split(trial->config, ' ');
+    for (const std::string& word : words)
+      if (word == words.front() || users[word] < shown.size()) own.push_back(word);
+    if (trial == shown.front())
+      std::copy_if(words.begin() + 1, words.end(), std::back_inserter(common),
+                   [&](const std::string& word) { return users[word] == shown.size(); });
+    if (trial->config == row.config) marks.push_back("winner");
+    if (trial->is_default) marks.push_back("default");
+    table.add({join(own, " "), fmt::format("{:.4f}", time_us / 1e3), percent_of(*trials.front().time_us, time_us),
+               number(row.flops / time_us / 1e6), join(marks, ", ")});
+  }
+  fmt::print("AUTOTUNE {}{} {}\n", row.op, short_attributes(winner->op), row.dims_key);
+  table.print(stdout_columns());
+  if (shown.size() > 1 && !common.empty()) fmt::print("all with {}\n", printable(join(common, " ")));
+  fmt::print("{} of {} candidates were timed\n\n", trials.size(), row.candidates);
+  return {};
+}
+
 void print_outcome(const TuneOutcome& outcome, const std::string& db) {
   const bool energy = outcome.objective == "energy";
   Words head{"op", "shape", "winner", "time us", "TFLOP/s", "GB/s", "roofline", "gain", "expected loss"};
@@ -200,7 +252,7 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
     if (energy) cells.insert(cells.end() - 2, number(row.energy_uj));
     table.add(std::move(cells));
   }
-  table.print();
+  table.print(stdout_columns());
   for (const TuneOutcome::Row& row : outcome.rows) {
     if (row.cover) print_cover(row);
     if (!row.note.empty()) fmt::print("{} {}: {}\n", row.op, row.dims_key, row.note);
@@ -220,7 +272,7 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
       shares.push_back(fmt::format("{} {}", device.id, device.problems));
     fmt::print("problems by device: {}\n", join(shares, ", "));
   }
-  fmt::print("{:.1f} candidates/s; device busy {:.0f}% of the time, timing {:.0f}%; time by what was waited for: {}\n",
+  fmt::print("{:.1f} candidates/s; device busy {:.0f}% of the time, timing {:.0f}%\nwaited for: {}\n",
              outcome.wall_seconds > 0 ? static_cast<double>(outcome.verified) / outcome.wall_seconds : 0,
              share_of(outcome, outcome.gpu_busy_seconds) * 100, share_of(outcome, outcome.gpu_timing_seconds) * 100,
              join(parts, ", "));
@@ -264,8 +316,12 @@ Result<TuneOutcome> run(const Context& context, TuneRequest request, const TuneF
   KGEN_TRY(Db db, Db::open(flags.db_path, DbMode::kReadWrite));
   // A compiler gets twice what a candidate may take on the device.
   const std::unique_ptr<Compiler> compiler = compiler_for(context, 2 * request.candidate_timeout_seconds);
-  ProgressPrinter printer;
-  return tune(request, db, *compiler, context.self, std::ref(printer), stop_requested);
+  KGEN_TRY(TuneOutcome outcome, [&] {
+    ProgressPrinter printer(stop_requested);
+    return tune(request, db, *compiler, context.self, std::ref(printer), stop_requested);
+  }());
+  if (!flags.json && outcome.rows.size() == 1) KGEN_CHECK_OK(print_autotune(outcome, db));
+  return outcome;
 }
 
 // The command line of a shard: this one without what is for the whole.
@@ -300,7 +356,7 @@ Result<SlurmOutcome> run_slurm(const Context& context, const TuneFlags& flags, c
     KGEN_TRY(const std::string text, read_file(file));
     run.spec_hash = hash_text(run.spec_hash + text);
   }
-  ProgressPrinter printer;
+  ProgressPrinter printer(stop_requested);
   return tune_on_slurm(run, std::ref(printer), stop_requested);
 }
 

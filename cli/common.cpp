@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <numeric>
 
 #include "base/text.h"
 #include "cli/cli.h"
 
 namespace kgen {
 namespace {
+
+double time_of(const TrialRecord& trial) { return trial.time_us.value_or(0); }
 
 // Does the message start with "file:line:column:"?
 bool has_position(const std::string& message) {
@@ -64,16 +67,31 @@ void Table::add(Words row) {
   rows_.push_back(std::move(row));
 }
 
-void Table::print() const {
+void Table::print(std::size_t columns) const {
+  constexpr std::size_t kLeast = 10;  // of a column that is cut
   std::vector<std::size_t> widths;
   for (const Words& row : rows_) {
     widths.resize(std::max(widths.size(), row.size()));
     for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
   }
+  const auto total = [&] { return std::accumulate(widths.begin(), widths.end(), 2 * widths.size() - 2); };
+  std::vector<bool> left_out(widths.size(), false);
+  for (std::size_t i = 0; i < widths.size() && columns > 0 && total() > columns; ++i) {
+    left_out[i] = std::all_of(rows_.begin() + 1, rows_.end(),
+                              [&](const Words& row) { return i >= row.size() || row[i].empty(); });
+    if (left_out[i]) widths[i] = 0;
+  }
+  while (columns > 0 && total() > columns) {
+    std::size_t& widest = *std::max_element(widths.begin(), widths.end());
+    if (widest <= kLeast) break;
+    --widest;
+  }
   for (std::size_t r = 0; r < rows_.size(); ++r) {
     std::string line;
     for (std::size_t i = 0; i < rows_[r].size(); ++i) {
-      const std::string& cell = rows_[r][i];
+      if (left_out[i]) continue;
+      std::string cell = rows_[r][i];
+      if (cell.size() > widths[i]) cell = cell.substr(0, widths[i] - 3) + "...";
       const bool right = r == 0 ? rows_.size() > 1 && i < rows_[1].size() && is_numeric(rows_[1][i]) : is_numeric(cell);
       line += right ? fmt::format("{:>{}}", cell, widths[i]) : fmt::format("{:<{}}", cell, widths[i]);
       if (i + 1 < rows_[r].size()) line += "  ";
@@ -92,6 +110,22 @@ Result<std::vector<std::pair<std::string, std::string>>> key_values(const Words&
     pairs.emplace_back(word.substr(0, equals), word.substr(equals + 1));
   }
   return pairs;
+}
+
+Result<std::vector<TrialRecord>> ranked(Db& db, const WinnerRow& row) {
+  KGEN_TRY(std::vector<TrialRecord> trials, db.trials(row.winner.problem, row.winner.device));
+  std::erase_if(trials, [&](const TrialRecord& trial) { return !trial.time_us || trial.timing != row.trial.timing; });
+  std::reverse(trials.begin(), trials.end());
+  std::stable_sort(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return a.config < b.config; });
+  trials.erase(
+      std::unique(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return a.config == b.config; }),
+      trials.end());
+  std::stable_sort(trials.begin(), trials.end(), [](const auto& a, const auto& b) { return time_of(a) < time_of(b); });
+  return trials;
+}
+
+std::string percent_of(double best_us, double time_us) {
+  return time_us > 0 ? fmt::format("{:.1f}%", 100 * best_us / time_us) : "";
 }
 
 Json signature_attributes(const std::string& signature) {
@@ -113,6 +147,24 @@ Json dims_of_key(const std::string& dims_key) {
     dims[word.substr(0, equals)] = value;
   }
   return dims;
+}
+
+std::string yaml_value(const std::string& value) {
+  const auto is_word = [](const std::string& text) {
+    return !text.empty() && text[0] != '.' && text[0] != '-' && std::ranges::all_of(text, [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';
+    });
+  };
+  if (is_word(value)) return value;
+  const Words members = split(value, ',');
+  if (members.size() > 1 && std::ranges::all_of(members, is_word)) return "[" + join(members, ", ") + "]";
+  return Json(value).dump(-1, ' ', true, Json::error_handler_t::replace);  // YAML's double quotes are JSON's
+}
+
+std::string goal_flags(const Goal& goal) {
+  return (goal.timing == "cold" ? "" : " --timing " + goal.timing) +
+         (goal.objective == "time" ? "" : " --objective " + goal.objective) +
+         (goal.deterministic ? " --deterministic" : "");
 }
 
 std::string short_attributes(const OpRecord& op) {

@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "tuner/session.h"
 
 namespace kgen {
@@ -30,17 +31,33 @@ constexpr Command kCommands[] = {
     {"show", "what a database holds", cmd_show},
     {"report", "one self-contained page of what databases hold", cmd_report},
     {"lookup", "what the runtime would choose for a shape, and why", cmd_lookup},
+    {"explain", "the reasons of that choice, one by one, in words", cmd_explain},
     {"doctor", "a recorded trace of launches against a database, and what to tune", cmd_doctor},
     {"devices", "the devices of this machine", cmd_devices},
     {"ops", "the operators, or one of them in detail", cmd_ops},
     {"simulate", "replay a search on recorded, fully measured spaces", cmd_simulate},
+    {"completion", "what bash, zsh or fish need to complete kgen's commands", cmd_completion},
+    {"man", "the manual pages", cmd_man},
     {"db", "care of database files: check, merge, prune, sign, export, import …", cmd_db},
 };
 
 void print_help() {
   fmt::print("kgen {}: specialised GPU kernels from op specs\n\nUsage: kgen COMMAND …\n\nCommands:\n", KGEN_VERSION);
-  for (const Command& command : kCommands) fmt::print("  {:<9} {}\n", command.name, command.help);
+  for (const Command& command : kCommands) fmt::print("  {:<10} {}\n", command.name, command.help);
   fmt::print("\n'kgen COMMAND --help' tells the flags of a command; 'kgen --version' the version.\n");
+}
+
+// The table above and, of each command, its pages (Options), as one JSON document: `kgen --help --json`.
+int print_table() {
+  fmt::print("{{\"version\": \"{}\", \"commands\": [\n", KGEN_VERSION);
+  for (const Command& command : kCommands) {
+    fmt::print("{}{{\"name\": {}, \"help\": {}, \"pages\": [\n", &command == kCommands ? "" : ",\n",
+               Json(command.name).dump(), Json(command.help).dump());
+    if (const int code = command.run(Context{}, kHelpAsJson); code != 0) return code;
+    fmt::print("]}}");
+  }
+  fmt::print("]}}\n");
+  return 0;
 }
 
 std::string own_path(const char* name) {
@@ -56,6 +73,7 @@ int dispatch(const char* program, const Words& words) {
   }
   const std::string& name = words.front();
   const Words args(words.begin() + 1, words.end());
+  if (words == kHelpAsJson) return print_table();
   if (name == "--help" || name == "-h" || name == "help") {
     print_help();
     return 0;

@@ -10,6 +10,9 @@
 
 namespace kgen {
 
+// Every command answers these arguments with what it takes, which is what completions and manual pages are made from.
+inline const std::vector<std::string> kHelpAsJson = {"--help", "--json"};
+
 class Options {
  public:
   // `usage` is the argument part of the usage line, `help` one line.

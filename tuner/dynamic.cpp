@@ -342,7 +342,6 @@ void Dynamic::add(TuneOutcome&& part) {
   outcome_.device_id = part.device_id;
   outcome_.compute_units = part.compute_units;
   outcome_.jobs = part.jobs;
-  outcome_.peak_flops = std::max(outcome_.peak_flops, part.peak_flops);
   outcome_.peak_bytes_per_second = std::max(outcome_.peak_bytes_per_second, part.peak_bytes_per_second);
   outcome_.wall_seconds += part.wall_seconds;
   outcome_.gpu_busy_seconds += part.gpu_busy_seconds;
@@ -733,6 +732,7 @@ Result<TuneOutcome::Row> Dynamic::run() {
   row.default_us = last.default_us;
   row.flops = last.flops;
   row.bytes = last.bytes;
+  row.peak_flops = last.peak_flops;
   row.expected_loss = cover.predicted_mean;
   row.cover = std::move(told);
   return row;

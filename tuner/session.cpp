@@ -22,6 +22,7 @@
 #include "generator/emit.h"
 #include "generator/space.h"
 #include "tuner/dynamic.h"
+#include "tuner/peak.h"
 #include "tuner/problem.h"
 #include "tuner/problem_queue.h"
 #include "tuner/search/strategy.h"
@@ -54,7 +55,7 @@ constexpr double kDefaultReach = 2;      // the default runs with the finalists 
 constexpr double kEnergyReach = 1.3;     // the same where energy decides: a slower kernel may need less
 constexpr int kEnergyRounds = 8;         // the signed-rank test cannot reach p < 0.01 below 7
 constexpr double kRaceUs = 400e3;        // device time that a race may take
-constexpr int kMaxRounds = 25, kMaxSittings = 6;
+constexpr int kMaxRounds = 25, kMaxSittings = 32;
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -202,7 +203,7 @@ struct Shared {
 // Works on problems of a run with one device. Used by one thread.
 class Session {
  public:
-  using Show = std::function<void(const TuneProgress&, bool force)>;
+  using Show = std::function<void(const TuneProgress::Work&, bool force)>;
   Session(Shared& shared, CompilePool& pool, int jobs, const std::string& self, std::string device, Show progress)
       : shared_(shared),
         request_(shared.request),
@@ -300,7 +301,7 @@ class Session {
   Problem* current_ = nullptr;        // the one in work
   Done done_;
   TuneOutcome& outcome_ = done_.sums;
-  TuneProgress progress_;
+  TuneProgress::Work progress_;
   const double start_ = now_seconds();
   TimeAccount account_;
   Supervisor::BusySeconds searching_;  // the worker's, outside finals
@@ -352,8 +353,15 @@ struct Session::Problem {
 
 void Session::show(const Problem* problem, bool force) {
   if (problem != nullptr) {
+    progress_.proposed = problem->proposed;
+    progress_.planned = problem->seconds > 0 ? 0 : problem->planned;
+    progress_.since = problem->start > 0 ? now_seconds() - problem->start : 0;
     progress_.best_us = problem->best_us;
     progress_.best_config = problem->best_config;
+    progress_.flops = problem->row.flops;
+    progress_.bytes = problem->row.bytes;
+    progress_.peak_flops = problem->row.peak_flops;
+    progress_.peak_bytes_per_second = supervisor_.bandwidth();
   }
   show_(progress_, force);
 }
@@ -405,7 +413,7 @@ Result<bool> Session::propose(Problem& problem) {
   if (!index) return false;
   Item item{.index = *index, .candidate = problem.space.candidates[*index]};
   ++problem.proposed;
-  ++progress_.proposed;
+  ++progress_.tried.proposed;
   auto source = emit(problem.spec, device_.arch, item.candidate);
   if (!source) {
     KGEN_CHECK_OK(record(problem, item, TrialStatus::kCompileFailed, source.error().message, nullptr));
@@ -480,7 +488,7 @@ Result<void> Session::take_compiled() {
     Item& item = problem.items.at(ticket);
     item.compiled = std::move(*result);
     if (item.compiled.status == CompileStatus::kCompiled) {
-      ++progress_.compiled;
+      ++progress_.tried.compiled;
       ++outcome_.compiled;
       if (item.compiled.code.from_cache)
         ++outcome_.from_cache;
@@ -585,9 +593,9 @@ Result<void> Session::record(Problem& problem, const Item& item, TrialStatus sta
   const bool first = problem.known.find(trial.config) == problem.known.end();
   if (first) {
     problem.strategy->report(item.index, verified ? trial.time_us.value_or(kFailed) : kFailed);
-    if (verified) ++outcome_.verified, ++progress_.verified;
-    if (status == TrialStatus::kTimed) ++progress_.timed;
-    if (!verified) ++progress_.failed;
+    if (verified) ++outcome_.verified, ++progress_.tried.verified;
+    if (status == TrialStatus::kTimed) ++progress_.tried.timed;
+    if (!verified) ++progress_.tried.failed[status];
   }
   if (status == TrialStatus::kTimed && trial.time_us && (problem.best_us == 0 || *trial.time_us < problem.best_us)) {
     problem.best_us = *trial.time_us;
@@ -840,6 +848,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
       race.sittings = static_cast<int>(
           std::clamp(kRaceUs / (round_us * MeasureLimits::kMinRounds), 1.0, static_cast<double>(kMaxSittings)));
       race.rounds = std::max(race.rounds, race.sittings * MeasureLimits::kMinRounds);
+      race.narrow = !energy;  // which is measured in the first sitting, of all
     }
     race.energy_rounds = energy ? kEnergyRounds : 0;
     const auto run = supervisor_.race(race);
@@ -851,11 +860,14 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     if (!run && shared_.many) KGEN_CHECK_OK(see_that_device_works());
     if (!run) return finalists.front();  // the fastest of the search, checked twice, wins without a race
 
-    const auto costs = [&](std::size_t i) -> const std::vector<double>& {
-      return energy ? run->energies[i].samples_uj : run->timings[i].samples_us;
+    // Who sat to the end wins: whoever did not was out.
+    std::size_t last = 0;
+    for (const Timing& timing : run->timings) last = std::max(last, timing.samples_us.size());
+    const auto cost = [&](std::size_t i) {
+      if (energy) return median(run->energies[i].samples_uj);
+      return run->timings[i].samples_us.size() == last ? run->timings[i].median_us : HUGE_VAL;
     };
     std::size_t best = 0;
-    const auto cost = [&](std::size_t i) { return energy ? median(costs(i)) : run->timings[i].median_us; };
     for (std::size_t i = 1; i < finalists.size(); ++i)
       if (cost(i) < cost(best)) best = i;
     if (!energy && !run->timings[best].throttle.empty()) {
@@ -872,7 +884,8 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     std::string kept;  // why the incumbent stays
     if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
       const auto i = static_cast<std::size_t>(at - finalists.begin());
-      const Comparison comparison = compare(costs(best), costs(i));
+      const Comparison comparison = energy ? compare(run->energies[best].samples_uj, run->energies[i].samples_uj)
+                                           : compare(run->timings[best], run->timings[i]);
       if (best != i && !comparison.replaces) {
         kept = fmt::format(
             "kept the winner of before: {} needs {:.1f} % less {} in turns with it (p = {:.2g}), which is not "
@@ -1042,6 +1055,7 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(std::size_t index) co
 // Takes a prepared problem, `number` of those of this session, into it, with the first `won` of what has won to begin
 // from; its reference starts to compile.
 Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won) {
+  ++progress_.problems_opened;
   problem.turn = static_cast<std::int64_t>(number);
   if (problem.nothing_to_launch) return {};
   const OpSpec& spec = problem.spec;
@@ -1059,6 +1073,7 @@ Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won
   KGEN_TRY(const BoundPlan default_bound, kgen::bind(default_source.plan, spec.problem.dims));
   problem.row.flops = default_bound.flops;
   problem.row.bytes = default_bound.bytes;
+  problem.row.peak_flops = peak_flops(device_, spec.problem.attributes.at("dtype"));
   KGEN_TRY(problem.id, db_.intern_problem(op_record(spec), problem_record(spec, default_bound)));
   if (request_.fresh && winners_.forget(problem.id)) KGEN_CHECK_OK(db_.forget(problem.id, shared_.device_id));
   KGEN_CHECK_OK(replay(problem));
@@ -1066,7 +1081,7 @@ Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won
   problem.tries_all = problem.seconds <= 0 && (problem.budget == 0 || problem.budget >= size);
   const std::size_t wanted = problem.budget > 0 ? std::min(problem.budget, size) : size;
   problem.planned = static_cast<std::int64_t>(wanted - std::min(wanted, problem.known.size()));
-  progress_.planned += problem.planned;
+  progress_.tried.planned += problem.planned;
 
   auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
   problem.reference_code = promise->get_future();
@@ -1104,18 +1119,23 @@ Result<void> Session::verify_ready(Problem& problem) {
 Result<void> Session::work_on(Problem& problem) {
   if (problem.nothing_to_launch) return {};
   problem.start = now_seconds();
-  progress_.current = problem.row.label.empty() ? problem.row.dims_key : problem.row.label + " " + problem.row.dims_key;
+  progress_.problem =
+      problem.row.op + (problem.row.label.empty() ? " " : " " + problem.row.label + " ") + problem.row.dims_key;
+  progress_.stage = "reference";
   show(&problem, true);
   KGEN_CHECK_OK(propose_ahead(problem));
   KGEN_CHECK_OK(verify_ready(problem));
+  progress_.stage = "search";
   if (problem.blocked.empty()) KGEN_CHECK_OK(search(problem));
+  progress_.stage = "finals";
+  show(&problem, true);
   if (problem.blocked.empty() && !request_.publish) {
     take_stock(problem);
   } else if (problem.blocked.empty()) {
     const TimeAccount::During finals(account_, Activity::kFinals);
     KGEN_CHECK_OK(conclude(problem));
   }
-  progress_.planned += problem.proposed - problem.planned;
+  progress_.tried.planned += problem.proposed - problem.planned;
 
   problem.row.candidates = static_cast<std::int64_t>(problem.known.size());
   for (const auto& [config, entry] : problem.known) problem.row.verified += entry.verified();
@@ -1216,6 +1236,7 @@ Result<void> Session::open_ahead() {
 
 Result<void> Session::start() {
   KGEN_TRY(device_, supervisor_.start());
+  progress_.device = device_.id;
   return {};
 }
 
@@ -1230,7 +1251,7 @@ Result<void> Session::work() {
   if (!worked && worked.error().kind != ErrorKind::kDevice) shared_.stop.failed = true;
   upcoming_.clear();  // and what prepares them has ended
   shared_.queue.give_back(in_hand_);
-  progress_.planned = progress_.proposed;
+  progress_.tried.planned = progress_.tried.proposed;
   sum_up();
   return worked;
 }
@@ -1256,49 +1277,67 @@ Result<void> Session::work_on_all() {
 // Sums up what the sessions show. Thread-safe.
 class Board {
  public:
-  Board(const std::function<void(const TuneProgress&)>& show, std::size_t problems, std::size_t sessions)
-      : show_(show), problems_(problems), parts_(sessions) {}
+  Board(const std::function<void(const TuneProgress&)>& show, const TuneRequest& request, std::size_t sessions)
+      : show_(show),
+        problems_(request.specs.size()),
+        seconds_each_(request.budget.seconds),
+        parts_(sessions),
+        alive_(sessions, true) {}
 
-  void show(std::size_t session, const TuneProgress& part, bool force) {
+  void show(std::size_t session, const TuneProgress::Work& part, bool force) {
     const std::lock_guard lock(mutex_);
     parts_[session] = part;
     const double now = now_seconds();
     if (!show_ || (!force && now - shown_ < kPollSeconds)) return;
     shown_ = now;
-    TuneProgress all = part;
+    TuneProgress all;
     all.problems = problems_;
-    all.problems_done = 0;
-    for (std::int64_t TuneProgress::* count : kCounts) all.*count = 0;
-    for (const TuneProgress& each : parts_) {
-      all.problems_done += each.problems_done;
-      for (std::int64_t TuneProgress::* count : kCounts) all.*count += each.*count;
-    }
-    all.dropped = dropped_;
     all.elapsed = now - start_;
-    const double done = static_cast<double>(all.proposed), planned = static_cast<double>(all.planned);
-    all.left = done > 0 && planned > done ? all.elapsed / done * (planned - done) : 0;
+    all.dropped = dropped_;
+    std::size_t opened = 0;
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      all.problems_done += parts_[i].problems_done;
+      opened += parts_[i].problems_opened;
+      all.tried += parts_[i].tried;
+      if (alive_[i]) all.devices.push_back(parts_[i]);
+    }
+    all.left = seconds_left(all, static_cast<double>(std::min(opened, problems_)));
     show_(all);
   }
   void drop(std::size_t session, std::string why) {
-    TuneProgress part;
+    TuneProgress::Work part;
     {
       const std::lock_guard lock(mutex_);
       dropped_.push_back(std::move(why));
+      alive_[session] = false;
       part = parts_[session];
-      part.planned = part.proposed;
+      part.tried.planned = part.tried.proposed;
     }
     show(session, part, true);
   }
   const std::vector<std::string>& dropped() const { return dropped_; }
 
  private:
-  static constexpr std::int64_t TuneProgress::* kCounts[] = {&TuneProgress::proposed, &TuneProgress::compiled,
-                                                             &TuneProgress::verified, &TuneProgress::timed,
-                                                             &TuneProgress::failed,   &TuneProgress::planned};
+  // At the rate so far, with as much for each problem that nobody has looked at yet as for the others; no longer than
+  // the time that problems have.
+  double seconds_left(const TuneProgress& all, double opened) const {
+    const double done = static_cast<double>(all.tried.proposed), planned = static_cast<double>(all.tried.planned),
+                 problems = static_cast<double>(problems_);
+    double left = 0;
+    if (done > 0) left = std::max(0.0, planned * problems / opened - done) * all.elapsed / done;
+    if (seconds_each_ <= 0 || all.devices.empty()) return left;
+    double most = (problems - static_cast<double>(all.problems_done)) * seconds_each_;
+    for (const TuneProgress::Work& work : all.devices) most -= std::min(work.since, seconds_each_);
+    most = std::max(0.0, most / static_cast<double>(all.devices.size()));
+    return done > 0 ? std::min(left, most) : most;
+  }
+
   std::mutex mutex_;
   const std::function<void(const TuneProgress&)>& show_;
   const std::size_t problems_;
-  std::vector<TuneProgress> parts_;
+  const double seconds_each_;  // 0 = no limit
+  std::vector<TuneProgress::Work> parts_;
+  std::vector<bool> alive_;
   std::vector<std::string> dropped_;
   double start_ = now_seconds(), shown_ = 0;
 };
@@ -1408,7 +1447,7 @@ Result<TuneOutcome> tune_fixed(const TuneRequest& request, std::vector<std::stri
   KGEN_CHECK_OK(check_request(shared));
   const int jobs =
       request.jobs > 0 ? request.jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  Board board(progress, request.specs.size(), devices.size());
+  Board board(progress, request, devices.size());
   std::list<Session> sessions;
   CompilePool pool(compiler, jobs);  // after the sessions, which its threads write to
   std::vector<Result<void>> ends(devices.size());
@@ -1418,7 +1457,7 @@ Result<TuneOutcome> tune_fixed(const TuneRequest& request, std::vector<std::stri
   for (std::size_t i = 0; i < devices.size(); ++i) {
     Session& session =
         sessions.emplace_back(shared, pool, jobs, self, devices[i],
-                              [&board, i](const TuneProgress& part, bool force) { board.show(i, part, force); });
+                              [&board, i](const TuneProgress::Work& part, bool force) { board.show(i, part, force); });
     threads.emplace_back([&, i] {
       ends[i] = session.start();
       if (!ends[i]) --shared.at_work, --shared.alive;
@@ -1474,6 +1513,16 @@ Result<TuneOutcome> tune_fixed(const TuneRequest& request, std::vector<std::stri
 }
 
 }  // namespace
+
+TuneProgress::Tried& TuneProgress::Tried::operator+=(const Tried& other) {
+  proposed += other.proposed;
+  compiled += other.compiled;
+  verified += other.verified;
+  timed += other.timed;
+  planned += other.planned;
+  for (const auto& [status, count] : other.failed) failed[status] += count;
+  return *this;
+}
 
 Result<TuneOutcome> tune(const TuneRequest& request, Db& db, Compiler& compiler, const std::string& self,
                          const std::function<void(const TuneProgress&)>& progress, const std::atomic<bool>& stop) {

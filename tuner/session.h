@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,13 +42,28 @@ struct TuneRequest {
   bool host_takes_turns = true;  // false, for tests: a host is tuned as a GPU is, with all that goes on at once
 };
 
-// State of a run, for progress lines. Times in seconds, counts over the whole run.
+// State of a run, for progress lines. Times in seconds, counts of this run.
 struct TuneProgress {
+  struct Tried {
+    std::int64_t proposed = 0, compiled = 0, verified = 0, timed = 0, planned = 0;
+    std::map<TrialStatus, std::int64_t> failed;  // by how they ended
+    Tried& operator+=(const Tried&);
+  };
+  // What one device is at.
+  struct Work {
+    std::string device, problem, stage;  // "nvidia:0", "gemm k=64 m=1 n=64", "search"
+    std::size_t problems_opened = 0, problems_done = 0;
+    std::int64_t proposed = 0, planned = 0;  // of the problem; planned 0: as many as its time allows
+    double since = 0;                        // that it has been at the problem
+    double best_us = 0;
+    std::string best_config;
+    double flops = 0, bytes = 0, peak_flops = 0, peak_bytes_per_second = 0;  // as in TuneOutcome
+    Tried tried;
+  };
   std::size_t problems = 0, problems_done = 0;
-  std::string current;  // label or dims of the problem in work
-  std::int64_t proposed = 0, compiled = 0, verified = 0, timed = 0, failed = 0, planned = 0;
-  double best_us = 0, elapsed = 0, left = 0;
-  std::string best_config;
+  Tried tried;
+  std::vector<Work> devices;         // those at work
+  double elapsed = 0, left = 0;      // left 0 = not known
   std::vector<std::string> dropped;  // devices that were given up, and why
 };
 
@@ -75,6 +91,7 @@ struct TuneOutcome {
     double energy_uj = 0, default_energy_uj = 0;     // of a call; 0 = not measured
     bool deterministic = false;                      // was demanded
     double flops = 0, bytes = 0;
+    double peak_flops = 0;                  // of the device for this dtype; 0 = unknown
     std::optional<double> expected_loss{};  // of the winner against the best of the space: Strategy::expected_loss()
     std::int64_t candidates = 0, verified = 0;  // trials of this problem in the DB
     double seconds = 0;                         // of this run, from the end of the problem before
@@ -86,7 +103,7 @@ struct TuneOutcome {
   std::string device_name, arch, timing, objective;
   std::int64_t device_id = 0;  // in the DB
   int compute_units = 0;
-  double peak_flops = 0, peak_bytes_per_second = 0;  // measured ceilings of this device; 0 = unknown
+  double peak_bytes_per_second = 0;  // measured; 0 = unknown
   double wall_seconds = 0;
   struct Device {
     std::string id;
@@ -145,12 +162,23 @@ struct BenchRow {
   };
   std::vector<Entry> entries;  // fastest first
   std::string note;            // why they were not timed
+  // The device maker's library on the same inputs, in turns with the kernels and checked as they are.
+  struct VendorEntry {
+    std::string library;  // "cuBLASLt 13.0.2"
+    std::string note;     // why it was not timed
+    int algorithms = 0;   // that it proposed, of which the fastest was timed
+    double time_us = 0, mad_us = 0;
+    double over_best = 1;    // median of the paired ratios to the fastest kernel; below 1: it is faster than that
+    double probability = 1;  // of differences like these if the fastest kernel were not faster
+    double relative_l2 = 0;
+  };
+  std::optional<VendorEntry> vendor{};  // where it was asked for
 };
 // The winners of all databases for the present device, those of one problem in turns, each kernel once. Nothing is
 // written.
 Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>&, const std::string& op_glob, const std::string& device,
-                                        const std::string& timing, int rounds, Compiler&, const std::string& self,
-                                        const std::vector<std::string>& own_op_paths = {});
+                                        const std::string& timing, int rounds, bool against_vendor, Compiler&,
+                                        const std::string& self, const std::vector<std::string>& own_op_paths = {});
 
 // Entry of the hidden subcommand `kgen __worker DEVICE`: one device, one candidate at a time, over stdin/stdout. `open`
 // and `watch` are open_device() and open_telemetry(), or what a test puts in their place.
