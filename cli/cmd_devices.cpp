@@ -29,7 +29,7 @@ int cmd_devices(const Context&, const Words& args) {
                                {"lds_per_block", device.lds_per_block}});
     table.add({device.id, device.name, device.arch_name, std::to_string(device.compute_units),
                human_bytes(static_cast<double>(device.memory_bytes)), human_bytes(static_cast<double>(device.l2_bytes)),
-               fmt::format("{} MHz", device.clock_khz / 1000), device.driver});
+               device.clock_khz > 0 ? fmt::format("{} MHz", device.clock_khz / 1000) : "", device.driver});
   }
   if (as_json) {
     print_json(json);

@@ -59,7 +59,9 @@ echo "== what apt installs by default, and the development files"
 quiet apt-get -qq purge kgen libkgen0 # else apt would not look at what they recommend
 quiet apt-get -qq install /packages/*.deb pkg-config
 dpkg-query -W -f '${Package} ${Version}\n' kgen 'libkgen*' python3-kgen g++
-files >/tmp/installed
+for file in man/man1/kgen-tune.1.gz bash-completion/completions/kgen zsh/vendor-completions/_kgen fish/vendor_completions.d/kgen.fish; do
+  if ! dpkg-query -L kgen | grep -qx "/usr/share/$file"; then echo "FAILED: no /usr/share/$file"; exit 1; fi
+done
 
 echo "== kgen tune /usr/share/kgen/examples/quickstart.yaml"
 kgen tune /usr/share/kgen/examples/quickstart.yaml --db tuned.db --device host 2>/tmp/log | cut -c 1-150 || { cat /tmp/log; exit 1; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the pages of docs/reference that are made of the program itself: commands.md of what `kgen … --help` says, spec.md and definition.md
+"""Writes the pages of docs/reference that are made of the program itself: commands.md of `kgen --help --json`, spec.md and definition.md
 of `kgen ops --keys`, c.md of the C headers. What such a page should say otherwise is changed there. tests/docs holds the rest against the code.
 
     scripts/reference.py KGEN             # after a change of a flag, a key or a header
@@ -22,49 +22,30 @@ def cell(text):
 
 
 class Command:
-    """One command as its --help tells it: .help, .usage, .arguments and .flags as lists of (name, value, help)."""
+    """One command: .words, .help, .usage, .arguments as (name, help), .flags as (names, value, help), .subcommands."""
 
-    def __init__(self, words, text):
-        self.words = words
-        about, rest = text.split("Usage: ", 1)
-        usage, *sections = re.split(r"\n\n", rest.strip("\n"))
-        self.help = " ".join(about.split())
-        self.usage = usage.split("\n")[0]
-        self.arguments, self.flags, self.subcommands = [], [], []
-        for section in sections:
-            title, *lines = section.split("\n")
-            if title == "Positionals:":
-                self.arguments = items(lines)
-            elif title == "Options:":
-                self.flags = items(lines)
-            elif title in ("Commands:", "Subcommands:"):
-                self.subcommands = [line.split()[0] for line in lines]
+    def __init__(self, page):
+        self.words = tuple(page["name"].split())
+        self.help, self.usage = page["help"], f"kgen {page['name']} {page['usage']}"
+        self.arguments = [(argument["name"], argument["help"]) for argument in page["arguments"]]
+        self.flags = [(flag["names"], flag["value"], flag["help"]) for flag in page["flags"]]
+        self.subcommands = []
 
     def names(self):
-        return {name for flag, _, _ in self.flags for name in flag.split(",")}
-
-
-def items(lines):
-    found = []
-    for line in lines:
-        if match := re.match(r"  (\S+)(?: (\S+(?: \S+)*))?(?:\s{2,}(\S.*))?$", line):
-            found.append([match[1], match[2] or "", match[3] or ""])
-        else:
-            found[-1][2] = (found[-1][2] + " " + line.strip()).strip()
-    return found
+        return {name for names, _, _ in self.flags for name in names}
 
 
 def commands(kgen):
-    """All commands by their words: {("tune",): Command, …, ("db", "merge"): Command}."""
-
-    def ask(words):
-        return Command(words, subprocess.run([kgen, *words, "--help"], check=True, capture_output=True, text=True).stdout)
-
-    found, ahead = {}, [()]
-    while ahead:
-        words = ahead.pop(0)
-        found[words] = ask(words)
-        ahead += [(*words, name) for name in found[words].subcommands]
+    """All commands by their words: {("tune",): Command, …, ("db",): Command, ("db", "merge"): Command}."""
+    told = json.loads(subprocess.run([kgen, "--help", "--json"], check=True, capture_output=True, text=True).stdout)
+    found = {}
+    for entry in told["commands"]:
+        pages = [Command(page) for page in entry["pages"]]
+        if pages[0].words != (entry["name"],):  # a family
+            family = Command({"name": entry["name"], "help": entry["help"], "usage": "SUBCOMMAND …", "arguments": [], "flags": []})
+            family.subcommands = [page.words[-1] for page in pages]
+            pages.insert(0, family)
+        found |= {page.words: page for page in pages}
     return found
 
 
@@ -79,18 +60,14 @@ done and something failed its check, 2 bad usage or bad input, 3 no usable devic
 `kgen --help` lists the commands, `kgen --version` prints the version.
 """
     for words, command in commands(kgen).items():
-        if not words:
-            continue
         text += f"\n## kgen {' '.join(words)}\n\n{cell(command.help)}\n\n```\n{command.usage}\n```\n"
         if command.subcommands:
             links = ", ".join(f"[{' '.join((*words, name))}](#kgen-{'-'.join((*words, name))})" for name in command.subcommands)
             text += f"\nSubcommands: {links}.\n"
-        rows = [(f"`{name}`", said) for name, _, said in command.arguments]
-        for flag, value, said in command.flags:
-            if flag != "-h,--help":
-                rows.append((f"`{flag.replace(',', ', ')}{' ' if value else ''}{value}`", said))
+        rows = [(f"`{name}`", said) for name, said in command.arguments]
+        rows += [(f"`{', '.join(names)}{' ' if value else ''}{value}`", said) for names, value, said in command.flags if "--help" not in names]
         if rows:
-            text += "\n| | |\n| --- | --- |\n" + "".join(f"| {name.replace('|', chr(92) + '|')} | {cell(said)} |\n" for name, said in rows)
+            text += "\n| word | meaning |\n| --- | --- |\n" + "".join(f"| {name.replace('|', chr(92) + '|')} | {cell(said)} |\n" for name, said in rows)
     return text
 
 
@@ -131,7 +108,7 @@ def keys_page(kgen, title, about, maps):
         sys.exit(f"scripts/reference.py has no title for the keys of {', '.join(sorted(missing))}; add them to SPEC or DEFINITION")
     text = f"# {title}\n\n{MADE}\n{about}"
     for name, heading in maps.items():
-        text += f"\n## {heading}\n\n| key | |\n| --- | --- |\n"
+        text += f"\n## {heading}\n\n| key | meaning |\n| --- | --- |\n"
         text += "".join(f"| `{key['key']}` | {cell(key['doc'])} |\n" for key in known if key["map"] == name)
     return text
 

@@ -1,7 +1,7 @@
 // Pictures of a report for the documentation, by headless Chromium:
 //   xz -dk docs/results/spaces_h100.db.xz && kgen db check docs/results/spaces_h100.db && kgen report docs/results/spaces_h100.db -o report.html
-//   node scripts/report_pictures.mjs out/build/dev/report/node_modules /usr/bin/chromium report.html docs/images
-//   pngquant --force --ext .png 64 docs/images/*.png
+//   node scripts/report_pictures.mjs out/build/dev/report/node_modules /usr/bin/chromium report.html docs/pictures
+//   pngquant --force --ext .png 64 docs/pictures/report_*.png
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';

@@ -376,6 +376,9 @@ class SystemCompiler final : public Compiler {
         break;
     }
     if (tried.empty()) tried.push_back(fmt::format("{} does not compile for it", options_.force));
+    if (arch->vendor == Vendor::kAmd) tried.emplace_back("install clang, Debian's clang-19");
+    if (arch->vendor == Vendor::kNvidia)
+      tried.emplace_back("install the CUDA toolkit or its NVRTC; clang-19 for sm_61 and sm_70");
     return fail(ErrorKind::kNoCompiler, fmt::format("no compiler for {}: {}", arch->name, join(tried, "; ")));
   }
 

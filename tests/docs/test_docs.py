@@ -1,5 +1,6 @@
 """Holds the documentation against the code: what it names exists, and what exists it names. KGEN is the program, LIBKGEN and LIBKGEN_JIT the
 libraries."""
+import json
 import os
 import pathlib
 import re
@@ -18,7 +19,6 @@ sys.dont_write_bytecode = True
 import reference  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Logs of the past: what they tell was so when it was written.
 TEXTS = {page: page.read_text() for page in PAGES}
 COMMANDS = reference.commands(KGEN)
 
@@ -83,12 +83,11 @@ class Reference(unittest.TestCase):
     def test_every_command_and_flag_has_its_place(self):
         page = TEXTS[ROOT / "docs/reference/commands.md"]
         sections = dict(re.findall(r"^## kgen ([a-z ]+)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
-        self.assertEqual(set(sections), {" ".join(words) for words in COMMANDS if words})
+        self.assertEqual(set(sections), {" ".join(words) for words in COMMANDS})
         for words, command in COMMANDS.items():
-            if words:
-                named = {name for flag in re.findall(r"^\| `(-[^`]*)`", sections[" ".join(words)], re.M)
-                         for name in re.findall(r"(?<!\S)--?[\w-]+", flag)}
-                self.assertEqual(named, command.names() - {"-h", "--help"}, words)
+            named = {name for flag in re.findall(r"^\| `(-[^`]*)`", sections[" ".join(words)], re.M)
+                     for name in re.findall(r"(?<!\S)--?[\w-]+", flag)}
+            self.assertEqual(named, command.names() - {"-h", "--help"}, words)
         self.assertIn("tune", sections)  # the sections were found
         self.assertIn("--budget", sections["tune"])
 
@@ -99,7 +98,6 @@ class Reference(unittest.TestCase):
                       for key in re.findall(r"^\| `(\w+)`", rows, re.M)]
         titles = reference.SPEC | reference.DEFINITION
         listed = subprocess.run([KGEN, "ops", "--keys", "--json"], check=True, capture_output=True, text=True).stdout
-        import json
         known = [(titles[key["map"]], key["key"]) for key in json.loads(listed)["keys"]]
         self.assertEqual(sorted(documented), sorted(known))
         self.assertGreater(len(known), 100)
@@ -202,6 +200,11 @@ class Pages(unittest.TestCase):
                 elif anchor and file.suffix == ".md" and anchor not in anchors(file.read_text()):
                     wrong.append(f"{page.relative_to(ROOT)}: {target}: there is no such heading")
         self.assertEqual(wrong, [])
+
+    def test_every_page_has_its_place_in_the_site(self):
+        listed = re.findall(r": (\S+\.md)$|^ *- (\S+\.md)$", (ROOT / "scripts/mkdocs.yml").read_text(), re.M)
+        self.assertEqual(sorted(a or b for a, b in listed), sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]),
+                         "nav of scripts/mkdocs.yml")
 
     def test_the_site_builds_without_a_warning(self):
         if not shutil.which("mkdocs"):
