@@ -35,6 +35,7 @@ int cmd_bench(const Context&, const Words& args);
 int cmd_show(const Context&, const Words& args);
 int cmd_report(const Context&, const Words& args);
 int cmd_lookup(const Context&, const Words& args);
+int cmd_explain(const Context&, const Words& args);
 int cmd_doctor(const Context&, const Words& args);
 int cmd_devices(const Context&, const Words& args);
 int cmd_ops(const Context&, const Words& args);
@@ -69,6 +70,12 @@ Result<std::vector<std::pair<std::string, std::string>>> key_values(const Words&
 // "gemm b_layout=nk dtype=bf16" → {"b_layout": "nk", "dtype": "bf16"}; "k=4096 m=1" → {"k": 4096, "m": 1}.
 Json signature_attributes(const std::string& signature);
 Json dims_of_key(const std::string& dims_key);
+
+// An attribute's value as YAML: a word, a list, or quoted.
+std::string yaml_value(const std::string& value);
+
+// " --timing graph": the flags of `kgen tune` for a goal that is not the usual one.
+std::string goal_flags(const Goal&);
 
 // " b_layout=nk": the signature's attributes that are not at their defaults, for people.
 std::string short_attributes(const OpRecord&);

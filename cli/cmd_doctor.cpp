@@ -1,7 +1,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cctype>
 #include <map>
 
 #include "base/text.h"
@@ -103,18 +102,6 @@ Result<void> look_up(const std::string& path, std::vector<Shape>& shapes) {
   return {};
 }
 
-std::string yaml_value(const std::string& value) {
-  const auto is_word = [](const std::string& text) {
-    return !text.empty() && text[0] != '.' && text[0] != '-' && std::ranges::all_of(text, [](unsigned char c) {
-      return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';
-    });
-  };
-  if (is_word(value)) return value;
-  const Words members = split(value, ',');
-  if (members.size() > 1 && std::ranges::all_of(members, is_word)) return "[" + join(members, ", ") + "]";
-  return Json(value).dump(-1, ' ', true, Json::error_handler_t::replace);  // YAML's double quotes are JSON's
-}
-
 // What to tune, worst first, as a spec file.
 std::string spec_text(const std::vector<Shape>& shapes) {
   std::vector<std::pair<std::string, std::string>> groups;  // op's lines → problems
@@ -185,9 +172,13 @@ int cmd_doctor(const Context&, const Words& args) {
   if (!spec.empty()) {
     if (const auto done = write_file(out, spec); !done) return report(done.error());
   }
-  const std::string command = spec.empty() ? ""
-                                           : fmt::format("kgen tune {} --db {}", shell_quoted(out),
-                                                         shell_quoted(against_db ? path : "tuned.db"));
+  // What asks for several goals is tuned for the one that has the most at stake.
+  const auto first =
+      std::ranges::find_if(*shapes, [](const Shape& s) { return s.kind != "exact" && s.kind != "dynamic"; });
+  const std::string command = spec.empty()
+                                  ? ""
+                                  : fmt::format("kgen tune {} --db {}{}", shell_quoted(out),
+                                                shell_quoted(against_db ? path : "tuned.db"), goal_flags(first->goal));
   if (as_json) {
     Json json{
         {"shapes", Json::array()}, {"time_us", total_us}, {"time_us_by_kind", by_kind}, {"calls_not_served", unserved}};

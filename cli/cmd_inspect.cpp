@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "tuner/mca.h"
 
 namespace kgen {
 namespace {
@@ -38,15 +39,73 @@ Arch arch_of(std::string_view bytes, std::string_view kind) {
 std::string known(int value) { return value < 0 ? "" : std::to_string(value); }
 Json known_json(int value) { return value < 0 ? Json() : Json(value); }
 
+// `kgen inspect --mca`: estimates, and said to be.
+int estimate(const Words& files, bool as_json) {
+  Json json{
+      {"files", Json::array()},
+      {"estimate", "LLVM's machine model (llvm-mca): one wave alone, fixed latencies, no bandwidth or bank conflicts"}};
+  Table table({"file", "arch", "kernel", "loop", "matrix", "waits", "cycles", "matrix cycles", "matrix unit busy",
+               "without waits"});
+  Words notes;
+  for (const std::string& file : files) {
+    const auto text = read_file(file);
+    if (!text) return report(text.error());
+    const auto loops = estimate_loops(std::as_bytes(std::span(*text)));
+    if (!loops && loops.error().kind == ErrorKind::kNoCompiler) return report(loops.error());
+    if (!loops) return report(Error{loops.error().kind, file + ": " + loops.error().message});
+    Json item{{"file", file}, {"kernels", Json::array()}};
+    for (const LoopEstimate& loop : *loops) {
+      const bool known = loop.note.empty();
+      item["kernels"].push_back({{"kernel", loop.kernel},
+                                 {"arch", loop.arch},
+                                 {"note", loop.note},
+                                 {"instructions", loop.instructions},
+                                 {"matrix_instructions", loop.matrix_instructions},
+                                 {"waits", loop.waits},
+                                 {"not_modelled", loop.not_modelled},
+                                 {"cycles", known ? Json(loop.cycles) : Json()},
+                                 {"matrix_cycles", known ? Json(loop.matrix_cycles) : Json()},
+                                 {"matrix_share", known ? Json(loop.share) : Json()},
+                                 {"matrix_share_without_waits", known ? Json(loop.share_without_waits) : Json()}});
+      if (known)
+        table.add({file, loop.arch, loop.kernel, std::to_string(loop.instructions),
+                   std::to_string(loop.matrix_instructions), std::to_string(loop.waits), number(loop.cycles),
+                   number(loop.matrix_cycles), fmt::format("{:.0f}%", 100 * loop.share),
+                   fmt::format("{:.0f}%", 100 * loop.share_without_waits)});
+      if (!known || loop.not_modelled > 0)
+        notes.push_back(fmt::format("{}: {}: {}", file, loop.kernel,
+                                    known ? fmt::format("{} instructions are not in the model", loop.not_modelled)
+                                          : "not estimated: " + loop.note));
+    }
+    json["files"].push_back(std::move(item));
+  }
+  if (as_json) {
+    print_json(json);
+    return 0;
+  }
+  table.print();
+  for (const std::string& note : notes) fmt::print("{}\n", printable(note));
+  fmt::print(
+      "estimates by LLVM's machine model (llvm-mca), of an iteration of the innermost loop with the most matrix\n"
+      "instructions, for one wave alone; other waves fill its gaps, memory may be slower: to rank loops, not to "
+      "predict\n"
+      "times. A cycle is four clocks.\n");
+  return 0;
+}
+
 }  // namespace
 
 int cmd_inspect(const Context&, const Words& args) {
   Words files;
-  bool as_json = false;
+  bool as_json = false, mca = false;
   Options options("inspect", "FILE…", "Registers, LDS, spills, occupancy and matrix instructions of code objects.");
   options.arguments("FILE", files, "AMD ELF, cubin, PTX or host object");
+  options.flag("--mca", mca,
+               "instead, how busy the main loop keeps the matrix unit, as LLVM's machine model estimates it; takes AMD "
+               "code objects and assembly");
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
+  if (mca) return estimate(files, as_json);
 
   Json json{{"files", Json::array()}};
   Table table({"file", "arch", "kernel", "registers", "agprs", "sgprs", "lds", "spills", "stack", "block", "waves",

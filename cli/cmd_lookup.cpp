@@ -6,10 +6,8 @@
 #include <set>
 
 #include "base/text.h"
-#include "cli/cli.h"
-#include "cli/options.h"
+#include "cli/lookup.h"
 #include "device/device.h"
-#include "runtime/dispatcher.h"
 
 namespace kgen {
 namespace {
@@ -38,36 +36,40 @@ Result<Target> choose_target(const std::vector<DeviceRecord>& tuned, const std::
                                                                 join(names, ", --arch ")));
 }
 
-struct Answer {
-  Target target;
-  std::string signature;
-  Env dims;
-  Match match;
-};
+}  // namespace
 
-// Dispatcher first: the match points into it.
-struct Found {
-  Dispatcher dispatcher;
-  Answer answer;
-};
+void LookupRequest::declare(Options& options) {
+  options.argument("DB", path, "a tuned database");
+  options.argument("OP", op, "operator");
+  options.arguments("dim=val", words, "dims and attributes", false);
+  options.text("--dtype", dtype, "the same as dtype=…");
+  options.text("--arch", arch, "architecture; the present device's by default");
+  options.choice("--timing", goal.timing, {"cold", "warm", "graph"}, "how it will run; cold by default");
+  options.choice("--objective", goal.objective, {"time", "energy"}, "what counts; time by default");
+  options.flag("--deterministic", goal.deterministic, "only kernels that give the same bits on every launch");
+  options.flag("--json", as_json, "one JSON document on stdout");
+}
 
-Result<Found> lookup(const std::string& path, const std::string& op, const Words& words, const std::string& dtype,
-                     const std::string& arch_name, const Goal& goal) {
-  KGEN_TRY(Db db, Db::open(path, DbMode::kReadOnly));
+Result<Lookup> look_up(const LookupRequest& request) {
+  const std::string& op = request.op;
+  Lookup answer;
+  KGEN_TRY(Db opened, Db::open(request.path, DbMode::kReadOnly));
+  answer.db = std::make_unique<Db>(std::move(opened));
+  Db& db = *answer.db;
   KGEN_TRY(const WinnerIndex index, db.winner_index());
   const auto record =
       std::find_if(index.ops.rbegin(), index.ops.rend(), [&](const OpRecord& row) { return row.op == op; });
   if (record == index.ops.rend()) {
     Words ops;
     for (const OpRecord& row : index.ops) ops.push_back(row.op);
-    return fail(ErrorKind::kBadInput, fmt::format("{} has no operator '{}'{}", path, op, did_you_mean(op, ops)));
+    return fail(ErrorKind::kBadInput,
+                fmt::format("{} has no operator '{}'{}", request.path, op, did_you_mean(op, ops)));
   }
-  KGEN_TRY(const auto pairs, key_values(words));
+  KGEN_TRY(const auto pairs, key_values(request.words));
   const Words dim_names = split(record->dims, ',');
   Words names = dim_names;
   for (const std::string& word : split(record->attributes, ' ')) names.push_back(word.substr(0, word.find('=')));
-  Answer answer;
-  std::string attributes = dtype.empty() ? "" : "dtype=" + dtype;
+  std::string attributes = request.dtype.empty() ? "" : "dtype=" + request.dtype;
   for (const auto& [name, text] : pairs) {
     if (std::ranges::find(names, name) == names.end())
       return fail(ErrorKind::kBadInput,
@@ -84,19 +86,26 @@ Result<Found> lookup(const std::string& path, const std::string& op, const Words
       return fail(ErrorKind::kBadInput, fmt::format("{}={} is not a size (an integer from 0 to 2^53)", name, text));
     answer.dims[name] = value;
   }
-  KGEN_TRY(answer.target, choose_target(index.devices, arch_name));
-  KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(db, answer.target.arch, answer.target.device_name));
-  KGEN_TRY(answer.signature, dispatcher.signature(op, attributes));
-  answer.match = dispatcher.find(answer.signature, answer.dims, goal);
-  return Found{std::move(dispatcher), std::move(answer)};
+  KGEN_TRY(const Target target, choose_target(index.devices, request.arch));
+  answer.arch = target.arch;
+  answer.device_name = target.device_name;
+  KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(db, answer.arch, answer.device_name));
+  answer.dispatcher = std::make_unique<Dispatcher>(std::move(dispatcher));
+  KGEN_TRY(answer.signature, answer.dispatcher->signature(op, attributes));
+  const auto whole = [&db](const WinnerRow& row, const std::shared_ptr<const StoredPlan>&) -> Result<void> {
+    KGEN_CHECK_OK(db.object(row.winner.object_hash));
+    return {};
+  };
+  answer.match = answer.dispatcher->find(answer.signature, answer.dims, request.goal, whole, &answer.account);
+  return answer;
 }
 
-Json answer_json(const Answer& answer) {
+Json lookup_json(const Lookup& answer) {
   const Match& match = answer.match;
   Json json{{"match", match_name(match.kind)},
             {"reason", match.reason},
-            {"arch", answer.target.arch},
-            {"device", answer.target.device_name},
+            {"arch", answer.arch},
+            {"device", answer.device_name},
             {"signature", answer.signature},
             {"dims", answer.dims},
             {"expected_loss", match.expected_loss ? Json(*match.expected_loss) : Json()}};
@@ -120,35 +129,22 @@ Json answer_json(const Answer& answer) {
   return json;
 }
 
-}  // namespace
-
 int cmd_lookup(const Context&, const Words& args) {
-  std::string path, op, dtype, arch;
-  Words words;
-  Goal goal;
-  bool as_json = false;
+  LookupRequest request;
   Options options("lookup", "tuned.db OP dim=val… [flags]", "What the runtime would choose for a shape, and why.");
-  options.argument("DB", path, "a tuned database");
-  options.argument("OP", op, "operator");
-  options.arguments("dim=val", words, "dims and attributes", false);
-  options.text("--dtype", dtype, "the same as dtype=…");
-  options.text("--arch", arch, "architecture; the present device's by default");
-  options.choice("--timing", goal.timing, {"cold", "warm", "graph"}, "how it will run; cold by default");
-  options.choice("--objective", goal.objective, {"time", "energy"}, "what counts; time by default");
-  options.flag("--deterministic", goal.deterministic, "only kernels that give the same bits on every launch");
-  options.flag("--json", as_json, "one JSON document on stdout");
+  request.declare(options);
   if (const auto code = options.parse(args)) return *code;
-  const auto found = lookup(path, op, words, dtype, arch, goal);
+  const auto found = look_up(request);
   if (!found) return report(found.error());
-  const Answer& answer = found->answer;
-  if (as_json) {
-    print_json(answer_json(answer));
+  const Lookup& answer = *found;
+  if (request.as_json) {
+    print_json(lookup_json(answer));
   } else {
     fmt::print("{}: {}\n", match_name(answer.match.kind), printable(answer.match.reason));
     if (answer.match.row != nullptr) {
       const TrialRecord& trial = answer.match.row->trial;
       fmt::print("{} on {} ({})\n  {}\n  tuned at {}{}\n  expected loss: {}\n", printable(answer.signature),
-                 printable(answer.target.device_name), printable(answer.target.arch), printable(trial.config),
+                 printable(answer.device_name), printable(answer.arch), printable(trial.config),
                  printable(answer.match.row->problem.dims_key),
                  (trial.time_us ? fmt::format(": {} us {}", number(*trial.time_us), trial.timing) : "") +
                      (trial.energy_uj ? fmt::format(", {} uJ", number(*trial.energy_uj)) : ""),

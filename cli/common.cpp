@@ -149,6 +149,24 @@ Json dims_of_key(const std::string& dims_key) {
   return dims;
 }
 
+std::string yaml_value(const std::string& value) {
+  const auto is_word = [](const std::string& text) {
+    return !text.empty() && text[0] != '.' && text[0] != '-' && std::ranges::all_of(text, [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';
+    });
+  };
+  if (is_word(value)) return value;
+  const Words members = split(value, ',');
+  if (members.size() > 1 && std::ranges::all_of(members, is_word)) return "[" + join(members, ", ") + "]";
+  return Json(value).dump(-1, ' ', true, Json::error_handler_t::replace);  // YAML's double quotes are JSON's
+}
+
+std::string goal_flags(const Goal& goal) {
+  return (goal.timing == "cold" ? "" : " --timing " + goal.timing) +
+         (goal.objective == "time" ? "" : " --objective " + goal.objective) +
+         (goal.deterministic ? " --deterministic" : "");
+}
+
 std::string short_attributes(const OpRecord& op) {
   const Json attributes = signature_attributes(op.signature);
   std::string text;

@@ -31,6 +31,7 @@ constexpr Command kCommands[] = {
     {"show", "what a database holds", cmd_show},
     {"report", "one self-contained page of what databases hold", cmd_report},
     {"lookup", "what the runtime would choose for a shape, and why", cmd_lookup},
+    {"explain", "the reasons of that choice, one by one, in words", cmd_explain},
     {"doctor", "a recorded trace of launches against a database, and what to tune", cmd_doctor},
     {"devices", "the devices of this machine", cmd_devices},
     {"ops", "the operators, or one of them in detail", cmd_ops},

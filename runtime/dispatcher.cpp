@@ -402,13 +402,15 @@ namespace {
 class Search {
  public:
   Search(const Shape& shape, const Goal& goal, const RowFilter& filter, std::string device, std::int64_t lds_limit,
-         std::function<Result<const Row::Loaded*>(Row&)> load)
+         std::function<Result<const Row::Loaded*>(Row&)> load, std::string_view arch, Account* account)
       : shape_(shape),
         goal_(goal),
         filter_(filter),
         device_(std::move(device)),
         lds_limit_(lds_limit),
-        load_(std::move(load)) {}
+        load_(std::move(load)),
+        arch_(arch),
+        account_(account) {}
 
   // The first usable of rows that the rule holds equal: same device name first, then tuned before default, then tuned
   // for the goal, then faster (by its energy where that is the objective).
@@ -430,9 +432,10 @@ class Search {
       };
       std::sort(rows.begin(), rows.end(), [&](Row* a, Row* b) { return rank(a) < rank(b); });
     }
-    for (Row* row : rows) {
-      if (try_row(*row, kind, "", 0, match)) return true;
-    }
+    const std::size_t first = noted();
+    for (Row* row : rows) note(*row, kind, "", 0);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      if (try_row(*rows[i], kind, "", 0, match, first + i)) return true;
     return false;
   }
 
@@ -441,7 +444,7 @@ class Search {
   bool try_ranked(Group& group, const std::vector<Group::NearRow>& near, MatchKind kind, std::string_view why,
                   Match& match) {
     struct Ranked {
-      double doubt = 0;
+      double doubt = 0, us = 0;
       Group::NearRow item;
     };
     std::vector<Ranked> ranked;
@@ -453,21 +456,31 @@ class Search {
                       : row.goal.timing == "cold"     ? kOtherTiming
                                                       : 2 * kOtherTiming) +
                      (row.goal.deterministic == goal_.deterministic ? 0 : 1e-3 * kOtherTiming);
+      double us = 0;
       if (const auto loaded = load_(*item.row)) {
         const TrialRecord& trial = (*loaded)->row.trial;
-        const double us = group.predicted_us(*item.row, **loaded, shape_);
+        us = group.predicted_us(*item.row, **loaded, shape_);
         const double share = goal_.objective == "energy" && row.goal.objective == "energy" && trial.energy_uj &&
                                      trial.time_us && *trial.time_us > 0
                                  ? *trial.energy_uj / *trial.time_us
                                  : 1;
         if (us > 0) doubt += std::log(us * share);
       }
-      ranked.push_back({doubt, item});
+      ranked.push_back({doubt, us, item});
     }
     std::ranges::stable_sort(ranked, {}, &Ranked::doubt);
+    const std::size_t first = noted();
     for (const Ranked& next : ranked)
-      if (try_row(*next.item.row, kind, why, next.item.distance, match)) return true;
+      note(*next.item.row, kind, why, next.item.distance, next.us, next.us > 0 ? std::exp(next.doubt) : 0);
+    for (std::size_t i = 0; i < ranked.size(); ++i)
+      if (try_row(*ranked[i].item.row, kind, why, ranked[i].item.distance, match, first + i)) return true;
     return false;
+  }
+
+  bool try_row(Row& row, MatchKind kind, std::string_view why, double distance, Match& match) {
+    const std::size_t at = noted();
+    note(row, kind, why, distance);
+    return try_row(row, kind, why, distance, match, at);
   }
 
   // Why there is no match.
@@ -478,26 +491,55 @@ class Search {
     return join(reasons, "; ");
   }
 
-  bool try_row(Row& row, MatchKind kind, std::string_view why, double distance, Match& match) {
+ private:
+  std::size_t noted() const { return account_ ? account_->considered.size() : 0; }
+  void note(Row& row, MatchKind kind, std::string_view why, double distance, double expected_us = 0,
+            double ranked_us = 0) {
+    if (!account_) return;
+    const auto loaded = load_(row);
+    account_->considered.push_back({.arch = arch_,
+                                    .kind = kind,
+                                    .far = kind == MatchKind::kNear && !why.empty(),
+                                    .dims_key = row.key,
+                                    .row = loaded ? &(*loaded)->row : nullptr,
+                                    .distance = distance,
+                                    .expected_us = expected_us,
+                                    .ranked_us = ranked_us,
+                                    .refused = {}});
+  }
+
+  // `at`: where it is noted.
+  bool try_row(Row& row, MatchKind kind, std::string_view why, double distance, Match& match, std::size_t at) {
+    std::string refused = use(row, kind, why, distance, match);
+    const bool used = refused.empty();
+    if (account_) {
+      account_->considered[at].tried = true;
+      account_->considered[at].refused = std::move(refused);
+    }
+    return used;
+  }
+
+  // Makes the match of a row; why it cannot serve, "" where it does.
+  std::string use(Row& row, MatchKind kind, std::string_view why, double distance, Match& match) {
     const auto loaded = load_(row);
     if (!loaded) return refuse(row, loaded.error().message);
     if (goal_.deterministic && (*loaded)->row.trial.deterministic != true) {
       passed_over_.insert(row.id);
-      return false;
+      return "its launches were not seen to give the same bits";
     }
     const StoredPlan& stored = *(*loaded)->plan;
     auto bound =
         stored.plan.dims == shape_.names ? stored.binder.bind(shape_.values) : stored.binder.bind(shape_.all());
     if (!bound) {
       if (illegal_.empty()) illegal_ = bound.error().message;
-      return false;
+      return bound.error().message;
     }
     for (const BoundStep& step : bound->steps) {
       if (step.lds_bytes <= lds_limit_) continue;
-      if (illegal_.empty())
-        illegal_ = fmt::format("not legal for this device: '{}' takes {} bytes of LDS, a block has {} at most",
-                               step.kernel, step.lds_bytes, lds_limit_);
-      return false;
+      std::string over = fmt::format("not legal for this device: '{}' takes {} bytes of LDS, a block has {} at most",
+                                     step.kernel, step.lds_bytes, lds_limit_);
+      if (illegal_.empty()) illegal_ = over;
+      return over;
     }
     if (filter_) {
       if (const auto usable = filter_((*loaded)->row, (*loaded)->plan); !usable)
@@ -525,18 +567,17 @@ class Search {
     if (!passed_over_.empty()) match.reason += "; " + passed_over();
     if (!row.same_device) match.reason += fmt::format("; on {}, not on this {}", match.row->device.name, device_);
     for (const std::string& refusal : refusals_) match.reason += "; " + refusal;
-    return true;
+    return "";
   }
 
- private:
   std::string passed_over() const {
     return fmt::format("{} passed over, whose launches were not seen to give the same bits", passed_over_.size());
   }
 
-  bool refuse(const Row& row, const std::string& why) {
+  std::string refuse(const Row& row, const std::string& why) {
     std::string line = fmt::format("refused the one of {}: {}", row.key, why);
     if (std::find(refusals_.begin(), refusals_.end(), line) == refusals_.end()) refusals_.push_back(std::move(line));
-    return false;
+    return why.empty() ? "refused" : why;
   }
 
   const Shape& shape_;
@@ -548,6 +589,8 @@ class Search {
   std::vector<std::string> refusals_;
   std::set<std::int64_t> passed_over_;  // rows
   std::string illegal_;                 // why the first row that is not legal is not
+  std::string arch_;                    // whose rows these are
+  Account* account_;
 };
 
 // The nearest rows by what the model expects of them, then all others by their distance; up to `limit`.
@@ -730,18 +773,25 @@ Result<const Plan*> Dispatcher::any_plan(const std::string& signature) const {
   return tl::unexpected(first);
 }
 
-Match Dispatcher::find(const std::string& signature, const Env& dims, const Goal& goal, const RowFilter& filter) const {
+Match Dispatcher::find(const std::string& signature, const Env& dims, const Goal& goal, const RowFilter& filter,
+                       Account* account) const {
   const std::lock_guard lock(impl_->mutex);
   Match match;
   std::size_t rows = 0;
   std::string why;
   bool known = false;
   for (std::size_t level = 0; level < impl_->levels.size(); ++level) {
-    const auto it = impl_->levels[level].find(signature);
-    if (it == impl_->levels[level].end()) continue;
-    known = true;
     const CodeSource& source = impl_->sources[level];
     const bool own = source.arch->name == impl_->arch;
+    const auto it = impl_->levels[level].find(signature);
+    if (account) {
+      auto& told = account->levels.emplace_back(
+          Account::Level{.arch = std::string(source.arch->name), .own = own, .only_ptx = source.only_ptx});
+      if (it != impl_->levels[level].end())
+        for (const auto& [age, group] : it->second) told.rows += group->rows().size();
+    }
+    if (it == impl_->levels[level].end()) continue;
+    known = true;
     for (const auto& [age, group] : it->second) {
       const auto shape = group->resolve(dims);
       if (!shape) {
@@ -749,7 +799,9 @@ Match Dispatcher::find(const std::string& signature, const Env& dims, const Goal
         continue;
       }
       rows += group->rows().size();
-      Search search(*shape, goal, filter, impl_->device, impl_->lds_limit, [&](Row& row) { return impl_->load(row); });
+      Search search(
+          *shape, goal, filter, impl_->device, impl_->lds_limit, [&](Row& row) { return impl_->load(row); },
+          source.arch->name, account);
       if (search_group(*group, key_of(shape->given), *shape, search, match)) {
         if (!own)
           match.reason += fmt::format("; {} of {}, which this {} runs", source.only_ptx ? "PTX" : "code",

@@ -46,6 +46,29 @@ struct Match {
 // is more to do. 0: not known.
 double expected_us(const Match&);
 
+// What a find() went through, in its order: for `kgen explain`. Rows belong to the Dispatcher.
+struct Account {
+  struct Level {  // of code that runs on the device
+    std::string arch;
+    bool own = false, only_ptx = false;
+    std::size_t rows = 0;  // of the signature, tuned and default
+  };
+  struct Considered {
+    std::string arch;
+    MatchKind kind = MatchKind::kNone;  // as what it was looked at
+    bool far = false;                   // beyond the limit of what is near
+    std::string dims_key;
+    const WinnerRow* row = nullptr;  // null: it cannot be read
+    double distance = 0;             // near and default ones
+    double expected_us = 0;          // of its kernel for the asked shape; 0: not asked, or not known
+    double ranked_us = 0;            // that, with what distance, another device or another goal count for
+    bool tried = false;              // the ones after the first usable one are not
+    std::string refused;             // why it was not taken; "" of the one that was
+  };
+  std::vector<Level> levels;
+  std::vector<Considered> considered;
+};
+
 // Whether a row that fits can be used (its code object is whole, say); the error's text becomes part of the reason and
 // the next match is tried.
 using RowFilter = std::function<Result<void>(const WinnerRow&, const std::shared_ptr<const StoredPlan>&)>;
@@ -69,7 +92,9 @@ class Dispatcher {
   // Exact, else dynamic, else near, else default, else none. Of rows that fit alike, the one that was tuned for the
   // goal comes first; another one serves too, and the reason says so. Only a kernel whose launches were seen to give
   // the same bits serves a goal that is deterministic.
-  Match find(const std::string& signature, const Env& dims, const Goal& goal = {}, const RowFilter& filter = {}) const;
+  // `account`, which may be null, is filled in.
+  Match find(const std::string& signature, const Env& dims, const Goal& goal = {}, const RowFilter& filter = {},
+             Account* account = nullptr) const;
   Dispatcher(Dispatcher&&) noexcept;
   ~Dispatcher();
 

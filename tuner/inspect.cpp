@@ -1,5 +1,7 @@
 // Resources of kernels, read from the files that compilers leave. Code objects come from a database that somebody else
 // may have made: every offset is checked before it is followed.
+#include "tuner/inspect.h"
+
 #include <elf.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -210,26 +212,6 @@ Result<std::vector<KernelUsage>> inspect_amd(const Elf& elf) {
   return result;
 }
 
-// The AMD code objects of an offload bundle, or the file itself.
-Result<std::vector<Bytes>> unbundle(Bytes file) {
-  if (!text_of(file).starts_with(kBundleMagic)) return std::vector<Bytes>{file};
-  std::vector<Bytes> objects;
-  std::uint64_t at = kBundleMagic.size();
-  const auto count = read_at<std::uint64_t>(file, at);
-  at += sizeof(std::uint64_t);
-  if (!count) return malformed("an offload bundle without entries");
-  for (std::uint64_t i = 0; i < *count; ++i) {
-    const auto offset = read_at<std::uint64_t>(file, at), size = read_at<std::uint64_t>(file, at + 8),
-               length = read_at<std::uint64_t>(file, at + 16);
-    const auto triple = length ? slice(file, at + 24, *length) : std::nullopt;
-    const auto object = triple ? slice(file, *offset, *size) : std::nullopt;
-    if (!object) return malformed("an offload bundle's entry ends past the file");
-    if (text_of(*triple).find("amdgcn") != std::string_view::npos) objects.push_back(*object);
-    at += 24 + *length;
-  }
-  return objects;
-}
-
 // --- NVIDIA cubins: `.nv.info` sections are lists of attributes {format, attribute, size or value, bytes}. The numbers
 // are those that `ptxas -v` and `cuobjdump -res-usage` print (checked with CUDA 13.0, sm_75 to sm_90;
 // tests/compile/inspect_test.cpp). -----
@@ -363,22 +345,8 @@ std::map<std::string, int> count_words(std::string_view text, std::initializer_l
 }
 
 Result<std::map<std::string, int>> count_amd(Bytes object) {
-  std::string program;
-  for (int major = 30; major >= 15 && program.empty(); --major)
-    program = find_program(fmt::format("llvm-objdump-{}", major));
-  for (const char* name : {"llvm-objdump", "/opt/rocm/llvm/bin/llvm-objdump"}) {
-    if (program.empty()) program = find_program(name);
-  }
-  if (program.empty())
-    return fail(ErrorKind::kNoCompiler, "matrix instructions unknown: no llvm-objdump; install llvm");
-  KGEN_TRY(const TemporaryFolder folder, TemporaryFolder::make());
-  const std::string file = folder.path() + "/object";
-  KGEN_CHECK_OK(write_file(file, text_of(object)));
-  const std::vector<std::string> argv = {program, "-d", "--no-show-raw-insn", file};
-  KGEN_TRY(const RunResult listing, run_program(argv, {.timeout_seconds = 60, .output_bytes = std::size_t{256} << 20}));
-  if (listing.end != RunResult::End::kExited || listing.code != 0)
-    return fail(ErrorKind::kBadInput, fmt::format("{}: {}", program, first_error(listing.output)));
-  return count_words(listing.output, {"v_mfma_", "v_wmma_", "v_smfmac_", "v_swmmac_"});
+  KGEN_TRY(const std::string listing, disassemble(object));
+  return count_words(listing, {"v_mfma_", "v_wmma_", "v_smfmac_", "v_swmmac_"});
 }
 
 // --- Occupancy
@@ -413,6 +381,49 @@ Allocation allocation(Arch arch) {
 }
 
 }  // namespace
+
+Result<std::string> find_llvm_tool(const std::string& name) {
+  std::string program;
+  for (int major = 30; major >= 15 && program.empty(); --major)
+    program = find_program(fmt::format("{}-{}", name, major));
+  for (const std::string& plain : {name, "/opt/rocm/llvm/bin/" + name}) {
+    if (program.empty()) program = find_program(plain);
+  }
+  if (program.empty())
+    return fail(ErrorKind::kNoCompiler, fmt::format("{} not found; install LLVM's tools (Debian: llvm-19)", name));
+  return program;
+}
+
+Result<std::string> disassemble(Bytes object) {
+  KGEN_TRY(const std::string program, find_llvm_tool("llvm-objdump"));
+  KGEN_TRY(const TemporaryFolder folder, TemporaryFolder::make());
+  const std::string file = folder.path() + "/object";
+  KGEN_CHECK_OK(write_file(file, text_of(object)));
+  const std::vector<std::string> argv = {program, "-d", "--no-show-raw-insn", "--symbolize-operands", file};
+  KGEN_TRY(RunResult listing, run_program(argv, {.timeout_seconds = 60, .output_bytes = std::size_t{256} << 20}));
+  if (listing.end != RunResult::End::kExited || listing.code != 0)
+    return fail(ErrorKind::kBadInput, fmt::format("{}: {}", program, first_error(listing.output)));
+  return std::move(listing.output);
+}
+
+Result<std::vector<Bytes>> unbundle(Bytes file) {
+  if (!text_of(file).starts_with(kBundleMagic)) return std::vector<Bytes>{file};
+  std::vector<Bytes> objects;
+  std::uint64_t at = kBundleMagic.size();
+  const auto count = read_at<std::uint64_t>(file, at);
+  at += sizeof(std::uint64_t);
+  if (!count) return malformed("an offload bundle without entries");
+  for (std::uint64_t i = 0; i < *count; ++i) {
+    const auto offset = read_at<std::uint64_t>(file, at), size = read_at<std::uint64_t>(file, at + 8),
+               length = read_at<std::uint64_t>(file, at + 16);
+    const auto triple = length ? slice(file, at + 24, *length) : std::nullopt;
+    const auto object = triple ? slice(file, *offset, *size) : std::nullopt;
+    if (!object) return malformed("an offload bundle's entry ends past the file");
+    if (text_of(*triple).find("amdgcn") != std::string_view::npos) objects.push_back(*object);
+    at += 24 + *length;
+  }
+  return objects;
+}
 
 std::string_view code_kind(std::span<const std::byte> code) {
   if (text_of(code).starts_with(kBundleMagic)) return "elf-amdgpu";

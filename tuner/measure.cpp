@@ -40,6 +40,7 @@ Timing join(std::vector<Timing> sittings) {
   double medians = 0;
   for (const Timing& sitting : sittings) {
     medians += sitting.median_us;
+    all.sittings_us.push_back(sitting.median_us);
     all.samples_us.insert(all.samples_us.end(), sitting.samples_us.begin(), sitting.samples_us.end());
     all.states.insert(all.states.end(), sitting.states.begin(), sitting.states.end());
     if (all.throttle.find(sitting.throttle) == std::string::npos)
@@ -48,6 +49,13 @@ Timing join(std::vector<Timing> sittings) {
   sum_up(all);
   all.median_us = medians / static_cast<double>(std::max<std::size_t>(sittings.size(), 1));
   return all;
+}
+
+Comparison compare(const Timing& challenger, const Timing& incumbent) {
+  const std::size_t common = std::min(challenger.sittings_us.size(), incumbent.sittings_us.size());
+  if (common >= static_cast<std::size_t>(MeasureLimits::kMinRounds))
+    return compare(challenger.sittings_us, incumbent.sittings_us);
+  return compare(challenger.samples_us, incumbent.samples_us);
 }
 
 Result<TimingMode> find_timing(const std::string& name) {

@@ -10,6 +10,7 @@
 #include "db/db.h"
 #include "device/device.h"
 #include "device/telemetry.h"
+#include "tuner/stats.h"
 
 namespace kgen {
 
@@ -22,6 +23,7 @@ Result<TimingMode> find_timing(const std::string& name);
 
 struct Timing {
   std::vector<double> samples_us;     // raw, in the order taken; graph: time of a replay divided by its launches
+  std::vector<double> sittings_us{};  // the median of each sitting; empty where there was one
   std::vector<SampleState> states{};  // of the card at each sample; empty where it says nothing
   double median_us = 0, mad_us = 0;
   bool stopped_early = false;  // clearly slower than the best known
@@ -34,6 +36,10 @@ struct Timing {
 // One timing of several sittings: all their samples, and as the median the mean of theirs. Each sitting's is off by
 // what its places in memory do, so their mean is nearer to the truth than the median of all samples.
 Timing join(std::vector<Timing> sittings);
+
+// stats.h's comparison of two timings of one race: by their sittings where these are enough for the test, for the
+// samples of one sitting are not independent of each other; else by the samples.
+Comparison compare(const Timing& challenger, const Timing& incumbent);
 
 struct Energy {
   std::vector<double> samples_uj;  // of a call, one a round

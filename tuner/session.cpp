@@ -55,7 +55,7 @@ constexpr double kDefaultReach = 2;      // the default runs with the finalists 
 constexpr double kEnergyReach = 1.3;     // the same where energy decides: a slower kernel may need less
 constexpr int kEnergyRounds = 8;         // the signed-rank test cannot reach p < 0.01 below 7
 constexpr double kRaceUs = 400e3;        // device time that a race may take
-constexpr int kMaxRounds = 25, kMaxSittings = 6;
+constexpr int kMaxRounds = 25, kMaxSittings = 32;
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -848,6 +848,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
       race.sittings = static_cast<int>(
           std::clamp(kRaceUs / (round_us * MeasureLimits::kMinRounds), 1.0, static_cast<double>(kMaxSittings)));
       race.rounds = std::max(race.rounds, race.sittings * MeasureLimits::kMinRounds);
+      race.narrow = !energy;  // which is measured in the first sitting, of all
     }
     race.energy_rounds = energy ? kEnergyRounds : 0;
     const auto run = supervisor_.race(race);
@@ -859,11 +860,14 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     if (!run && shared_.many) KGEN_CHECK_OK(see_that_device_works());
     if (!run) return finalists.front();  // the fastest of the search, checked twice, wins without a race
 
-    const auto costs = [&](std::size_t i) -> const std::vector<double>& {
-      return energy ? run->energies[i].samples_uj : run->timings[i].samples_us;
+    // Who sat to the end wins: whoever did not was out.
+    std::size_t last = 0;
+    for (const Timing& timing : run->timings) last = std::max(last, timing.samples_us.size());
+    const auto cost = [&](std::size_t i) {
+      if (energy) return median(run->energies[i].samples_uj);
+      return run->timings[i].samples_us.size() == last ? run->timings[i].median_us : HUGE_VAL;
     };
     std::size_t best = 0;
-    const auto cost = [&](std::size_t i) { return energy ? median(costs(i)) : run->timings[i].median_us; };
     for (std::size_t i = 1; i < finalists.size(); ++i)
       if (cost(i) < cost(best)) best = i;
     if (!energy && !run->timings[best].throttle.empty()) {
@@ -880,7 +884,8 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
     std::string kept;  // why the incumbent stays
     if (const auto at = std::find(finalists.begin(), finalists.end(), incumbent); at != finalists.end()) {
       const auto i = static_cast<std::size_t>(at - finalists.begin());
-      const Comparison comparison = compare(costs(best), costs(i));
+      const Comparison comparison = energy ? compare(run->energies[best].samples_uj, run->energies[i].samples_uj)
+                                           : compare(run->timings[best], run->timings[i]);
       if (best != i && !comparison.replaces) {
         kept = fmt::format(
             "kept the winner of before: {} needs {:.1f} % less {} in turns with it (p = {:.2g}), which is not "

@@ -162,12 +162,23 @@ struct BenchRow {
   };
   std::vector<Entry> entries;  // fastest first
   std::string note;            // why they were not timed
+  // The device maker's library on the same inputs, in turns with the kernels and checked as they are.
+  struct VendorEntry {
+    std::string library;  // "cuBLASLt 13.0.2"
+    std::string note;     // why it was not timed
+    int algorithms = 0;   // that it proposed, of which the fastest was timed
+    double time_us = 0, mad_us = 0;
+    double over_best = 1;    // median of the paired ratios to the fastest kernel; below 1: it is faster than that
+    double probability = 1;  // of differences like these if the fastest kernel were not faster
+    double relative_l2 = 0;
+  };
+  std::optional<VendorEntry> vendor{};  // where it was asked for
 };
 // The winners of all databases for the present device, those of one problem in turns, each kernel once. Nothing is
 // written.
 Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>&, const std::string& op_glob, const std::string& device,
-                                        const std::string& timing, int rounds, Compiler&, const std::string& self,
-                                        const std::vector<std::string>& own_op_paths = {});
+                                        const std::string& timing, int rounds, bool against_vendor, Compiler&,
+                                        const std::string& self, const std::vector<std::string>& own_op_paths = {});
 
 // Entry of the hidden subcommand `kgen __worker DEVICE`: one device, one candidate at a time, over stdin/stdout. `open`
 // and `watch` are open_device() and open_telemetry(), or what a test puts in their place.

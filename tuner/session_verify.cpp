@@ -11,11 +11,12 @@
 #include "tuner/session.h"
 #include "tuner/stats.h"
 #include "tuner/supervisor.h"
+#include "tuner/vendor.h"
 
 namespace kgen {
 namespace {
 
-constexpr int kSittingRounds = 20;  // of `kgen bench`
+constexpr int kSittingRounds = 5;  // of `kgen bench`
 
 constexpr double kTimeoutSeconds = 60;
 
@@ -37,9 +38,11 @@ class Verifier {
     KGEN_TRY(CheckCase check, reference_case(spec, device_.arch, reference, compiled));
     check.seed = seed_++;
     check.rotate = timing == TimingMode::kGraph;
+    problem_ = check.problem;
     supervisor_.use(std::move(check), timing);
     return {};
   }
+  const BoundPlan& problem() const { return problem_; }
   Result<RaceResult> race(const RaceRequest& request) { return supervisor_.race(request); }
 
   // Errors are those that end the run; a candidate that fails, or whose reference does not run, is a row.
@@ -88,6 +91,7 @@ class Verifier {
   Compiler& compiler_;
   Supervisor supervisor_;
   DeviceInfo device_;
+  BoundPlan problem_;
   std::uint64_t seed_ = 1;
   std::int64_t ticket_ = 0;
 };
@@ -184,7 +188,7 @@ Result<std::vector<VerifyRow>> verify_db(Db& db, const std::string& op_glob, con
 }
 
 Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>& dbs, const std::string& op_glob, const std::string& device,
-                                        const std::string& timing, int rounds, Compiler& compiler,
+                                        const std::string& timing, int rounds, bool against_vendor, Compiler& compiler,
                                         const std::string& self, const std::vector<std::string>& own_op_paths) {
   KGEN_TRY(const TimingMode mode, find_timing(timing));
   KGEN_TRY(const OwnOps own_ops, read_own_ops(own_op_paths));
@@ -232,23 +236,55 @@ Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>& dbs, const std::string&
       if (verifier.device().arch->vendor != Vendor::kHost) request.sittings = std::max(1, rounds / kSittingRounds);
       for (const auto& [winner, db] : group.kernels) {
         KGEN_TRY(Stored stored, load_winner(*db, winner, own_ops));
-        if (request.candidates.empty()) KGEN_CHECK_OK(verifier.use(stored.spec, mode));
+        if (request.candidates.empty()) {
+          KGEN_CHECK_OK(verifier.use(stored.spec, mode));
+          if (against_vendor) {
+            row.vendor.emplace();
+            auto call = vendor_call(stored.spec, verifier.problem());
+            request.against_vendor = call.has_value();
+            if (call)
+              request.vendor = *call;
+            else
+              row.vendor->note = call.error().message;
+          }
+        }
         TryRequest& entry = request.candidates.emplace_back();
         KGEN_TRY(entry.code_path, code_file(stored.code));
         KGEN_TRY(entry.limits,
                  candidate_limits(stored.spec, verifier.device().arch, winner.trial.config, stored.bound));
         entry.bound = std::move(stored.bound);
       }
-      KGEN_TRY(const RaceResult race, verifier.race(request));
+      auto raced = verifier.race(request);
+      if (!raced && request.against_vendor && !ends_the_run(raced.error())) {
+        // The library may be what broke; the kernels are timed without it.
+        row.vendor->note = raced.error().message;
+        request.against_vendor = false;
+        raced = verifier.race(request);
+      }
+      KGEN_TRY(const RaceResult race, std::move(raced));
       std::size_t best = 0;
       for (std::size_t i = 1; i < race.timings.size(); ++i)
         if (race.timings[i].median_us < race.timings[best].median_us) best = i;
       for (std::size_t i = 0; i < race.timings.size(); ++i) {
-        const Comparison comparison = compare(race.timings[best].samples_us, race.timings[i].samples_us);
+        const Comparison comparison = compare(race.timings[best], race.timings[i]);
         row.entries[i].time_us = race.timings[i].median_us;
         row.entries[i].mad_us = race.timings[i].mad_us;
         row.entries[i].over_best = 1 / (1 - comparison.gain);
         row.entries[i].probability = comparison.probability;
+      }
+      if (request.against_vendor) {
+        const VendorResult& vendor = race.vendor;
+        row.vendor->library = vendor.library;
+        row.vendor->note = vendor.note;
+        row.vendor->algorithms = vendor.algorithms;
+        if (vendor.note.empty()) {
+          const Comparison comparison = compare(race.timings[best], vendor.timing);
+          row.vendor->time_us = vendor.timing.median_us;
+          row.vendor->mad_us = vendor.timing.mad_us;
+          row.vendor->over_best = 1 / (1 - comparison.gain);
+          row.vendor->probability = comparison.probability;
+          row.vendor->relative_l2 = vendor.relative_l2;
+        }
       }
       std::stable_sort(row.entries.begin(), row.entries.end(),
                        [](const auto& a, const auto& b) { return a.time_us < b.time_us; });

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <numeric>
 #include <vector>
 
 namespace kgen {
@@ -83,6 +84,34 @@ Comparison compare(std::span<const double> challenger, std::span<const double> i
   result.probability = probability_not_smaller(challenger, incumbent);
   result.replaces = result.gain >= kLeastGain && result.probability < kSignificance;
   return result;
+}
+
+std::vector<bool> still_in(const std::vector<std::vector<double>>& costs) {
+  const auto mean = [](const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+  };
+  std::vector<bool> in(costs.size());
+  std::size_t best = costs.size();
+  for (std::size_t i = 0; i < costs.size(); ++i) {
+    in[i] = !costs[i].empty();
+    if (in[i] && (best == costs.size() || mean(costs[i]) < mean(costs[best]))) best = i;
+  }
+  if (best == costs.size() || costs[best].size() < 2) return in;
+  bool matters = false;
+  for (std::size_t i = 0; i < costs.size(); ++i) {
+    if (!in[i] || i == best) continue;
+    std::vector<double> over, squares;
+    for (std::size_t k = 0; k < costs[best].size(); ++k) over.push_back(costs[i][k] / costs[best][k] - 1);
+    for (const double each : over) squares.push_back((each - mean(over)) * (each - mean(over)));
+    const double error = std::sqrt(mean(squares) / static_cast<double>(over.size() - 1));
+    in[i] = mean(over) < kSure * error || mean(over) == 0;
+    matters |= in[i] && mean(over) - kSure * error < -kLeastGain;
+  }
+  if (!matters) {
+    in.assign(costs.size(), false);
+    in[best] = true;
+  }
+  return in;
 }
 
 std::size_t best_in_peace(std::size_t best, std::span<const double> before_us) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 namespace kgen {
 
@@ -34,6 +35,12 @@ struct Comparison {
   bool replaces = false;
 };
 Comparison compare(std::span<const double> challenger, std::span<const double> incumbent);
+
+// Who of a race goes on. `costs`: of each, its median cost in every sitting of a race so far, the same sittings of all;
+// empty: it is out already. Out is what is dearer than the best by kSure standard errors of its paired ratios. Where
+// nobody can be better by kLeastGain any more, the best alone goes on.
+constexpr double kSure = 3;
+std::vector<bool> still_in(const std::vector<std::vector<double>>& costs);
 
 // Other work that makes a card lower its clock changes who is the fastest (H100, a GPTQ layer beside a load at the
 // power limit: 3.9 % lost by its winner). So a race in such a time decides only between what was not timed before it

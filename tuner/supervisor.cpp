@@ -185,7 +185,8 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
 Result<RaceResult> Supervisor::race(const RaceRequest& request) {
   if (!ready_) KGEN_CHECK_OK(bring_up());
   worker_->race(request);
-  const double limit = now_seconds() + timeout_ * static_cast<double>(request.candidates.size());
+  const double limit =
+      now_seconds() + timeout_ * static_cast<double>(request.candidates.size() + (request.against_vendor ? 1 : 0));
   for (;;) {
     const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
     if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult) continue;

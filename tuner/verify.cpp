@@ -350,6 +350,7 @@ struct Bench::Impl {
   Result<void> compute(Expected& output);
   Result<void> compute_reference();
   Result<void> copy_sets();
+  Result<void> make_scratch(LoadedCandidate&);
   Result<void> poison(const LoadedCandidate&);
   Result<void> enqueue(const LoadedCandidate&, int set, Phase, Stream);
   const CheckCase::Output& limits_of(const LoadedCandidate&, const Expected&) const;
@@ -625,7 +626,17 @@ Result<void> Bench::Impl::enqueue(const LoadedCandidate& candidate, int set, Pha
     args.workspace = candidate.scratch.at(set * layout.bytes + layout.workspace);
     args.prepared = candidate.scratch.at(set * layout.bytes + layout.prepared);
   }
-  return candidate.launch.run(device, candidate.plan, candidate.code, args, phase, stream);
+  if (candidate.vendor == nullptr)
+    return candidate.launch.run(device, candidate.plan, candidate.code, args, phase, stream);
+  if (phase == Phase::kPrepare) return {};
+  return candidate.vendor->launch(candidate.algorithm, args.tensors, args.workspace, stream);
+}
+
+Result<void> Bench::Impl::make_scratch(LoadedCandidate& candidate) {
+  if (!has_scratch(candidate.bound)) return {};
+  const auto sets = static_cast<std::int64_t>(arenas.size());
+  KGEN_TRY(candidate.scratch, DeviceBuffer::allocate(device, sets * scratch_layout(candidate.bound).bytes));
+  return {};
 }
 
 const CheckCase::Output& Bench::Impl::limits_of(const LoadedCandidate& candidate, const Expected& output) const {
@@ -885,10 +896,23 @@ Result<LoadedCandidate> Bench::load(const BoundPlan& bound, std::span<const std:
     return fail(ErrorKind::kBadInput, "a plan with more workspace and prepared buffers than are checked");
   KGEN_TRY(candidate.code, load_plan(impl_->device, candidate.plan, code));
   KGEN_TRY(candidate.launch, BoundLaunch::make(candidate.plan, bound));
-  if (has_scratch(bound)) {
-    const auto sets = static_cast<std::int64_t>(impl_->arenas.size());
-    KGEN_TRY(candidate.scratch, DeviceBuffer::allocate(impl_->device, sets * scratch_layout(bound).bytes));
+  KGEN_CHECK_OK(impl_->make_scratch(candidate));
+  return candidate;
+}
+
+Result<LoadedCandidate> Bench::load(std::shared_ptr<VendorKernel> kernel) {
+  LoadedCandidate candidate;
+  if (const std::int64_t bytes = kernel->workspace_bytes(); bytes > 0) {
+    candidate.bound.params.push_back({.name = "workspace",
+                                      .role = Role::kWorkspace,
+                                      .dtype = DType::kInt8,
+                                      .shape = {bytes},
+                                      .strides = {1},
+                                      .bytes = bytes});
+    candidate.bound.workspace_bytes = round_up(bytes, kAlign);
   }
+  candidate.vendor = std::move(kernel);
+  KGEN_CHECK_OK(impl_->make_scratch(candidate));
   return candidate;
 }
 

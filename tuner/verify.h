@@ -13,6 +13,7 @@
 #include "base/plan.h"
 #include "device/device.h"
 #include "device/launch.h"
+#include "device/vendor.h"
 #include "generator/emit.h"
 #include "tuner/measure.h"
 
@@ -120,6 +121,9 @@ struct LoadedCandidate {
   LoadedPlan code;
   BoundLaunch launch;  // of `bound`
   DeviceBuffer scratch;
+  // Instead of code: a call of a vendor's library, and which of its algorithms. `bound` has its workspace.
+  std::shared_ptr<VendorKernel> vendor{};
+  int algorithm = 0;
 };
 
 // The inputs, the reference values and the buffers of one problem on one device, kept while its candidates come and go.
@@ -133,6 +137,8 @@ class Bench {
 
   // Looks the kernels up and allocates the scratch. The plan's tensors must be those of the case.
   Result<LoadedCandidate> load(const BoundPlan&, std::span<const std::byte> code);
+  // The same for a vendor's kernel: its workspace lies between guard zones, too.
+  Result<LoadedCandidate> load(std::shared_ptr<VendorKernel>);
   // Poison, prepare steps, one launch, all checks. Repeats are two: one at once, one with the cache displaced (on a
   // GPU), so that blocks end in another order.
   Result<Verdict> verify(const LoadedCandidate&, Repeats);

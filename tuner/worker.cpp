@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/text.h"
 #include "tuner/session.h"
@@ -40,12 +41,19 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
                                    projection_length, seed, rotate)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, repeats, measure, idle, best_us)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds, sittings)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VendorCall, op, a, b, bias, addend, d, in, out, bias_type, addend_type, alpha, beta,
+                                   activation, addend_last, batch, m, n, k, lda, ldb, ldc, ldd, batch_stride_a,
+                                   batch_stride_b, batch_stride_c, batch_stride_d, b_nk, x, x_strides, weight,
+                                   weight_strides, y, y_strides, addend_strides, pad, stride, dilation, groups)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds, sittings, narrow, against_vendor,
+                                   vendor)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SampleState, clock_mhz, temperature_c, throttled)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, states, median_us, mad_us, stopped_early, clock_mhz,
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, sittings_us, states, median_us, mad_us, stopped_early, clock_mhz,
                                    temperature_c, throttle)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Energy, samples_uj, median_uj, mad_uj)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceResult, timings, energies)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VendorResult, library, note, algorithms, algorithm, max_error_ratio, relative_l2,
+                                   timing)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceResult, timings, energies, vendor)
 
 static void to_json(Json& json, const Verdict& verdict) {
   json = {{"passed", verdict.passed},
@@ -79,6 +87,7 @@ constexpr double kShortUs = 500;      // short
 // What a candidate's result may be held back by while the device is idle, and the rounds after which more tell nothing.
 constexpr double kCompeteSeconds = 0.06;
 constexpr std::size_t kEnoughRounds = 400;
+constexpr int kSittingsOfAll = 6;
 constexpr double kSittingsSeconds = 0.5;  // that preparing the sittings of a race may take
 
 double now_seconds() {
@@ -243,6 +252,47 @@ TryResult Examiner::attempt(const TryRequest& request, const std::function<bool(
   return result;
 }
 
+// The first time the library is asked for its algorithms, and the fastest of those that are right is kept.
+Result<LoadedCandidate> Examiner::load_vendor(const VendorCall& call, std::shared_ptr<VendorKernel>& kernel,
+                                              VendorResult& told) {
+  if (kernel != nullptr) {
+    KGEN_TRY(LoadedCandidate candidate, bench_->load(kernel));
+    candidate.algorithm = told.algorithm;
+    KGEN_TRY(const Verdict verdict, bench_->verify(candidate, Repeats::kNone));
+    if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
+    return candidate;
+  }
+  auto library = libraries_.find(call.op);
+  if (library == libraries_.end())
+    library = libraries_.emplace(call.op, open_vendor_library(device_.info(), call.op)).first;
+  if (!library->second) return tl::unexpected(library->second.error());
+  told.library = (*library->second)->name();
+  KGEN_TRY(std::shared_ptr<VendorKernel> prepared, (*library->second)->prepare(call));
+  KGEN_TRY(LoadedCandidate candidate, bench_->load(prepared));
+  told.algorithms = prepared->algorithms();
+  std::string why;
+  double best_us = 0;
+  for (candidate.algorithm = 0; candidate.algorithm < told.algorithms; ++candidate.algorithm) {
+    const auto verdict = bench_->verify(candidate, Repeats::kNone);
+    if (!verdict || !verdict->passed) {
+      if (why.empty()) why = verdict ? verdict->reason : verdict.error().message;
+      continue;
+    }
+    // The check's launch loaded code, so it tells nothing of the time.
+    const MeasureLimits limits{.best_us = best_us, .expected_us = 0};
+    KGEN_TRY(const Timing timing, bench_->measurer().measure(timing_, launcher(candidate), bench_->sets(), limits));
+    if (best_us > 0 && timing.median_us >= best_us) continue;
+    best_us = timing.median_us;
+    told.algorithm = candidate.algorithm;
+    told.max_error_ratio = verdict->max_error_ratio;
+    told.relative_l2 = verdict->relative_l2;
+  }
+  if (best_us == 0) return fail(ErrorKind::kCheckFailed, fmt::format("{}: {}", told.library, why));
+  candidate.algorithm = told.algorithm;
+  kernel = std::move(prepared);
+  return candidate;
+}
+
 Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_seconds) {
   leaders_.clear();
   const double affordable = kSittingsSeconds / std::max(setup_seconds_, 1e-3);
@@ -250,8 +300,20 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
   RaceResult result;
   std::vector<std::vector<Timing>> parts(request.candidates.size());
   std::vector<LoadedCandidate> candidates;
+  std::vector<std::size_t> sitters(request.candidates.size());
+  std::iota(sitters.begin(), sitters.end(), 0);
+  std::shared_ptr<VendorKernel> vendor;
+  std::vector<Timing> vendor_parts;
   timing_seconds = 0;
   for (int sitting = 0; sitting < sittings; ++sitting) {
+    if (request.narrow && sitting >= kSittingsOfAll) {
+      std::vector<std::vector<double>> costs(parts.size());
+      for (const std::size_t i : sitters)
+        for (const Timing& part : parts[i]) costs[i].push_back(part.median_us);
+      const std::vector<bool> in = still_in(costs);
+      std::erase_if(sitters, [&](std::size_t i) { return !in[i]; });
+      if (sitters.size() == 1) break;
+    }
     if (sitting > 0) {
       // What the sitting before holds is released after this has its own, so it gets other places.
       auto fresh = Bench::open(device_, check_, [] {});
@@ -263,11 +325,21 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
       bench_->measurer().watch(telemetry_.get());
     }
     std::vector<LoadedCandidate> loaded;
-    for (const TryRequest& entry : request.candidates) {
-      KGEN_TRY(LoadedCandidate candidate, load(entry));
+    for (const std::size_t i : sitters) {
+      KGEN_TRY(LoadedCandidate candidate, load(request.candidates[i]));
       KGEN_TRY(const Verdict verdict, bench_->verify(candidate, Repeats::kNone));
       if (!verdict.passed) return fail(ErrorKind::kCheckFailed, verdict.reason);
       loaded.push_back(std::move(candidate));
+    }
+    const bool against_vendor = request.against_vendor && result.vendor.note.empty();
+    if (against_vendor) {
+      auto opponent = load_vendor(request.vendor, vendor, result.vendor);
+      if (opponent) {
+        loaded.push_back(std::move(*opponent));
+      } else {
+        if (!healthy()) return tl::unexpected(std::move(opponent.error()));
+        result.vendor.note = one_line(opponent.error().message);
+      }
     }
     candidates = std::move(loaded);
     std::vector<Measurer::Launch> launches;
@@ -275,7 +347,8 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
     const double start = now_seconds();
     KGEN_TRY(std::vector<Timing> timings,
              bench_->measurer().in_turns(timing_, launches, bench_->sets(), std::max(1, request.rounds / sittings)));
-    for (std::size_t i = 0; i < timings.size(); ++i) parts[i].push_back(std::move(timings[i]));
+    for (std::size_t i = 0; i < timings.size(); ++i)
+      (i < sitters.size() ? parts[sitters[i]] : vendor_parts).push_back(std::move(timings[i]));
     if (request.energy_rounds > 0 && sitting == 0) {  // the one that always takes place
       KGEN_TRY(result.energies,
                bench_->measurer().energy_in_turns(timing_, launches, bench_->sets(), request.energy_rounds));
@@ -283,6 +356,7 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
     timing_seconds += now_seconds() - start;
   }
   for (std::vector<Timing>& timings : parts) result.timings.push_back(join(std::move(timings)));
+  if (!vendor_parts.empty() && result.vendor.note.empty()) result.vendor.timing = join(std::move(vendor_parts));
   return result;
 }
 

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -57,10 +58,23 @@ struct RaceRequest {
   // other places of memory: where they lie makes a kernel up to 4 % faster or slower for the life of a process (H100,
   // kernels of 15 us; 2026-11-22), which no number of rounds in one place tells.
   int sittings = 1;
+  // After kSittingsOfAll those that cannot win any more (stats.h) sit out, and the race ends when one is left.
+  bool narrow = false;
+  // The vendor's library runs in turns with the candidates, with the algorithm of its choice that was the fastest.
+  bool against_vendor = false;
+  VendorCall vendor{};
+};
+struct VendorResult {
+  std::string library;                // "cuBLASLt 13.0.2"; "" where none was opened
+  std::string note;                   // why it was not timed; "" where it was
+  int algorithms = 0, algorithm = 0;  // that were tried; the one that was timed
+  double max_error_ratio = 0, relative_l2 = 0;
+  Timing timing{};
 };
 struct RaceResult {  // beside the candidates; a timing's samples are those of its sittings one after the other
   std::vector<Timing> timings;
   std::vector<Energy> energies;  // empty where energy was not asked for
+  VendorResult vendor{};
 };
 
 // What the worker does with its device, without the process around it. Used by one thread.
@@ -84,6 +98,7 @@ class Examiner {
  private:
   Measurer::Launch launcher(const LoadedCandidate&);
   Result<LoadedCandidate> load(const TryRequest&);
+  Result<LoadedCandidate> load_vendor(const VendorCall&, std::shared_ptr<VendorKernel>&, VendorResult&);
   Result<void> examine(const TryRequest&, const std::function<bool()>& waiting, TryResult&);
   Result<void> compete(LoadedCandidate, const std::function<bool()>& waiting, TryResult&);
 
@@ -92,6 +107,7 @@ class Examiner {
   TimingMode timing_ = TimingMode::kCold;
   CheckCase check_;
   std::unique_ptr<Bench> bench_;
+  std::map<VendorOp, Result<std::unique_ptr<VendorLibrary>>> libraries_;  // once they were asked for
   double setup_seconds_ = 0;
   double bandwidth_ = 0;
   double best_us_ = 0;  // of the problem

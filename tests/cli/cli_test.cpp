@@ -64,8 +64,8 @@ TEST_F(Cli, VersionAndHelpAreExit0) {
   EXPECT_EQ(run_kgen({"--version"}).out, "kgen " KGEN_VERSION "\n");
   const Ran help = run_kgen({"--help"});
   EXPECT_EQ(help.code, 0);
-  for (const char* command : {"tune", "gen", "compile", "inspect", "verify", "bench", "show", "lookup", "doctor",
-                              "devices", "fold", "ops", "db", "report"}) {
+  for (const char* command : {"tune", "gen", "compile", "inspect", "verify", "bench", "show", "lookup", "explain",
+                              "doctor", "devices", "fold", "ops", "db", "report"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command));
     const Ran own = run_kgen({command, "--help"});
     EXPECT_EQ(own.code, 0) << command;
@@ -352,6 +352,26 @@ TEST_F(Cli, GeneratedSourcesCompileAndInspect) {
   EXPECT_EQ(broken.code, 1);
   EXPECT_THAT(broken.err, HasSubstr("undeclared"));
   EXPECT_FALSE(std::filesystem::exists(*folder_ / "broken.so"));
+}
+
+TEST_F(Cli, InspectEstimatesHowBusyTheMatrixUnitIs) {
+  const std::string loop = folder_->write(
+      "loop.s",
+      "\t.amdgcn_target \"amdgcn-amd-amdhsa--gfx942\"\nk:\n.L1:\n\tv_mfma_f32_32x32x8_f16 v[0:15], v[16:17], v[18:19], "
+      "v[0:15]\n\ts_cbranch_scc1 .L1\n");
+  const Ran without = run_kgen({"inspect", "--mca", loop}, {.environment = {"PATH=/nowhere"}});
+  EXPECT_EQ(without.code, 3);
+  EXPECT_THAT(without.err, HasSubstr("Debian: llvm-19"));
+  EXPECT_EQ(run_kgen({"inspect", loop}).code, 2) << "an assembly has no resources to read";
+  const Ran text = run_kgen({"inspect", "--mca", loop});
+  if (text.code == 3) GTEST_SKIP() << text.err;
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.out, AllOf(HasSubstr("estimates by LLVM's machine model"), HasSubstr("gfx942")));
+  const json told = run_json({"inspect", "--mca", loop})["files"][0]["kernels"][0];
+  EXPECT_EQ(told["matrix_instructions"], 1);
+  EXPECT_EQ(told["matrix_cycles"], 8);
+  EXPECT_GT(told["matrix_share"], 0);
+  EXPECT_EQ(run_kgen({"inspect", "--mca", db()}).code, 2);
 }
 
 TEST_F(Cli, DevicesAlwaysHaveTheHost) {
