@@ -7,6 +7,7 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <optional>
 
 #include "base/text.h"
@@ -80,7 +81,9 @@ constexpr Infix kInfix[] = {
 };
 constexpr int kTightest = 4;
 
-bool whole(double value) { return std::fabs(value) < kLimit; }
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
+bool whole(double value) { return ExprSet::known(value); }
 bool name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; }
 bool name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 bool digit(char c) { return c >= '0' && c <= '9'; }
@@ -319,6 +322,36 @@ std::string apply(Code code, double left, double right, double &result) {
       break;
   }
   return {};
+}
+
+// A division without words: not `known` where there is an error. Powers of two, which tile sizes are, need no division.
+struct Quotient {
+  bool known = false;
+  std::int64_t rounded_down = 0;
+  bool rest = false;
+  double down() const { return known ? static_cast<double>(rounded_down) : kUnknown; }
+  double up() const { return known ? static_cast<double>(rounded_down + (rest ? 1 : 0)) : kUnknown; }
+};
+
+[[gnu::always_inline]] inline Quotient divide(double left, double right) {
+  if (!whole(left) || !whole(right) || right == 0) return {};
+  const auto a = static_cast<std::int64_t>(left), b = static_cast<std::int64_t>(right);
+  if (b > 0 && (b & (b - 1)) == 0)
+    return {true, a >> __builtin_ctzll(static_cast<std::uint64_t>(b)), (a & (b - 1)) != 0};
+  if ((static_cast<std::uint64_t>(a | b) >> 32) == 0) {
+    const auto small = static_cast<std::uint32_t>(a), by = static_cast<std::uint32_t>(b);
+    return {true, small / by, small % by != 0};
+  }
+  return {true, static_cast<std::int64_t>(floor_quotient(a, b)), a % b != 0};
+}
+
+[[gnu::always_inline]] inline double remainder(double left, double right) {
+  if (!whole(left) || !whole(right) || right == 0) return kUnknown;
+  const auto a = static_cast<std::int64_t>(left), b = static_cast<std::int64_t>(right);
+  if (a >= 0 && b > 0 && (b & (b - 1)) == 0) return static_cast<double>(a & (b - 1));
+  if ((static_cast<std::uint64_t>(a | b) >> 32) == 0)
+    return static_cast<std::uint32_t>(a) % static_cast<std::uint32_t>(b);
+  return static_cast<double>(a % b);
 }
 
 // Computes; an error's text, "" when there is none.
@@ -635,6 +668,209 @@ Result<std::int64_t> Expr::eval_slots(const std::int64_t *values) const {
   if (const std::string what = run(program.code, program.depth, values, result); !what.empty()) return error(what);
   if (!whole(result)) return error("the result is not below 2^53");
   return static_cast<std::int64_t>(result);
+}
+
+// The stack's code as operations on results. Both branches of ?: are worked out; what is not known in the one that does
+// not count does no harm.
+class ExprSet::Translator {
+ public:
+  Translator(ExprSet &set, const std::vector<Instruction> &code, std::vector<Node> names)
+      : set_(set), code_(code), names_(std::move(names)) {}
+
+  Node translate(std::size_t begin, std::size_t end) const {
+    std::vector<Node> stack;
+    const auto pop = [&] {
+      const Node node = stack.back();
+      stack.pop_back();
+      return node;
+    };
+    for (std::size_t at = begin; at < end; ++at) {
+      const Instruction &instruction = code_[at];
+      const auto code = static_cast<std::uint32_t>(instruction.code);
+      switch (instruction.code) {
+        case Code::kNumber:
+          stack.push_back(set_.constant(instruction.value));
+          break;
+        case Code::kName:
+          stack.push_back(names_[instruction.arg]);
+          break;
+        case Code::kJumpIfZero: {
+          const std::size_t jump = at + instruction.arg;  // the last of the first branch
+          const std::size_t after = jump + 1 + code_[jump].arg;
+          const Node test = pop();
+          const Node yes = translate(at + 1, jump), no = translate(jump + 1, after);
+          stack.push_back(set_.operation(code, test, yes, no));
+          at = after - 1;
+          break;
+        }
+        case Code::kNegate:
+        case Code::kNot:
+        case Code::kAbs:
+        case Code::kLog2:
+        case Code::kIsPow2:
+          stack.push_back(set_.operation(code, pop()));
+          break;
+        case Code::kMin:
+        case Code::kMax: {
+          Node best = pop();
+          for (std::uint32_t i = 1; i < instruction.arg; ++i) best = set_.operation(code, pop(), best);
+          stack.push_back(best);
+          break;
+        }
+        default: {
+          const Node right = pop(), left = pop();
+          stack.push_back(set_.operation(code, left, right));
+        }
+      }
+    }
+    return stack.back();
+  }
+
+ private:
+  ExprSet &set_;
+  const std::vector<Instruction> &code_;
+  const std::vector<Node> names_;
+};
+
+ExprSet::Node ExprSet::input(const std::string &name) {
+  inputs_.push_back(static_cast<Node>(initial_.size()));
+  initial_.push_back(kUnknown);
+  this->name(name, inputs_.back());
+  return inputs_.back();
+}
+
+// A name's node is now read: where it is an input, run() has to bring it.
+ExprSet::Node ExprSet::read(Node node) {
+  const auto input = std::ranges::lower_bound(inputs_, node);
+  if (input != inputs_.end() && *input == node && std::ranges::find(read_, node, &Input::node) == read_.end())
+    read_.push_back({static_cast<std::uint32_t>(input - inputs_.begin()), node});
+  return node;
+}
+
+ExprSet::Node ExprSet::constant(double value) {
+  // Results of operations and inputs stand there as unknown, which equals nothing.
+  const auto same = std::ranges::find(initial_, value);
+  if (same != initial_.end()) return static_cast<Node>(same - initial_.begin());
+  initial_.push_back(value);
+  return static_cast<Node>(initial_.size() - 1);
+}
+
+ExprSet::Node ExprSet::operation(std::uint32_t code, Node a, Node b, Node c) {
+  constexpr std::size_t kLookBack = 500;  // a file may have very long expressions
+  const std::size_t first = operations_.size() - std::min(operations_.size(), kLookBack);
+  for (std::size_t i = first; i < operations_.size(); ++i) {
+    if (const Operation &same = operations_[i]; same == Operation{code, a, b, c, same.to}) return same.to;
+  }
+  const auto to = static_cast<Node>(initial_.size());
+  initial_.push_back(kUnknown);
+  operations_.push_back({code, a, b, c, to});
+  return to;
+}
+
+ExprSet::Node ExprSet::add(const Expr &expr) {
+  if (!expr.program_) return constant(0);
+  std::vector<Node> names;
+  for (const std::string &name : expr.names()) {
+    const auto known = names_.find(name);
+    if (known == names_.end()) {
+      initial_.push_back(kUnknown);
+      return static_cast<Node>(initial_.size() - 1);
+    }
+    names.push_back(read(known->second));
+  }
+  const std::vector<Instruction> &code = expr.program_->code;
+  return Translator(*this, code, std::move(names)).translate(0, code.size());
+}
+
+void ExprSet::run(std::span<const double> values, std::vector<double> &results) const {
+  results.assign(initial_.begin(), initial_.end());
+  double *const at = results.data();
+  for (const Input &input : read_) at[input.node] = values[input.value];
+  for (const Operation &operation : operations_) {
+    const double a = at[operation.a], b = at[operation.b];
+    double &to = at[operation.to];
+    const auto truth = [&](bool holds) { return std::isunordered(a, b) ? kUnknown : static_cast<double>(holds); };
+    switch (static_cast<Code>(operation.code)) {
+      case Code::kAdd:
+        to = a + b;
+        break;
+      case Code::kSubtract:
+        to = a - b;
+        break;
+      case Code::kMultiply:
+        to = a * b;
+        break;
+      case Code::kLess:
+        to = truth(a < b);
+        break;
+      case Code::kLessEqual:
+        to = truth(a <= b);
+        break;
+      case Code::kGreater:
+        to = truth(a > b);
+        break;
+      case Code::kGreaterEqual:
+        to = truth(a >= b);
+        break;
+      case Code::kEqual:
+        to = truth(a == b);
+        break;
+      case Code::kNotEqual:
+        to = truth(a != b);
+        break;
+      case Code::kAnd:
+        to = truth(a != 0 && b != 0);
+        break;
+      case Code::kOr:
+        to = truth(a != 0 || b != 0);
+        break;
+      case Code::kNegate:
+        to = -a;
+        break;
+      case Code::kNot:
+        to = std::isnan(a) ? a : static_cast<double>(a == 0);
+        break;
+      case Code::kAbs:
+        to = std::fabs(a);
+        break;
+      case Code::kMin:
+        to = std::isunordered(a, b) ? kUnknown : std::min(a, b);
+        break;
+      case Code::kMax:
+        to = std::isunordered(a, b) ? kUnknown : std::max(a, b);
+        break;
+      case Code::kJumpIfZero:
+        to = std::isnan(a) ? a : a != 0 ? b : at[operation.c];
+        break;
+      case Code::kDivide: {
+        const Quotient quotient = divide(a, b);
+        to = quotient.rest ? kUnknown : quotient.down();
+        break;
+      }
+      case Code::kModulo:
+        to = remainder(a, b);
+        break;
+      case Code::kFloorDiv:
+        to = divide(a, b).down();
+        break;
+      case Code::kCeilDiv:
+        to = divide(a, b).up();
+        break;
+      case Code::kRoundUp:
+        to = divide(a, b).up() * b;
+        break;
+      case Code::kLog2:
+        to = whole(a) && a >= 1 ? 63 - __builtin_clzll(static_cast<std::uint64_t>(a)) : kUnknown;
+        break;
+      case Code::kIsPow2:
+        to = !whole(a) ? kUnknown : a > 0 && (static_cast<std::uint64_t>(a) & (static_cast<std::uint64_t>(a) - 1)) == 0;
+        break;
+      case Code::kNumber:
+      case Code::kName:
+      case Code::kJump:
+        break;  // are no operations
+    }
+  }
 }
 
 }  // namespace kgen

@@ -11,9 +11,11 @@
 // names too: symbol_value("nk") is the value bound to the name `nk`.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,12 +54,53 @@ class Expr {
   // side of `1 || x / 0` is gone, and its error with it. text() stays.
   Expr specialised(const Env &constants) const;
 
-  // The fast path: values by position in names(). Safe from any thread.
+  // Values by position in names(). Safe from any thread.
   Result<std::int64_t> eval_slots(const std::int64_t *values) const;
 
  private:
+  friend class ExprSet;
   struct Program;
   std::shared_ptr<const Program> program_;  // shared by copies
+};
+
+// Expressions that are evaluated together, for shape after shape: straight code over numbers, in which what they have
+// in common is worked out once. Immutable once it is made, then safe from any thread.
+class ExprSet {
+ public:
+  using Node = std::uint32_t;  // a value, by its place among run()'s results
+
+  // What later expressions mean by `name`: one of run()'s values, or what was worked out before.
+  Node input(const std::string &name);
+  void name(const std::string &name, Node node) { names_.insert_or_assign(name, node); }
+  // A name that is not known makes an expression that has no value.
+  Node add(const Expr &);
+
+  // `values`: of the inputs, in the order in which they were made. `results` grows to what it needs. What Expr::eval()
+  // refuses has a result that is not known().
+  void run(std::span<const double> values, std::vector<double> &results) const;
+  static bool known(double result) { return std::fabs(result) < 9007199254740992; }  // 2^53
+
+ private:
+  struct Operation {
+    std::uint32_t code;
+    Node a, b, c, to;
+    bool operator==(const Operation &) const = default;
+  };
+  class Translator;
+  Node constant(double);
+  Node operation(std::uint32_t code, Node a, Node b = 0, Node c = 0);
+
+  struct Input {
+    std::uint32_t value = 0;  // which of run()'s
+    Node node = 0;
+  };
+  Node read(Node);
+
+  std::map<std::string, Node, std::less<>> names_;
+  std::vector<double> initial_;  // what run() starts with: constants
+  std::vector<Node> inputs_;
+  std::vector<Input> read_;  // those that an expression reads
+  std::vector<Operation> operations_;
 };
 
 }  // namespace kgen

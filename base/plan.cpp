@@ -125,22 +125,6 @@ Result<std::int64_t> padded_sum(std::int64_t sum, std::int64_t bytes, const std:
   return total.value / 256 * 256;
 }
 
-// Bytes from the first to the last element.
-Result<std::int64_t> extent(const BoundParam& param) {
-  Checked last;
-  for (std::size_t axis = 0; axis < param.shape.size(); ++axis) {
-    if (param.shape[axis] == 0) return 0;
-    Checked offset{param.shape[axis] - 1};
-    offset.multiply(param.strides[axis]);
-    last.add(offset.value);
-    last.overflow |= offset.overflow;
-  }
-  last.add(1);
-  last.multiply(dtype_bytes(param.dtype));
-  if (last.overflow) return fail(ErrorKind::kBadInput, fmt::format("the size of '{}' overflows", param.name));
-  return last.value;
-}
-
 }  // namespace
 
 std::string_view dtype_name(DType dtype) { return std::ranges::find(kDTypes, dtype, &DTypeRow::dtype)->name; }
@@ -198,6 +182,60 @@ Result<Plan> plan_from_json(std::string_view text) {
   }
 }
 
+class Binder::Values {
+ public:
+  Values(const Binder& binder, Dims dims, const std::vector<double>& results)
+      : binder_(binder), dims_(dims), results_(results) {}
+
+  // False: there is no such value, and explained() says why.
+  bool read(const Term& term, std::int64_t& value) const {
+    const double result = results_[term.node];
+    if (!ExprSet::known(result)) return false;
+    value = static_cast<std::int64_t>(result);
+    return true;
+  }
+  // Bytes from the first to the last element.
+  Result<std::int64_t> extent(const Param& param, const ParamTerms& terms) const {
+    Checked last;
+    bool empty = false;
+    for (std::size_t axis = 0; axis < terms.shape.size(); ++axis) {
+      std::int64_t length = 0, stride = 1;
+      if (!read(terms.shape[axis], length) || length < 0) return no_size(param, terms.shape[axis]);
+      if (is_tensor(param.role) && (!read(terms.strides[axis], stride) || stride < 0))
+        return no_size(param, terms.strides[axis]);
+      empty |= length == 0;
+      Checked offset{length - 1};
+      offset.multiply(stride);
+      last.add(offset.value);
+      last.overflow |= offset.overflow;
+    }
+    if (empty) return 0;
+    last.add(1);
+    last.multiply(terms.element_bytes);
+    if (last.overflow) return fail(ErrorKind::kBadInput, fmt::format("the size of '{}' overflows", param.name));
+    return last.value;
+  }
+  // The error that there is, in words.
+  tl::unexpected<Error> explained(const Term& term) const {
+    Env env;
+    for (std::size_t i = 0; i < dims_.size(); ++i) env[binder_.plan_->dims[i]] = static_cast<std::int64_t>(dims_[i]);
+    const auto value = term.expr->specialised(binder_.constants_).eval(env);
+    if (!value) return tl::unexpected(value.error());
+    return fail(ErrorKind::kInternal, fmt::format("'{}' has no value", term.expr->text()));
+  }
+
+ private:
+  tl::unexpected<Error> no_size(const Param& param, const Term& term) const {
+    std::int64_t value = 0;
+    if (!read(term, value)) return explained(term);
+    return fail(ErrorKind::kBadInput, fmt::format("'{}': '{}' is negative ({})", param.name, term.expr->text(), value));
+  }
+
+  const Binder& binder_;
+  const Dims dims_;
+  const std::vector<double>& results_;
+};
+
 Binder::Binder(const Plan& plan) : plan_(&plan) {
   for (const auto& [name, value] : plan.constants) {
     if (std::ranges::find(plan.dims, name) != plan.dims.end()) continue;
@@ -205,19 +243,16 @@ Binder::Binder(const Plan& plan) : plan_(&plan) {
     if (name == "max_block") max_block_ = value;
     if (name == "lds_limit") lds_limit_ = value;
   }
-  dim_defaults_ = terms(plan.dim_defaults);
-  // A default may read the dims before its own.
-  for (std::size_t i = 0; i < dim_defaults_.size(); ++i) {
-    for (int& at : dim_defaults_[i].slots) {
-      if (at >= static_cast<int>(i)) at = -1;
-    }
-  }
+  for (const std::string& dim : plan.dims) set_.input(dim);
   needs_ = terms(plan.needs);
   for (const Param& param : plan.params) {
-    params_.push_back({.present = term(param.present),
-                       .shape = terms(param.shape),
-                       .strides = terms(param.strides),
-                       .dim = param.role == Role::kDim ? slot(param.name) : -1});
+    const auto dim = std::ranges::find(plan.dims, param.name);
+    params_.push_back(
+        {.present = term(param.present),
+         .shape = terms(param.shape),
+         .strides = terms(param.strides),
+         .dim = param.role == Role::kDim && dim != plan.dims.end() ? static_cast<int>(dim - plan.dims.begin()) : -1,
+         .element_bytes = dtype_bytes(param.dtype)});
   }
   for (const Step& step : plan.steps) {
     steps_.push_back({.when = term(step.when),
@@ -229,168 +264,159 @@ Binder::Binder(const Plan& plan) : plan_(&plan) {
   bytes_ = term(plan.bytes);
 }
 
-int Binder::slot(std::string_view name) const {
-  const auto dim = std::ranges::find(plan_->dims, name);
-  return dim == plan_->dims.end() ? -1 : static_cast<int>(dim - plan_->dims.begin());
-}
+Binder::Term Binder::term(const Expr& expr) { return {set_.add(expr.specialised(constants_)), &expr}; }
 
-Binder::Term Binder::term(const Expr& expr) const {
-  Term made{expr.specialised(constants_), {}, {}};
-  for (const std::string& name : made.expr.names()) made.slots.push_back(slot(name));
-  if (made.slots.empty()) {
-    if (const auto value = made.expr.eval_slots(nullptr))
-      made.constant = *value;  // an error is told to who asks for it
-  }
-  return made;
-}
-
-std::vector<Binder::Term> Binder::terms(std::span<const Expr> exprs) const {
+std::vector<Binder::Term> Binder::terms(std::span<const Expr> exprs) {
   std::vector<Term> made;
   for (const Expr& expr : exprs) made.push_back(term(expr));
   return made;
 }
 
-Result<std::int64_t> Binder::eval_names(const Term& term, const Values& values) {
-  std::int64_t few[16];
-  std::vector<std::int64_t> many;
-  std::int64_t* read = few;
-  if (term.slots.size() > std::size(few)) {
-    many.resize(term.slots.size());
-    read = many.data();
-  }
-  for (std::size_t i = 0; i < term.slots.size(); ++i) {
-    if (term.slots[i] < 0)
-      return fail(ErrorKind::kBadInput, fmt::format("'{}': unknown name '{}'", term.expr.text(), term.expr.names()[i]));
-    read[i] = values[static_cast<std::size_t>(term.slots[i])];
-  }
-  return term.expr.eval_slots(read);
-}
-
-Result<void> Binder::eval_sizes(std::span<const Term> terms, const Values& values, const std::string& name,
-                                std::vector<std::int64_t>& out) {
-  out.reserve(terms.size());
-  for (const Term& term : terms) {
-    KGEN_TRY(const std::int64_t value, eval(term, values));
-    if (value < 0)
-      return fail(ErrorKind::kBadInput, fmt::format("'{}': '{}' is negative ({})", name, term.expr.text(), value));
-    out.push_back(value);
-  }
-  return {};
-}
-
-// nullopt: the step has nothing to do for this shape.
-Result<std::optional<BoundStep>> Binder::bind_step(std::size_t index, const Values& values) const {
-  const Step& step = plan_->steps[index];
-  const StepTerms& terms = steps_[index];
-  KGEN_TRY(const std::int64_t when, eval(terms.when, values));
-  if (when == 0) return std::nullopt;
-  BoundStep bound;
-  bound.kernel = step.kernel;
-  bound.prepare = step.prepare;
-  // What both CUDA and HIP take: x below 2^31, y and z at most 65535.
-  static constexpr std::int64_t kMostBlocks[] = {(std::int64_t{1} << 31) - 1, 65535, 65535};
-  bool empty = false;
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    KGEN_TRY(const std::int64_t blocks, eval(terms.grid[axis], values));
-    if (blocks < 0 || blocks > kMostBlocks[axis])
-      return fail(ErrorKind::kCheckFailed, fmt::format("'{}': {} blocks along {} are outside 0 … {}", step.kernel,
-                                                       blocks, "xyz"[axis], kMostBlocks[axis]));
-    empty |= blocks == 0;
-    bound.grid[axis] = static_cast<std::uint32_t>(blocks);
-  }
-  if (empty) return std::nullopt;
-  KGEN_TRY(const std::int64_t block, eval(terms.block, values));
-  if (block < 1 || block > max_block_)
-    return fail(ErrorKind::kCheckFailed,
-                fmt::format("'{}': a block of {} work-items is outside 1 … {}", step.kernel, block, max_block_));
-  KGEN_TRY(const std::int64_t lds_bytes, eval(terms.lds_bytes, values));
-  if (lds_bytes < 0 || lds_bytes > lds_limit_)
-    return fail(ErrorKind::kCheckFailed,
-                fmt::format("'{}': {} bytes of LDS are outside 0 … {}", step.kernel, lds_bytes, lds_limit_));
-  bound.block = static_cast<std::uint32_t>(block);
-  bound.lds_bytes = static_cast<std::uint32_t>(lds_bytes);
-  return bound;
-}
-
-Result<BoundPlan> Binder::bind(const Env& dims) const {
-  for (const auto& [name, value] : dims) {
-    if (std::ranges::find(plan_->dims, name) == plan_->dims.end())
-      return fail(ErrorKind::kBadInput, fmt::format("unknown dim '{}'{}", name, did_you_mean(name, plan_->dims)));
-  }
-  Values values(plan_->dims.size());
-  for (std::size_t i = 0; i < plan_->dims.size(); ++i) {
-    const std::string& name = plan_->dims[i];
-    if (const auto given = dims.find(name); given != dims.end()) {
-      values[i] = given->second;
-    } else if (plan_->dim_defaults[i].text().empty()) {
-      return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is missing", name));
-    } else {
-      KGEN_TRY(values[i], eval(dim_defaults_[i], values));
-    }
-    if (values[i] < 0) return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is negative ({})", name, values[i]));
-  }
-  return bind_values(values);
-}
-
-Result<BoundPlan> Binder::bind(std::span<const std::int64_t> dims) const {
-  if (dims.size() != plan_->dims.size())
-    return fail(ErrorKind::kBadInput, fmt::format("{} dims given, the plan has {}", dims.size(), plan_->dims.size()));
-  return bind_values(Values(dims.begin(), dims.end()));
-}
-
-Result<BoundPlan> Binder::bind_values(const Values& values) const {
+Result<void> Binder::sizes(Dims dims, std::vector<double>& results, BoundSizes& bound) const {
   const Plan& plan = *plan_;
+  if (dims.size() != plan.dims.size())
+    return fail(ErrorKind::kBadInput, fmt::format("{} dims given, the plan has {}", dims.size(), plan.dims.size()));
+  set_.run(dims, results);
+  const Values values(*this, dims, results);
   for (const Term& need : needs_) {
-    const auto holds = eval(need, values);
-    if (!holds) return fail(ErrorKind::kCheckFailed, "not legal for this shape: " + holds.error().message);
-    if (*holds == 0)
-      return fail(ErrorKind::kCheckFailed, fmt::format("not legal for this shape: needs '{}'", need.expr.text()));
+    std::int64_t holds = 0;
+    if (!values.read(need, holds))
+      return fail(ErrorKind::kCheckFailed, "not legal for this shape: " + values.explained(need).value().message);
+    if (holds == 0)
+      return fail(ErrorKind::kCheckFailed, fmt::format("not legal for this shape: needs '{}'", need.expr->text()));
   }
-  BoundPlan bound;
-  bound.params.resize(plan.params.size());
+  bound.workspace_bytes = bound.prepared_bytes = 0;
+  bound.params.assign(plan.params.size(), {});
   for (std::size_t i = 0; i < plan.params.size(); ++i) {
     const Param& param = plan.params[i];
     const ParamTerms& terms = params_[i];
-    BoundParam& item = bound.params[i];
-    item.name = param.name;
-    item.role = param.role;
-    item.dtype = param.dtype;
-    item.default_value = param.default_value;
-    item.align = param.align;
+    BoundSizes::Param& item = bound.params[i];
+    if (param.role == Role::kScalar) continue;
     if (param.role == Role::kDim) {
       if (terms.dim < 0)
         return fail(ErrorKind::kBadInput, fmt::format("parameter '{}' is no dim of the plan", param.name));
-      item.value = values[static_cast<std::size_t>(terms.dim)];
-    } else if (param.role != Role::kScalar) {
-      KGEN_TRY(const std::int64_t present, eval(terms.present, values));
-      item.present = present != 0;
+      item.value = static_cast<std::int64_t>(dims[static_cast<std::size_t>(terms.dim)]);
+      continue;
     }
-    if (!item.present || !(is_tensor(param.role) || is_buffer(param.role))) continue;
-    KGEN_CHECK_OK(eval_sizes(terms.shape, values, param.name, item.shape));
-    if (is_tensor(param.role)) {
-      KGEN_CHECK_OK(eval_sizes(terms.strides, values, param.name, item.strides));
-    } else {
-      item.strides.assign(1, 1);
-    }
-    if (item.strides.size() != item.shape.size())
+    std::int64_t present = 0;
+    if (!values.read(terms.present, present)) return values.explained(terms.present);
+    item.present = present != 0;
+    if (!item.present) continue;
+    if (is_tensor(param.role) ? terms.strides.size() != terms.shape.size() : terms.shape.size() != 1)
       return fail(ErrorKind::kBadInput, fmt::format("'{}': shape and strides differ in length", param.name));
-    KGEN_TRY(item.bytes, extent(item));
+    KGEN_TRY(item.value, values.extent(param, terms));
     std::int64_t* total = param.role == Role::kWorkspace  ? &bound.workspace_bytes
                           : param.role == Role::kPrepared ? &bound.prepared_bytes
                                                           : nullptr;
     if (total != nullptr) {
-      KGEN_TRY(*total, padded_sum(*total, item.bytes, param.name));
+      KGEN_TRY(*total, padded_sum(*total, item.value, param.name));
     }
   }
-  bound.steps.reserve(plan.steps.size());
+  bound.steps.clear();
   for (std::size_t i = 0; i < plan.steps.size(); ++i) {
-    KGEN_TRY(auto item, bind_step(i, values));
-    if (item) bound.steps.push_back(std::move(*item));
+    const Step& step = plan.steps[i];
+    const StepTerms& terms = steps_[i];
+    std::int64_t when = 0, block = 0, lds_bytes = 0;
+    if (!values.read(terms.when, when)) return values.explained(terms.when);
+    if (when == 0) continue;
+    BoundSizes::Step item{.index = static_cast<std::uint32_t>(i)};
+    // What both CUDA and HIP take: x below 2^31, y and z at most 65535.
+    static constexpr std::int64_t kMostBlocks[] = {(std::int64_t{1} << 31) - 1, 65535, 65535};
+    bool empty = false;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      std::int64_t blocks = 0;
+      if (!values.read(terms.grid[axis], blocks)) return values.explained(terms.grid[axis]);
+      if (blocks < 0 || blocks > kMostBlocks[axis])
+        return fail(ErrorKind::kCheckFailed, fmt::format("'{}': {} blocks along {} are outside 0 … {}", step.kernel,
+                                                         blocks, "xyz"[axis], kMostBlocks[axis]));
+      empty |= blocks == 0;
+      item.grid[axis] = static_cast<std::uint32_t>(blocks);
+    }
+    if (empty) continue;
+    if (!values.read(terms.block, block)) return values.explained(terms.block);
+    if (block < 1 || block > max_block_)
+      return fail(ErrorKind::kCheckFailed,
+                  fmt::format("'{}': a block of {} work-items is outside 1 … {}", step.kernel, block, max_block_));
+    if (!values.read(terms.lds_bytes, lds_bytes)) return values.explained(terms.lds_bytes);
+    if (lds_bytes < 0 || lds_bytes > lds_limit_)
+      return fail(ErrorKind::kCheckFailed,
+                  fmt::format("'{}': {} bytes of LDS are outside 0 … {}", step.kernel, lds_bytes, lds_limit_));
+    item.block = static_cast<std::uint32_t>(block);
+    item.lds_bytes = static_cast<std::uint32_t>(lds_bytes);
+    bound.steps.push_back(item);
   }
-  KGEN_TRY(const std::int64_t flops, eval(flops_, values));
-  KGEN_TRY(const std::int64_t bytes, eval(bytes_, values));
-  bound.flops = static_cast<double>(flops);
-  bound.bytes = static_cast<double>(bytes);
+  for (const auto& [term, total] : {std::pair(&flops_, &bound.flops), std::pair(&bytes_, &bound.bytes)}) {
+    *total = results[term->node];
+    if (!ExprSet::known(*total)) return values.explained(*term);
+  }
+  return {};
+}
+
+Result<std::vector<double>> Binder::values(const Env& given) const {
+  const Plan& plan = *plan_;
+  for (const auto& [name, value] : given) {
+    if (std::ranges::find(plan.dims, name) == plan.dims.end())
+      return fail(ErrorKind::kBadInput, fmt::format("unknown dim '{}'{}", name, did_you_mean(name, plan.dims)));
+  }
+  Env dims = constants_;  // and a default may read the dims before its own
+  std::vector<double> values;
+  for (std::size_t i = 0; i < plan.dims.size(); ++i) {
+    const std::string& name = plan.dims[i];
+    std::int64_t value = 0;
+    if (const auto found = given.find(name); found != given.end()) {
+      value = found->second;
+    } else if (plan.dim_defaults[i].text().empty()) {
+      return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is missing", name));
+    } else {
+      KGEN_TRY(value, plan.dim_defaults[i].eval(dims));
+    }
+    if (value < 0) return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is negative ({})", name, value));
+    dims[name] = value;
+    values.push_back(static_cast<double>(value));
+    if (!ExprSet::known(values.back()))
+      return fail(ErrorKind::kBadInput, fmt::format("dim '{}' is {}; sizes go from 0 to 2^53", name, value));
+  }
+  return values;
+}
+
+Result<BoundPlan> Binder::bind(const Env& given) const {
+  const Plan& plan = *plan_;
+  KGEN_TRY(const std::vector<double> dims, values(given));
+  std::vector<double> results;
+  BoundSizes made;
+  KGEN_CHECK_OK(sizes(dims, results, made));
+  BoundPlan bound{.params = {},
+                  .steps = {},
+                  .workspace_bytes = made.workspace_bytes,
+                  .prepared_bytes = made.prepared_bytes,
+                  .flops = made.flops,
+                  .bytes = made.bytes};
+  for (std::size_t i = 0; i < plan.params.size(); ++i) {
+    const Param& param = plan.params[i];
+    BoundParam& item = bound.params.emplace_back(BoundParam{.name = param.name,
+                                                            .role = param.role,
+                                                            .dtype = param.dtype,
+                                                            .present = made.params[i].present,
+                                                            .shape = {},
+                                                            .strides = {},
+                                                            .default_value = param.default_value,
+                                                            .align = param.align});
+    (param.role == Role::kDim ? item.value : item.bytes) = made.params[i].value;
+    if (!item.present || !(is_tensor(param.role) || is_buffer(param.role))) continue;
+    // sizes() has seen that they are there.
+    for (const Term& length : params_[i].shape) item.shape.push_back(static_cast<std::int64_t>(results[length.node]));
+    for (const Term& stride : params_[i].strides)
+      item.strides.push_back(static_cast<std::int64_t>(results[stride.node]));
+    if (is_buffer(param.role)) item.strides.assign(1, 1);
+  }
+  for (const BoundSizes::Step& step : made.steps) {
+    const Step& from = plan.steps[step.index];
+    bound.steps.push_back({.kernel = from.kernel,
+                           .prepare = from.prepare,
+                           .grid = step.grid,
+                           .block = step.block,
+                           .lds_bytes = step.lds_bytes});
+  }
   return bound;
 }
 

@@ -98,52 +98,63 @@ struct BoundPlan {
   double flops = 0, bytes = 0;
 };
 
+// As much of it as a launch takes: numbers alone. Meant to be used again, so that its memory is.
+struct BoundSizes {
+  struct Param {
+    bool present = true;
+    std::int64_t value = 0;  // BoundParam::bytes; of a dim its value
+  };
+  struct Step {
+    std::uint32_t index = 0;  // in Plan::steps
+    std::array<std::uint32_t, 3> grid{};
+    std::uint32_t block = 0, lds_bytes = 0;
+  };
+  std::vector<Param> params;  // beside Plan::params
+  std::vector<Step> steps;
+  std::int64_t workspace_bytes = 0, prepared_bytes = 0;
+  double flops = 0, bytes = 0;
+};
+
 // Fills in dim defaults, checks `needs`, ranges and overflow. `dims` may name a subset (the rest take defaults).
 // kBadInput when a dim is unknown, missing or negative; kCheckFailed when the shape is not one the plan is legal for.
 Result<BoundPlan> bind(const Plan& plan, const Env& dims);
 
-// The same for many shapes of one plan: its names are looked up once. The plan must stay where it is. Immutable, safe
-// from any thread.
+// The same for many shapes of one plan: its expressions are made one piece of code. The plan must stay where it is.
+// Immutable, safe from any thread.
 class Binder {
  public:
   explicit Binder(const Plan& plan);
   Result<BoundPlan> bind(const Env& dims) const;
-  // Every dim's value, beside Plan::dims.
-  Result<BoundPlan> bind(std::span<const std::int64_t> dims) const;
+  // Of every dim, beside Plan::dims.
+  Result<std::vector<double>> values(const Env& dims) const;
+  // `dims`: every dim's value, beside Plan::dims; integers below 2^53. `results` is scratch.
+  Result<void> sizes(std::span<const double> dims, std::vector<double>& results, BoundSizes& sizes) const;
 
  private:
-  struct Term {                            // an expression, and where its names stand among the values
-    Expr expr;                             // the plan's constants worked out
-    std::vector<int> slots;                // dims; -1: a name that the plan does not know
-    std::optional<std::int64_t> constant;  // its value where no dim changes it
+  struct Term {
+    ExprSet::Node node = 0;
+    const Expr* expr = nullptr;  // of the plan, for messages
   };
   struct ParamTerms {
     Term present;
     std::vector<Term> shape, strides;
-    int dim = -1;
+    int dim = -1, element_bytes = 0;
   };
   struct StepTerms {
     Term when;
     std::array<Term, 3> grid;
     Term block, lds_bytes;
   };
-  using Values = std::vector<std::int64_t>;  // beside Plan::dims
-  Term term(const Expr&) const;
-  std::vector<Term> terms(std::span<const Expr>) const;
-  int slot(std::string_view name) const;
-  static Result<std::int64_t> eval(const Term& term, const Values& values) {
-    if (term.constant) return *term.constant;
-    return eval_names(term, values);
-  }
-  static Result<std::int64_t> eval_names(const Term&, const Values&);
-  static Result<void> eval_sizes(std::span<const Term>, const Values&, const std::string& name,
-                                 std::vector<std::int64_t>& out);
-  Result<std::optional<BoundStep>> bind_step(std::size_t index, const Values&) const;
-  Result<BoundPlan> bind_values(const Values&) const;
+  using Dims = std::span<const double>;
+  // One shape's results, read as what they are said to be.
+  class Values;
+  Term term(const Expr&);
+  std::vector<Term> terms(std::span<const Expr>);
 
   const Plan* plan_;
   Env constants_;  // those that no dim hides
-  std::vector<Term> dim_defaults_, needs_;
+  ExprSet set_;
+  std::vector<Term> needs_;
   std::vector<ParamTerms> params_;
   std::vector<StepTerms> steps_;
   Term flops_, bytes_;

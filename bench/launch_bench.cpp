@@ -146,7 +146,7 @@ void measure(const std::string& path, const std::string& device_name, std::int64
   const Plan& plan = found.plan->plan;
   const ObjectRecord object = must(file.object(found.row->winner.object_hash));
   const LoadedPlan loaded = must(load_plan(*device, plan, object.bytes));
-  const BoundLaunch bound = must(BoundLaunch::make(plan, found.bound));
+  const BoundLaunch bound = BoundLaunch::make(found.plan->layout, found.bound);
   Recorder recorder(device->info(), plan.params.size());
   const CallArgs args{
       .tensors = tensors, .scalars = {}, .workspace = memory["workspace"], .prepared = memory["prepared"]};

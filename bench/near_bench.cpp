@@ -25,7 +25,7 @@ constexpr std::size_t kLeastOffers = 3;  // else there is nothing to choose
 
 struct Tuned {
   OpSpec spec;
-  std::vector<std::int64_t> dims;
+  std::vector<double> dims;
   std::vector<bool> given;
   int units = 0;
   std::map<std::string, TrialRecord> trials;  // verified, by config
@@ -43,7 +43,7 @@ Result<Tuned> tuned_problem(Db& db, const TrialGroup& group) {
   KGEN_TRY(tuned.spec.problem, make_problem(*tuned.spec.op, words));
   const std::string key = " " + group.problem.dims_key;
   for (const DimDef& dim : tuned.spec.op->dims) {
-    tuned.dims.push_back(tuned.spec.problem.dims.at(dim.name));
+    tuned.dims.push_back(static_cast<double>(tuned.spec.problem.dims.at(dim.name)));
     tuned.given.push_back(key.find(" " + dim.name + "=") != std::string::npos);
   }
   tuned.units = group.device.compute_units;
@@ -100,6 +100,7 @@ void held_out(const std::vector<Tuned>& problems, std::size_t asked_at, Arch arc
   const auto near = shapes.nearest(asked.dims, asked.given, kNearRows);
   losses.nearest.push_back(loss(near.front().row));
   double least = HUGE_VAL, best = HUGE_VAL;
+  std::vector<double> scratch;
   std::size_t chosen = 0;
   for (const NearShapes::Near& item : near) {
     const TrialRecord& trial = *offers[item.row];
@@ -107,7 +108,7 @@ void held_out(const std::vector<Tuned>& problems, std::size_t asked_at, Arch arc
     const TimeModel model(
         workload, problems[item.row].dims, *trial.time_us,
         {.units = problems[item.row].units, .waves = trial.occupancy_waves.value_or(0), .wave_size = arch->wave_size});
-    const double doubt = std::log(model.us(workload, asked.dims)) + kDoubtOfOctave * item.distance;
+    const double doubt = std::log(model.us(workload, asked.dims, scratch)) + kDoubtOfOctave * item.distance;
     if (doubt < least) least = doubt, chosen = item.row;
   }
   for (std::size_t i = 0; i < problems.size(); ++i)

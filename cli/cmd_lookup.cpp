@@ -120,12 +120,14 @@ Json lookup_json(const Lookup& answer) {
   json["workspace_bytes"] = match.bound.workspace_bytes;
   json["prepared_bytes"] = match.bound.prepared_bytes;
   json["steps"] = Json::array();
-  for (const BoundStep& step : match.bound.steps)
-    json["steps"].push_back({{"kernel", step.kernel},
-                             {"prepare", step.prepare},
+  for (const BoundSizes::Step& step : match.bound.steps) {
+    const Step& of_plan = match.plan->plan.steps[step.index];
+    json["steps"].push_back({{"kernel", of_plan.kernel},
+                             {"prepare", of_plan.prepare},
                              {"grid", step.grid},
                              {"block", step.block},
                              {"lds_bytes", step.lds_bytes}});
+  }
   return json;
 }
 

@@ -4,6 +4,7 @@
 // docs/database.md tells what each table holds and what survives which accident.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -71,7 +72,7 @@ struct Goal {
   std::string timing = "cold";     // how it was timed: cold, warm, graph
   std::string objective = "time";  // what counts: time, energy
   bool deterministic = false;      // results had to be the same bits on every launch
-  bool operator==(const Goal&) const = default;
+  auto operator<=>(const Goal&) const = default;
   std::string text() const;  // "cold time", "graph energy, deterministic"
 };
 

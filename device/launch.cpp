@@ -30,7 +30,7 @@ Result<LoadedPlan> load_plan(Device& device, const Plan& plan, std::span<const s
   return loaded;
 }
 
-BoundLaunch::Value BoundLaunch::scalar(DType dtype, double value) {
+LaunchLayout::Value LaunchLayout::scalar(DType dtype, double value) {
   Value result{};
   switch (dtype) {
     case DType::kFp64:
@@ -58,65 +58,101 @@ BoundLaunch::Value BoundLaunch::scalar(DType dtype, double value) {
   return result;
 }
 
-Result<BoundLaunch> BoundLaunch::make(const Plan& plan, const BoundPlan& bound) {
-  if (bound.params.size() > kMaxParams)
+Result<std::shared_ptr<const LaunchLayout>> LaunchLayout::make(const Plan& plan) {
+  if (plan.params.size() > kMaxParams)
     return fail(ErrorKind::kInternal,
-                fmt::format("a plan with {} parameters; at most {}", bound.params.size(), kMaxParams));
-  BoundLaunch made;
-  made.workspace_bytes_ = bound.workspace_bytes;
-  made.prepared_bytes_ = bound.prepared_bytes;
-  made.values_.resize(bound.params.size());
-  std::int64_t workspace = 0, prepared = 0;
-  for (std::size_t i = 0; i < bound.params.size(); ++i) {
-    const BoundParam& param = bound.params[i];
-    Value& value = made.values_[i];
+                fmt::format("a plan with {} parameters; at most {}", plan.params.size(), kMaxParams));
+  auto made = std::make_shared<LaunchLayout>();
+  for (std::size_t i = 0; i < plan.params.size(); ++i) {
+    const Param& param = plan.params[i];
+    Value& value = made->values_.emplace_back();
     value = {};
     switch (param.role) {
       case Role::kIn:
       case Role::kOut:
       case Role::kInOut:
-        made.operands_.push_back({.param = i, .present = param.present, .bytes = param.bytes, .align = param.align});
+        made->operands_.push_back({.param = i, .align = param.align});
         break;
       case Role::kWorkspace:
-      case Role::kPrepared: {
-        if (!param.present) break;
-        std::int64_t& offset = param.role == Role::kPrepared ? prepared : workspace;
-        made.buffers_.push_back({.param = i, .prepared = param.role == Role::kPrepared, .offset = offset});
-        offset += (param.bytes + kBufferAlign - 1) / kBufferAlign * kBufferAlign;
+      case Role::kPrepared:
+        made->buffers_.push_back({.param = i, .prepared = param.role == Role::kPrepared});
         break;
-      }
       case Role::kScalar:
         value = scalar(param.dtype, param.default_value);
-        made.scalars_.push_back({.param = i, .dtype = param.dtype});
+        made->scalars_.push_back({.param = i, .dtype = param.dtype});
         break;
       case Role::kDim:
-        value.i64 = param.value;
+        made->dims_.push_back(i);
         break;
     }
   }
+  for (const Step& step : plan.steps) made->prepares_.push_back(step.prepare);
+  return made;
+}
+
+BoundLaunch BoundLaunch::make(std::shared_ptr<const LaunchLayout> layout, const BoundSizes& sizes) {
+  BoundLaunch made;
+  made.words_.reserve(layout->values_.size() + layout->operands_.size() + layout->buffers_.size());
+  made.words_ = layout->values_;
+  for (const std::size_t dim : layout->dims_) made.words_[dim].i64 = sizes.params[dim].value;
+  const auto add = [&](std::int64_t word) { made.words_.emplace_back().i64 = word; };
+  for (const LaunchLayout::Operand& operand : layout->operands_) {
+    const BoundSizes::Param& param = sizes.params[operand.param];
+    add(param.present ? param.value : -1);
+  }
+  std::int64_t workspace = 0, prepared = 0;
+  for (const LaunchLayout::Buffer& buffer : layout->buffers_) {
+    const BoundSizes::Param& param = sizes.params[buffer.param];
+    std::int64_t& offset = buffer.prepared ? prepared : workspace;
+    add(param.present ? offset : -1);
+    if (param.present) offset += (param.value + kBufferAlign - 1) / kBufferAlign * kBufferAlign;
+  }
+  made.steps_ = sizes.steps;
+  made.workspace_bytes_ = sizes.workspace_bytes;
+  made.prepared_bytes_ = sizes.prepared_bytes;
+  made.layout_ = std::move(layout);
+  return made;
+}
+
+Result<BoundLaunch> BoundLaunch::make(const Plan& plan, const BoundPlan& bound) {
+  if (bound.params.size() != plan.params.size())
+    return fail(ErrorKind::kInternal,
+                fmt::format("{} parameters are bound, the plan has {}", bound.params.size(), plan.params.size()));
+  BoundSizes sizes{.params = {},
+                   .steps = {},
+                   .workspace_bytes = bound.workspace_bytes,
+                   .prepared_bytes = bound.prepared_bytes,
+                   .flops = bound.flops,
+                   .bytes = bound.bytes};
+  for (const BoundParam& param : bound.params)
+    sizes.params.push_back({param.present, param.role == Role::kDim ? param.value : param.bytes});
   for (const BoundStep& step : bound.steps) {
     const auto known = std::ranges::find(plan.steps, step.kernel, &Step::kernel);
     if (known == plan.steps.end())
       return fail(ErrorKind::kInternal, fmt::format("kernel '{}' is not in the plan", step.kernel));
-    made.steps_.push_back({.function = static_cast<std::size_t>(known - plan.steps.begin()),
-                           .prepare = step.prepare,
-                           .shape = {{step.grid[0], step.grid[1], step.grid[2]}, step.block, step.lds_bytes}});
+    sizes.steps.push_back({.index = static_cast<std::uint32_t>(known - plan.steps.begin()),
+                           .grid = step.grid,
+                           .block = step.block,
+                           .lds_bytes = step.lds_bytes});
   }
-  return made;
+  KGEN_TRY(auto layout, LaunchLayout::make(plan));
+  return make(std::move(layout), sizes);
 }
 
 Result<void> BoundLaunch::run(Device& device, const Plan& plan, const LoadedPlan& loaded, const CallArgs& args,
                               Phase phase, Stream stream) const {
-  if (args.tensors.size() < operands_.size())
+  const auto& operands = layout_->operands_;
+  const auto& scalars = layout_->scalars_;
+  if (args.tensors.size() < operands.size())
     return fail(ErrorKind::kBadInput,
-                fmt::format("operand '{}' is missing: {} given", plan.params[operands_[args.tensors.size()].param].name,
+                fmt::format("operand '{}' is missing: {} given", plan.params[operands[args.tensors.size()].param].name,
                             args.tensors.size()));
-  if (args.tensors.size() > operands_.size())
+  if (args.tensors.size() > operands.size())
     return fail(ErrorKind::kBadInput,
-                fmt::format("{} operands given, the kernel takes {}", args.tensors.size(), operands_.size()));
-  if (!args.scalars.empty() && args.scalars.size() < scalars_.size())
+                fmt::format("{} operands given, the kernel takes {}", args.tensors.size(), operands.size()));
+  if (!args.scalars.empty() && args.scalars.size() < scalars.size())
     return fail(ErrorKind::kBadInput,
-                fmt::format("scalar '{}' is missing: {} given", plan.params[scalars_[args.scalars.size()].param].name,
+                fmt::format("scalar '{}' is missing: {} given", plan.params[scalars[args.scalars.size()].param].name,
                             args.scalars.size()));
   if (workspace_bytes_ > 0 && args.workspace == nullptr && phase == Phase::kRun)
     return fail(ErrorKind::kBadInput, fmt::format("no workspace given; {} bytes are needed", workspace_bytes_));
@@ -125,21 +161,26 @@ Result<void> BoundLaunch::run(Device& device, const Plan& plan, const LoadedPlan
 
   Value values[kMaxParams];
   void* pointers[kMaxParams];
-  std::ranges::copy(values_, values);
-  for (std::size_t i = 0; i < values_.size(); ++i) pointers[i] = &values[i];
-  for (std::size_t i = 0; i < operands_.size(); ++i)
-    values[operands_[i].param].pointer = operands_[i].present ? args.tensors[i] : nullptr;
-  for (const Buffer& buffer : buffers_) {
+  const std::size_t count = layout_->values_.size();
+  const Value* word = words_.data();
+  std::copy(word, word + count, values);
+  word += count;
+  for (std::size_t i = 0; i < count; ++i) pointers[i] = &values[i];
+  for (std::size_t i = 0; i < operands.size(); ++i, ++word)
+    values[operands[i].param].pointer = word->i64 < 0 ? nullptr : args.tensors[i];
+  for (const LaunchLayout::Buffer& buffer : layout_->buffers_) {
+    const std::int64_t offset = (word++)->i64;
     const DevicePtr base = buffer.prepared ? args.prepared : args.workspace;
-    values[buffer.param].pointer = base == nullptr ? nullptr : static_cast<std::byte*>(base) + buffer.offset;
+    values[buffer.param].pointer = base == nullptr || offset < 0 ? nullptr : static_cast<std::byte*>(base) + offset;
   }
   if (!args.scalars.empty()) {
-    for (std::size_t i = 0; i < scalars_.size(); ++i)
-      values[scalars_[i].param] = scalar(scalars_[i].dtype, args.scalars[i]);
+    for (std::size_t i = 0; i < scalars.size(); ++i)
+      values[scalars[i].param] = LaunchLayout::scalar(scalars[i].dtype, args.scalars[i]);
   }
-  for (const Launched& step : steps_) {
-    if (step.prepare != (phase == Phase::kPrepare)) continue;
-    KGEN_CHECK_OK(device.launch(loaded.functions[step.function], step.shape, pointers, stream));
+  for (const BoundSizes::Step& step : steps_) {
+    if (layout_->prepares_[step.index] != (phase == Phase::kPrepare)) continue;
+    const LaunchShape shape{{step.grid[0], step.grid[1], step.grid[2]}, step.block, step.lds_bytes};
+    KGEN_CHECK_OK(device.launch(loaded.functions[step.index], shape, pointers, stream));
   }
   return {};
 }

@@ -1,6 +1,8 @@
 // Launches a bound plan on a device: the one place where kernel parameters are laid out.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,29 +31,19 @@ struct CallArgs {
 
 enum class Phase { kPrepare, kRun };
 
-// A bound plan laid out for launching: what depends on the shape alone stands ready, a launch puts in pointers and
-// scalars. Immutable, safe from any thread.
-class BoundLaunch {
+// What launches of one plan have in common, whatever the shape. Immutable.
+class LaunchLayout {
  public:
   struct Operand {
     std::size_t param = 0;  // index in Plan::params
-    bool present = true;
-    std::int64_t bytes = 0;
     int align = 16;
   };
-  BoundLaunch() = default;
-  static Result<BoundLaunch> make(const Plan&, const BoundPlan&);
-
+  static Result<std::shared_ptr<const LaunchLayout>> make(const Plan&);
   const std::vector<Operand>& operands() const { return operands_; }  // the plan's tensors
   std::size_t scalar_count() const { return scalars_.size(); }
-  std::int64_t workspace_bytes() const { return workspace_bytes_; }
-  std::int64_t prepared_bytes() const { return prepared_bytes_; }
-
-  // Launches the steps of one phase in order on the stream. Does not allocate device memory or synchronise, so it is
-  // safe inside graph capture. `plan` is that of make(), for messages.
-  Result<void> run(Device&, const Plan& plan, const LoadedPlan&, const CallArgs&, Phase, Stream) const;
 
  private:
+  friend class BoundLaunch;
   union Value {  // the pointers handed to the driver point at copies of these
     void* pointer;
     std::int64_t i64;
@@ -64,24 +56,51 @@ class BoundLaunch {
   struct Buffer {
     std::size_t param = 0;
     bool prepared = false;
-    std::int64_t offset = 0;
   };
   struct Scalar {
     std::size_t param = 0;
     DType dtype = DType::kFp32;
   };
-  struct Launched {
-    std::size_t function = 0;
-    bool prepare = false;
-    LaunchShape shape{};
-  };
   static Value scalar(DType, double);
 
-  std::vector<Value> values_;  // one a parameter; null where the call fills it in
+  std::vector<Value> values_;  // one a parameter: defaults of scalars, else null
+  std::vector<std::size_t> dims_;
   std::vector<Operand> operands_;
   std::vector<Buffer> buffers_;
   std::vector<Scalar> scalars_;
-  std::vector<Launched> steps_;
+  std::vector<bool> prepares_;  // beside Plan::steps
+};
+
+// A bound plan laid out for launching: what depends on the shape alone stands ready, a launch puts in pointers and
+// scalars. Immutable, safe from any thread.
+class BoundLaunch {
+ public:
+  BoundLaunch() = default;
+  static Result<BoundLaunch> make(const Plan&, const BoundPlan&);
+  // `sizes` is of the layout's plan.
+  static BoundLaunch make(std::shared_ptr<const LaunchLayout> layout, const BoundSizes& sizes);
+
+  const LaunchLayout& layout() const { return *layout_; }
+  // Of an operand; nothing where the shape has none.
+  std::optional<std::int64_t> operand_bytes(std::size_t operand) const {
+    const std::int64_t bytes = words_[layout_->values_.size() + operand].i64;
+    return bytes < 0 ? std::nullopt : std::optional(bytes);
+  }
+  std::int64_t workspace_bytes() const { return workspace_bytes_; }
+  std::int64_t prepared_bytes() const { return prepared_bytes_; }
+
+  // Launches the steps of one phase in order on the stream. Does not allocate device memory or synchronise, so it is
+  // safe inside graph capture. `plan` is that of make(), for messages.
+  Result<void> run(Device&, const Plan& plan, const LoadedPlan&, const CallArgs&, Phase, Stream) const;
+
+ private:
+  using Value = LaunchLayout::Value;
+
+  std::shared_ptr<const LaunchLayout> layout_;
+  // One a parameter (null where the call fills it in), then bytes of the operands (-1: absent), then offsets of the
+  // buffers (-1: absent): one piece of memory, for a near match makes one of these in its two microseconds.
+  std::vector<Value> words_;
+  std::vector<BoundSizes::Step> steps_;
   std::int64_t workspace_bytes_ = 0, prepared_bytes_ = 0;
 };
 

@@ -197,7 +197,9 @@ kgen_status read_goal(const kgen_goal* goal, Goal& wanted, bool& guarded) {
 }
 
 // The operands that a plan takes, in order, are those of the handle: launches give them by position.
-Result<void> same_operands(const kgen_op& op, const Plan& plan) {
+Result<void> same_operands(const kgen_op& op, const StoredPlan& stored) {
+  if (stored.operands == op.operands) return {};
+  const Plan& plan = stored.plan;
   std::size_t tensors = 0, scalars = 0;
   for (const Param& param : plan.params) {
     if (is_tensor(param.role) && (tensors == op.tensors.size() || op.tensors[tensors++] != param.name))
@@ -226,22 +228,53 @@ int rank(MatchKind kind) {
   return static_cast<int>(std::ranges::find(kOrder, kind) - kOrder);
 }
 
-Found look_up(const kgen_op& op, const State& state, const Env& dims, bool only_defaults = false) {
+// The questions for a reading, made at its first lookup.
+std::shared_ptr<const kgen_op::Questions> questions_of(kgen_op& op, const State& state, std::uint64_t generation) {
+  const std::lock_guard lock(op.mutex);
+  if (op.questions == nullptr || op.questions->generation != generation) {
+    auto made = std::make_shared<kgen_op::Questions>();
+    made->generation = generation;
+    for (const auto& file : state.files)
+      made->files.push_back(file == nullptr ? nullptr : file->dispatcher->question(op.signature, op.dims));
+    op.questions = std::move(made);
+  }
+  return op.questions;
+}
+
+// A shape as find_new() has it.
+struct Asked {
+  kgen_op& op;
+  const State& state;
+  const kgen_op::Questions& questions;
+  std::span<const std::int64_t> values;
+
+  Env dims() const {
+    Env dims;
+    for (std::size_t i = 0; i < values.size(); ++i) dims[op.dims[i]] = values[i];
+    return dims;
+  }
+};
+
+Found look_up(const Asked& asked, bool only_defaults = false) {
+  const kgen_op& op = asked.op;
   Found best;
-  for (const auto& file : state.files) {
+  for (std::size_t i = 0; i < asked.state.files.size(); ++i) {
+    const auto& file = asked.state.files[i];
     if (file == nullptr) continue;
     Found found;
-    found.match = file->dispatcher->find(op.signature, dims, op.goal, [&](const WinnerRow& row, const auto& plan) {
-      const auto usable = [&]() -> Result<void> {
-        if (only_defaults && !row.winner.is_default) return fail(ErrorKind::kBadInput, "not a default");
-        KGEN_CHECK_OK(same_operands(op, plan->plan));
-        KGEN_TRY(found.code, op.core->code(*file, row, plan));
-        return {};
-      }();
-      found.refused |= !usable;
-      return usable;
-    });
-    const bool first = file == state.files.front();
+    const auto usable = [&](const WinnerRow& row, const auto& plan) -> Result<void> {
+      if (only_defaults && !row.winner.is_default) return fail(ErrorKind::kBadInput, "not a default");
+      KGEN_CHECK_OK(same_operands(op, *plan));
+      KGEN_TRY(found.code, op.core->code(*file, row, plan));
+      return {};
+    };
+    found.match = file->dispatcher->find(*asked.questions.files[i], asked.values, op.goal,
+                                         [&](const WinnerRow& row, const auto& plan) {
+                                           const auto use = usable(row, plan);
+                                           found.refused |= !use;
+                                           return use;
+                                         });
+    const bool first = i == 0;
     if (first || rank(found.match.kind) < rank(best.match.kind)) {
       found.refused |= best.refused;
       best = std::move(found);
@@ -276,17 +309,15 @@ std::string trace_head(const kgen_op& op, const Env& dims, const Match& match) {
 }
 
 // The guard's verdict as a part of the reason; true where the default is the one to keep.
-std::pair<bool, std::string> guarded_choice(const kgen_op& op, const Env& dims, const State& state, const Found& found,
-                                            Found& fallback) {
+std::pair<bool, std::string> guarded_choice(const Asked& asked, const Found& found, Found& fallback) {
   if (found.match.row->winner.is_default) return {false, ""};
-  fallback = look_up(op, state, dims, true);
+  fallback = look_up(asked, true);
   if (fallback.match.kind == MatchKind::kNone) return {false, "; not guarded, for there is no default"};
   if (fallback.code == found.code) return {false, "; it is the default, too"};
   const auto times = [&]() -> Result<GuardTimes> {
-    Contender chosen{found.code, {}}, other{fallback.code, {}};
-    KGEN_TRY(chosen.launch, BoundLaunch::make(found.match.plan->plan, found.match.bound));
-    KGEN_TRY(other.launch, BoundLaunch::make(fallback.match.plan->plan, fallback.match.bound));
-    return guard(op.core->device(), chosen, other);
+    Contender chosen{found.code, BoundLaunch::make(found.match.plan->layout, found.match.bound)};
+    Contender other{fallback.code, BoundLaunch::make(fallback.match.plan->layout, fallback.match.bound)};
+    return guard(asked.op.core->device(), chosen, other);
   }();
   if (!times) return {false, "; not guarded: " + times.error().message};
   const bool worse = times->default_us < times->chosen_us;
@@ -295,11 +326,22 @@ std::pair<bool, std::string> guarded_choice(const kgen_op& op, const Env& dims, 
                       worse ? "tuned one" : "default", worse ? times->chosen_us : times->default_us)};
 }
 
+// "near: tuned at m=5476, legal for m=5480".
+std::string reason_of(const Match& match) {
+  const std::string_view kind = match_name(match.kind);
+  std::string text;
+  text.reserve(kind.size() + 2 + match.reason.size());
+  text.append(kind).append(": ").append(match.reason);
+  bool plain = true;
+  for (const char c : text) plain &= c >= 0x20 && c < 0x7f;
+  return plain ? text : printable(text);
+}
+
 // Fills a kernel in with what was found, or with the default where that is asked for and better.
-Result<void> bind_kernel(const kgen_op& op, const Env& dims, const State& state, Found& found, kgen_kernel& kernel) {
-  if (op.guarded) {
+void bind_kernel(const Asked& asked, Found& found, kgen_kernel& kernel) {
+  if (asked.op.guarded) {
     Found fallback;
-    const auto [worse, words] = guarded_choice(op, dims, state, found, fallback);
+    const auto [worse, words] = guarded_choice(asked, found, fallback);
     if (worse) {
       found = std::move(fallback);
       found.match.kind = MatchKind::kDefault;
@@ -309,50 +351,49 @@ Result<void> bind_kernel(const kgen_op& op, const Env& dims, const State& state,
     found.match.reason += words;
   }
   const Match& match = found.match;
-  KGEN_TRY(kernel.launch, BoundLaunch::make(match.plan->plan, match.bound));
-  kernel.reason = printable(fmt::format("{}: {}", match_name(match.kind), match.reason));
-  kernel.config = printable(match.row->trial.config);
+  kernel.launch = BoundLaunch::make(match.plan->layout, match.bound);
+  kernel.reason = reason_of(match);
+  kernel.row = match.row;
   kernel.expected_loss = match.expected_loss.value_or(-1);
   kernel.code = found.code;
   kernel.match = {.kernel = &kernel,
                   .kind = static_cast<kgen_match_kind>(match.kind),
                   .reason = kernel.reason.c_str(),
-                  .config = kernel.config.c_str(),
+                  .config = match.row->trial.config.c_str(),
                   .tuned_time_us = match.row->trial.time_us.value_or(0),
                   .workspace_bytes = static_cast<std::size_t>(kernel.launch.workspace_bytes()),
                   .prepared_bytes = static_cast<std::size_t>(kernel.launch.prepared_bytes())};
-  return {};
 }
 
 // A shape that was not asked for since the file was read. Failures that another try may cure are not kept.
 kgen_status find_new(kgen_op& op, const std::int64_t* values, const kgen_kernel*& out) {
-  Env dims;
   for (std::size_t i = 0; i < op.dims.size(); ++i) {
     if (values[i] < 0 || values[i] >= std::int64_t{1} << 53) {
       return report(KGEN_BAD_ARGUMENT, fmt::format("dim '{}' is {}; sizes go from 0 to 2^53", op.dims[i], values[i]));
     }
-    dims[op.dims[i]] = values[i];
   }
   const auto [state, generation] = op.core->state();
-  Found found = look_up(op, *state, dims);
+  const auto questions = questions_of(op, *state, generation);
+  const Asked asked{op, *state, *questions, {values, op.dims.size()}};
+  Found found = look_up(asked);
   if (found.match.kind == MatchKind::kNone && found.refused) return report(KGEN_REFUSED, found.match.reason);
   const MatchKind served = found.match.kind;  // before the guard
 
   auto kernel = std::make_unique<kgen_kernel>();
   kernel->core = op.core.get();
-  kernel->reason = printable(found.match.reason);
-  if (found.match.kind == MatchKind::kNone) {
+  if (served == MatchKind::kNone) {
     kernel->status = KGEN_NOT_FOUND;
-  } else if (const auto made = bind_kernel(op, dims, *state, found, *kernel); !made) {
-    return report(made.error());
+    kernel->reason = printable(found.match.reason);
+  } else {
+    bind_kernel(asked, found, *kernel);
   }
   if (const auto trace = op.core->trace(); trace != nullptr)
-    kernel->seen = trace->add(trace_head(op, dims, found.match));
+    kernel->seen = trace->add(trace_head(op, asked.dims(), found.match));
   if (served != MatchKind::kExact && served != MatchKind::kDynamic && op.core->hooked()) {
     const std::size_t space = op.signature.find(' ');
     op.core->miss(op.signature.substr(0, space).c_str(),
-                  space == std::string::npos ? "" : op.signature.substr(space + 1).c_str(), words_of(dims).c_str(),
-                  static_cast<kgen_match_kind>(served));
+                  space == std::string::npos ? "" : op.signature.substr(space + 1).c_str(),
+                  words_of(asked.dims()).c_str(), static_cast<kgen_match_kind>(served));
   }
 
   const std::lock_guard lock(op.mutex);
@@ -386,13 +427,14 @@ kgen_status load(const kgen_kernel& kernel) {
 
 // Null, foreign and misaligned pointers are found here, where they have a name, and not in the kernel.
 kgen_status check_pointers(const kgen_kernel& kernel, void* const* tensors, Phase phase) {
-  const auto& operands = kernel.launch.operands();
+  const auto& operands = kernel.launch.layout().operands();
   if (tensors == nullptr && !operands.empty()) return report(KGEN_BAD_ARGUMENT, "tensors is null");
   for (std::size_t i = 0; i < operands.size(); ++i) {
-    const BoundLaunch::Operand& operand = operands[i];
-    if (!operand.present) continue;
+    const LaunchLayout::Operand& operand = operands[i];
+    const auto bytes = kernel.launch.operand_bytes(i);
+    if (!bytes) continue;
     const auto name = [&] { return kernel.code->plan->plan.params[operand.param].name; };
-    if (tensors[i] == nullptr && operand.bytes > 0 && phase == Phase::kRun)
+    if (tensors[i] == nullptr && *bytes > 0 && phase == Phase::kRun)
       return report(KGEN_BAD_ARGUMENT, fmt::format("operand '{}' is null", name()));
     if (!aligned(tensors[i], static_cast<std::uintptr_t>(operand.align))) {
       return report(KGEN_MISALIGNED, fmt::format("operand '{}' at {} is not aligned to {} bytes", name(),
@@ -422,11 +464,11 @@ kgen_status launch(const kgen_kernel* kernel, void* const* tensors, const double
   if (const auto status = check_buffer("prepared", prepared, kernel->launch.prepared_bytes()); status != KGEN_OK)
     return status;
   if (const auto status = load(*kernel); status != KGEN_OK) return status;
-  CallArgs args{.tensors = {tensors, kernel->launch.operands().size()},
+  CallArgs args{.tensors = {tensors, kernel->launch.layout().operands().size()},
                 .scalars = {},
                 .workspace = workspace,
                 .prepared = prepared};
-  if (scalars != nullptr) args.scalars = {scalars, kernel->launch.scalar_count()};
+  if (scalars != nullptr) args.scalars = {scalars, kernel->launch.layout().scalar_count()};
   if (kernel->seen != nullptr && phase == Phase::kRun) kernel->seen->note();
   Code& code = *kernel->code;
   const auto done = kernel->launch.run(kernel->core->device(), code.plan->plan, code.loaded, args, phase, stream);
@@ -577,6 +619,7 @@ kgen_status kgen_open_op_for(kgen_db* db, const char* op, const char* attributes
     opened->goal = std::move(wanted);
     opened->guarded = guarded;
     opened->dims = std::move(names);
+    opened->operands = operands_of(**plan);
     for (const Param& param : (*plan)->params) {
       if (is_tensor(param.role)) opened->tensors.push_back(param.name);
       if (param.role == Role::kScalar) opened->scalars.push_back(param.name);

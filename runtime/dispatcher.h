@@ -12,6 +12,7 @@
 
 #include "base/plan.h"
 #include "db/db.h"
+#include "device/launch.h"
 #include "runtime/near.h"
 
 namespace kgen {
@@ -19,10 +20,13 @@ namespace kgen {
 enum class MatchKind { kNone, kExact, kNear, kDefault, kDynamic };
 std::string_view match_name(MatchKind);  // "none" "exact" "near" "default" "dynamic"
 
+// Names of a plan's tensors and scalars, in order, as one text.
+std::string operands_of(const Plan&);
+
 // A launch plan of the file, shared by the rows that have the same one. Immutable.
 struct StoredPlan {
-  StoredPlan(Plan read, std::string text_hash)
-      : plan(std::move(read)), binder(plan), workload(plan), hash(std::move(text_hash)) {}
+  static Result<std::shared_ptr<const StoredPlan>> make(Plan read, std::string text_hash);
+  StoredPlan(Plan read, std::string text_hash);
   StoredPlan(const StoredPlan&) = delete;
   StoredPlan& operator=(const StoredPlan&) = delete;
 
@@ -30,14 +34,16 @@ struct StoredPlan {
   const Binder binder;  // of `plan`
   const Workload workload;
   const std::string hash;
+  const std::string operands;  // operands_of() it
+  std::shared_ptr<const LaunchLayout> layout;
 };
 
 struct Match {
   MatchKind kind = MatchKind::kNone;
   std::string reason;                      // one line, without the kind's name in front
-  const WinnerRow* row = nullptr;          // owned by the Dispatcher; plan_json is empty
-  std::shared_ptr<const StoredPlan> plan;  // may outlive the Dispatcher
-  BoundPlan bound;                         // for the asked shape
+  std::shared_ptr<const WinnerRow> row;    // plan_json is empty, config printable; may outlive the Dispatcher
+  std::shared_ptr<const StoredPlan> plan;  // likewise
+  BoundSizes bound;                        // for the asked shape
   // How much slower than the best kernel for this shape it is expected to be: 0.02 = 2 %. Nothing: not known.
   std::optional<double> expected_loss{};
 };
@@ -70,7 +76,7 @@ struct Account {
 };
 
 // Whether a row that fits can be used (its code object is whole, say); the error's text becomes part of the reason and
-// the next match is tried.
+// the next match is tried. A row stays where it is as long as the Dispatcher.
 using RowFilter = std::function<Result<void>(const WinnerRow&, const std::shared_ptr<const StoredPlan>&)>;
 
 // All winners of a DB that may run on one architecture: the keys in memory, rows and plans read from the DB at first
@@ -94,6 +100,13 @@ class Dispatcher {
   // the same bits serves a goal that is deterministic.
   // `account`, which may be null, is filled in.
   Match find(const std::string& signature, const Env& dims, const Goal& goal = {}, const RowFilter& filter = {},
+             Account* account = nullptr) const;
+  // The same for many shapes: the signature and the names of the dims are looked up once. A question is of the
+  // Dispatcher that gave it, and gone with it.
+  struct Question;
+  std::shared_ptr<const Question> question(const std::string& signature, std::vector<std::string> dims) const;
+  // `values` beside the question's dims.
+  Match find(const Question&, std::span<const std::int64_t> values, const Goal& goal = {}, const RowFilter& filter = {},
              Account* account = nullptr) const;
   Dispatcher(Dispatcher&&) noexcept;
   ~Dispatcher();

@@ -73,8 +73,8 @@ Result<GuardTimes> guard(Device& device, Contender& chosen, Contender& fallback)
   Call first(device, chosen), second(device, fallback);
   // Both take the same operands, those of the handle.
   std::vector<DevicePtr> tensors;
-  for (const BoundLaunch::Operand& operand : chosen.launch.operands()) {
-    KGEN_TRY(tensors.emplace_back(), first.allocate(operand.present ? operand.bytes : 0));
+  for (std::size_t i = 0; i < chosen.launch.layout().operands().size(); ++i) {
+    KGEN_TRY(tensors.emplace_back(), first.allocate(chosen.launch.operand_bytes(i).value_or(0)));
   }
   KGEN_CHECK_OK(first.make(tensors));
   KGEN_CHECK_OK(second.make(tensors));

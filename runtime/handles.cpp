@@ -88,16 +88,14 @@ Result<bool> Core::refresh(std::vector<std::string> paths) {
 }
 
 std::shared_ptr<Trace> Core::trace() const {
+  if (!traced_.load(std::memory_order_acquire)) return nullptr;
   const std::lock_guard lock(mutex_);
   return trace_;
 }
 void Core::set_trace(std::shared_ptr<Trace> trace) {
   const std::lock_guard lock(mutex_);
   trace_.swap(trace);
-}
-bool Core::hooked() const {
-  const std::shared_lock lock(hook_mutex_);
-  return miss_hook_.call != nullptr;
+  traced_.store(trace_ != nullptr, std::memory_order_release);
 }
 void Core::miss(const char* op, const char* attributes, const char* dims, kgen_match_kind kind) const {
   const std::shared_lock lock(hook_mutex_);
@@ -106,12 +104,21 @@ void Core::miss(const char* op, const char* attributes, const char* dims, kgen_m
 void Core::set_miss_hook(MissHook hook) {
   const std::unique_lock lock(hook_mutex_);
   miss_hook_ = hook;
+  hooked_.store(hook.call != nullptr, std::memory_order_release);
 }
 
 Result<std::shared_ptr<Code>> Core::code(Reading& file, const WinnerRow& row,
                                          const std::shared_ptr<const StoredPlan>& plan) {
-  const std::string key = row.winner.object_hash + plan->hash;
   const std::lock_guard lock(file.mutex);
+  if (const auto known = file.by_row.find(&row); known != file.by_row.end()) return known->second;
+  KGEN_TRY(auto code, read_code(file, row, plan));
+  file.by_row[&row] = code;
+  return code;
+}
+
+Result<std::shared_ptr<Code>> Core::read_code(Reading& file, const WinnerRow& row,
+                                              const std::shared_ptr<const StoredPlan>& plan) {
+  const std::string key = row.winner.object_hash + plan->hash;
   auto& known = file.codes[key];
   if (known != nullptr) return known;
   {

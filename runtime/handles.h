@@ -53,6 +53,7 @@ struct Reading {
   std::unique_ptr<Dispatcher> dispatcher;  // of `db`
   std::mutex mutex;
   std::unordered_map<std::string, std::shared_ptr<Code>> codes;  // by the hashes of object and plan
+  std::unordered_map<const WinnerRow*, std::shared_ptr<Code>> by_row;
 };
 
 // What lookups see: the opened file, then those that were added; null for one that is not there yet. Replaced as a
@@ -101,7 +102,7 @@ class Core {
   // Null: nothing is recorded.
   std::shared_ptr<Trace> trace() const;
   void set_trace(std::shared_ptr<Trace>);
-  bool hooked() const;
+  bool hooked() const { return hooked_.load(std::memory_order_acquire); }
   // Calls the miss hook, if there is one. Setting another waits for calls that are under way.
   void miss(const char* op, const char* attributes, const char* dims, kgen_match_kind) const;
   void set_miss_hook(MissHook);
@@ -111,6 +112,7 @@ class Core {
 
  private:
   Core(std::optional<PublicKey> key, std::unique_ptr<Device> device) : device_(std::move(device)), key_(key) {}
+  Result<std::shared_ptr<Code>> read_code(Reading&, const WinnerRow&, const std::shared_ptr<const StoredPlan>&);
   Result<std::shared_ptr<Reading>> read(const std::string& path, const FileIdentity&) const;
   Result<bool> refresh(std::vector<std::string> paths);
 
@@ -125,6 +127,8 @@ class Core {
   std::shared_ptr<Trace> trace_;
   mutable std::shared_mutex hook_mutex_;
   MissHook miss_hook_;
+  std::atomic<bool> traced_ = false,
+                    hooked_ = false;  // whether there are these: most first lookups take no lock for them
   std::set<std::string> texts_;
 };
 
@@ -143,9 +147,10 @@ struct alignas(64) kgen_kernel {
   kgen::Core* core = nullptr;
   std::shared_ptr<kgen::Code> code;
   kgen::BoundLaunch launch;
-  std::string reason, config;
-  std::shared_ptr<kgen::Seen> seen;  // null: nothing is recorded
-  double expected_loss = -1;         // negative: not known
+  std::string reason;
+  std::shared_ptr<const kgen::WinnerRow> row;  // has the text of match.config
+  std::shared_ptr<kgen::Seen> seen;            // null: nothing is recorded
+  double expected_loss = -1;                   // negative: not known
 };
 
 struct kgen_op {
@@ -157,6 +162,7 @@ struct kgen_op {
   kgen::Goal goal;
   bool guarded = false;
   std::vector<std::string> dims, tensors, scalars;
+  std::string operands;  // as StoredPlan::operands
 
   // Shapes found in one reading of the file. Those of older readings stay: their kernels were handed out.
   struct Table {
@@ -167,6 +173,12 @@ struct kgen_op {
   Table first;
   std::atomic<Table*> table;
   std::mutex mutex;  // over inserts and all that follows
+  // What lookups ask each file of a reading.
+  struct Questions {
+    std::uint64_t generation = 0;
+    std::vector<std::shared_ptr<const kgen::Dispatcher::Question>> files;  // null for one that is not there yet
+  };
+  std::shared_ptr<const Questions> questions;
   std::vector<std::unique_ptr<Table>> newer;
   std::vector<std::unique_ptr<kgen_kernel>> kernels;
 };

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,51 +26,51 @@ class Workload {
   // Work-items of a block of a step.
   std::int64_t block(std::size_t step) const { return steps_[step].block; }
   // Waves of blocks, each step's rounded up, where `at_once` blocks of a step run at once. `dims` beside Plan::dims. 0:
-  // nothing runs, or an expression cannot be evaluated.
-  double waves(std::span<const std::int64_t> dims, std::span<const double> at_once) const;
-  // How much longer a block takes for `dims` than for `tuned`: flops with the dims that the grid does not depend on
-  // (the depth of a product), over flops without. 1 where that is not known.
-  double depth(std::span<const std::int64_t> dims, std::span<const std::int64_t> tuned) const;
+  // nothing runs, or an expression cannot be evaluated. `scratch` keeps its memory from call to call.
+  double waves(std::span<const double> dims, std::span<const double> at_once, std::vector<double>& scratch) const;
+  // Flops with the dims that the grid does not depend on (the depth of a product), and the others of `tuned`. Below 0:
+  // not known; nothing: they are those of `tuned`.
+  std::optional<double> flops(std::span<const double> dims, std::span<const double> tuned,
+                              std::vector<double>& scratch) const;
+  double flops(std::span<const double> dims, std::vector<double>& scratch) const;
 
  private:
-  struct Term {
-    Expr expr;
-    std::vector<int> slots;  // of its names, among the dims
-    bool known = true;       // all its names
-    double fixed = -1;       // the value of what reads no dim
-  };
   struct StepTerms {
-    Term when;
-    std::array<Term, 3> grid;
+    ExprSet::Node when = 0;
+    std::array<ExprSet::Node, 3> grid{};
     std::int64_t block = 0;
   };
-  Term term(const Plan&, const Expr&);
-  double eval(const Term&, std::span<const std::int64_t> dims) const;  // below 0: not possible
 
+  ExprSet set_, flops_set_;
   std::vector<StepTerms> steps_;  // those of a launch
-  Term flops_;
-  std::vector<bool> in_grid_;  // beside Plan::dims
+  ExprSet::Node flops_ = 0;
+  std::vector<std::size_t> depth_;  // dims that flops depend on and the grid does not
 };
 
 // A tuned kernel as the model sees it. The time at another shape is that at its own, times the ratio of the waves,
-// times that of a block's depth.
+// times how much longer a block takes: flops with the dims that the grid does not depend on, over flops without; 1
+// where that is not known.
 class TimeModel {
  public:
   struct Occupancy {
     int units = 0, waves = 0, wave_size = 0;  // compute units, waves that a unit holds; 0 or less: not known
   };
-  TimeModel(const Workload&, std::vector<std::int64_t> dims, double us, const Occupancy&);
-  double us(const Workload&, std::span<const std::int64_t> dims) const;
+  TimeModel(const Workload&, std::span<const double> dims, double us, const Occupancy&);
+  double us(const Workload&, std::span<const double> dims, std::vector<double>& scratch) const;
 
  private:
-  std::vector<std::int64_t> dims_;
-  std::vector<double> at_once_;
-  double us_, waves_;
+  std::span<const double> at_once() const { return {numbers_.data(), steps_}; }
+  std::span<const double> dims() const { return std::span(numbers_).subspan(steps_); }
+
+  std::vector<double> numbers_;  // blocks of each step that run at once, then the dims: one place in memory
+  std::size_t steps_;
+  double us_, waves_, flops_;
 };
 
-// The shapes of tuned rows, to find the nearest of hundreds in less than a microsecond. The distance of two shapes is
+// The shapes of tuned rows, to find the nearest of thousands in less than a microsecond. The distance of two shapes is
 //   sum over dims of |log2((a + 1) / (b + 1))|
-// over those that differ from their defaults in one of the two.
+// over those that differ from their defaults in one of the two. Rows that are alike lie together in blocks, and only
+// those blocks are looked at whose bounds say that they may have one. Calls take turns.
 class NearShapes {
  public:
   struct Near {
@@ -77,15 +78,41 @@ class NearShapes {
     std::size_t row = 0;
   };
   // `given`: which dims differ from their defaults.
-  void add(std::size_t row, std::span<const std::int64_t> dims, const std::vector<bool>& given);
+  void add(std::size_t row, std::span<const double> dims, const std::vector<bool>& given);
   // The nearest ones, at most `most` of them, nearest first; of those at one distance the one that was added first.
-  std::vector<Near> nearest(std::span<const std::int64_t> dims, const std::vector<bool>& given, std::size_t most) const;
+  // Valid until the next call.
+  std::span<const Near> nearest(std::span<const double> dims, const std::vector<bool>& given, std::size_t most);
   std::size_t size() const { return rows_.size(); }
 
  private:
+  static constexpr std::size_t kBlock = 16, kLanes = 4;
+  std::size_t block_count() const { return (rows_.size() + kBlock - 1) / kBlock; }
+  struct Axis {  // a dim's, in which the rows are arranged
+    std::vector<float> logs;
+    std::vector<bool> given;  // differs from its default
+    bool any_given = false;
+    // Of the blocks.
+    std::vector<float> least, most;
+    std::vector<std::uint16_t> differ;  // one bit a row
+  };
+  struct Asked {
+    const Axis* axis = nullptr;
+    float log = 0;
+    bool given = false;
+  };
+  void arrange();
+  void split(std::span<std::uint32_t> rows) const;
+  void measure(std::size_t block, float (&distance)[kBlock]) const;
+
   std::vector<std::size_t> rows_;
-  std::vector<std::vector<float>> logs_;         // [dim][added]
-  std::vector<std::vector<std::size_t>> given_;  // [dim]: those that differ from its default, by their place
+  std::vector<Axis> axes_;
+  std::vector<std::uint32_t> order_;  // places among rows_
+  bool arranged_ = false;
+  // Of the present call.
+  std::vector<Asked> asked_;
+  std::vector<float> bounds_;
+  std::vector<std::uint64_t> keys_;
+  std::vector<Near> found_;
 };
 
 }  // namespace kgen

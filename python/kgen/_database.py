@@ -5,11 +5,12 @@ import os
 import threading
 import weakref
 
-from ctypes import byref, c_void_p, sizeof
+from ctypes import byref, c_int, c_void_p, sizeof
 
-from . import _tensor
-from ._library import BadArgument, BadDatabase, Goal, KgenError, OpenOptions, OutOfMemory, check, last_error, load
-from ._operator import Operator
+from . import _jit, _tensor
+from ._library import (BadArgument, BadDatabase, Goal, KgenError, MissHook, OpenOptions, OutOfMemory, check, last_error,
+                       load)
+from ._operator import KINDS, Operator
 
 _TIMINGS = {"cold": 0, "warm": 1, "graph": 2}
 _OBJECTIVES = {"time": 0, "energy": 1}
@@ -33,10 +34,11 @@ class Database:
     """A tuned DB, opened for one device. Operators are attributes: db.gemm(a, b, bias=bias, activation="silu").
     Safe from several threads."""
 
-    def __init__(self, path, device="auto", *, timing="cold", objective="time", deterministic=False, key=None):
-        self._handle = None
+    def __init__(self, path, device="auto", *, timing="cold", objective="time", deterministic=False, guard=False, key=None):
+        self._handle = self._jit = None
+        self._hook = MissHook()
         self.path = os.fspath(path)
-        self._goal = self._read_goal(timing, objective, deterministic)
+        self._goal = self._read_goal(timing, objective, deterministic, guard)
         handle = c_void_p()
         library = load()
         if not os.path.exists(self.path):
@@ -55,11 +57,11 @@ class Database:
         self._tensors = weakref.WeakSet()
 
     @staticmethod
-    def _read_goal(timing, objective, deterministic):
+    def _read_goal(timing, objective, deterministic, guard):
         for value, known, what in ((timing, _TIMINGS, "timing"), (objective, _OBJECTIVES, "objective")):
             if value not in known:
                 raise BadArgument(f"there is no {what} '{value}' ({', '.join(known)})")
-        return Goal(sizeof(Goal), _TIMINGS[timing], _OBJECTIVES[objective], int(deterministic))
+        return Goal(sizeof(Goal), _TIMINGS[timing], _OBJECTIVES[objective], int(deterministic), 0, int(guard))
 
     def __repr__(self):
         return f"<kgen.Database {self.path} for {self.device} ({self.device_name}): {', '.join(self.operators)}>"
@@ -81,6 +83,8 @@ class Database:
         """Unloads; work that is still running on the device must have ended. Operators and Tensors are gone then."""
         if not self._handle:
             return
+        if self._jit is not None:
+            self._jit.stop()
         for operator in self._operators.values():
             operator._close()
         self._local = threading.local()
@@ -123,6 +127,51 @@ class Database:
         with self._lock:
             return self._operators.setdefault(name, Operator(self, name, description))
 
+    def reload(self):
+        """Reads those files again that were replaced or extended since, in microseconds where none was; whether one was.
+        Calls from then on are answered from the new ones; weights that were prepared for a kernel that no longer serves
+        are kept for the graphs that may read them, until forget()."""
+        changed = c_int()
+        check(load().kgen_reload(self._opened(), byref(changed)))
+        tuned = self._jit is not None and self._jit._changed()
+        if changed.value or tuned:
+            self._renew()
+        return bool(changed.value or tuned)
+
+    def add(self, path):
+        """Adds a file to those that are looked up, which need not exist yet: reload() sees it once it does. Among answers of
+        one kind the first file's counts."""
+        check(load().kgen_add(self._opened(), os.fsencode(path)))
+        self._renew()
+
+    def record(self, path):
+        """Writes down what is launched from now on, for `kgen doctor`; None ends it. (KGEN_TRACE=FILE does it for a whole
+        program.)"""
+        check(load().kgen_record(self._opened(), None if path is None else os.fsencode(path)))
+        self._renew()  # what was looked up before is looked up again, and so recorded
+
+    def on_miss(self, function):
+        """Calls function(op, attributes, dims, kind) at the first lookup of each shape that gives no kernel tuned for it or
+        for a range of sizes with it, in the thread of that lookup: a name, dicts of words and of sizes, and what serves
+        instead ("near", "default", "none"). It returns soon and calls nothing of the Database. None ends it."""
+        hook = MissHook()
+        if function is not None:
+            def call(_, op, attributes, dims, kind):
+                words = [dict(word.split("=", 1) for word in text.decode().split()) for text in (attributes, dims)]
+                function(op.decode(), words[0], {name: int(size) for name, size in words[1].items()}, KINDS[kind])
+            hook = MissHook(call)
+        check(load().kgen_set_miss_hook(self._opened(), hook, None))
+        self._hook = hook  # the library calls it until there is another
+
+    def tune_misses(self, database=None, *, kgen=None, candidates=0, jobs=0):
+        """Tunes shapes that were never tuned, in the background, in processes of their own, and looks the winners up from the
+        user's own `database` (default: kgen/jit.db in $XDG_DATA_HOME): a Jit. Takes the place of on_miss()."""
+        if self._jit is not None and self._jit._handle:
+            raise BadArgument("misses are tuned already; stop() that first")
+        self._jit = _jit.Jit(self, _jit.options(database, kgen, candidates, jobs))
+        self._renew()
+        return self._jit
+
     def find(self, op, *tensors, **keywords):
         """The Match for an operator's tensors, or for dims and attributes by name: what would run, and why."""
         return self.op(op).find(*tensors, **keywords)
@@ -149,6 +198,13 @@ class Database:
     def synchronize(self, stream=None):
         """Waits for the stream and reports a fault of earlier launches."""
         check(load().kgen_synchronize(self._opened(), stream))
+
+    def _renew(self):
+        """What the files have now."""
+        self.operators = json.loads(self._describe(None))["operators"]
+        with self._lock:
+            for name, operator in self._operators.items():
+                operator._renew(json.loads(self._describe(name.encode())) if name in self.operators else [])
 
     # ---- for operators
 
@@ -199,7 +255,8 @@ class Database:
                 raise BadArgument("weights are prepared before a graph is captured, not within: call prepare() first")
 
 
-def open(path, device="auto", *, timing="cold", objective="time", deterministic=False, key=None):
-    """Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host". With `key` ("kgen-public:...", as `kgen db
+def open(path, device="auto", *, timing="cold", objective="time", deterministic=False, guard=False, key=None):
+    """Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host". `guard`: the first lookup of a shape times the
+    tuned kernel against the operator's default one and keeps the faster. With `key` ("kgen-public:...", as `kgen db
     keygen` prints it) only what the key's owner signed is used."""
-    return Database(path, device, timing=timing, objective=objective, deterministic=deterministic, key=key)
+    return Database(path, device, timing=timing, objective=objective, deterministic=deterministic, guard=guard, key=key)

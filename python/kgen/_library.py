@@ -6,6 +6,7 @@ import pathlib
 from ctypes import POINTER, c_char_p, c_double, c_int, c_int64, c_size_t, c_void_p
 
 _SONAME = "libkgen.so.0"
+_JIT_SONAME = "libkgen_jit.so.0"
 
 
 class KgenError(Exception):
@@ -68,18 +69,29 @@ class Match(ctypes.Structure):
 
 
 class Goal(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("timing", c_int), ("objective", c_int), ("deterministic", c_int)]
+    _fields_ = [("size", c_size_t), ("timing", c_int), ("objective", c_int), ("deterministic", c_int),
+                ("reserved", c_int), ("guard", c_int)]
 
 
 class OpenOptions(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("key", c_char_p)]
 
 
+class JitOptions(ctypes.Structure):
+    _fields_ = [("size", c_size_t), ("database", c_char_p), ("kgen", c_char_p), ("candidates", c_int), ("jobs", c_int)]
+
+
+MissHook = ctypes.CFUNCTYPE(None, c_void_p, c_char_p, c_char_p, c_char_p, c_int)
+
 # The functions that the package calls: name → (result, arguments).
 _PROTOTYPES = {
     "kgen_last_error": (c_char_p, []),
     "kgen_version": (c_char_p, []),
     "kgen_open_with": (c_int, [c_char_p, c_char_p, POINTER(OpenOptions), POINTER(c_void_p)]),
+    "kgen_reload": (c_int, [c_void_p, POINTER(c_int)]),
+    "kgen_add": (c_int, [c_void_p, c_char_p]),
+    "kgen_record": (c_int, [c_void_p, c_char_p]),
+    "kgen_set_miss_hook": (c_int, [c_void_p, MissHook, c_void_p]),
     "kgen_close": (None, [c_void_p]),
     "kgen_describe": (c_char_p, [c_void_p, c_char_p]),
     "kgen_open_op_for": (c_int, [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(Goal), POINTER(c_void_p)]),
@@ -95,6 +107,16 @@ _PROTOTYPES = {
     "kgen_synchronize": (c_int, [c_void_p, c_void_p]),
 }
 
+# Those of libkgen_jit.
+_JIT_PROTOTYPES = {
+    "kgen_jit_start": (c_int, [c_void_p, POINTER(JitOptions), POINTER(c_void_p)]),
+    "kgen_jit_wait": (c_int, [c_void_p, c_double]),
+    "kgen_jit_counts": (None, [c_void_p, POINTER(c_int), POINTER(c_int)]),
+    "kgen_jit_failure": (c_char_p, [c_void_p]),
+    "kgen_jit_stop": (None, [c_void_p]),
+    "kgen_jit_last_error": (c_char_p, []),
+}
+
 
 def _candidates():
     """Where libkgen may be, in order: KGEN_LIBRARY alone if it is set; beside the package; the system's loader."""
@@ -108,6 +130,18 @@ def _candidates():
     return [str(path) for path in beside if path.exists()] + [_SONAME, "libkgen.so"]
 
 
+def _prototyped(path, prototypes):
+    library = ctypes.CDLL(path)
+    missing = [name for name in prototypes if not hasattr(library, name)]
+    if missing:
+        raise LibraryNotFound(f"{path} lacks {', '.join(missing)}: it is older than this Python package; "
+                              "install libkgen and the package of one kgen version")
+    for name, (result, arguments) in prototypes.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
 def load():
     """libkgen with its prototypes; the first call finds it."""
     global _loaded
@@ -116,24 +150,33 @@ def load():
     tried = []
     for path in _candidates():
         try:
-            library = ctypes.CDLL(path)
+            _loaded = _prototyped(path, _PROTOTYPES)
+            return _loaded
         except OSError as error:
             tried.append(f"  {path}: {error}")
-            continue
-        missing = [name for name in _PROTOTYPES if not hasattr(library, name)]
-        if missing:
-            raise LibraryNotFound(f"{path} lacks {', '.join(missing)}: it is older than this Python package; "
-                                  "install libkgen and the package of one kgen version")
-        for name, (result, arguments) in _PROTOTYPES.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-        _loaded = library
-        return library
     raise LibraryNotFound("libkgen.so was not found; set KGEN_LIBRARY to its path, put it beside the kgen package, or "
                           "install it where the loader looks (ldconfig, LD_LIBRARY_PATH). Tried:\n" + "\n".join(tried))
 
 
-_loaded = None
+def load_jit():
+    """libkgen_jit: KGEN_JIT_LIBRARY alone if it is set, else from beside libkgen or where the loader looks."""
+    global _loaded_jit
+    if _loaded_jit is not None:
+        return _loaded_jit
+    folder = os.path.dirname(load()._name)
+    named = os.environ.get("KGEN_JIT_LIBRARY")
+    tried = []
+    for path in [named] if named else [os.path.join(folder, _JIT_SONAME), _JIT_SONAME]:
+        try:
+            _loaded_jit = _prototyped(path, _JIT_PROTOTYPES)
+            return _loaded_jit
+        except OSError as error:
+            tried.append(f"  {path}: {error}")
+    raise LibraryNotFound("libkgen_jit.so was not found; set KGEN_JIT_LIBRARY to its path or install it beside libkgen. "
+                          "Tried:\n" + "\n".join(tried))
+
+
+_loaded = _loaded_jit = None
 
 
 def last_error():
@@ -142,4 +185,8 @@ def last_error():
 
 def check(status, about=""):
     if status != 0:
-        raise _BY_STATUS.get(status, KgenError)(about + last_error())
+        raise failure(status, about + last_error())
+
+
+def failure(status, text):
+    return _BY_STATUS.get(status, KgenError)(text)

@@ -11,7 +11,7 @@ from . import _tensor
 from ._expression import Expression
 from ._library import BadArgument, KgenError, Match as CMatch, NotFound, _BY_STATUS, check, last_error, load
 
-_KINDS = ("none", "exact", "near", "default", "dynamic")
+KINDS = ("none", "exact", "near", "default", "dynamic")
 
 
 class Match:
@@ -20,7 +20,7 @@ class Match:
 
     def __init__(self, op, raw, signature, dims):
         self.op, self.signature, self.dims = op, signature, dims
-        self.kind = _KINDS[raw.kind]
+        self.kind = KINDS[raw.kind]
         self.reason = raw.reason.decode()
         self.config = raw.config.decode()
         self.expected_us = raw.tuned_time_us
@@ -288,11 +288,19 @@ class Operator:
 
     def __init__(self, database, name, description):
         self.name, self._database = name, database
-        self.signatures = [Signature(item) for item in description]
+        self.signatures, self._gone = [], []
         self._calls, self._plans = {}, {}
         self._prepared = {}
         self._lock = threading.Lock()
         self._warned = False
+        self._renew(description)
+
+    def _renew(self, description):
+        """Takes what the DB has now. Handles of before stay open: their kernels may be in use."""
+        with self._lock:
+            self._gone += [signature for signature in self.signatures if signature.handle is not None]
+            self.signatures = [Signature(item) for item in description]
+            self._calls, self._plans = {}, {}
         self.operands = list(dict.fromkeys(operand.name for signature in self.signatures
                                            for operand in signature.inputs))
         self._names = {
@@ -673,10 +681,11 @@ class Operator:
 
     def _close(self):
         with self._lock:
-            for signature in self.signatures:
+            for signature in [*self.signatures, *self._gone]:
                 if signature.handle is not None:
                     load().kgen_close_op(signature.handle)
                     signature.handle = None
+            self._gone = []
             self._calls.clear()
             self._plans.clear()
             self._prepared.clear()

@@ -217,5 +217,61 @@ TEST(Expr, SymbolsAreDistinctStableAndLarge) {
   EXPECT_EQ(symbol_value("bf16"), 1779066071020);  // stored in databases: must never change
 }
 
+TEST(ExprSet, GivesWhatEachExpressionGivesAlone) {
+  const std::vector<std::string> texts{"a",
+                                       "7",
+                                       "a + b * c - 3",
+                                       "a / b",
+                                       "a % b",
+                                       "a % 8 == 0 && b % 8 == 0",
+                                       "ceil_div(a, b) * ceil_div(c, 16)",
+                                       "floor_div(a - 100, b)",
+                                       "floor_div(a - 100, 8) + ceil_div(b - 100, 8) + (c - 100) % 8",
+                                       "round_up(a, 64) + round_up(b, c)",
+                                       "log2(a) + is_pow2(b) + is_pow2(a - b)",
+                                       "b != 0 ? a / b : 0",
+                                       "a > b ? (c > 0 ? a % c : 1) : ceil_div(b, a - b)",
+                                       "min(a, b, c) + max(a, b, c) + abs(a - c)",
+                                       "!(a < b) || -c >= a || a <= c || a == b || a != c",
+                                       "a * b * c * a * b * c * a * b",
+                                       "a * b + c",
+                                       "1 || a / 0",
+                                       "a * b == b * a"};
+  std::vector<Expr> exprs;
+  ExprSet set;
+  std::vector<ExprSet::Node> nodes;
+  for (const char* name : {"a", "unread", "b"}) set.input(name);
+  set.name("c", set.add(Expr::parse("a + 2 * b").value()));
+  for (const std::string& text : texts) {
+    exprs.push_back(Expr::parse(text).value().specialised({}));
+    nodes.push_back(set.add(exprs.back()));
+  }
+  const ExprSet::Node unknown = set.add(Expr::parse("a + d").value());
+  std::vector<double> results;
+  std::int64_t refused = 0;
+  std::uint64_t random = 1;
+  const auto next = [&]() -> std::int64_t {
+    random = random * 6364136223846793005 + 1442695040888963407;
+    const std::uint64_t bits = random >> 20;
+    return static_cast<std::int64_t>(bits & 1 ? bits % 70 : bits & 2 ? std::uint64_t{1} << bits % 40 : bits);
+  };
+  for (int round = 0; round < 2000; ++round) {
+    const std::int64_t a = next(), b = next();
+    const Env env{{"a", a}, {"b", b}, {"c", a + 2 * b}};
+    set.run(std::vector<double>{static_cast<double>(a), 0, static_cast<double>(b)}, results);
+    for (std::size_t i = 0; i < exprs.size(); ++i) {
+      const auto alone = exprs[i].eval(env);
+      ASSERT_EQ(ExprSet::known(results[nodes[i]]), alone.has_value()) << texts[i] << " with a=" << a << " b=" << b;
+      if (alone) {
+        ASSERT_EQ(results[nodes[i]], static_cast<double>(*alone)) << texts[i] << " with a=" << a << " b=" << b;
+      } else {
+        ++refused;
+      }
+    }
+    ASSERT_FALSE(ExprSet::known(results[unknown]));
+  }
+  EXPECT_GT(refused, 1000) << "errors are compared too";
+}
+
 }  // namespace
 }  // namespace kgen

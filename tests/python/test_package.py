@@ -1,8 +1,10 @@
 """The package around the operators: opening, errors, prepared weights, tensors of other frameworks, installing."""
 import inspect
+import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,7 @@ import numpy as np
 import kgen
 from kgen._epilogue import longest_first, words
 from kgen._expression import Expression
-from kgen._library import _PROTOTYPES, load
+from kgen._library import _JIT_PROTOTYPES, _PROTOTYPES, load, load_jit
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -125,6 +127,106 @@ class HandMade(Folder):
             self.db.row_scale(OnGpu(), self.w)
 
 
+class Files(Folder):
+    """Files that change while the program runs, and what is told about what they lack."""
+
+    def setUp(self):
+        super().setUp()
+        self.path = self.folder / "tuned.db"
+        shutil.copy(os.environ["KGEN_TEST_DB"], self.path)
+        self.x = np.zeros((6, 40), "f4")
+
+    def open(self, **goal):
+        db = kgen.open(self.path, "host", **goal)
+        self.addCleanup(db.close)
+        return db
+
+    def make(self, path):
+        subprocess.run([os.environ["KGEN_MAKE_HOST_DB"], path, os.environ["KGEN_HOST_KERNEL"]], check=True)
+
+    def test_an_added_file_serves_once_it_is_there(self):
+        db, other = self.open(), self.folder / "later.db"
+        softmax = db.softmax
+        db.add(other)
+        self.assertNotIn("row_scale", db.operators)
+        self.assertFalse(db.reload())
+        self.make(other)
+        self.assertTrue(db.reload())
+        self.assertFalse(db.reload())
+        self.assertIn("row_scale", db.operators)
+        a, w = np.ones((8, 16), "f4"), np.ones(16, "f4")
+        np.testing.assert_array_equal(db.row_scale(a, w, frozen=True), 32 + np.arange(16) + np.zeros((8, 1)))
+        np.testing.assert_allclose(softmax(self.x), 1 / 40, rtol=1e-6)
+        with self.assertRaisesRegex(kgen.BadDatabase, "junk.db"):
+            (self.folder / "junk.db").write_bytes(b"junk" * 1000)
+            db.add(self.folder / "junk.db")
+        np.testing.assert_allclose(softmax(self.x), 1 / 40, rtol=1e-6)
+
+    def test_a_replaced_file_is_read_again(self):
+        db = self.open()
+        np.testing.assert_allclose(db.softmax(self.x), 1 / 40, rtol=1e-6)
+        self.make(self.folder / "new.db")
+        (self.folder / "new.db").rename(self.path)
+        np.testing.assert_allclose(db.softmax(self.x), 1 / 40, rtol=1e-6)
+        self.assertTrue(db.reload())
+        self.assertEqual(db.operators, ["row_scale"])
+        with self.assertRaises(kgen.KgenError):
+            db.softmax(self.x)
+        warnings.simplefilter("ignore")
+        self.addCleanup(warnings.resetwarnings)
+        self.assertEqual(db.row_scale(np.ones((8, 16), "f4"), np.ones(16, "f4")).shape, (8, 16))
+
+    def test_launches_are_written_down_for_doctor(self):
+        db, trace = self.open(), self.folder / "trace.jsonl"
+        db.softmax(self.x)
+        db.record(trace)
+        for _ in range(3):
+            db.softmax(self.x)
+        db.record(None)
+        db.softmax(self.x)
+        lines = [json.loads(line) for line in trace.read_text().splitlines()]
+        self.assertEqual([(line["op"], line["dims"]["cols"], line["count"], line["kind"]) for line in lines],
+                         [("softmax", 40, 3, "exact")])
+        with self.assertRaises(kgen.BadArgument):
+            db.record(self.folder / "none" / "trace.jsonl")
+
+    def test_misses_are_told_once_a_shape(self):
+        db, told = self.open(), []
+        db.on_miss(lambda *miss: told.append(miss))
+        db.softmax(self.x)  # was tuned
+        for _ in range(2):
+            db.softmax(np.zeros((7, 40), "f4"))
+        self.assertEqual(len(told), 1)
+        op, attributes, dims, kind = told[0]
+        self.assertEqual((op, attributes["dtype"], dims["rows"], dims["cols"]), ("softmax", "fp32", 7, 40))
+        self.assertEqual(kind, db.find("softmax", np.zeros((7, 40), "f4")).kind)
+        db.on_miss(None)
+        db.softmax(np.zeros((8, 40), "f4"))
+        self.assertEqual(len(told), 1)
+
+    def test_the_guard_says_what_it_saw(self):
+        asked = {"rows": 6, "cols": 40, "dtype": "fp32"}
+        self.assertNotRegex(self.open().find("softmax", **asked).reason, "guarded|default")
+        reason = self.open(guard=True).find("softmax", **asked).reason
+        self.assertRegex(reason, r"guarded: [\d.]+ us here|it is the default, too|not guarded, for there is no default")
+
+    def test_misses_are_tuned_while_the_program_runs(self):
+        db = self.open()
+        x = np.zeros((5, 48), "f4")
+        with db.tune_misses(self.folder / "jit.db", kgen=os.environ["KGEN_PROGRAM"], candidates=1, jobs=1) as jit:
+            self.assertNotEqual(db.find("softmax", x).kind, "exact")
+            with self.assertRaisesRegex(kgen.BadArgument, "tuned already"):
+                db.tune_misses()
+            self.assertTrue(jit.wait(300))
+            self.assertEqual((jit.tuned, jit.failed), (1, 0), jit.failure)
+            self.assertEqual(db.find("softmax", x).kind, "exact")
+            np.testing.assert_allclose(db.softmax(x), 1 / 48, rtol=1e-6)
+        with self.assertRaisesRegex(kgen.BadArgument, "was stopped"):
+            jit.wait(1)
+        with self.assertRaisesRegex(kgen.KgenError, "no_such_kgen"):
+            db.tune_misses(self.folder / "jit.db", kgen=self.folder / "no_such_kgen")
+
+
 class Opening(Folder):
     def test_a_missing_file_is_named(self):
         with self.assertRaisesRegex(kgen.BadDatabase, "none.db does not exist; `kgen tune"):
@@ -171,11 +273,19 @@ print(kgen.library_version())""")
         self.assertIn(f'version = "{kgen.__version__}"', (ROOT / "python/pyproject.toml").read_text())
 
     def test_the_prototypes_are_functions_of_the_header(self):
+        for header, prototypes in (("runtime/include/kgen/kgen.h", _PROTOTYPES), ("jit/include/kgen/kgen_jit.h", _JIT_PROTOTYPES)):
+            text = (ROOT / header).read_text()
+            for name, (_, arguments) in prototypes.items():
+                declared = re.search(rf"KGEN_API [^;(]*\b{name}\(([^)]*)\)", text).group(1)
+                self.assertEqual(0 if declared == "void" else declared.count(",") + 1, len(arguments), name)
+        self.assertTrue(load() and load_jit())
+
+    def test_what_the_header_has_the_package_has(self):
         header = (ROOT / "runtime/include/kgen/kgen.h").read_text()
-        for name, (_, arguments) in _PROTOTYPES.items():
-            declared = re.search(rf"KGEN_API [^;(]*\b{name}\(([^)]*)\)", header).group(1)
-            self.assertEqual(0 if declared == "void" else declared.count(",") + 1, len(arguments), name)
-        self.assertTrue(load())
+        instead = {"kgen_open", "kgen_open_op",  # the functions with options serve
+                   "kgen_status_name",  # the exceptions' names
+                   "kgen_device_name", "kgen_tensor_count", "kgen_tensor_name", "kgen_scalar_count", "kgen_scalar_name"}  # kgen_describe
+        self.assertEqual(set(re.findall(r"\b(kgen_\w+)\([^)]*\);", header)) - instead, set(_PROTOTYPES))
 
     def test_the_reference_lists_the_package(self):
         listed = dict(re.findall(r"^\| `([\w.]+)(\(.*?\))?` \|", (ROOT / "docs/python.md").read_text(), re.M))

@@ -108,6 +108,18 @@ constexpr int kCodes[] = {1, 2, 46, 100, 101, 200, 218, 400, 500, 700, 701, 702,
 
 TEST_P(RuntimeFaults, WithoutAnyTheResultIsRight) { EXPECT_EQ(under(""), KGEN_OK); }
 
+// docs/lookup.md, "Devices that the file does not know".
+TEST_P(RuntimeFaults, CodeRunsWhereItsArchitectureIsAndWhereTheVendorSaysSo) {
+  using Cases = std::vector<std::pair<const char*, int>>;
+  const Cases amd = {{"gfx1030:sramecc-:xnack-", KGEN_OK}, {"gfx1031", KGEN_NO_DEVICE}, {"gfx1100", KGEN_NOT_FOUND}};
+  const Cases nvidia = {
+      {"72", KGEN_OK}, {"75", KGEN_OK}, {"61", KGEN_NOT_FOUND}, {"80", KGEN_NOT_FOUND}, {"120", KGEN_NOT_FOUND}};
+  for (const auto& [arch, status] : std::string(GetParam().first) == "amd:1" ? amd : nvidia) {
+    setenv("KGEN_FAKE_ARCH", arch, 1);
+    EXPECT_EQ(under(""), status) << arch;
+  }
+}
+
 TEST_P(RuntimeFaults, ACallThatFailsIsAnErrorAndTheNextOneWorks) {
   for (const char* call : {"allocate", "copy", "launch", "stream_synchronize"}) {
     for (int code : kCodes) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace kgen {
@@ -44,9 +45,10 @@ Plan tiled(int tile, int splits = 1) {
 
 constexpr TimeModel::Occupancy kSmall{.units = 4, .waves = 8, .wave_size = 32};  // 2 blocks of 128 a unit: 8 at once
 
-double predicted(const Plan& plan, std::vector<std::int64_t> tuned, double us, const std::vector<std::int64_t>& asked) {
+double predicted(const Plan& plan, const std::vector<double>& tuned, double us, const std::vector<double>& asked) {
   const Workload workload(plan);
-  return TimeModel(workload, std::move(tuned), us, kSmall).us(workload, asked);
+  std::vector<double> scratch;
+  return TimeModel(workload, tuned, us, kSmall).us(workload, asked, scratch);
 }
 
 TEST(Near, TimeFollowsTheWavesOfTheGrid) {
@@ -78,16 +80,17 @@ TEST(Near, WhatIsNotKnownChangesNothing) {
   plan.steps[1].grid[0] = expr("ceil_div(m, what)");
   EXPECT_DOUBLE_EQ(predicted(plan, {64, 16, 64}, 10, {6400, 16, 64}), 10);
   const Workload workload(tiled(16));
-  const TimeModel unknown(workload, {64, 16, 64}, 10, {});
-  EXPECT_DOUBLE_EQ(unknown.us(workload, std::vector<std::int64_t>{128, 16, 64}), 20) << "one block at once";
+  const TimeModel unknown(workload, std::vector<double>{64, 16, 64}, 10, {});
+  std::vector<double> scratch;
+  EXPECT_DOUBLE_EQ(unknown.us(workload, std::vector<double>{128, 16, 64}, scratch), 20) << "one block at once";
 }
 
 TEST(Near, TheNearestShapesComeInOrder) {
   NearShapes shapes;
   const std::vector<bool> given{true, true};
-  const std::vector<std::vector<std::int64_t>> tuned{{1023, 7}, {127, 7}, {63, 7}, {63, 15}, {127, 7}};
+  const std::vector<std::vector<double>> tuned{{1023, 7}, {127, 7}, {63, 7}, {63, 15}, {127, 7}};
   for (std::size_t i = 0; i < tuned.size(); ++i) shapes.add(10 + i, tuned[i], given);
-  const auto rows = [&](const std::vector<std::int64_t>& asked, std::size_t most) {
+  const auto rows = [&](const std::vector<double>& asked, std::size_t most) {
     std::vector<std::size_t> found;
     for (const auto& near : shapes.nearest(asked, given, most)) found.push_back(near.row);
     return found;
@@ -95,21 +98,69 @@ TEST(Near, TheNearestShapesComeInOrder) {
   EXPECT_THAT(rows({127, 7}, 1), ElementsAre(11));
   EXPECT_THAT(rows({127, 7}, 3), ElementsAre(11, 14, 12)) << "equal ones in the order of their adding";
   EXPECT_THAT(rows({127, 7}, 100), ElementsAre(11, 14, 12, 13, 10));
-  EXPECT_NEAR(shapes.nearest(std::vector<std::int64_t>{31, 15}, given, 1)[0].distance, 1, 1e-5);
+  EXPECT_NEAR(shapes.nearest(std::vector<double>{31, 15}, given, 1)[0].distance, 1, 1e-5);
   EXPECT_THAT(NearShapes().nearest({}, {}, 5), IsEmpty());
 }
 
 TEST(Near, DimsAtTheirDefaultInBothShapesAreNotCounted) {
   NearShapes shapes;
-  shapes.add(0, std::vector<std::int64_t>{64, 64}, {true, false});  // the second dim follows
-  shapes.add(1, std::vector<std::int64_t>{64, 200}, {true, true});  // it was given
-  const auto follows = shapes.nearest(std::vector<std::int64_t>{128, 128}, {true, false}, 2);
+  shapes.add(0, std::vector<double>{64, 64}, {true, false});  // the second dim follows
+  shapes.add(1, std::vector<double>{64, 200}, {true, true});  // it was given
+  const auto follows = shapes.nearest(std::vector<double>{128, 128}, {true, false}, 2);
   ASSERT_EQ(follows.size(), 2u);
   EXPECT_EQ(follows[0].row, 0u);
   EXPECT_NEAR(follows[0].distance, std::log2(129.0 / 65), 1e-5);
   EXPECT_NEAR(follows[1].distance, std::log2(129.0 / 65) + std::log2(201.0 / 129), 1e-5);
-  const auto given = shapes.nearest(std::vector<std::int64_t>{64, 199}, {true, true}, 2);
+  const auto given = shapes.nearest(std::vector<double>{64, 199}, {true, true}, 2);
   EXPECT_EQ(given[0].row, 1u);
+}
+
+TEST(Near, BlocksThatAreLeftOutHaveNoneOfTheNearest) {
+  std::uint64_t random = 1;
+  const auto next = [&](std::uint64_t below) {
+    random = random * 6364136223846793005 + 1442695040888963407;
+    return (random >> 33) % below;
+  };
+  for (const std::size_t count : {3U, 16U, 17U, 100U, 1000U}) {
+    NearShapes shapes;
+    std::vector<std::vector<double>> dims;
+    std::vector<std::vector<bool>> given;
+    const auto shape = [&] {
+      // Few sizes, so that there are many of the same distance; a dim that only some rows were given.
+      std::vector<double> made;
+      for (int i = 0; i < 3; ++i) made.push_back(static_cast<double>((std::uint64_t{1} << next(12)) + next(2)));
+      made.push_back(next(3) == 0 ? static_cast<double>(next(100)) : made[0]);
+      return made;
+    };
+    for (std::size_t i = 0; i < count; ++i) {
+      dims.push_back(shape());
+      given.push_back({true, true, true, dims.back()[3] != dims.back()[0]});
+      shapes.add(i, dims.back(), given.back());
+    }
+    for (int round = 0; round < 50; ++round) {
+      const std::vector<double> asked = shape();
+      const std::vector<bool> asked_given{true, true, true, asked[3] != asked[0]};
+      std::vector<std::pair<float, std::size_t>> all;
+      for (std::size_t i = 0; i < count; ++i) {
+        float distance = 0;
+        for (std::size_t dim = 0; dim < 4; ++dim) {
+          if (asked_given[dim] || given[i][dim])
+            distance += std::fabs(std::log2(static_cast<float>(asked[dim]) + 1) -
+                                  std::log2(static_cast<float>(dims[i][dim]) + 1));
+        }
+        all.emplace_back(distance, i);
+      }
+      std::ranges::sort(all);
+      for (const std::size_t most : {std::size_t{1}, std::size_t{6}, count}) {
+        const auto found = shapes.nearest(asked, asked_given, most);
+        ASSERT_EQ(found.size(), std::min(most, count));
+        for (std::size_t i = 0; i < found.size(); ++i) {
+          ASSERT_EQ(found[i].row, all[i].second) << count << " rows, the " << i << "th of " << most;
+          ASSERT_FLOAT_EQ(static_cast<float>(found[i].distance), all[i].first);
+        }
+      }
+    }
+  }
 }
 
 }  // namespace
