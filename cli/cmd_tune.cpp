@@ -264,7 +264,7 @@ void print_outcome(const TuneOutcome& outcome, const std::string& db) {
              outcome.interrupted ? "; interrupted, run again to go on" : "");
   std::vector<std::string> parts;
   for (const TuneOutcome::Spent& spent : outcome.where_time_went)
-    if (const double share = share_of(outcome, spent.seconds); share >= 0.005)
+    if (const double share = share_of(outcome, spent.seconds); share >= 0.015)
       parts.push_back(fmt::format("{} {:.0f}%", spent.on, share * 100));
   if (outcome.devices.size() > 1) {
     Words shares;
