@@ -20,13 +20,13 @@ namespace {
 
 constexpr double kNearlyFastest = 0.97;  // of a problem's best: what serves it
 constexpr int kServings = 2;             // configurations that each problem is given
-constexpr double kHalving = 1;          // distance of problems at which a winner counts half
-constexpr double kServed = 0.3;         // what another winner of a problem counts after the first
-constexpr double kSame = 1e3;           // what a winner of the very problem counts
-constexpr double kNext = 0.8;           // what the next in a problem's list counts
-constexpr double kCategoryStep = 4;     // of configurations, in octaves of their numbers
-constexpr double kReach = 3;            // farthest point that may stand for a winner, likewise
-constexpr std::size_t kConsidered = 8;  // winners looked at for each point that is asked for
+constexpr double kHalving = 1;           // distance of problems at which a winner counts half
+constexpr double kServed = 0.3;          // what another winner of a problem counts after the first
+constexpr double kSame = 1e3;            // what a winner of the very problem counts
+constexpr double kNext = 0.8;            // what the next in a problem's list counts
+constexpr double kCategoryStep = 4;      // of configurations, in octaves of their numbers
+constexpr double kReach = 3;             // farthest point that may stand for a winner, likewise
+constexpr std::size_t kConsidered = 8;   // winners looked at for each point that is asked for
 
 std::optional<double> number(const std::string& text) {
   double value = 0;
