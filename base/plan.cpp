@@ -6,6 +6,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "base/text.h"
 
 namespace kgen {
@@ -69,7 +70,7 @@ Json exprs_to_json(std::span<const Expr> exprs) {
 
 Result<Plan> plan_from(const Json& json) {
   Plan plan;
-  for (const auto& [name, value] : json.at("constants").items()) plan.constants[name] = value.get<std::int64_t>();
+  for (const auto& [name, value] : json.at("constants").items()) plan.constants[name] = exactly<std::int64_t>(value);
   plan.dims = json.at("dims").get<std::vector<std::string>>();
   KGEN_TRY(plan.dim_defaults, parse_exprs(json.at("dim_defaults")));
   if (plan.dims.size() != plan.dim_defaults.size())
@@ -83,7 +84,7 @@ Result<Plan> plan_from(const Json& json) {
     KGEN_TRY(param.strides, parse_exprs(item.at("strides")));
     KGEN_TRY(param.present, parse_expr(item.at("present")));
     param.default_value = item.at("default").get<double>();
-    param.align = item.at("align").get<int>();
+    param.align = exactly<int>(item.at("align"));
     if (is_tensor(param.role) && param.shape.size() != param.strides.size())
       return fail(ErrorKind::kBadInput, fmt::format("'{}': shape and strides differ in length", param.name));
     if (is_buffer(param.role) && param.shape.size() != 1)

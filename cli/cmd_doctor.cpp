@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/json.h"
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -36,7 +37,7 @@ Result<Shape> read_line(const std::string& line) {
       if (value.get_ref<const std::string&>().empty()) continue;
       shape.attributes += (shape.attributes.empty() ? "" : " ") + name + "=" + value.get<std::string>();
     }
-    for (const auto& [name, value] : json.at("dims").items()) shape.dims[name] = value.get<std::int64_t>();
+    for (const auto& [name, value] : json.at("dims").items()) shape.dims[name] = exactly<std::int64_t>(value);
     const Words goal = split(json.value("goal", Goal{}.text()), ' ');
     if (goal.size() >= 2) {
       shape.goal.timing = goal[0];

@@ -8,9 +8,11 @@
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <unordered_map>
 
 #include "base/gunzip.h"
+#include "base/json.h"
 #include "base/text.h"
 
 namespace kgen {
@@ -162,18 +164,21 @@ OrderedJson extras(const TrialRecord& t) {
 void set_extras(TrialRecord& t, const OrderedJson& json) {
   const auto text = [&](const char* name, std::string& value) { value = json.value(name, value); };
   const auto value = [&]<class T>(const char* name, std::optional<T>& optional) {
-    if (const auto at = json.find(name); at != json.end()) optional = at->template get<T>();
+    if (const auto at = json.find(name); at != json.end()) optional = exactly<T>(*at);
   };
   if (const auto status = find_status(json.at("status").get<std::string>())) t.status = *status;
   text("timing", t.timing);
+  static const std::set<std::string> timings{"", "cold", "warm", "graph"};
+  if (!timings.contains(t.timing))
+    throw OrderedJson::type_error::create(302, "unknown timing '" + t.timing + "'", &json);
   each_extra(t, text, value);
   if (const auto states = json.find("states"); states != json.end())
     for (const OrderedJson& state : *states)
-      t.states.push_back({.clock_mhz = state.at(0).get<int>(),
-                          .temperature_c = state.at(1).get<int>(),
+      t.states.push_back({.clock_mhz = exactly<int>(state.at(0)),
+                          .temperature_c = exactly<int>(state.at(1)),
                           .throttled = state.at(2).get<bool>()});
   t.is_default = json.value("is_default", false);
-  t.recorded_at_ms = json.value("recorded_at_ms", t.recorded_at_ms);
+  if (const auto at = json.find("recorded_at_ms"); at != json.end()) t.recorded_at_ms = exactly<std::int64_t>(*at);
 }
 
 OrderedJson context_json(const Recording& r) {
@@ -197,7 +202,7 @@ OrderedJson context_json(const Recording& r) {
           {"clock_khz", r.device.clock_khz}};
 }
 void set_context(Recording& r, const OrderedJson& json) {
-  const auto get = [&](const char* name, auto& value) { json.at(name).get_to(value); };
+  const auto get = [&]<class T>(const char* name, T& value) { value = exactly<T>(json.at(name)); };
   get("op", r.op.op);
   get("signature", r.op.signature);
   get("dims", r.op.dims);
@@ -237,6 +242,8 @@ Result<std::vector<Recording>> t4_recordings(const OrderedJson& json, const std:
         const OpRecord& op = recordings[i].op;
         if (op.signature != op.op && !op.signature.starts_with(op.op + " "))
           return fail(ErrorKind::kBadInput, fmt::format("'{}' is no signature of '{}'", op.signature, op.op));
+        if (const std::string& dims = recordings[i].problem.dims_json; !OrderedJson::accept(dims))
+          return fail(ErrorKind::kBadInput, fmt::format("dims_json is no JSON: {}", dims));
       }
     }
   }
