@@ -644,7 +644,7 @@ class Search {
     }
     const std::size_t first = noted();
     for (std::size_t i = 0; i < count && account_; ++i) {
-      const double us = group_.predicted_us(*ranked[i].row, shape_);
+      const double us = impl_.load(group_, *ranked[i].row) ? group_.predicted_us(*ranked[i].row, shape_) : 0;
       note(*ranked[i].row, kind, why, ranked[i].distance, us, us > 0 ? std::exp(ranked[i].doubt) : 0);
     }
     for (std::size_t i = 0; i < count; ++i) {
