@@ -239,7 +239,7 @@ Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>& dbs, const std::string&
         if (request.candidates.empty()) {
           KGEN_CHECK_OK(verifier.use(stored.spec, mode));
           if (against_vendor) {
-            row.vendor.emplace();
+            row.vendor = BenchRow::VendorEntry();  // clang refuses emplace() of a nested class with defaults
             auto call = vendor_call(stored.spec, verifier.problem());
             request.against_vendor = call.has_value();
             if (call)
