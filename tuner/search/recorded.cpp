@@ -28,6 +28,9 @@ std::int64_t parse_time(const std::string& text) {
   double second = 0;
   if (std::sscanf(text.c_str(), "%d-%u-%u%*1[ T]%u:%u:%lf", &year, &month, &day, &hour, &minute, &second) != 6)
     return 0;
+  // What is no time of a measurement counts as not told.
+  if (year < 1970 || year > 9999 || month > 12 || day > 31 || hour > 23 || minute > 59 || !(second >= 0 && second < 61))
+    return 0;
   const std::chrono::sys_days date =
       std::chrono::year_month_day(std::chrono::year(year), std::chrono::month(month), std::chrono::day(day));
   const auto minutes = std::chrono::minutes(date.time_since_epoch() / std::chrono::minutes(1) + hour * 60 + minute);
