@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -32,6 +33,12 @@ struct ArchInfo {
   bool fp32_matrix;  // matrix unit takes true fp32 (CDNA)
   int max_cluster;   // blocks that may read one another's LDS (thread-block cluster); 1: none
   bool bulk_copy;    // a run of global memory → LDS by one work-item, signalled through a barrier (cp.async.bulk)
+  // Products by four waves from LDS (wgmma), fed by copies through tensor maps (cp.async.bulk.tensor).
+  bool warpgroup_mma;
+
+  // As the compilers are told: "sm_90a" has what only that chip has, and its code runs wherever sm_90's machine code
+  // does.
+  std::string compiler_target() const { return std::string(name) + (warpgroup_mma ? "a" : ""); }
 };
 
 using Arch = const ArchInfo*;  // rows live for the whole program; compare by pointer

@@ -36,6 +36,7 @@ constexpr RoleRow kRoles[] = {
     {Role::kPrepared, "prepared"},
     {Role::kScalar, "scalar"},
     {Role::kDim, "dim"},
+    {Role::kTensorMap, "tensor_map"},
 };
 
 Result<Role> find_role(std::string_view name) {
@@ -89,6 +90,13 @@ Result<Plan> plan_from(const Json& json) {
       return fail(ErrorKind::kBadInput, fmt::format("'{}': shape and strides differ in length", param.name));
     if (is_buffer(param.role) && param.shape.size() != 1)
       return fail(ErrorKind::kBadInput, fmt::format("'{}': a buffer has one size", param.name));
+    if (param.role == Role::kTensorMap) {
+      param.of = item.at("of").get<std::string>();
+      KGEN_TRY(param.box, parse_exprs(item.at("box")));
+      KGEN_TRY(param.lower, parse_exprs(item.at("lower")));
+      KGEN_TRY(param.upper, parse_exprs(item.at("upper")));
+      KGEN_TRY(param.steps, parse_exprs(item.at("steps")));
+    }
     plan.params.push_back(std::move(param));
   }
   for (const Json& item : json.at("steps")) {
@@ -157,6 +165,13 @@ std::string plan_to_json(const Plan& plan) {
                               {"present", param.present.text()},
                               {"default", param.default_value},
                               {"align", param.align}});
+    if (param.role != Role::kTensorMap) continue;
+    Json& map = json["params"].back();
+    map["of"] = param.of;
+    map["box"] = exprs_to_json(param.box);
+    map["lower"] = exprs_to_json(param.lower);
+    map["upper"] = exprs_to_json(param.upper);
+    map["steps"] = exprs_to_json(param.steps);
   }
   json["steps"] = Json::array();
   for (const Step& step : plan.steps) {
@@ -252,6 +267,10 @@ Binder::Binder(const Plan& plan) : plan_(&plan) {
         {.present = term(param.present),
          .shape = terms(param.shape),
          .strides = terms(param.strides),
+         .box = terms(param.box),
+         .lower = terms(param.lower),
+         .upper = terms(param.upper),
+         .steps = terms(param.steps),
          .dim = param.role == Role::kDim && dim != plan.dims.end() ? static_cast<int>(dim - plan.dims.begin()) : -1,
          .element_bytes = dtype_bytes(param.dtype)});
   }
@@ -273,6 +292,45 @@ std::vector<Binder::Term> Binder::terms(std::span<const Expr> exprs) {
   return made;
 }
 
+Result<TensorMapShape> Binder::tensor_map(const Param& param, const ParamTerms& terms, const Values& values) {
+  TensorMapShape map{
+      .dtype = param.dtype, .rank = static_cast<int>(terms.shape.size()), .pixels = !terms.lower.empty()};
+  const std::size_t corners = map.pixels ? 2 : 0;
+  if (map.rank < 1 || map.rank > TensorMapShape::kMostAxes || terms.strides.size() != terms.shape.size() ||
+      terms.box.size() != (map.pixels ? 2 : terms.shape.size()) || (map.pixels && map.rank != 4) ||
+      terms.lower.size() != corners || terms.upper.size() != corners || terms.steps.size() != corners)
+    return fail(ErrorKind::kBadInput, fmt::format("'{}': axes of a tensor map differ in number", param.name));
+  const auto read = [&](const std::vector<Term>& list, std::size_t from_last, std::int64_t least, std::int64_t most,
+                        auto& value) -> Result<void> {
+    const Term& term = list[list.size() - 1 - from_last];
+    std::int64_t number = 0;
+    if (!values.read(term, number)) return values.explained(term);
+    if (number < least || number > most)
+      return fail(ErrorKind::kCheckFailed, fmt::format("'{}': '{}' is {}, a tensor map takes {} to {}", param.name,
+                                                       term.expr->text(), number, least, most));
+    value = static_cast<std::remove_reference_t<decltype(value)>>(number);
+    return {};
+  };
+  // What the driver takes (cuTensorMapEncodeTiled): sizes to 2^32, strides to 2^40 bytes in steps of 16.
+  for (std::size_t axis = 0; axis < terms.shape.size(); ++axis) {
+    KGEN_CHECK_OK(read(terms.shape, axis, 1, std::int64_t{1} << 32, map.shape[axis]));
+    KGEN_CHECK_OK(read(terms.strides, axis, 0, std::int64_t{1} << 39, map.strides[axis]));
+    map.strides[axis] *= static_cast<std::uint64_t>(terms.element_bytes);
+    map.steps[axis] = 1;
+    if (axis > 0 && map.strides[axis] % 16 != 0)
+      return fail(ErrorKind::kCheckFailed, fmt::format("'{}': a stride of {} bytes, a tensor map takes multiples of 16",
+                                                       param.name, map.strides[axis]));
+  }
+  for (std::size_t axis = 0; axis < terms.box.size(); ++axis)
+    KGEN_CHECK_OK(read(terms.box, axis, 1, map.pixels && axis == 1 ? 1024 : 256, map.box[axis]));
+  for (std::size_t axis = 0; axis < corners; ++axis) {
+    KGEN_CHECK_OK(read(terms.lower, axis, -128, 127, map.lower[axis]));
+    KGEN_CHECK_OK(read(terms.upper, axis, -128, 127, map.upper[axis]));
+    KGEN_CHECK_OK(read(terms.steps, axis, 1, 8, map.steps[axis + 1]));
+  }
+  return map;
+}
+
 Result<void> Binder::sizes(Dims dims, std::vector<double>& results, BoundSizes& bound) const {
   const Plan& plan = *plan_;
   if (dims.size() != plan.dims.size())
@@ -288,6 +346,7 @@ Result<void> Binder::sizes(Dims dims, std::vector<double>& results, BoundSizes& 
   }
   bound.workspace_bytes = bound.prepared_bytes = 0;
   bound.params.assign(plan.params.size(), {});
+  bound.maps.clear();
   for (std::size_t i = 0; i < plan.params.size(); ++i) {
     const Param& param = plan.params[i];
     const ParamTerms& terms = params_[i];
@@ -302,6 +361,13 @@ Result<void> Binder::sizes(Dims dims, std::vector<double>& results, BoundSizes& 
     std::int64_t present = 0;
     if (!values.read(terms.present, present)) return values.explained(terms.present);
     item.present = present != 0;
+    if (param.role == Role::kTensorMap) {
+      bound.maps.emplace_back();
+      if (item.present) {
+        KGEN_TRY(bound.maps.back(), tensor_map(param, terms, values));
+      }
+      continue;
+    }
     if (!item.present) continue;
     if (is_tensor(param.role) ? terms.strides.size() != terms.shape.size() : terms.shape.size() != 1)
       return fail(ErrorKind::kBadInput, fmt::format("'{}': shape and strides differ in length", param.name));
@@ -387,6 +453,7 @@ Result<BoundPlan> Binder::bind(const Env& given) const {
   BoundSizes made;
   KGEN_CHECK_OK(sizes(dims, results, made));
   BoundPlan bound{.params = {},
+                  .maps = made.maps,
                   .steps = {},
                   .workspace_bytes = made.workspace_bytes,
                   .prepared_bytes = made.prepared_bytes,
@@ -401,7 +468,8 @@ Result<BoundPlan> Binder::bind(const Env& given) const {
                                                             .shape = {},
                                                             .strides = {},
                                                             .default_value = param.default_value,
-                                                            .align = param.align});
+                                                            .align = param.align,
+                                                            .of = param.of});
     (param.role == Role::kDim ? item.value : item.bytes) = made.params[i].value;
     if (!item.present || !(is_tensor(param.role) || is_buffer(param.role))) continue;
     // sizes() has seen that they are there.

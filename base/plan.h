@@ -31,9 +31,11 @@ enum class Role {
   kPrepared,   // written once by the plan's prepare steps from weight tensors, read by every launch
   kScalar,     // by value
   kDim,        // by value, int64
+  kTensorMap,  // how the copy engine walks a tensor (CUtensorMap), by value; made anew for each launch
 };
 
 std::string_view role_name(Role role);  // "in" "out" "inout" "workspace" "prepared" "scalar" "dim"
+                                        // "tensor_map"
 
 // One kernel parameter. Every kernel of a plan takes all parameters in this order.
 struct Param {
@@ -45,6 +47,25 @@ struct Param {
   Expr present;               // 0: this operand does not exist for the problem and null is passed
   double default_value = 0;   // scalars
   int align = 16;             // bytes that the pointer must be a multiple of
+  // Tensor maps: shape and strides (the last is 1) are the copy engine's view of the operand `of`, `box` what one copy
+  // takes of each axis. With `lower` copies take runs of pixels instead (im2col): axes are n, h, w, c, `box` is
+  // [pixels, channels], and the pixels of an image are those from lower to upper (h, w; upper counts from the last
+  // one), every `steps`-th.
+  std::string of;
+  std::vector<Expr> box, lower, upper, steps;
+};
+
+// A tensor map's numbers, the fastest axis first as the driver wants them.
+struct TensorMapShape {
+  static constexpr int kMostAxes = 5;
+  DType dtype = DType::kFp32;
+  int rank = 0;
+  bool pixels = false;                             // im2col
+  std::array<std::uint64_t, kMostAxes> shape{};    // elements
+  std::array<std::uint64_t, kMostAxes> strides{};  // bytes
+  std::array<std::uint32_t, kMostAxes> box{};      // im2col: channels, pixels
+  std::array<std::uint32_t, kMostAxes> steps{};    // elements of an axis from one that is taken to the next
+  std::array<std::int32_t, 2> lower{}, upper{};    // im2col: w, h
 };
 
 // One kernel launch.
@@ -82,6 +103,7 @@ struct BoundParam {
   std::int64_t value = 0;  // dims
   double default_value = 0;
   int align = 16;
+  std::string of;  // tensor maps: the operand
 };
 struct BoundStep {
   std::string kernel;
@@ -92,6 +114,7 @@ struct BoundStep {
 };
 struct BoundPlan {
   std::vector<BoundParam> params;
+  std::vector<TensorMapShape> maps;
   std::vector<BoundStep> steps;      // those whose `when` holds and whose grid is not empty
   std::int64_t workspace_bytes = 0;  // sum over present workspace buffers, each rounded up to 256
   std::int64_t prepared_bytes = 0;   // likewise
@@ -109,7 +132,8 @@ struct BoundSizes {
     std::array<std::uint32_t, 3> grid{};
     std::uint32_t block = 0, lds_bytes = 0;
   };
-  std::vector<Param> params;  // beside Plan::params
+  std::vector<Param> params;         // beside Plan::params
+  std::vector<TensorMapShape> maps;  // of the tensor maps, in the order of Plan::params; rank 0: absent
   std::vector<Step> steps;
   std::int64_t workspace_bytes = 0, prepared_bytes = 0;
   double flops = 0, bytes = 0;
@@ -138,6 +162,7 @@ class Binder {
   struct ParamTerms {
     Term present;
     std::vector<Term> shape, strides;
+    std::vector<Term> box, lower, upper, steps;
     int dim = -1, element_bytes = 0;
   };
   struct StepTerms {
@@ -148,6 +173,7 @@ class Binder {
   using Dims = std::span<const double>;
   // One shape's results, read as what they are said to be.
   class Values;
+  static Result<TensorMapShape> tensor_map(const Param&, const ParamTerms&, const Values&);
   Term term(const Expr&);
   std::vector<Term> terms(std::span<const Expr>);
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/arch.h"
+#include "base/plan.h"
 #include "base/result.h"
 
 namespace kgen {
@@ -39,10 +40,19 @@ using Function = void*;  // one kernel of a module
 using Event = void*;
 using Graph = void*;  // an instantiated, replayable graph
 
+// A kernel parameter that the driver makes: how the copy engine walks the tensor at `base` (CUtensorMap).
+struct TensorMapArg {
+  std::size_t param = 0;  // its place among the parameters
+  const TensorMapShape* shape = nullptr;
+  DevicePtr base = nullptr;
+};
+
 struct LaunchShape {
+  static constexpr std::size_t kMostMaps = 4;
   std::uint32_t grid[3] = {1, 1, 1};
   std::uint32_t block = 1;
   std::uint32_t lds_bytes = 0;
+  std::span<const TensorMapArg> maps = {};  // only on devices with such a copy engine
 };
 
 // A loaded code object. Destroying it unloads.
@@ -65,7 +75,8 @@ class Device {
   virtual Result<void> fill(DevicePtr to, unsigned char value, std::size_t bytes, Stream) = 0;
   // Loads a code object made for this device's architecture (AMD ELF, cubin or PTX, host shared object).
   virtual Result<std::unique_ptr<Module>> load(std::span<const std::byte> code) = 0;
-  // `params[i]` points at the i-th kernel parameter's value. Asynchronous on GPUs, also raises the LDS limit if needed.
+  // `params[i]` points at the i-th kernel parameter's value, where that is a tensor map at anything: the launch
+  // replaces it. Asynchronous on GPUs, also raises the LDS limit if needed.
   virtual Result<void> launch(Function, const LaunchShape&, void** params, Stream) = 0;
   // Waits for everything on the stream and reports a fault of earlier launches.
   virtual Result<void> synchronize(Stream) = 0;

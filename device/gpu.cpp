@@ -298,6 +298,50 @@ class Context {
   std::string fault_;  // written once, before lost_
 };
 
+// CUtensorMap
+struct alignas(64) TensorMap {
+  std::array<std::uint64_t, 16> opaque;
+};
+
+// 0, or the driver's error. Rows of a box of 128, 64 or 32 bytes are permuted by as many in LDS; elements outside the
+// tensor count as 0.
+int make_tensor_map(const GpuApi& api, const TensorMapArg& map, TensorMap& made) {
+  constexpr int kNotSupported = 801;  // CUDA_ERROR_NOT_SUPPORTED
+  const TensorMapShape& shape = *map.shape;
+  const auto [type, bytes] = [&]() -> std::pair<int, std::uint32_t> {  // CUtensorMapDataType
+    switch (shape.dtype) {
+      case DType::kInt8:
+        return {0, 1};
+      case DType::kInt32:
+        return {3, 4};
+      case DType::kInt64:
+        return {5, 8};
+      case DType::kFp16:
+        return {6, 2};
+      case DType::kFp32:
+        return {7, 4};
+      case DType::kFp64:
+        return {8, 8};
+      case DType::kBf16:
+        return {9, 2};
+    }
+    return {};
+  }();
+  const std::uint32_t row = shape.box[0] * bytes;
+  const int swizzle = row == 128 ? 3 : row == 64 ? 2 : row == 32 ? 1 : 0;
+  constexpr int kPromote256 = 3;  // to the L2 in 256 bytes
+  const auto rank = static_cast<std::uint32_t>(shape.rank);
+  if (shape.pixels) {
+    if (api.cuda_tensor_map_pixels == nullptr) return kNotSupported;
+    return api.cuda_tensor_map_pixels(&made, type, rank, map.base, shape.shape.data(), shape.strides.data() + 1,
+                                      shape.lower.data(), shape.upper.data(), shape.box[0], shape.box[1],
+                                      shape.steps.data(), 0, swizzle, kPromote256, 0);
+  }
+  if (api.cuda_tensor_map == nullptr) return kNotSupported;
+  return api.cuda_tensor_map(&made, type, rank, map.base, shape.shape.data(), shape.strides.data() + 1,
+                             shape.box.data(), shape.steps.data(), 0, swizzle, kPromote256, 0);
+}
+
 struct GpuFunction {
   std::string name;
   void* raw = nullptr;
@@ -415,6 +459,12 @@ class GpuDevice : public Device {
                 api_.cuda_function_attribute(kernel.raw, kCudaMaxDynamicShared, static_cast<int>(shape.lds_bytes));
             if (code != 0) return code;
             kernel.lds_bytes.store(shape.lds_bytes, std::memory_order_relaxed);
+          }
+          TensorMap maps[LaunchShape::kMostMaps];
+          for (std::size_t i = 0; i < shape.maps.size(); ++i) {
+            params[shape.maps[i].param] = &maps[i];
+            if (shape.maps[i].shape->rank == 0) continue;
+            if (const int code = make_tensor_map(api_, shape.maps[i], maps[i]); code != 0) return code;
           }
           return api_.launch(kernel.raw, shape.grid[0], shape.grid[1], shape.grid[2], shape.block, 1, 1,
                              shape.lds_bytes, stream, params, nullptr);

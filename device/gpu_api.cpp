@@ -24,8 +24,12 @@ struct Binder {
     one(function, cuda ? cuda_name : hip_name);
   }
   template <class F>
-  void one(F*& function, const char* name) {
+  void perhaps(F*& function, const char* name) {
     function = reinterpret_cast<F*>(dlsym(library, name));
+  }
+  template <class F>
+  void one(F*& function, const char* name) {
+    perhaps(function, name);
     if (function == nullptr && missing.empty()) missing = name;
   }
 };
@@ -71,6 +75,8 @@ std::string bind(GpuApi& api, void* library) {
     b.one(api.cuda_copy, "cuMemcpy");
     b.one(api.cuda_function_attribute, "cuFuncSetAttribute");
     b.one(api.cuda_uuid, "cuDeviceGetUuid");
+    b.perhaps(api.cuda_tensor_map, "cuTensorMapEncodeTiled");
+    b.perhaps(api.cuda_tensor_map_pixels, "cuTensorMapEncodeIm2col");
     b.one(api.cuda_error_name, "cuGetErrorName");
     b.one(api.cuda_error_text, "cuGetErrorString");
   } else {

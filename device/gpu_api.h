@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "base/arch.h"
@@ -55,6 +56,14 @@ struct GpuApi {
   int (*cuda_primary_release)(int device) = nullptr;
   int (*cuda_copy)(void* to, const void* from, std::size_t bytes) = nullptr;
   int (*cuda_function_attribute)(void* function, int attribute, int value) = nullptr;
+  // Null in drivers before 12.0.
+  int (*cuda_tensor_map)(void* map, int type, std::uint32_t rank, void* base, const std::uint64_t* shape,
+                         const std::uint64_t* strides, const std::uint32_t* box, const std::uint32_t* steps,
+                         int interleave, int swizzle, int promotion, int fill) = nullptr;
+  int (*cuda_tensor_map_pixels)(void* map, int type, std::uint32_t rank, void* base, const std::uint64_t* shape,
+                                const std::uint64_t* strides, const int* lower, const int* upper,
+                                std::uint32_t channels, std::uint32_t pixels, const std::uint32_t* steps,
+                                int interleave, int swizzle, int promotion, int fill) = nullptr;
   int (*cuda_uuid)(unsigned char* uuid, int device) = nullptr;
   int (*cuda_error_name)(int code, const char** name) = nullptr;
   int (*cuda_error_text)(int code, const char** text) = nullptr;

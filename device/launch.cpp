@@ -84,6 +84,15 @@ Result<std::shared_ptr<const LaunchLayout>> LaunchLayout::make(const Plan& plan)
       case Role::kDim:
         made->dims_.push_back(i);
         break;
+      case Role::kTensorMap: {
+        const auto operand = std::ranges::find(plan.params, param.of, &Param::name);
+        if (operand == plan.params.end() || made->maps_.size() == LaunchShape::kMostMaps)
+          return fail(ErrorKind::kBadInput,
+                      fmt::format("tensor map '{}': {}", param.name,
+                                  operand == plan.params.end() ? "its operand is no parameter" : "too many of them"));
+        made->maps_.push_back({.param = i, .operand = static_cast<std::size_t>(operand - plan.params.begin())});
+        break;
+      }
     }
   }
   for (const Step& step : plan.steps) made->prepares_.push_back(step.prepare);
@@ -108,6 +117,7 @@ BoundLaunch BoundLaunch::make(std::shared_ptr<const LaunchLayout> layout, const 
     if (param.present) offset += (param.value + kBufferAlign - 1) / kBufferAlign * kBufferAlign;
   }
   made.steps_ = sizes.steps;
+  made.maps_ = sizes.maps;
   made.workspace_bytes_ = sizes.workspace_bytes;
   made.prepared_bytes_ = sizes.prepared_bytes;
   made.layout_ = std::move(layout);
@@ -119,6 +129,7 @@ Result<BoundLaunch> BoundLaunch::make(const Plan& plan, const BoundPlan& bound) 
     return fail(ErrorKind::kInternal,
                 fmt::format("{} parameters are bound, the plan has {}", bound.params.size(), plan.params.size()));
   BoundSizes sizes{.params = {},
+                   .maps = bound.maps,
                    .steps = {},
                    .workspace_bytes = bound.workspace_bytes,
                    .prepared_bytes = bound.prepared_bytes,
@@ -177,9 +188,17 @@ Result<void> BoundLaunch::run(Device& device, const Plan& plan, const LoadedPlan
     for (std::size_t i = 0; i < scalars.size(); ++i)
       values[scalars[i].param] = LaunchLayout::scalar(scalars[i].dtype, args.scalars[i]);
   }
+  TensorMapArg maps[LaunchShape::kMostMaps];
+  for (std::size_t i = 0; i < maps_.size(); ++i) {
+    const LaunchLayout::Map& map = layout_->maps_[i];
+    maps[i] = {.param = map.param, .shape = &maps_[i], .base = values[map.operand].pointer};
+  }
   for (const BoundSizes::Step& step : steps_) {
     if (layout_->prepares_[step.index] != (phase == Phase::kPrepare)) continue;
-    const LaunchShape shape{{step.grid[0], step.grid[1], step.grid[2]}, step.block, step.lds_bytes};
+    const LaunchShape shape{.grid = {step.grid[0], step.grid[1], step.grid[2]},
+                            .block = step.block,
+                            .lds_bytes = step.lds_bytes,
+                            .maps = std::span(maps, maps_.size())};
     KGEN_CHECK_OK(device.launch(loaded.functions[step.index], shape, pointers, stream));
   }
   return {};

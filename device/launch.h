@@ -57,6 +57,9 @@ class LaunchLayout {
     std::size_t param = 0;
     bool prepared = false;
   };
+  struct Map {
+    std::size_t param = 0, operand = 0;  // in Plan::params
+  };
   struct Scalar {
     std::size_t param = 0;
     DType dtype = DType::kFp32;
@@ -67,6 +70,7 @@ class LaunchLayout {
   std::vector<std::size_t> dims_;
   std::vector<Operand> operands_;
   std::vector<Buffer> buffers_;
+  std::vector<Map> maps_;
   std::vector<Scalar> scalars_;
   std::vector<bool> prepares_;  // beside Plan::steps
 };
@@ -101,6 +105,7 @@ class BoundLaunch {
   // buffers (-1: absent): one piece of memory, for a near match makes one of these in its two microseconds.
   std::vector<Value> words_;
   std::vector<BoundSizes::Step> steps_;
+  std::vector<TensorMapShape> maps_;  // beside the layout's
   std::int64_t workspace_bytes_ = 0, prepared_bytes_ = 0;
 };
 

@@ -41,7 +41,8 @@ std::string_view cpp_type(DType dtype) {
 // One kernel parameter as the text declares it.
 struct Parameter {
   std::string type, name;
-  std::string field;  // its name in Args
+  std::string field;        // its name in Args
+  bool by_address = false;  // Args has a pointer to it
 };
 
 // "a, b, c" in lines of at most 110 columns, each after the first indented by four.
@@ -71,13 +72,14 @@ std::string declaration(const std::vector<Parameter>& params) {
 
 std::string args_struct(const std::vector<Parameter>& params) {
   std::string text = "// Every kernel parameter by name; absent operands are null.\nstruct Args {\n";
-  for (const Parameter& param : params) text += fmt::format("  {} {};\n", param.type, param.field);
+  for (const Parameter& param : params)
+    text += fmt::format("  {} {};\n", param.by_address ? "const TensorMap*" : param.type, param.field);
   return text + "};\n";
 }
 
 std::string args_value(const std::vector<Parameter>& params) {
   std::vector<std::string> names;
-  for (const Parameter& param : params) names.push_back(param.name);
+  for (const Parameter& param : params) names.push_back((param.by_address ? "&" : "") + param.name);
   return fmt::format("{{\n    {}}}", wrap(names));
 }
 
@@ -207,7 +209,7 @@ std::string compile_line(Arch arch) {
         "--cuda-gpu-arch={} -std=c++20 -O3 -S kernel.hip -o kernel.ptx",
         arch->name);
   }
-  return fmt::format("nvcc -x cu -std=c++20 -arch={} -cubin kernel.hip -o kernel.cubin", arch->name);
+  return fmt::format("nvcc -x cu -std=c++20 -arch={} -cubin kernel.hip -o kernel.cubin", arch->compiler_target());
 }
 
 std::string heading(const OpSpec& spec, Arch arch, const std::string& what) {
@@ -276,6 +278,16 @@ Result<ParamList> make_params(const OpSpec& spec, const VariantDef* variant, con
     list.text.push_back({std::string(cpp_type(param.dtype)), dim.name, dim.name});
     list.plan.push_back(std::move(param));
   }
+  for (std::size_t i = 0; variant && i < variant->tensor_maps.size(); ++i) {
+    const ArgumentDef& map = variant->tensor_maps[i];
+    Param param = map.param;
+    KGEN_TRY(param.dtype, resolve_dtype(spec, map.dtype_text));
+    param.of = std::find_if(op.arguments.begin(), op.arguments.end(), [&](const ArgumentDef& argument) {
+                 return argument.field == map.param.of;
+               })->param.name;
+    list.text.push_back({"KGEN_TENSOR_MAP", param.name, param.name, true});
+    list.plan.push_back(std::move(param));
+  }
   return list;
 }
 
@@ -315,6 +327,10 @@ void set_constants(Plan& plan, const Env& env) {
   for (const Param& param : plan.params) {
     use_all(param.shape);
     use_all(param.strides);
+    use_all(param.box);
+    use_all(param.lower);
+    use_all(param.upper);
+    use_all(param.steps);
     use(param.present);
   }
   for (const Step& step : plan.steps) {

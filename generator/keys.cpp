@@ -149,6 +149,8 @@ constexpr Key kKeys[] = {
     {"variant", "rules", "which candidates are legal; put those that cut most first"},
     {"variant", "align", "bytes that an argument's pointer must be a multiple of; 16"},
     {"variant", "buffers", "memory between steps, by name"},
+    {"variant", "tensor_maps",
+     "how the copy engine walks operands (sm_90), by name: kernel parameters behind the dims"},
     {"variant", "steps", "kernels in the order of their launches"},
 
     {"tunable", "values", "all integers or all enumerators"},
@@ -159,6 +161,15 @@ constexpr Key kKeys[] = {
     {"buffer", "dtype", "a type, or the name of a dtype attribute"},
     {"buffer", "count", "elements"},
     {"buffer", "doc", "what it is"},
+
+    {"tensor map", "of", "the argument that it walks, by its name in Args"},
+    {"tensor map", "shape", "elements of each axis, the slowest first; 1 to 5 axes, of pixels n, h, w, c"},
+    {"tensor map", "strides", "in elements, one an axis; the last is 1, the others whole 16 bytes"},
+    {"tensor map", "box", "what one copy takes of each axis; of pixels [pixels, channels]"},
+    {"tensor map", "when", "expression: whether the kernel uses it"},
+    {"tensor map", "lower", "makes it a map of pixels (im2col): the first one's h and w"},
+    {"tensor map", "upper", "of pixels: the last one's h and w, counted from the image's last"},
+    {"tensor map", "steps", "of pixels: from one to the next, h and w"},
 
     {"step", "kernel", "function template of the templates"},
     {"step", "prepare", "true: runs once for the weights (kgen_prepare())"},

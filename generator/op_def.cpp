@@ -47,9 +47,10 @@ const Names& reserved_words() {
 }
 
 const std::vector<std::string>& arch_facts() {
-  static const std::vector<std::string> names = {
-      "arch",          "vendor",     "family",      "matrix_unit", "wave_size",   "lds_limit",   "max_block",
-      "max_registers", "async_copy", "bf16_matrix", "fp16_matrix", "fp32_matrix", "max_cluster", "bulk_copy"};
+  static const std::vector<std::string> names = {"arch",        "vendor",      "family",       "matrix_unit",
+                                                 "wave_size",   "lds_limit",   "max_block",    "max_registers",
+                                                 "async_copy",  "bf16_matrix", "fp16_matrix",  "fp32_matrix",
+                                                 "max_cluster", "bulk_copy",   "warpgroup_mma"};
   return names;
 }
 
@@ -258,6 +259,9 @@ class OpReader {
       Names with_buffers = params;
       for (const ArgumentDef& buffer : variant.buffers) {
         KGEN_CHECK_OK(add_param(arguments, buffer.param.name, with_buffers));
+      }
+      for (const ArgumentDef& map : variant.tensor_maps) {
+        KGEN_CHECK_OK(add_param(arguments, map.param.name, with_buffers));
       }
     }
     return {};
@@ -846,6 +850,14 @@ class OpReader {
         variant.buffers.push_back(std::move(buffer));
       }
     }
+    if (const Yaml* maps = node.find("tensor_maps")) {
+      KGEN_CHECK_OK(maps->expect_map("tensor_maps"));
+      for (const auto& [key, value] : maps->entries()) {
+        KGEN_TRY(ArgumentDef map, read_tensor_map(key, value, all));
+        KGEN_CHECK_OK(add_param(key, map.param.name, params));
+        variant.tensor_maps.push_back(std::move(map));
+      }
+    }
     if (const Yaml* align = node.find("align")) {
       KGEN_CHECK_OK(align->expect_map("align"));
       std::vector<std::string> operands;
@@ -907,6 +919,51 @@ class OpReader {
     }
     KGEN_CHECK_OK(add_value(key, tunable.name, scope));
     return tunable;
+  }
+
+  // `of` is the argument's name in Args, which an operator that extends this one keeps.
+  Result<ArgumentDef> read_tensor_map(const Yaml& key, const Yaml& node, const Names& scope) const {
+    ArgumentDef map;
+    KGEN_TRY(map.param.name, identifier(key, "tensor map"));
+    map.field = map.param.name;
+    map.param.role = Role::kTensorMap;
+    const std::string what = fmt::format("tensor map '{}'", map.param.name);
+    KGEN_CHECK_OK(node.expect_keys(what, keys_of("tensor map")));
+    if (const Yaml* when = node.find("when")) {
+      KGEN_TRY(map.param.present, expression(*when, what + " when", scope));
+    } else {
+      KGEN_TRY(map.param.present, Expr::parse("1"));
+    }
+    KGEN_TRY(const Yaml of, node.need(what, "of"));
+    const auto argument = std::find_if(op_.arguments.begin(), op_.arguments.end(),
+                                       [&](const ArgumentDef& a) { return a.field == of.text(); });
+    if (argument == op_.arguments.end()) return of.fail(fmt::format("'{}' is not an argument", of.text()));
+    map.param.of = argument->field;
+    map.dtype_text = argument->dtype_text;
+    const auto list = [&](const char* name, bool needed, std::vector<Expr>& to) -> Result<void> {
+      if (const Yaml* given = node.find(name)) {
+        KGEN_TRY(to, expressions(*given, fmt::format("{} {}", what, name), scope));
+      } else if (needed) {
+        KGEN_TRY(const Yaml missing, node.need(what, name));
+      }
+      return {};
+    };
+    KGEN_CHECK_OK(list("shape", true, map.param.shape));
+    KGEN_CHECK_OK(list("strides", true, map.param.strides));
+    KGEN_CHECK_OK(list("box", true, map.param.box));
+    KGEN_CHECK_OK(list("lower", false, map.param.lower));
+    KGEN_CHECK_OK(list("upper", false, map.param.upper));
+    KGEN_CHECK_OK(list("steps", false, map.param.steps));
+    const std::size_t axes = map.param.shape.size();
+    const bool pixels = !map.param.lower.empty();
+    if (axes < 1 || axes > TensorMapShape::kMostAxes || map.param.strides.size() != axes ||
+        map.param.box.size() != (pixels ? 2 : axes) || (pixels && axes != 4) ||
+        map.param.upper.size() != map.param.lower.size() || map.param.steps.size() != map.param.lower.size() ||
+        (pixels && map.param.lower.size() != 2))
+      return node.fail(what +
+                       " needs 1 to 5 axes with as many strides and sizes of its box; of pixels: shape and "
+                       "strides of n, h, w, c, box [pixels, channels], and lower, upper, steps of h, w");
+    return map;
   }
 
   Result<ArgumentDef> read_buffer(const Yaml& key, const Yaml& node, const Names& scope) const {

@@ -739,6 +739,7 @@ void add_arch_facts(Env& env, Arch arch) {
   env["fp32_matrix"] = arch->fp32_matrix;
   env["max_cluster"] = arch->max_cluster;
   env["bulk_copy"] = arch->bulk_copy;
+  env["warpgroup_mma"] = arch->warpgroup_mma;
 }
 
 std::vector<std::string> allowed_values(const AttributeDef& attribute, const std::string& value) {

@@ -84,8 +84,9 @@ struct VariantDef {
   std::vector<std::string> templates;  // header paths, may contain ${name} of an attribute or arch fact
   std::vector<TunableDef> tunables;
   std::vector<DerivedDef> derived;
-  std::vector<Rule> rules;           // `when` first, then those of the YAML, then what each step's launch needs
-  std::vector<ArgumentDef> buffers;  // workspace and prepared
+  std::vector<Rule> rules;               // `when` first, then those of the YAML, then what each step's launch needs
+  std::vector<ArgumentDef> buffers;      // workspace and prepared
+  std::vector<ArgumentDef> tensor_maps;  // `of` is the operand's field in Args
   std::map<std::string, std::string> align_text;  // operand -> bytes its pointer must be a multiple of, expression
   std::vector<StepDef> steps;
 };

@@ -487,7 +487,9 @@ std::string_view match_name(MatchKind kind) {
 std::string operands_of(const Plan& plan) {
   std::string names;
   for (const Param& param : plan.params) {
-    if (param.role == Role::kDim || param.role == Role::kWorkspace || param.role == Role::kPrepared) continue;
+    if (param.role == Role::kDim || param.role == Role::kWorkspace || param.role == Role::kPrepared ||
+        param.role == Role::kTensorMap)
+      continue;
     names += param.role == Role::kScalar ? '|' : ',';
     names += param.name;
   }

@@ -52,6 +52,11 @@ enum class Arch {
   sm_90
 };
 
+// How the copy engine walks a tensor; what is in it only the driver knows. A kernel parameter, used where it stands.
+struct alignas(64) TensorMap {
+  u64 opaque[16];
+};
+
 template <class To, class From>
 KGEN_HOST_DEVICE constexpr To bit_cast(const From& value) {
   return __builtin_bit_cast(To, value);
@@ -197,9 +202,10 @@ KGEN_DEVICE float rcp_f(float x) { return __builtin_amdgcn_rcpf(x); }
 extern __attribute__((shared, aligned(128))) unsigned char kgen_lds[];
 #else
 #define KGEN_CLUSTER(x, y, z) __cluster_dims__(x, y, z)
+#define KGEN_TENSOR_MAP const __grid_constant__ kgen::TensorMap
 #define KGEN_DEVICE __device__ __forceinline__
 #define KGEN_KERNEL(block, min_blocks) extern "C" __global__ __launch_bounds__(block, min_blocks) void
-extern __shared__ __align__(128) unsigned char kgen_lds[];
+extern __shared__ __align__(1024) unsigned char kgen_lds[];  // as tensor copies want it
 #endif
 #if !defined(__CUDA_ARCH__)  // NVCC's parse for its host side, which runs nothing
 #define KGEN_CUDA_ARCH 0

@@ -875,7 +875,7 @@ Result<LoadedCandidate> Bench::load(const BoundPlan& bound, std::span<const std:
   for (const BoundParam& param : bound.params) {
     Param kind;
     kind.name = param.name, kind.role = param.role, kind.dtype = param.dtype, kind.align = param.align;
-    kind.default_value = param.default_value;
+    kind.default_value = param.default_value, kind.of = param.of;
     candidate.plan.params.push_back(std::move(kind));
   }
   for (const BoundStep& step : bound.steps) {

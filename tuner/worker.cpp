@@ -32,9 +32,10 @@ static double number(const Json& json) {
 }
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundParam, name, role, dtype, present, shape, strides, bytes, value, default_value,
-                                   align)
+                                   align, of)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundStep, kernel, prepare, grid, block, lds_bytes)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundPlan, params, steps, workspace_bytes, prepared_bytes, flops, bytes)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TensorMapShape, dtype, rank, pixels, shape, strides, box, steps, lower, upper)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundPlan, params, maps, steps, workspace_bytes, prepared_bytes, flops, bytes)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Fill, distribution, a, b)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny, l2_limit)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)

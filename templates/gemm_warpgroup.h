@@ -1,0 +1,74 @@
+// GEMM on sm_90's matrix units: D = epilogue(alpha * A.B + beta * C), A [m, k] and B [n, k] through tensor maps.
+// warpgroup_product.h draws the block.
+//
+//   grid x: blocks that stay (`resident`; 0: one a tile), in clusters of cluster_m; tiles of all products in groups of
+//   group_m rows of clusters
+//
+// Measured (H100, bf16, against mma.sync's tiles and cuBLAS): 4096^3 774 TFLOP/s (was 400; 777), 512 x 12288 x 4096 741
+// (738). Stores that wait hold the products up: with a tile of outputs in LDS that the copy engine takes away
+// (out_store) 4096^3 went from 184 to 178 us. Calling what the epilogue adds into the L2 beforehand
+// (cp.async.bulk.prefetch) cost 3 us in a product of 28: it stands in the copy engine's way. Rows of 2352 bytes (patch
+// embeddings) straddle lines, so their copies take half as long again (48 us where aligned rows take 32); clusters,
+// which copy B once, make it 37.
+//
+// Legal (checked by the rules of ops/gemm.yaml): rows of A and B begin at multiples of 16 bytes; m, n, k below 2^31.
+#pragma once
+#include "epilogue.h"
+#include "gemm_types.h"
+#include "warpgroup_product.h"
+
+namespace kgen {
+
+template <class C, class P>
+KGEN_DEVICE void gemm_warpgroup(const P& p) {
+  using Product = WarpgroupProduct<C>;
+  using Tile = typename Product::Tile;
+  constexpr int kColumns = Product::kColumns;
+  const int m = int(p.m), n = int(p.n);
+  if (thread_x() == 0) {
+    tensor_map_prefetch(p.map_a);
+    tensor_map_prefetch(p.map_b);
+    if constexpr (C::out_store != 0) tensor_map_prefetch(p.map_d);
+  }
+  const auto first_row = [](const Tile& tile) { return tile.row * C::tile_m; };
+  const auto first_column = [](const Tile& tile) { return tile.column * C::tile_n; };
+  Product::walk(
+      int(p.batch), m, n, int((p.k + Product::kTerms - 1) / Product::kTerms),
+      [&](const Tile& tile, int step, u32 a, u32 b, u32 barrier) {
+        tensor_copy(a, p.map_a, step * Product::kTerms, first_row(tile), tile.batch, barrier);
+        Product::copy_b(b, p.map_b, step * Product::kTerms, first_column(tile), tile.batch, barrier);
+      },
+      [&](const typename Product::Sums& sums, int group, const Tile& tile) {
+        if constexpr (C::out_store != 0) {
+          Product::store_boxes(
+              sums, group, p.map_d, first_row(tile), first_column(tile), tile.batch,
+              [&](int row, int column) {
+                EpilogueOperands<C, 2> operands;
+                if (first_row(tile) + row < m)
+                  operands.load(p, tile.batch, first_row(tile) + row, first_column(tile) + column);
+                return operands;
+              },
+              [&](int, int, const float(&pair)[2], const EpilogueOperands<C, 2>& operands) {
+                float t[2];
+                epilogue_values<C, 2>(p, pair, operands, t);
+                return rounded_pair<typename C::out_dtype>(t[0], t[1]);
+              });
+        } else {
+          Product::store_rows(
+              sums, group,
+              [&](int row, int column) {
+                EpilogueOperands<C, kColumns> operands;
+                if (first_row(tile) + row < m)
+                  operands.load(p, tile.batch, first_row(tile) + row, first_column(tile) + column);
+                return operands;
+              },
+              [&](int row, int column, const float(&values)[kColumns], const EpilogueOperands<C, kColumns>& operands) {
+                if (first_row(tile) + row < m)
+                  epilogue<C, kColumns>(p, tile.batch, first_row(tile) + row, first_column(tile) + column, values,
+                                        operands);
+              });
+        }
+      });
+}
+
+}  // namespace kgen
