@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -40,6 +41,14 @@ std::string format_time(std::int64_t milliseconds) {
   if (milliseconds == 0) return "";
   const std::time_t seconds = milliseconds / 1000;
   return fmt::format("{:%Y-%m-%d %H:%M:%S}.{:03}+00:00", fmt::gmtime(seconds), milliseconds % 1000);
+}
+
+// Samples count as not told where one is no time.
+template <class J>
+void set_samples(TrialRecord& trial, const J& times, double to_us) {
+  for (const J& time : times) trial.samples_us.push_back(static_cast<float>(time.template get<double>() * to_us));
+  if (!std::ranges::all_of(trial.samples_us, [](float us) { return us >= 0 && std::isfinite(us); }))
+    trial.samples_us.clear();
 }
 
 // A value as it is spelled in a config: no quotes, no spaces (they separate).
@@ -111,7 +120,7 @@ Result<Recording> from_kernel_tuner(const Json& json, const std::string& file) {
       trial.config += (trial.config.empty() ? "" : " ") + name + "=" + spelled(record.at(name));
     set_time(trial, record.at(record.contains("time") ? "time" : objective), 1000);
     if (const auto times = record.find("times"); times != record.end() && times->is_array() && trial.time_us)
-      for (const Json& time : *times) trial.samples_us.push_back(static_cast<float>(time.get<double>() * 1000));
+      set_samples(trial, *times, 1000);
     if (const auto ms = record.find("compile_time"); ms != record.end() && ms->is_number())
       trial.compile_seconds = ms->get<double>() / 1000;
     if (const auto ms = record.find("verification_time"); ms != record.end() && ms->is_number())
@@ -181,7 +190,14 @@ void set_extras(TrialRecord& t, const OrderedJson& json) {
                           .temperature_c = exactly<int>(state.at(1)),
                           .throttled = state.at(2).get<bool>()});
   t.is_default = json.value("is_default", false);
-  if (const auto at = json.find("recorded_at_ms"); at != json.end()) t.recorded_at_ms = exactly<std::int64_t>(*at);
+  if (const auto at = json.find("recorded_at_ms"); at != json.end())
+    t.recorded_at_ms = std::max<std::int64_t>(exactly<std::int64_t>(*at), 0);
+  // What cannot be counts as not told, as `db check` sees it.
+  for (std::optional<int>* const count : {&t.registers, &t.spills, &t.lds_bytes, &t.occupancy_waves})
+    if (count->value_or(0) < 0) count->reset();
+  if (std::abs(t.temperature_c.value_or(0)) > 1000) t.temperature_c.reset();
+  for (std::optional<double>* const error : {&t.max_error_ratio, &t.relative_l2})
+    if (!(error->value_or(0) <= 1e300)) error->reset();
 }
 
 OrderedJson context_json(const Recording& r) {
@@ -284,7 +300,7 @@ Result<std::vector<Recording>> t4_recordings(const OrderedJson& json, const std:
     }
     if (const auto times = result.find("times"); times != result.end()) {
       if (const auto runs = times->find("runtimes"); runs != times->end() && (trial.time_us || own != result.end()))
-        for (const OrderedJson& run : *runs) trial.samples_us.push_back(static_cast<float>(run.get<double>() * to_us));
+        set_samples(trial, *runs, to_us);
       if (const auto time = times->find("compilation"); time != times->end() && time->is_number())
         trial.compile_seconds = time->get<double>() * to_us / 1e6;
       if (const auto time = times->find("validation"); time != times->end() && time->is_number())
