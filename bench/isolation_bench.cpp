@@ -57,9 +57,7 @@ Result<int> run(const std::string& self, const std::string& file, const std::str
   double device_in = 0, device_out = 0;
   std::vector<std::string> sources;
   for (const OpSpec& spec : specs) {
-    KGEN_TRY(const KernelSource reference, emit_reference(spec, info.arch));
-    KGEN_TRY(const CompileResult reference_code, compiler->compile(reference.text, info.arch));
-    KGEN_TRY(CheckCase check, reference_case(spec, info.arch, reference, reference_code));
+    KGEN_TRY(CheckCase check, reference_case(spec, info.arch, *compiler));
     KGEN_TRY(const Space space, enumerate(spec, info.arch));
     std::vector<TryRequest> requests;
     const std::size_t step = std::max<std::size_t>(1, space.candidates.size() / count);

@@ -38,8 +38,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundPlan, params, steps, workspace_bytes, pr
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Fill, distribution, a, b)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny, l2_limit)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
-                                   projection_length, seed, rotate)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, code_paths, problem, fills, outputs, stages, projected, projection_length,
+                                   seed, rotate)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, repeats, measure, idle, best_us)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VendorCall, op, a, b, bias, addend, d, in, out, bias_type, addend_type, alpha, beta,
                                    activation, addend_last, batch, m, n, k, lda, ldb, ldc, ldd, batch_stride_a,

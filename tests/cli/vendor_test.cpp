@@ -27,7 +27,7 @@ class Vendor : public testing::Test {
                          amd ? "KGEN_HIP_LIBRARY=" KGEN_FAKE_HIP6 : "KGEN_HIP_LIBRARY=/nowhere/libnone.so",
                          "KGEN_CLANG=" KGEN_FAKE_CLANG, "KGEN_FAKE_OBJECTS=" KGEN_BINARY_DIR "/many_cache",
                          "KGEN_FAKE_DEVICES=1", std::string("KGEN_FAKE_ARCH=") + (amd ? "gfx1030" : "70"),
-                         "KGEN_FAKE_SKIP=read_all", "KGEN_HOST_THREADS=1", "KGEN_FAKE_STATE=" + (folder_ / "state"),
+                         "KGEN_FAKE_SKIP=read_all,displace_code", "KGEN_HOST_THREADS=1", "KGEN_FAKE_STATE=" + (folder_ / "state"),
                          "KGEN_FAKE_BLASLT=" + behaviour, "CUDA_HOME=/nowhere",
                          "KGEN_VENDOR_PATH=" + (libraries ? folder_.path() : std::string("/nowhere"))}});
   }
