@@ -36,12 +36,20 @@ def main():
         for row in isolation["problems"]:
             print(f"| {row['op']} {row['dims']} | {row['candidates']} | {row['in_process_ms']:.2f} | {row['isolated_ms']:.2f} | "
                   f"{row['isolated_ms'] / row['in_process_ms'] - 1:+.1%} |")
-        print(f"\nAll together {isolation['overhead']:+.1%}.", end="")
+        print(f"\nAll together {isolation['overhead']:+.1%}, {isolation['overhead_alike']:+.1%} with as many samples.", end="")
         if isolation["compile"]:
             c = isolation["compile"]
             print(f" Compiling {c['sources']} sources through NVRTC's children: {c['overhead']:+.1%} ({c['within_seconds']:.2f} s in NVRTC, "
                   f"{c['seen_seconds']:.2f} s seen by the tuner).", end="")
-        print("\n")
+        us = isolation["displace_us"]
+        print(f"\n\nDisplacing data before a sample takes {us[0]:.0f} us" + (f", data and code {us[1]:.0f} us." if len(us) > 1 else "."))
+        print("\nParts, means of all rounds, for each candidate:\n")
+        keys = list(isolation["problems"][0]["isolated"])
+        print(f"| problem | where | {' | '.join(key.replace('_', ' ') for key in keys)} |\n|{' --- |' * (len(keys) + 2)}")
+        for row in isolation["problems"]:
+            for where in ("in_process", "isolated"):
+                print(f"| {row['op']} | {where.replace('_', ' ')} | {' | '.join(f'{row[where][key]:.2f}' for key in keys)} |")
+        print()
     path = f"{out}/max_autotune.jsonl"
     if os.path.exists(path) and os.path.getsize(path):
         print("## Beside torch.compile's max-autotune\n")

@@ -212,14 +212,17 @@ std::string compile_line(Arch arch) {
   return fmt::format("nvcc -x cu -std=c++20 -arch={} -cubin kernel.hip -o kernel.cubin", arch->compiler_target());
 }
 
+std::string arch_heading(Arch arch) {
+  return fmt::format("// arch       {}\n// compile    {}\n\n", arch->name, compile_line(arch));
+}
+
 std::string heading(const OpSpec& spec, Arch arch, const std::string& what) {
   std::string text = "// Made by kgen; serves every shape that its launch plan admits.\n";
   for (const std::string& line : split(spec.op->doc, '\n')) {
     if (!trim(line).empty()) text += fmt::format("// {}\n", trim(line));
   }
-  text += fmt::format("//\n// op         {}\n// {}\n// arch       {}\n// compile    {}\n\n",
-                      signature(*spec.op, spec.problem), what, arch->name, compile_line(arch));
-  return text;
+  text += fmt::format("//\n// op         {}\n// {}\n", signature(*spec.op, spec.problem), what);
+  return text + arch_heading(arch);
 }
 
 Result<DType> resolve_dtype(const OpSpec& spec, const std::string& text) {
@@ -479,11 +482,6 @@ Result<KernelSource> emit_reference(const OpSpec& asked, Arch arch) {
   Env env = problem_env(spec, arch);
   for (const DimDef& dim : op.dims) env.erase(dim.name);
   KGEN_TRY(ParamList params, make_params(spec, nullptr, env));
-  std::set<std::string> dtypes;
-  for (const Param& param : params.plan) {
-    if (param.role != Role::kScalar && param.role != Role::kDim) dtypes.insert(std::string(dtype_name(param.dtype)));
-  }
-
   // Stages stand behind the op's own parameters. What fills a buffer reads others, so that none of them is restrict.
   for (Parameter& param : params.text) {
     if (const auto at = param.type.find(" __restrict__"); at != std::string::npos) param.type.resize(at);
@@ -550,6 +548,33 @@ Result<KernelSource> emit_reference(const OpSpec& asked, Arch arch) {
                      loop(fmt::format("kgen::project_{}<kgen::Config>(args, seed, vector, i, expected[i], bound[i]);",
                                       argument.field)));
   }
+
+  KernelSource source;
+  KGEN_TRY(source.plan, base_plan(op, std::move(params.plan)));
+  set_constants(source.plan, env);
+  Flattener headers(op.folder);
+  KGEN_CHECK_OK(headers.add("prelude.h"));
+  KGEN_CHECK_OK(headers.add("check.h"));
+  KGEN_CHECK_OK(headers.add(op.reference.header));
+  source.text = heading(spec, arch, "reference") + headers.text() +
+                fmt::format(
+                    "\n// ---- this op\nnamespace kgen {{\n\n// The op's attributes; there is nothing to tune.\n"
+                    "struct Config {{\n{}{}}};\n\n{}\n}}  // namespace kgen\n",
+                    attribute_lines(op, spec.problem), arch_lines(arch), args_struct(params.text)) +
+                entries;
+  source.hash = hash_text(source.text);
+  return source;
+}
+
+Result<KernelSource> emit_checks(const OpSpec& asked, Arch arch) {
+  const OpSpec spec = settled(asked);
+  std::set<std::string> dtypes;
+  for (const ArgumentDef& argument : spec.op->arguments) {
+    KGEN_TRY(const DType dtype, resolve_dtype(spec, argument.dtype_text));
+    dtypes.insert(std::string(dtype_name(dtype)));
+  }
+  const std::string bounds = fmt::format("{}, 1", kReferenceBlock);
+  std::string entries;
   // The checks of templates/check.h take their parameters as they stand there.
   const auto check = [&](const std::string& name, const std::string& function, const std::vector<Parameter>& all) {
     std::vector<std::string> names;
@@ -594,19 +619,28 @@ Result<KernelSource> emit_reference(const OpSpec& asked, Arch arch) {
          {"kgen::i64*", "bad", ""}});
   check("read_all", "read_all", {{"const kgen::u64*", "data", ""}, count, {"kgen::u64*", "sink", ""}});
 
-  KernelSource source;
-  KGEN_TRY(source.plan, base_plan(op, std::move(params.plan)));
-  set_constants(source.plan, env);
-  Flattener headers(op.folder);
+  Flattener headers("");
   KGEN_CHECK_OK(headers.add("prelude.h"));
   KGEN_CHECK_OK(headers.add("check.h"));
-  KGEN_CHECK_OK(headers.add(op.reference.header));
-  source.text = heading(spec, arch, "reference and checks") + headers.text() +
-                fmt::format(
-                    "\n// ---- this op\nnamespace kgen {{\n\n// The op's attributes; there is nothing to tune.\n"
-                    "struct Config {{\n{}{}}};\n\n{}\n}}  // namespace kgen\n",
-                    attribute_lines(op, spec.problem), arch_lines(arch), args_struct(params.text)) +
-                entries;
+  KernelSource source;
+  source.text =
+      fmt::format(
+          "// Made by kgen: what verification runs on the device whatever the operator.\n//\n// dtypes     {}\n",
+          join(std::vector<std::string>(dtypes.begin(), dtypes.end()), ", ")) +
+      arch_heading(arch) + headers.text() + entries;
+  source.hash = hash_text(source.text);
+  return source;
+}
+
+Result<KernelSource> emit_displace(Arch arch) {
+  Flattener headers("");
+  KGEN_CHECK_OK(headers.add("prelude.h"));
+  KGEN_CHECK_OK(headers.add("displace.h"));
+  KernelSource source;
+  source.text = "// Made by kgen: displaces what the instruction caches hold.\n//\n" + arch_heading(arch) +
+                headers.text() +
+                entry(arch, "displace_code", {{"kgen::u64*", "sink", ""}}, fmt::format("{}, 1", kDisplaceBlock),
+                      "  kgen::displace_code(sink);\n");
   source.hash = hash_text(source.text);
   return source;
 }

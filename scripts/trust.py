@@ -164,7 +164,7 @@ class Trust:
             KGEN_CLANG=str(self.stand_ins / "fake_clang"),
             KGEN_FAKE_OBJECTS=str(self.work / "objects"),
             KGEN_FAKE_ARCH="gfx1030" if vendor == "amd" else "70",
-            KGEN_FAKE_SKIP="read_all",
+            KGEN_FAKE_SKIP="read_all,displace_code",
             KGEN_FAKE_FAULTS=script,
             KGEN_FAKE_STATE=str(folder / "state"),
             KGEN_FAKE_LOG=str(folder / "log"),

@@ -14,7 +14,8 @@
 
 namespace kgen {
 
-// cold: the last-level cache is displaced before each sample, by reading another buffer. Reading, not writing: dirty
+// cold: the last-level cache is displaced before each sample, by reading another buffer, and on a GPU the instruction
+// caches, by running other code. Reading, not writing: dirty
 // lines would be written back during the kernel and charged to it (H100, decode GEMMs: 9 to 28 % slower; 2026-11-21).
 // warm: back to back on the same buffers. graph: a captured graph of several launches, each on the next of several sets
 // of buffers that together exceed the cache, so that launch gaps are those of a replay and data still come from memory.
@@ -72,9 +73,13 @@ struct MeasureLimits {
 
 class Measurer {
  public:
-  // `read_all` of templates/check.h, from a module that outlives this. Allocates the flush buffer at the first cold
-  // sample.
-  Measurer(Device& device, Function read_all) : device_(device), read_all_(read_all) {}
+  // Kernels that displace what the caches hold, from modules that outlive this.
+  struct Displace {
+    Function read_all = nullptr;  // of templates/check.h: data
+    Function code = nullptr;      // of templates/displace.h; null where the instruction caches are left alone (host)
+  };
+  // Allocates the flush buffer at the first cold sample.
+  Measurer(Device& device, Displace displace) : device_(device), displace_(displace) {}
   ~Measurer();
   Measurer(const Measurer&) = delete;
   Measurer& operator=(const Measurer&) = delete;
@@ -92,7 +97,7 @@ class Measurer {
   // Energy of a call of each, in turns: calls back to back, as in a graph replay. The rotating sets of graph timing
   // serve cold timing too, or the flush would cost more than the kernel. kDevice where the counter does not count.
   Result<std::vector<Energy>> energy_in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
-  // Displaces what the last-level cache holds.
+  // Displaces what the last-level cache and the instruction caches hold.
   Result<void> flush();
   // Bytes a second of reading a buffer that no cache holds.
   Result<double> bandwidth();
@@ -109,8 +114,10 @@ class Measurer {
   // Of one call where `run` makes `calls` of them.
   Result<double> energy_of_call(const std::function<Result<void>()>& run, double calls);
 
+  Result<void> displace_data();
+
   Device& device_;
-  Function read_all_;
+  const Displace displace_;
   // True after a pause: the card was slowed down while the last samples were taken, so they do not count.
   bool pause();
   void note_throttle(Timing&) const;

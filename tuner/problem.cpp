@@ -70,15 +70,39 @@ Result<std::string> code_file(const CodeObject& code) {
   return path;
 }
 
-Result<CheckCase> reference_case(const OpSpec& spec, Arch arch, const KernelSource& reference,
-                                 const CompileResult& compiled) {
-  if (compiled.status != CompileStatus::kCompiled)
-    return fail(ErrorKind::kCheckFailed,
-                fmt::format("the reference does not compile: {}; repeat with: {}",
-                            compiled.status == CompileStatus::kTimeout ? "time limit" : first_error(compiled.log),
-                            compiled.command));
-  KGEN_TRY(const std::string path, code_file(compiled.code));
-  return make_check_case(spec, arch, reference, path, 0);
+Result<CheckSources> check_sources(const OpSpec& spec, Arch arch) {
+  CheckSources sources;
+  KGEN_TRY(sources.reference, emit_reference(spec, arch));
+  KGEN_TRY(KernelSource checks, emit_checks(spec, arch));
+  sources.texts = {sources.reference.text, std::move(checks.text)};
+  if (arch->vendor != Vendor::kHost) {
+    KGEN_TRY(KernelSource displace, emit_displace(arch));
+    sources.texts.push_back(std::move(displace.text));
+  }
+  return sources;
+}
+
+Result<CheckCase> reference_case(const OpSpec& spec, Arch arch, const CheckSources& sources,
+                                 const std::vector<CompileResult>& compiled) {
+  std::vector<std::string> paths;
+  for (const CompileResult& result : compiled) {
+    if (result.status != CompileStatus::kCompiled)
+      return fail(ErrorKind::kCheckFailed,
+                  fmt::format("the reference does not compile: {}; repeat with: {}",
+                              result.status == CompileStatus::kTimeout ? "time limit" : first_error(result.log),
+                              result.command));
+    KGEN_TRY(paths.emplace_back(), code_file(result.code));
+  }
+  return make_check_case(spec, arch, sources.reference, std::move(paths), 0);
+}
+
+Result<CheckCase> reference_case(const OpSpec& spec, Arch arch, Compiler& compiler) {
+  KGEN_TRY(const CheckSources sources, check_sources(spec, arch));
+  std::vector<CompileResult> compiled;
+  for (const std::string& text : sources.texts) {
+    KGEN_TRY(compiled.emplace_back(), compiler.compile(text, arch));
+  }
+  return reference_case(spec, arch, sources, compiled);
 }
 
 Result<std::vector<CheckCase::Output>> candidate_limits(const OpSpec& spec, Arch arch, const std::string& config,

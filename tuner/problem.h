@@ -20,9 +20,18 @@ DeviceRecord device_record(const DeviceInfo&);
 // Does the problem write no element at all? Then there is nothing to launch.
 bool writes_nothing(const BoundPlan&);
 
-// What verification needs, from emit_reference() of the spec and what became of compiling it. The seed is still to be
-// set. kCheckFailed with the compiler's first error when the reference does not compile.
-Result<CheckCase> reference_case(const OpSpec&, Arch, const KernelSource& reference, const CompileResult&);
+// What is compiled for the verification of one problem: the op's reference, the checks that it shares with other ops of
+// its dtypes, and on a GPU what displaces code before a sample, which all problems share.
+struct CheckSources {
+  KernelSource reference;
+  std::vector<std::string> texts;  // CheckCase::code_paths are of these
+};
+Result<CheckSources> check_sources(const OpSpec&, Arch);
+// What verification needs, from these sources and what became of compiling each. The seed is still to be set.
+// kCheckFailed with the compiler's first error when one does not compile.
+Result<CheckCase> reference_case(const OpSpec&, Arch, const CheckSources&, const std::vector<CompileResult>&);
+// The same, compiled here.
+Result<CheckCase> reference_case(const OpSpec&, Arch, Compiler&);
 
 // The tolerances of a candidate that chose its compute type; none where the problem left no choice.
 Result<std::vector<CheckCase::Output>> candidate_limits(const OpSpec&, Arch, const std::string& config,

@@ -18,6 +18,7 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "base/hash.h"
 #include "base/text.h"
 #include "generator/emit.h"
 #include "generator/space.h"
@@ -294,6 +295,8 @@ class Session {
   DeviceInfo device_;
   std::vector<std::size_t> won_at_;  // how many had won when each problem was begun here
   std::int64_t next_ticket_ = 1;
+  // What is compiled for verification, by hash of its text: problems share checks.
+  std::map<std::string, std::shared_future<Result<CompileResult>>> check_code_;
   // Candidates that ended with the worker, on one of several devices: it may be the device that was lost, and no fault
   // of theirs.
   std::vector<TrialRecord> doubtful_;
@@ -323,8 +326,8 @@ struct Session::Problem {
   std::int64_t turn = 0;  // its place in the run: what it compiles goes before what later ones do
   std::int64_t id = 0;
   bool nothing_to_launch = false;
-  KernelSource reference;
-  std::future<Result<CompileResult>> reference_code;
+  CheckSources checks;
+  std::vector<std::shared_future<Result<CompileResult>>> check_code;  // beside checks.texts
   Space space;
   Candidate default_candidate;
   SearchSpace search_space;
@@ -1029,8 +1032,8 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(std::size_t index) co
   problem.row.signature = signature(*spec.op, spec.problem);
   problem.row.dims_key = dims_key(*spec.op, spec.problem);
   problem.row.label = spec.problem.label;
-  KGEN_TRY(problem.reference, emit_reference(spec, device_.arch));
-  KGEN_TRY(const BoundPlan reference_bound, kgen::bind(problem.reference.plan, spec.problem.dims));
+  KGEN_TRY(problem.checks, check_sources(spec, device_.arch));
+  KGEN_TRY(const BoundPlan reference_bound, kgen::bind(problem.checks.reference.plan, spec.problem.dims));
   if (writes_nothing(reference_bound)) {
     problem.nothing_to_launch = true;
     problem.row.note = "nothing to launch";
@@ -1083,25 +1086,35 @@ Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won
   problem.planned = static_cast<std::int64_t>(wanted - std::min(wanted, problem.known.size()));
   progress_.tried.planned += problem.planned;
 
-  auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
-  problem.reference_code = promise->get_future();
-  pool_.submit(
-      problem.reference.text, device_.arch,
-      [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); }, problem.turn);
+  for (const std::string& text : problem.checks.texts) {
+    auto [code, added] = check_code_.try_emplace(hash_text(text));
+    if (added) {
+      auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
+      code->second = promise->get_future().share();
+      pool_.submit(
+          text, device_.arch, [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); },
+          problem.turn);
+    }
+    problem.check_code.push_back(code->second);
+  }
   return {};
 }
 
-// Waits for the compiled reference and makes it the supervisor's problem.
+// Waits for the compiled reference and checks and makes them the supervisor's problem.
 Result<void> Session::verify_ready(Problem& problem) {
   const TimeAccount::During waiting(account_, Activity::kCompilers);
-  while (problem.reference_code.wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
-    show(&problem, false);
-  auto code = problem.reference_code.get();
-  // Without it nothing is verified, so a compiler that died of something else gets a second chance.
-  if (code && code->status != CompileStatus::kCompiled && !stop_)
-    code = compiler_.compile(problem.reference.text, device_.arch);
-  if (!code) return tl::unexpected(std::move(code.error()));
-  auto check = reference_case(problem.spec, device_.arch, problem.reference, *code);
+  std::vector<CompileResult> compiled;
+  for (std::size_t i = 0; i < problem.check_code.size(); ++i) {
+    while (problem.check_code[i].wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
+      show(&problem, false);
+    auto code = problem.check_code[i].get();
+    // Without it nothing is verified, so a compiler that died of something else gets a second chance.
+    if (code && code->status != CompileStatus::kCompiled && !stop_)
+      code = compiler_.compile(problem.checks.texts[i], device_.arch);
+    if (!code) return tl::unexpected(std::move(code.error()));
+    compiled.push_back(std::move(*code));
+  }
+  auto check = reference_case(problem.spec, device_.arch, problem.checks, compiled);
   if (!check && check.error().kind == ErrorKind::kCheckFailed) {
     problem.blocked = check.error().message;
     return {};

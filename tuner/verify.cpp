@@ -25,6 +25,9 @@ struct CheckPartial {
 };
 static_assert(sizeof(CheckPartial) == 64);
 
+// In CheckCase::code_paths.
+constexpr std::size_t kReferenceCode = 0, kChecksCode = 1, kDisplaceCode = 2;
+
 constexpr std::int64_t kGuard = 4096;  // bytes at least, on either side of every buffer
 constexpr std::int64_t kAlign = 256;
 // A page of device memory. Operands of a model lie in pages of their own, whose addresses a cold launch has translated
@@ -184,10 +187,10 @@ Result<std::vector<CheckCase::Output>> output_limits(const OpSpec& settled, Arch
 }
 
 Result<CheckCase> make_check_case(const OpSpec& asked, Arch arch, const KernelSource& reference,
-                                  const std::string& reference_path, std::uint64_t seed) {
+                                  std::vector<std::string> code_paths, std::uint64_t seed) {
   const OpSpec spec = settled(asked);
   CheckCase check;
-  check.reference_path = reference_path;
+  check.code_paths = std::move(code_paths);
   check.seed = seed;
   KGEN_TRY(check.problem, kgen::bind(reference.plan, spec.problem.dims));
   const Env env = problem_env(spec, arch);
@@ -261,7 +264,7 @@ struct Bench::Impl {
 
   Device& device;
   CheckCase check;
-  std::unique_ptr<Module> module;
+  std::vector<std::unique_ptr<Module>> modules;  // beside check.code_paths
   Measurer measurer;
   Function check_pattern = nullptr;
   std::vector<Tensor> tensors;                      // present ones
@@ -278,8 +281,8 @@ struct Bench::Impl {
   std::string method;
   Event from = nullptr, to = nullptr;
 
-  Impl(Device& d, CheckCase c, std::unique_ptr<Module> m, Function read_all)
-      : device(d), check(std::move(c)), module(std::move(m)), measurer(d, read_all) {}
+  Impl(Device& d, CheckCase c, std::vector<std::unique_ptr<Module>> m, Measurer::Displace displace)
+      : device(d), check(std::move(c)), modules(std::move(m)), measurer(d, displace) {}
 
   bool on_host() const { return device.info().arch->vendor == Vendor::kHost; }
   std::uint32_t grid_for(std::int64_t count) const {
@@ -463,7 +466,7 @@ Result<void> Bench::Impl::fill_inputs() {
     const std::int64_t count = param.bytes / dtype_bytes(param.dtype);
     const std::uint64_t seed = check.seed * 0x9e3779b97f4a7c15ull + fill_at;
     if (fill.distribution < 0) {
-      KGEN_TRY(const Function init, module->function("init_" + param.name));
+      KGEN_TRY(const Function init, modules[kReferenceCode]->function("init_" + param.name));
       KGEN_CHECK_OK(run_reference(init, count, seed, count, arenas[0].at(tensor.offset)));
       continue;
     }
@@ -477,7 +480,7 @@ Result<void> Bench::Impl::fill_inputs() {
 Result<void> Bench::Impl::compute(Expected& output) {
   const Tensor& tensor = tensors[output.tensor];
   const std::string& name = tensor.param->name;
-  KGEN_TRY(const Function reference, module->function("reference_" + name));
+  KGEN_TRY(const Function reference, modules[kReferenceCode]->function("reference_" + name));
   const std::int64_t total = tensor.elements;
   const std::int64_t slice =
       std::min<std::int64_t>(total, on_host() ? kBlock * std::max(1, device.info().compute_units) : 65536);
@@ -526,8 +529,8 @@ Result<void> Bench::Impl::compute(Expected& output) {
   method += fmt::format("{}: {} of {:.3g} elements", name, output.count, static_cast<double>(total));
   if (check.projected != name || tensor.param->shape.empty()) return {};
 
-  KGEN_TRY(const Function project_vector, module->function("project_vector_" + name));
-  KGEN_TRY(const Function project, module->function("project_" + name));
+  KGEN_TRY(const Function project_vector, modules[kReferenceCode]->function("project_vector_" + name));
+  KGEN_TRY(const Function project, modules[kReferenceCode]->function("project_" + name));
   const std::int64_t length = std::max<std::int64_t>(check.projection_length, 1);
   output.rows = total / tensor.param->shape.back();
   KGEN_TRY(const DeviceBuffer vector, DeviceBuffer::allocate(device, length * 8));
@@ -547,7 +550,7 @@ Result<void> Bench::Impl::compute_reference() {
     KGEN_TRY(DeviceBuffer buffer, DeviceBuffer::allocate(device, std::max<std::int64_t>(count, 1) * 8));
     stages.push_back(std::move(buffer));
     if (count <= 0) continue;
-    KGEN_TRY(const Function function, module->function("reference_stage_" + stage.name));
+    KGEN_TRY(const Function function, modules[kReferenceCode]->function("reference_stage_" + stage.name));
     KGEN_CHECK_OK(run_reference(function, stage.items, stage.width, stage.items, stages.back().at(0)));
     KGEN_CHECK_OK(device.synchronize(nullptr));
   }
@@ -841,20 +844,29 @@ Bench::~Bench() = default;
 
 Result<std::unique_ptr<Bench>> Bench::open(Device& device, const CheckCase& check,
                                            const std::function<void()>& probed) {
-  KGEN_TRY(const std::string code, read_file(check.reference_path));
-  KGEN_TRY(auto module, device.load(std::as_bytes(std::span(code))));
-  KGEN_TRY(const Function read_all, module->function("read_all"));
-  auto impl = std::make_unique<Impl>(device, check, std::move(module), read_all);
-  KGEN_TRY(impl->check_pattern, impl->module->function("check_pattern"));
+  std::vector<std::unique_ptr<Module>> modules;
+  for (const std::string& path : check.code_paths) {
+    KGEN_TRY(const std::string code, read_file(path));
+    KGEN_TRY(modules.emplace_back(), device.load(std::as_bytes(std::span(code))));
+  }
+  if (modules.size() <= kChecksCode) return fail(ErrorKind::kInternal, "a case without reference or checks");
+  Module& checks = *modules[kChecksCode];
+  Measurer::Displace displace;
+  KGEN_TRY(displace.read_all, checks.function("read_all"));
+  if (modules.size() > kDisplaceCode) {
+    KGEN_TRY(displace.code, modules[kDisplaceCode]->function("displace_code"));
+  }
+  auto impl = std::make_unique<Impl>(device, check, std::move(modules), displace);
+  KGEN_TRY(impl->check_pattern, checks.function("check_pattern"));
   for (const BoundParam& param : impl->check.problem.params) {
     if (!is_tensor(param.role) || !param.present) continue;
     Impl::Tensor tensor{.param = &param};
     const std::string type(dtype_name(param.dtype));
-    KGEN_TRY(tensor.fill, impl->module->function("fill_" + type));
-    KGEN_TRY(tensor.gaps, impl->module->function("check_gaps_" + type));
+    KGEN_TRY(tensor.fill, checks.function("fill_" + type));
+    KGEN_TRY(tensor.gaps, checks.function("check_gaps_" + type));
     if (is_written(param.role)) {
-      KGEN_TRY(tensor.check, impl->module->function("check_" + type));
-      KGEN_TRY(tensor.projection, impl->module->function("check_projection_" + type));
+      KGEN_TRY(tensor.check, checks.function("check_" + type));
+      KGEN_TRY(tensor.projection, checks.function("check_projection_" + type));
     }
     impl->tensors.push_back(tensor);
   }

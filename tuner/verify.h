@@ -21,8 +21,9 @@ namespace kgen {
 
 // What verification has to know of one problem; made by the parent from the op's definition, sent to the worker.
 struct CheckCase {
-  std::string reference_path;  // code object of emit_reference()
-  BoundPlan problem;           // the op's tensor, scalar and dim parameters for this shape
+  // Code objects of emit_reference(), emit_checks() and, on a GPU, emit_displace().
+  std::vector<std::string> code_paths;
+  BoundPlan problem;  // the op's tensor, scalar and dim parameters for this shape
   struct Fill {
     int distribution = 0;  // as templates/check.h: normal, uniform, integer, constant; -1: init_<argument>()
     double a = 0, b = 1;
@@ -46,8 +47,8 @@ struct CheckCase {
   bool rotate = false;  // keep copies of all buffers, to rotate through (graph timing)
 };
 // `reference` is emit_reference() of the same spec.
-Result<CheckCase> make_check_case(const OpSpec&, Arch, const KernelSource& reference, const std::string& reference_path,
-                                  std::uint64_t seed);
+Result<CheckCase> make_check_case(const OpSpec&, Arch, const KernelSource& reference,
+                                  std::vector<std::string> code_paths, std::uint64_t seed);
 
 // What each output of the op may differ from its reference by. `settled` has one value for each attribute
 // (generator/space.h), so that a candidate is held to the tolerance of the compute type that it uses.

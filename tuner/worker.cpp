@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -39,8 +40,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BoundPlan, params, maps, steps, workspace_byt
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Fill, distribution, a, b)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Output, name, factor, u_out, tiny, l2_limit)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase::Stage, name, items, width)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, reference_path, problem, fills, outputs, stages, projected,
-                                   projection_length, seed, rotate)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CheckCase, code_paths, problem, fills, outputs, stages, projected, projection_length,
+                                   seed, rotate)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryRequest, ticket, code_path, bound, limits, repeats, measure, idle, best_us)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VendorCall, op, a, b, bias, addend, d, in, out, bias_type, addend_type, alpha, beta,
                                    activation, addend_last, batch, m, n, k, lda, ldb, ldc, ldd, batch_stride_a,
@@ -73,8 +74,9 @@ static void from_json(const Json& json, Verdict& verdict) {
   if (json.contains("same_bits")) verdict.same_bits = json.at("same_bits").get<bool>();
 }
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult::Standing, ticket, median_us)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, timing_seconds,
-                                   seconds, standings)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult::Process, cpu_seconds, page_faults, waits, preemptions)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, load_seconds,
+                                   timing_seconds, seconds, process, receive_seconds, answer_seconds, standings)
 
 namespace {
 
@@ -95,6 +97,18 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+TryResult::Process process_so_far() {
+  struct rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
+  return {.cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime),
+          .page_faults = usage.ru_minflt,
+          .waits = usage.ru_nvcsw,
+          .preemptions = usage.ru_nivcsw};
+}
+
 std::string one_line(std::string text) {
   for (char& c : text)
     if (c == '\n' || c == '\r') c = ' ';
@@ -108,11 +122,21 @@ class WorkerLoop {
       : examiner_(device, std::move(telemetry)), channel_(channel) {}
 
   // False when the worker has to end: the device is broken for this process, or the parent is gone.
-  bool handle(const Json& message) {
+  bool handle(const Message& parts) {
+    received_ = now_seconds();
+    const Json message = Json::parse(parts[0]);
     const auto& op = message.at("op").get_ref<const std::string&>();
     if (op == "setup")
       return setup(message.at("case").get<CheckCase>(), static_cast<TimingMode>(message.at("timing").get<int>()));
-    if (op == "try") return attempt(message.at("request").get<TryRequest>());
+    if (op == "try" && parts.size() == 2) {
+      auto request = message.at("request").get<TryRequest>();
+      if (parts[1] != params_text_) {
+        params_ = Json::parse(parts[1]).get<std::vector<BoundParam>>();
+        params_text_ = parts[1];
+      }
+      request.bound.params = params_;
+      return attempt(request);
+    }
     if (op == "race") return race(message.at("request").get<RaceRequest>());
     return false;
   }
@@ -134,8 +158,14 @@ class WorkerLoop {
 
   bool attempt(const TryRequest& request) {
     if (!send({{"event", "started"}, {"ticket", request.ticket}})) return false;
-    const TryResult result = examiner_.attempt(request, [&] { return channel_.waiting(); });
-    return send({{"event", "result"}, {"result", result}}) && result.status != TrialStatus::kCrashed;
+    const double start = now_seconds();
+    TryResult result = examiner_.attempt(request, [&] { return channel_.waiting(); });
+    const double end = now_seconds();
+    result.receive_seconds = start - received_;
+    result.answer_seconds = answer_seconds_;
+    const bool sent = send({{"event", "result"}, {"result", result}});
+    answer_seconds_ = now_seconds() - end;
+    return sent && result.status != TrialStatus::kCrashed;
   }
 
   bool race(const RaceRequest& request) {
@@ -154,6 +184,9 @@ class WorkerLoop {
 
   Examiner examiner_;
   MessageChannel& channel_;
+  std::string params_text_;  // of the last try, and what it says
+  std::vector<BoundParam> params_;
+  double received_ = 0, answer_seconds_ = 0;
 };
 
 }  // namespace
@@ -190,6 +223,7 @@ Result<LoadedCandidate> Examiner::load(const TryRequest& request) {
 Result<void> Examiner::examine(const TryRequest& request, const std::function<bool()>& waiting, TryResult& result) {
   const double start = now_seconds();
   KGEN_TRY(LoadedCandidate candidate, load(request));
+  result.load_seconds = now_seconds() - start;
   KGEN_TRY(result.verdict, bench_->verify(candidate, request.repeats));
   const double verified = now_seconds();
   result.verify_seconds = verified - start;
@@ -244,12 +278,18 @@ Result<void> Examiner::compete(LoadedCandidate candidate, const std::function<bo
 
 TryResult Examiner::attempt(const TryRequest& request, const std::function<bool()>& waiting) {
   TryResult result{.ticket = request.ticket};
+  const TryResult::Process before = process_so_far();
   const double start = now_seconds();
   if (const auto done = examine(request, waiting, result); !done) {
     result.status = healthy() ? TrialStatus::kLaunchFailed : TrialStatus::kCrashed;
     result.reason = one_line(done.error().message);
   }
   result.seconds = now_seconds() - start;
+  const TryResult::Process after = process_so_far();
+  result.process = {.cpu_seconds = after.cpu_seconds - before.cpu_seconds,
+                    .page_faults = after.page_faults - before.page_faults,
+                    .waits = after.waits - before.waits,
+                    .preemptions = after.preemptions - before.preemptions};
   return result;
 }
 
@@ -397,7 +437,7 @@ int worker_main(const std::string& device_id,
     WorkerLoop loop(**device, std::move(telemetry), channel);
     while (auto message = channel.receive()) {
       try {
-        if (!message->empty() && loop.handle(Json::parse(message->front()))) continue;
+        if (!message->empty() && loop.handle(*message)) continue;
       } catch (const Json::exception& error) {
         fmt::print(stderr, "bad message: {}\n", error.what());
       }
@@ -447,7 +487,9 @@ bool Worker::setup(const CheckCase& check, TimingMode timing) {
   return child_.send({to_text(Json{{"op", "setup"}, {"case", check}, {"timing", static_cast<int>(timing)}})});
 }
 bool Worker::submit(const TryRequest& request) {
-  return child_.send({to_text(Json{{"op", "try"}, {"request", request}})});
+  TryRequest lean = request;
+  lean.bound.params.clear();
+  return child_.send({to_text(Json{{"op", "try"}, {"request", lean}}), to_text(request.bound.params)});
 }
 bool Worker::race(const RaceRequest& request) {
   return child_.send({to_text(Json{{"op", "race"}, {"request", request}})});

@@ -4,7 +4,8 @@
 // Messages are one JSON document each, in the frames of tuner/process.h. To the worker: setup, try, race. From it:
 // hello (or refused, and it ends), then for each setup probed and ready (or refused), for each try started and result,
 // for each race started and raced. Requests are answered in order; two may be on the way, so the worker need not wait
-// for the next.
+// for the next. A try has its plan's parameters as a second document: they are most of it, the same for many
+// candidates, and 60 us of work to read, so they are read where they have changed.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,17 @@ struct TryResult {
   std::string reason{};
   Verdict verdict{};
   Timing timing{};
-  double verify_seconds = 0, timing_seconds = 0, seconds = 0;  // wall time of the check, of the samples, of all
+  // Wall time of the check, of its part until the code was loaded, of the samples, of all.
+  double verify_seconds = 0, load_seconds = 0, timing_seconds = 0, seconds = 0;
+  // What the process that examined it did meanwhile: its CPU time, pages that it touched for the first time, how often
+  // it waited, and how often others took its core (bench/isolation_bench.cpp).
+  struct Process {
+    double cpu_seconds = 0;
+    std::int64_t page_faults = 0, waits = 0, preemptions = 0;
+  };
+  Process process{};
+  // Of a worker: from a whole request until work on it began, and what the answer before this one took to send.
+  double receive_seconds = 0, answer_seconds = 0;
   // The fastest of the problem so far, timed in turns while the device had nothing else to do: their medians tell them
   // apart better than those of samples that were taken minutes apart.
   struct Standing {

@@ -64,11 +64,12 @@ class Many : public testing::Test {
     all.insert(all.end(), args.begin(), args.end());
     if (std::find(args.begin(), args.end(), "--db") == args.end()) all.insert(all.end(), {"--db", db_});
     const std::string state = folder_ / ("state" + std::to_string(++runs_));
-    return run_kgen(all,
-                    {.environment = {"KGEN_CUDA_LIBRARY=" KGEN_FAKE_CUDA, "KGEN_HIP_LIBRARY=/nowhere/libnone.so",
-                                     "KGEN_CLANG=" KGEN_FAKE_CLANG, "KGEN_FAKE_OBJECTS=" KGEN_BINARY_DIR "/many_cache",
-                                     "KGEN_FAKE_DEVICES=" + devices, "KGEN_FAKE_ARCH=70", "KGEN_FAKE_SKIP=read_all",
-                                     "KGEN_HOST_THREADS=1", "KGEN_FAKE_STATE=" + state, "KGEN_FAKE_FAULTS=" + faults}});
+    return run_kgen(
+        all,
+        {.environment = {"KGEN_CUDA_LIBRARY=" KGEN_FAKE_CUDA, "KGEN_HIP_LIBRARY=/nowhere/libnone.so",
+                         "KGEN_CLANG=" KGEN_FAKE_CLANG, "KGEN_FAKE_OBJECTS=" KGEN_BINARY_DIR "/many_cache",
+                         "KGEN_FAKE_DEVICES=" + devices, "KGEN_FAKE_ARCH=70", "KGEN_FAKE_SKIP=read_all,displace_code",
+                         "KGEN_HOST_THREADS=1", "KGEN_FAKE_STATE=" + state, "KGEN_FAKE_FAULTS=" + faults}});
   }
   static json document(const Ran& ran) {
     json parsed = json::parse(ran.out, nullptr, false);

@@ -23,13 +23,13 @@ class Vendor : public testing::Test {
     args.insert(args.end(), {"--device", amd ? "amd:0" : "nvidia:0"});
     return run_kgen(
         args,
-        {.environment = {amd ? "KGEN_CUDA_LIBRARY=/nowhere/libnone.so" : "KGEN_CUDA_LIBRARY=" KGEN_FAKE_CUDA,
-                         amd ? "KGEN_HIP_LIBRARY=" KGEN_FAKE_HIP6 : "KGEN_HIP_LIBRARY=/nowhere/libnone.so",
-                         "KGEN_CLANG=" KGEN_FAKE_CLANG, "KGEN_FAKE_OBJECTS=" KGEN_BINARY_DIR "/many_cache",
-                         "KGEN_FAKE_DEVICES=1", std::string("KGEN_FAKE_ARCH=") + (amd ? "gfx1030" : "70"),
-                         "KGEN_FAKE_SKIP=read_all", "KGEN_HOST_THREADS=1", "KGEN_FAKE_STATE=" + (folder_ / "state"),
-                         "KGEN_FAKE_BLASLT=" + behaviour, "CUDA_HOME=/nowhere",
-                         "KGEN_VENDOR_PATH=" + (libraries ? folder_.path() : std::string("/nowhere"))}});
+        {.environment = {
+             amd ? "KGEN_CUDA_LIBRARY=/nowhere/libnone.so" : "KGEN_CUDA_LIBRARY=" KGEN_FAKE_CUDA,
+             amd ? "KGEN_HIP_LIBRARY=" KGEN_FAKE_HIP6 : "KGEN_HIP_LIBRARY=/nowhere/libnone.so",
+             "KGEN_CLANG=" KGEN_FAKE_CLANG, "KGEN_FAKE_OBJECTS=" KGEN_BINARY_DIR "/many_cache", "KGEN_FAKE_DEVICES=1",
+             std::string("KGEN_FAKE_ARCH=") + (amd ? "gfx1030" : "70"), "KGEN_FAKE_SKIP=read_all,displace_code",
+             "KGEN_HOST_THREADS=1", "KGEN_FAKE_STATE=" + (folder_ / "state"), "KGEN_FAKE_BLASLT=" + behaviour,
+             "CUDA_HOME=/nowhere", "KGEN_VENDOR_PATH=" + (libraries ? folder_.path() : std::string("/nowhere"))}});
   }
   void SetUp() override {
     // As Python packages have them: FOLDER/nvidia/*/lib.

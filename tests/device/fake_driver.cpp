@@ -346,7 +346,9 @@ API(cuModuleGetFunction, hipModuleGetFunction)(void** function, void* module, co
   functions.push_back(std::make_unique<FakeFunction>());
   functions.back()->name = name;
   functions.back()->host = found;
-  if (const char* skipped = setting("KGEN_FAKE_SKIP")) functions.back()->skipped = functions.back()->name == skipped;
+  if (const char* skipped = setting("KGEN_FAKE_SKIP"))
+    functions.back()->skipped =
+        (std::string(",") + skipped + ",").find("," + functions.back()->name + ",") != std::string::npos;
   *function = functions.back().get();
   return 0;
 }

@@ -8,7 +8,7 @@
 // environment:
 //   KGEN_FAKE_DEVICES  how many devices there are (2; 8 at most), all alike but for their ids
 //   KGEN_FAKE_ARCH     gfx1030, or 70 for sm_70
-//   KGEN_FAKE_SKIP     a kernel that is not run: read_all, which displaces caches that are not there
+//   KGEN_FAKE_SKIP     kernels that are not run: read_all,displace_code, which displace caches that are not there
 #pragma once
 
 #include <cstddef>

@@ -68,6 +68,9 @@ TEST(Emit, TextOfACandidateIsAsStored) {
   const auto reference = emit_reference(scale(), arch("host"));
   ASSERT_TRUE(reference) << message(reference);
   expect_golden("scale_reference_host.hip", without_builtin(reference->text));
+  const auto checks = emit_checks(scale(), arch("host"));
+  ASSERT_TRUE(checks) << message(checks);
+  expect_golden("scale_checks_host.hip", without_builtin(checks->text));
   const OpSpec strip = fixture("strip", {{"height", "2"}, {"count", "3"}, {"cols", "8"}, {"dtype", "fp32"}});
   expect_golden("strip_plain_gfx90a.hip", without_builtin(source(strip, "gfx90a", "plain").text));
 }
@@ -188,15 +191,42 @@ TEST(Emit, ClusterIsCompiledInAndTheGridIsWholeClusters) {
   EXPECT_FALSE(parse_candidate(spec, arch("sm_80"), "plain parts=2")) << "no clusters there";
 }
 
-TEST(Emit, ReferenceHasTheChecksOfEveryDtypeOfTheOp) {
-  const auto reference = emit_reference(scale(), arch("sm_90"));
+TEST(Emit, ReferenceAndChecksHaveTheirKernelsAndNoOthers) {
+  const auto reference = emit_reference(scale(), arch("sm_90")), checks = emit_checks(scale(), arch("sm_90"));
   ASSERT_TRUE(reference) << message(reference);
-  for (const char* name : {"reference_y", "project_vector_y", "project_y", "fill_bf16", "fill_fp32", "check_bf16",
-                           "check_fp32", "check_projection_fp32", "check_gaps_fp32", "check_pattern", "read_all"}) {
-    EXPECT_THAT(reference->text, HasSubstr(std::string("KGEN_KERNEL(256, 1) ") + name + "("));
+  ASSERT_TRUE(checks) << message(checks);
+  const auto has = [](const KernelSource& source, const char* name) {
+    return source.text.find(std::string("KGEN_KERNEL(256, 1) ") + name + "(") != std::string::npos;
+  };
+  for (const char* name : {"reference_y", "project_vector_y", "project_y"}) {
+    EXPECT_TRUE(has(*reference, name)) << name;
+    EXPECT_FALSE(has(*checks, name)) << name;
   }
-  EXPECT_EQ(reference->text.find("fp16\n"), std::string::npos);
+  for (const char* name : {"fill_bf16", "fill_fp32", "check_bf16", "check_fp32", "check_projection_fp32",
+                           "check_gaps_fp32", "check_pattern", "read_all"}) {
+    EXPECT_FALSE(has(*reference, name)) << name;
+    EXPECT_TRUE(has(*checks, name)) << name;
+  }
+  EXPECT_FALSE(has(*checks, "fill_fp16"));
   for (const Param& param : reference->plan.params) EXPECT_NE(param.role, Role::kWorkspace);
+}
+
+TEST(Emit, ChecksAreTheSameTextForAllOpsOfTheirDtypes) {
+  const OpSpec strip = fixture("strip", {{"height", "2"}, {"count", "3"}, {"cols", "8"}, {"dtype", "fp32"}});
+  const OpSpec taller = fixture("strip", {{"height", "4"}, {"count", "5"}, {"cols", "8"}, {"dtype", "fp32"}});
+  const auto first = emit_checks(strip, arch("host")), second = emit_checks(taller, arch("host"));
+  const auto mixed = emit_checks(scale(), arch("host"));
+  ASSERT_TRUE(first && second && mixed);
+  EXPECT_EQ(first->hash, second->hash);
+  EXPECT_EQ(first->text.find("strip"), std::string::npos);
+  EXPECT_NE(first->hash, mixed->hash);
+}
+
+TEST(Emit, CodeThatDisplacesHasAPartForEachWave) {
+  const auto displace = emit_displace(arch("gfx90a"));
+  ASSERT_TRUE(displace) << message(displace);
+  EXPECT_THAT(displace->text, HasSubstr("KGEN_KERNEL(1024, 1) displace_code(\n    kgen::u64* sink)"));
+  EXPECT_THAT(headings(displace->text), Contains("templates/displace.h"));
 }
 
 TEST(Emit, ScalarsOfTheSpecBecomeThePlansDefaults) {

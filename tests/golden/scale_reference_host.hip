@@ -2,7 +2,7 @@
 // y = factor * x, with the corners of the format that a real operator seldom needs at once
 //
 // op         scale dtype=bf16 epilogue=bias order=mirrored out_dtype=fp32 power=1
-// reference and checks
+// reference
 // arch       host
 // compile    g++ -std=c++20 -O3 -march=native -shared -fPIC -x c++ kernel.hip -o kernel.so
 
@@ -127,127 +127,5 @@ KGEN_HOST_ENTRY(project_y) {
     *static_cast<const kgen::i64*>(params[6]), *static_cast<const kgen::u64*>(params[7]),
     *static_cast<const double* const*>(params[8]), *static_cast<const kgen::i64*>(params[9]),
     *static_cast<double* const*>(params[10]), *static_cast<double* const*>(params[11]));
-}
-
-KGEN_KERNEL(256, 1) fill_bf16(
-    kgen::bf16* data, kgen::i64 count, kgen::u64 seed, int distribution, double a, double b) {
-  kgen::fill(data, count, seed, distribution, a, b);
-}
-KGEN_HOST_ENTRY(fill_bf16) {
-  fill_bf16(
-    *static_cast<kgen::bf16* const*>(params[0]), *static_cast<const kgen::i64*>(params[1]),
-    *static_cast<const kgen::u64*>(params[2]), *static_cast<const int*>(params[3]),
-    *static_cast<const double*>(params[4]), *static_cast<const double*>(params[5]));
-}
-
-KGEN_KERNEL(256, 1) check_bf16(
-    const kgen::bf16* got, const kgen::i64* layout, const kgen::i64* index, kgen::i64 count,
-    const double* value, const double* magnitude, double factor, double u_out, double tiny,
-    kgen::CheckPartial* partials) {
-  kgen::check(got, layout, index, count, value, magnitude, factor, u_out, tiny, partials);
-}
-KGEN_HOST_ENTRY(check_bf16) {
-  check_bf16(
-    *static_cast<const kgen::bf16* const*>(params[0]), *static_cast<const kgen::i64* const*>(params[1]),
-    *static_cast<const kgen::i64* const*>(params[2]), *static_cast<const kgen::i64*>(params[3]),
-    *static_cast<const double* const*>(params[4]), *static_cast<const double* const*>(params[5]),
-    *static_cast<const double*>(params[6]), *static_cast<const double*>(params[7]),
-    *static_cast<const double*>(params[8]), *static_cast<kgen::CheckPartial* const*>(params[9]));
-}
-
-KGEN_KERNEL(256, 1) check_projection_bf16(
-    const kgen::bf16* got, const kgen::i64* layout, kgen::u64 seed, kgen::i64 rows, const double* expected,
-    const double* bound, kgen::CheckPartial* partials) {
-  kgen::check_projection(got, layout, seed, rows, expected, bound, partials);
-}
-KGEN_HOST_ENTRY(check_projection_bf16) {
-  check_projection_bf16(
-    *static_cast<const kgen::bf16* const*>(params[0]), *static_cast<const kgen::i64* const*>(params[1]),
-    *static_cast<const kgen::u64*>(params[2]), *static_cast<const kgen::i64*>(params[3]),
-    *static_cast<const double* const*>(params[4]), *static_cast<const double* const*>(params[5]),
-    *static_cast<kgen::CheckPartial* const*>(params[6]));
-}
-
-KGEN_KERNEL(256, 1) check_gaps_bf16(
-    const kgen::bf16* got, const kgen::bf16* before, const kgen::i64* layout, kgen::i64 count,
-    kgen::CheckPartial* partials) {
-  kgen::check_gaps(got, before, layout, count, partials);
-}
-KGEN_HOST_ENTRY(check_gaps_bf16) {
-  check_gaps_bf16(
-    *static_cast<const kgen::bf16* const*>(params[0]), *static_cast<const kgen::bf16* const*>(params[1]),
-    *static_cast<const kgen::i64* const*>(params[2]), *static_cast<const kgen::i64*>(params[3]),
-    *static_cast<kgen::CheckPartial* const*>(params[4]));
-}
-
-KGEN_KERNEL(256, 1) fill_fp32(
-    float* data, kgen::i64 count, kgen::u64 seed, int distribution, double a, double b) {
-  kgen::fill(data, count, seed, distribution, a, b);
-}
-KGEN_HOST_ENTRY(fill_fp32) {
-  fill_fp32(
-    *static_cast<float* const*>(params[0]), *static_cast<const kgen::i64*>(params[1]),
-    *static_cast<const kgen::u64*>(params[2]), *static_cast<const int*>(params[3]),
-    *static_cast<const double*>(params[4]), *static_cast<const double*>(params[5]));
-}
-
-KGEN_KERNEL(256, 1) check_fp32(
-    const float* got, const kgen::i64* layout, const kgen::i64* index, kgen::i64 count, const double* value,
-    const double* magnitude, double factor, double u_out, double tiny, kgen::CheckPartial* partials) {
-  kgen::check(got, layout, index, count, value, magnitude, factor, u_out, tiny, partials);
-}
-KGEN_HOST_ENTRY(check_fp32) {
-  check_fp32(
-    *static_cast<const float* const*>(params[0]), *static_cast<const kgen::i64* const*>(params[1]),
-    *static_cast<const kgen::i64* const*>(params[2]), *static_cast<const kgen::i64*>(params[3]),
-    *static_cast<const double* const*>(params[4]), *static_cast<const double* const*>(params[5]),
-    *static_cast<const double*>(params[6]), *static_cast<const double*>(params[7]),
-    *static_cast<const double*>(params[8]), *static_cast<kgen::CheckPartial* const*>(params[9]));
-}
-
-KGEN_KERNEL(256, 1) check_projection_fp32(
-    const float* got, const kgen::i64* layout, kgen::u64 seed, kgen::i64 rows, const double* expected,
-    const double* bound, kgen::CheckPartial* partials) {
-  kgen::check_projection(got, layout, seed, rows, expected, bound, partials);
-}
-KGEN_HOST_ENTRY(check_projection_fp32) {
-  check_projection_fp32(
-    *static_cast<const float* const*>(params[0]), *static_cast<const kgen::i64* const*>(params[1]),
-    *static_cast<const kgen::u64*>(params[2]), *static_cast<const kgen::i64*>(params[3]),
-    *static_cast<const double* const*>(params[4]), *static_cast<const double* const*>(params[5]),
-    *static_cast<kgen::CheckPartial* const*>(params[6]));
-}
-
-KGEN_KERNEL(256, 1) check_gaps_fp32(
-    const float* got, const float* before, const kgen::i64* layout, kgen::i64 count,
-    kgen::CheckPartial* partials) {
-  kgen::check_gaps(got, before, layout, count, partials);
-}
-KGEN_HOST_ENTRY(check_gaps_fp32) {
-  check_gaps_fp32(
-    *static_cast<const float* const*>(params[0]), *static_cast<const float* const*>(params[1]),
-    *static_cast<const kgen::i64* const*>(params[2]), *static_cast<const kgen::i64*>(params[3]),
-    *static_cast<kgen::CheckPartial* const*>(params[4]));
-}
-
-KGEN_KERNEL(256, 1) check_pattern(
-    const unsigned char* base, const kgen::i64* zones, kgen::i64 count, int pattern, kgen::i64* bad) {
-  kgen::check_pattern(base, zones, count, pattern, bad);
-}
-KGEN_HOST_ENTRY(check_pattern) {
-  check_pattern(
-    *static_cast<const unsigned char* const*>(params[0]), *static_cast<const kgen::i64* const*>(params[1]),
-    *static_cast<const kgen::i64*>(params[2]), *static_cast<const int*>(params[3]),
-    *static_cast<kgen::i64* const*>(params[4]));
-}
-
-KGEN_KERNEL(256, 1) read_all(
-    const kgen::u64* data, kgen::i64 count, kgen::u64* sink) {
-  kgen::read_all(data, count, sink);
-}
-KGEN_HOST_ENTRY(read_all) {
-  read_all(
-    *static_cast<const kgen::u64* const*>(params[0]), *static_cast<const kgen::i64*>(params[1]),
-    *static_cast<kgen::u64* const*>(params[2]));
 }
 

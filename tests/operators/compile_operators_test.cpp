@@ -97,6 +97,12 @@ void add_reference(const OpSpec& spec, Arch arch, std::vector<Named>& sources) {
   auto reference = emit_reference(spec, arch);
   ASSERT_TRUE(reference) << problem << ": " << reference.error().message;
   sources.push_back({spec.op->name, "", problem + " reference", std::move(*reference), true});
+  auto checks = emit_checks(spec, arch);
+  ASSERT_TRUE(checks) << problem << ": " << checks.error().message;
+  sources.push_back({spec.op->name, "", problem + " checks", std::move(*checks), true});
+  auto displace = emit_displace(arch);
+  ASSERT_TRUE(displace) << displace.error().message;
+  sources.push_back({spec.op->name, "", "what displaces code", std::move(*displace), true});
 }
 
 // Without KGEN_ALL_ARCHS these share the operators out: each is compiled for one of AMD's and one of NVIDIA's.

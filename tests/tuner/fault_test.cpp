@@ -38,7 +38,7 @@ class Faults : public ::testing::TestWithParam<Path> {
     setenv("KGEN_HIP_LIBRARY", KGEN_FAKE_HIP, 1);
     setenv("KGEN_CLANG", KGEN_FAKE_CLANG, 1);
     setenv("KGEN_FAKE_OBJECTS", KGEN_BINARY_DIR "/fault_objects", 1);
-    setenv("KGEN_FAKE_SKIP", "read_all", 1);
+    setenv("KGEN_FAKE_SKIP", "read_all,displace_code", 1);
     setenv("KGEN_FAKE_ARCH", GetParam().arch, 1);
     setenv("KGEN_HOST_THREADS", "1", 1);
   }

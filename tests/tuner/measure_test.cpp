@@ -31,8 +31,8 @@ class ScriptedDevice : public Device {
   Result<std::unique_ptr<Module>> load(std::span<const std::byte>) override {
     return fail(ErrorKind::kInternal, "none");
   }
-  Result<void> launch(Function, const LaunchShape&, void**, Stream) override {
-    log_ += 'f';
+  Result<void> launch(Function function, const LaunchShape&, void**, Stream) override {
+    log_ += function == &code_ ? 'c' : 'f';
     clock_ += 100;
     return {};
   }
@@ -73,6 +73,7 @@ class ScriptedDevice : public Device {
   }
 
   DeviceInfo info_;
+  char code_ = 0;  // stands for the kernel that displaces code
   std::string log_;
   std::vector<int> sets_;
   std::deque<double> times_;
@@ -83,7 +84,7 @@ class ScriptedDevice : public Device {
 
 TEST(Measure, ASteadyKernelNeedsSixSamples) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, {}).value();
   EXPECT_EQ(timing.samples_us.size(), 6u);
   EXPECT_EQ(timing.median_us, 50);
@@ -92,21 +93,41 @@ TEST(Measure, ASteadyKernelNeedsSixSamples) {
 
 TEST(Measure, ColdFlushesBeforeEachSampleAndWaitsForNothingInBetween) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   ASSERT_TRUE(measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, {}));
   EXPECT_EQ(device.log_, "fkfkfk...fkfkfk...");
   EXPECT_GE(device.allocated_, 256 << 20);
 }
 
+TEST(Measure, ColdDisplacesCodeBesideTheDataInSearchAndRaces) {
+  ScriptedDevice device;
+  Measurer measurer(device, {.read_all = nullptr, .code = &device.code_});
+  ASSERT_TRUE(measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, {}));
+  EXPECT_EQ(device.log_, "fckfckfck...fckfckfck...");
+  device.log_.clear();
+  ASSERT_TRUE(measurer.in_turns(TimingMode::kCold, {device.kernel('a', {50}), device.kernel('b', {60})}, 1, 1));
+  EXPECT_EQ(device.log_, "abfca.fcb.");
+  device.log_.clear();
+  ASSERT_TRUE(measurer.measure(TimingMode::kWarm, device.kernel('k', {50}), 1, {}));
+  EXPECT_EQ(device.log_.find('c'), std::string::npos);
+}
+
+TEST(Measure, BandwidthIsThatOfTheDataAlone) {
+  ScriptedDevice device;
+  Measurer measurer(device, {.read_all = nullptr, .code = &device.code_});
+  ASSERT_TRUE(measurer.bandwidth());
+  EXPECT_EQ(device.log_.find('c'), std::string::npos);
+}
+
 TEST(Measure, TheFlushIsNotPartOfTheTime) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   EXPECT_EQ(measurer.measure(TimingMode::kCold, device.kernel('k', {7}), 1, {}).value().median_us, 7);
 }
 
 TEST(Measure, WarmFlushesNothingAndDropsTheFirstRun) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   const Timing timing = measurer.measure(TimingMode::kWarm, device.kernel('k', {900, 50}), 1, {}).value();
   EXPECT_EQ(timing.median_us, 50);
   EXPECT_EQ(*std::max_element(timing.samples_us.begin(), timing.samples_us.end()), 50);
@@ -115,7 +136,7 @@ TEST(Measure, WarmFlushesNothingAndDropsTheFirstRun) {
 
 TEST(Measure, NoiseIsSampledUpToTheLimit) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   std::deque<double> noisy;
   for (int i = 0; i < 40; ++i) noisy.push_back(50 + 20 * (i * 7 % 5));
   const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', noisy), 1, {}).value();
@@ -124,7 +145,7 @@ TEST(Measure, NoiseIsSampledUpToTheLimit) {
 
 TEST(Measure, AClearlySlowerKernelIsGivenUpAfterThreeSamples) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {90}), 1, {.best_us = 50}).value();
   EXPECT_TRUE(timing.stopped_early);
   EXPECT_EQ(timing.samples_us.size(), 3u);
@@ -132,7 +153,7 @@ TEST(Measure, AClearlySlowerKernelIsGivenUpAfterThreeSamples) {
 
 TEST(Measure, OneFastSampleSavesAKernelFromBeingGivenUp) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   const Timing timing =
       measurer.measure(TimingMode::kCold, device.kernel('k', {90, 60, 90, 51}), 1, {.best_us = 50}).value();
   EXPECT_FALSE(timing.stopped_early);
@@ -140,7 +161,7 @@ TEST(Measure, OneFastSampleSavesAKernelFromBeingGivenUp) {
 
 TEST(Measure, AHopelessVerificationLaunchMeansOneSample) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   const MeasureLimits limits{.best_us = 50, .expected_us = 9000};
   const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {9000}), 1, limits).value();
   EXPECT_TRUE(timing.stopped_early);
@@ -149,7 +170,7 @@ TEST(Measure, AHopelessVerificationLaunchMeansOneSample) {
 
 TEST(Measure, ASlowVerificationLaunchAloneGivesNothingUp) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   const MeasureLimits limits{.best_us = 50, .expected_us = 9000};
   const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {51}), 1, limits).value();
   EXPECT_FALSE(timing.stopped_early);
@@ -168,7 +189,7 @@ TEST(Measure, SittingsCountAlikeHoweverTheirSamplesLie) {
 
 TEST(Measure, ALongKernelTakesEightTimesItsLengthAtMost) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   std::deque<double> noisy;
   for (int i = 0; i < 40; ++i) noisy.push_back(100e3 + 20e3 * (i * 7 % 5));
   const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', noisy), 1, {}).value();
@@ -177,7 +198,7 @@ TEST(Measure, ALongKernelTakesEightTimesItsLengthAtMost) {
 
 TEST(Measure, AGraphRotatesThroughTheBufferSets) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   const Timing timing = measurer.measure(TimingMode::kGraph, device.kernel('k', {10}), 5, {}).value();
   EXPECT_EQ(timing.median_us, 10);
   ASSERT_EQ(device.sets_.size(), 15u);
@@ -186,7 +207,7 @@ TEST(Measure, AGraphRotatesThroughTheBufferSets) {
 
 TEST(Measure, FinalistsTakeTurns) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   const auto timings =
       measurer
           .in_turns(TimingMode::kCold, {device.kernel('a', {999, 1, 2, 3}), device.kernel('b', {999, 4, 5, 6})}, 1, 3)
@@ -213,7 +234,7 @@ class Card : public Telemetry {
 
 TEST(Measure, SamplesOfAHotCardAreTakenAgain) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   Card card(1);
   measurer.watch(&card);
   const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {70, 70, 70, 10}), 1, {}).value();
@@ -225,7 +246,7 @@ TEST(Measure, SamplesOfAHotCardAreTakenAgain) {
 
 TEST(Measure, ARoundOnAHotCardIsHeldAgain) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   Card card(1);
   measurer.watch(&card);
   const auto timings =
@@ -239,7 +260,7 @@ TEST(Measure, ARoundOnAHotCardIsHeldAgain) {
 
 TEST(Measure, EverySampleKeepsTheStateOfTheCard) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   Card card(0);
   measurer.watch(&card);
   const Timing timing = measurer.measure(TimingMode::kCold, device.kernel('k', {50}), 1, {}).value();
@@ -269,7 +290,7 @@ class Counter : public Telemetry {
 TEST(Measure, EnergyIsThatOfACallInEveryTiming) {
   for (const TimingMode mode : {TimingMode::kCold, TimingMode::kWarm, TimingMode::kGraph}) {
     ScriptedDevice device;
-    Measurer measurer(device, nullptr);
+    Measurer measurer(device, {});
     Counter counter(device, 0);
     measurer.watch(&counter);
     const auto energies =
@@ -284,7 +305,7 @@ TEST(Measure, EnergyIsThatOfACallInEveryTiming) {
 
 TEST(Measure, TheEnergyOfALongKernelIsMeasuredToo) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   Counter counter(device, 0);
   measurer.watch(&counter);
   EXPECT_NEAR(measurer.energy_in_turns(TimingMode::kCold, {device.kernel('a', {30e3}, 9e6)}, 2, 2).value()[0].median_uj,
@@ -293,7 +314,7 @@ TEST(Measure, TheEnergyOfALongKernelIsMeasuredToo) {
 
 TEST(Measure, AnEnergyCounterThatStandsStillIsAnError) {
   ScriptedDevice device;
-  Measurer measurer(device, nullptr);
+  Measurer measurer(device, {});
   Counter counter(device, 1e12);
   measurer.watch(&counter);
   const auto energies = measurer.energy_in_turns(TimingMode::kWarm, {device.kernel('a', {40}, 7000)}, 1, 1);
