@@ -363,7 +363,7 @@ TEST_F(DbTest, InfoCountsWhatIsThere) {
   record(TrialStatus::kHung);
   record(TrialStatus::kHung);
   const DbInfo info = db_->info().value();
-  EXPECT_EQ(info.schema_version, 6);
+  EXPECT_EQ(info.schema_version, 7);
   EXPECT_EQ(info.devices, 1);
   EXPECT_EQ(info.ops, 1);
   EXPECT_EQ(info.problems, 1);

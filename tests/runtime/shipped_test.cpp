@@ -148,11 +148,12 @@ TEST_F(Shipped, AnOwnFileComesFirstAndTheShippedOneAfterIt) {
   make_small(shipped);
   make_small(own);
   {
-    Db db = Db::open(own, DbMode::kReadWrite).value();  // has one shape of the two, by another name
+    Db db = Db::open(own, DbMode::kReadWrite).value();  // has one shape of the two, on the one device
     const auto rows = db.winners().value();
     for (const WinnerRow& row : rows)
-      if (row.problem.dims_key != "k=64 m=1 n=64" || row.device.arch != "sm_90")
+      if (row.problem.dims_key != "k=64 m=1 n=64" || row.device.arch != "sm_90") {
         ASSERT_TRUE(db.forget(row.winner.problem, row.winner.device));
+      }
   }
   setenv("KGEN_SHIPPED_DB", shipped.c_str(), 1);
   setenv("KGEN_FAKE_ARCH", "90", 1);
@@ -183,7 +184,9 @@ TEST_F(Shipped, WithoutOneTheErrorSaysWhereItWasLookedFor) {
   EXPECT_EQ(kgen_open(nullptr, "host", &db), KGEN_BAD_DATABASE);
   EXPECT_THAT(kgen_last_error(), HasSubstr("no database was named, and KGEN_SHIPPED_DB=/nowhere/at.db does not exist"));
   unsetenv("KGEN_SHIPPED_DB");
-  if (const auto found = shipped_db(); !found) EXPECT_THAT(found.error().message, HasSubstr("share/kgen/shipped.db"));
+  if (const auto found = shipped_db(); !found) {
+    EXPECT_THAT(found.error().message, HasSubstr("share/kgen/shipped.db"));
+  }
 }
 
 }  // namespace
