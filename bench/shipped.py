@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes the database that ships with kgen, db/shipped.db.tar.xz, and its page, docs/results/shipped.md: what a tune of the shape
-lists found on an H100, winners and their code objects alone, and for AMD architectures the default candidates, compiled and untimed.
+lists found on an H100, winners and their code objects alone, and for AMD architectures default candidates, compiled and untimed: for each signature those that most of its shapes have, and what else is
+needed so that each shape is served.
 
     bench/shipped.py tune KGEN SHAPES OUT [--seconds S] [--device D]      on the card; again: goes on
     bench/shipped.py emulate KGEN CASE_TOOL SHAPES OUT [--seconds S]      anywhere: KGEN_AMD_EMU and TINYGRAD_DIR as for emulate.py
@@ -36,7 +37,9 @@ MORE = ["examples/llama2_7b_decode_fused.yaml", "examples/vit_base_fused.yaml", 
 BUDGETS = {EDGES: 4}
 BUDGET = 16
 LIMIT = 16 << 20
-SMALL = [8, 16, 32, 64, 128, 256]  # what dims are cut down to, the first at which a candidate is legal
+SOURCES = [3, 2, 1]  # of AMD defaults for a signature (`kgen gen --db --limit`): the most with which the file is small enough
+SMALL = [32, 64, 128, 256]  # what dims are cut down to, the first at which a candidate is legal
+MAP = 12  # and the sides of maps
 
 
 def lists(shapes):
@@ -79,7 +82,8 @@ def write_priors(folder):
     for path in sorted((ROOT / "ops/priors").glob("*.yaml")):
         text = path.read_text()
         more = []
-        for signature, shapes in sorted(ours.pop(path.stem, {}).items()):
+        known = ours.get(path.stem, {})
+        for signature, shapes in sorted(known.items()):
             if f'  "{signature}":' in text:  # a key stands once
                 continue
             more.append(f'  "{signature}":')
@@ -89,16 +93,16 @@ def write_priors(folder):
         if not _:
             head, rest = text + ("" if text.endswith("\n") else "\n"), ""
         # Signatures that both have: those on record lead their list.
-        out, signature = [], None
-        known = earlier_winners().get(path.stem, {})
+        out, signature, lead = [], None, []
         for line in rest.splitlines():
-            found = re.fullmatch(r'  "(.*)":', line)
-            if found:
+            if found := re.fullmatch(r'  "(.*)":', line):
                 signature = found[1]
+            if line in lead:
+                continue
             out.append(line)
-            shape = re.fullmatch(r'    "(.*)":', line)
-            if shape and signature in known:
-                out += [f"      - {config}" for config in known[signature].get(shape[1], [])[:2]]
+            if shape := re.fullmatch(r'    "(.*)":', line):
+                lead = [f"      - {config}" for config in known.get(signature, {}).get(shape[1], [])[:2]]
+                out += lead
         (folder / path.name).write_text(head + "\n".join(["hopper:", *more, *out]) + "\n")
 
 
@@ -152,7 +156,8 @@ def entry_of(item, limit):
     dims = {}
     for name, value in item["dims"].items():
         value = int(value)
-        dims[name] = value if value <= limit else limit + value % min(limit, 16)
+        most = MAP if name in ("h", "w") else limit
+        dims[name] = value if value <= most else most + value % 16
     params = {}
     for word in words[1:]:
         name, value = word.split("=", 1)
@@ -253,9 +258,9 @@ def page(rows, asked, date):
     yield from ["# The database that ships", "",
                 f"Made by `bench/shipped.py make`, {date}. What it is for and where it lies: [../database.md](../database.md).", "",
                 f"Tuned: {', '.join(cards) or 'nothing yet'}: winners of the shape lists, {BUDGET} candidates a problem (edge cases "
-                f"{BUDGETS[EDGES]}), beginning from the winners of earlier runs. AMD: each shape's default candidate, compiled and",
-                "**not timed**, on no card; e says of how many the very source was right in the instruction emulator at small shapes, the others were",
-                "not run at all.", "",
+                f"{BUDGETS[EDGES]}), beginning from the winners of earlier runs. AMD: default candidates, compiled and",
+                "**not timed**, on no card: for each signature (operator and attributes) those that most of its shapes have as their own, and what else is needed so",
+                "that each shape is served. A number is rows; e: of how many the very source was right in the instruction emulator at small shapes. The others were not run at all.", "",
                 "| op | tuned | " + " | ".join(AMD) + " |", "|---|--:|" + "--:|" * len(AMD)]
     for op in sorted(set(tuned) | set(untimed)):
         cells = [f"{untimed[op][arch]}" + (f" (e {checked[op][arch]})" if checked[op][arch] else "") if untimed[op][arch] else ""
@@ -277,17 +282,28 @@ def make(options):
     out = pathlib.Path(options.out)
     made = out / "shipped.db"
     folder = out / "make"
-    for suffix in ("", "-wal", "-shm"):
-        pathlib.Path(f"{made}{suffix}").unlink(missing_ok=True)
-    shutil.copy(out / "tuned.db", made)
-    subprocess.run([options.kgen, "db", "check", made], check=True)
-    subprocess.run([options.kgen, "db", "prune", made, "--failures", "--keep-top", "1"], check=True)
     files = lists(options.shapes)
-    command = [options.kgen, "gen", *files, "--op", options.op, "--arch", ",".join(AMD), "--db", str(made)]
-    if (out / "checked.jsonl").exists():
-        command += ["--checked", str(out / "checked.jsonl")]
+    base = out / "winners.db"
+    for path in (base, made):
+        for suffix in ("", "-wal", "-shm"):
+            pathlib.Path(f"{path}{suffix}").unlink(missing_ok=True)
+    if (out / "tuned.db-wal").exists():
+        sys.exit(f"{out}/tuned.db: a tune is at work, or was killed: `kgen db check` merges its log")
+    shutil.copy(out / "tuned.db", base)
+    subprocess.run([options.kgen, "db", "check", base], check=True)
+    subprocess.run([options.kgen, "db", "prune", base, "--failures", "--keep-top", "1"], check=True)
+    print(f"winners alone: {base.stat().st_size} bytes")
+    checked = ["--checked", str(out / "checked.jsonl")] if (out / "checked.jsonl").exists() else []
     status = 0
-    told = run_json(command + ["--json"])
+    for sources in SOURCES:
+        shutil.copy(base, made)
+        told = {"defaults": []}
+        for archs, limit in ((sorted(EVERY_OPERATOR), sources), (sorted(set(AMD) - EVERY_OPERATOR), 1)):
+            told["defaults"] += run_json([options.kgen, "gen", *files, "--op", options.op, "--arch", ",".join(archs), "--limit",
+                                          str(limit), "--db", str(made), *checked, "--json"])["defaults"]
+        print(f"{sources} sources a signature: {made.stat().st_size} bytes", flush=True)
+        if made.stat().st_size < LIMIT:
+            break
     lacking = collections.defaultdict(lambda: collections.defaultdict(list))  # op → arch → reasons
     stored = {(row["op"], row["arch"]) for row in told["defaults"] if row["config"]}
     for row in told["defaults"]:

@@ -159,50 +159,48 @@ class Generator {
     KGEN_TRY(const Verdicts verdicts, Verdicts::read(request_.checked));
     KGEN_TRY(Db db, Db::open(request_.db, DbMode::kReadWrite));
     Json rows = Json::array();
-    std::map<std::string, std::map<std::string, int>> counts;  // by architecture: stored, checked, none
-    for (const Default& wanted : defaults_) {
+    std::vector<std::string> whys;
+    std::vector<const Launch*> taken;
+    for (const Default& wanted : defaults_) taken.push_back(choose(wanted, verdicts, whys.emplace_back(wanted.why)));
+    KGEN_TRY(const std::vector<bool> left_out, served_by_others(taken));
+    std::map<std::string, std::map<std::string, int>> counts;  // by architecture
+    for (std::size_t i = 0; i < defaults_.size(); ++i) {
+      const Default& wanted = defaults_[i];
       const std::string arch(wanted.arch->name);
       Json row{{"arch", arch},
                {"op", wanted.op.op},
                {"signature", wanted.op.signature},
                {"dims", dims_of_key(wanted.problem.dims_key)},
-               {"label", wanted.problem.label}};
-      std::string why = wanted.why;
-      const Launch* taken = nullptr;
-      for (const Launch& launch : wanted.launches) {
-        const Source& source = sources_[launch.source];
-        const auto wrong = verdicts.wrong.find({arch, source.hash});
-        const std::string fault = source.status != CompileStatus::kCompiled ? first_error(source.log)
-                                  : wrong != verdicts.wrong.end()           ? "wrong in the emulator: " + wrong->second
-                                                                            : source.pruned;
-        if (fault.empty()) {
-          taken = &launch;
-          break;
-        }
-        if (why.empty()) why = launch.config + ": " + fault;
-      }
-      if (taken == nullptr) {
+               {"label", wanted.problem.label},
+               {"stored", taken[i] != nullptr && !left_out[i]},
+               {"config", Json()},
+               {"reason", whys[i]}};
+      if (taken[i] == nullptr) {
         ++counts[arch]["none"];
-        row.update({{"config", Json()}, {"reason", why}});
+      } else if (left_out[i]) {
+        ++counts[arch]["left out"];
+        row.update({{"config", taken[i]->config}, {"reason", "served by defaults of its signature that are stored"}});
       } else {
-        const auto right = verdicts.right.find({arch, sources_[taken->source].hash});
-        const std::string reason =
-            right == verdicts.right.end()
-                ? "not timed, not run"
-                : "not timed; right in an instruction emulator" + (right->second.empty() ? "" : " at " + right->second);
+        const Source& source = sources_[taken[i]->source];
+        const auto right = verdicts.right.find({arch, source.hash});
+        std::string reason = right == verdicts.right.end() ? "not timed, not run"
+                             : right->second.empty()
+                                 ? "not timed; right in an instruction emulator"
+                                 : "not timed; right in an instruction emulator at " + right->second;
+        if (!source.pruned.empty()) reason += "; " + source.pruned;
         ++counts[arch]["stored"];
         counts[arch]["checked"] += right != verdicts.right.end();
-        row.update({{"config", taken->config}, {"reason", reason}});
-        KGEN_CHECK_OK(publish(db, wanted, *taken, reason));
+        row.update({{"config", taken[i]->config}, {"reason", reason}});
+        KGEN_CHECK_OK(publish(db, wanted, *taken[i], reason));
       }
       rows.push_back(std::move(row));
     }
     int none = 0;
-    Table table({"arch", "stored", "right in the emulator", "none"});
+    Table table({"arch", "stored", "right in the emulator", "served by these", "none"});
     for (auto& [arch, count] : counts) {
       none += count["none"];
-      table.add(
-          {arch, std::to_string(count["stored"]), std::to_string(count["checked"]), std::to_string(count["none"])});
+      table.add({arch, std::to_string(count["stored"]), std::to_string(count["checked"]),
+                 std::to_string(count["left out"]), std::to_string(count["none"])});
     }
     if (request_.json)
       print_json({{"db", request_.db}, {"defaults", rows}});
@@ -313,11 +311,62 @@ class Generator {
     OpRecord op;
     ProblemRecord problem;
     std::string op_hash, why;  // why there is none
+    Env dims{};
     std::vector<Launch> launches{};
   };
 
+  // The first candidate that compiles, fits and was not wrong; one that only spills where there is no other.
+  const Launch* choose(const Default& wanted, const Verdicts& verdicts, std::string& why) const {
+    const Launch* spilling = nullptr;
+    for (const Launch& launch : wanted.launches) {
+      const Source& source = sources_[launch.source];
+      const auto wrong = verdicts.wrong.find({std::string(wanted.arch->name), source.hash});
+      const std::string fault = source.status != CompileStatus::kCompiled ? first_error(source.log)
+                                : wrong != verdicts.wrong.end()           ? "wrong in the emulator: " + wrong->second
+                                                                          : source.pruned;
+      if (fault.empty()) return &launch;
+      if (spilling == nullptr && fault.starts_with("spills")) spilling = &launch;
+      if (why.empty()) why = launch.config + ": " + fault;
+    }
+    return spilling;
+  }
+
+  // With --limit: which defaults are left out, because one of the few sources that most problems of their signature
+  // have is legal for their shape.
+  Result<std::vector<bool>> served_by_others(const std::vector<const Launch*>& taken) const {
+    std::vector<bool> left_out(taken.size(), false);
+    if (request_.limit == 0) return left_out;
+    std::map<std::pair<Arch, std::string>, std::map<std::size_t, std::vector<std::size_t>>> groups;  // by source
+    for (std::size_t i = 0; i < taken.size(); ++i)
+      if (taken[i] != nullptr) groups[{defaults_[i].arch, defaults_[i].op.signature}][taken[i]->source].push_back(i);
+    for (const auto& [signature, by_source] : groups) {
+      std::vector<const std::vector<std::size_t>*> order;
+      for (const auto& [source, problems] : by_source) order.push_back(&problems);
+      std::ranges::stable_sort(order, std::greater(), [](const auto* problems) { return problems->size(); });
+      std::vector<Plan> kept;
+      for (const auto* problems : order) {
+        const bool popular = kept.size() < static_cast<std::size_t>(request_.limit);
+        bool needed = false;
+        for (const std::size_t i : *problems) {
+          left_out[i] = !popular && std::ranges::any_of(kept, [&](const Plan& plan) {
+            return kgen::bind(plan, defaults_[i].dims).has_value();
+          });
+          needed |= !left_out[i];
+        }
+        if (!needed) continue;
+        KGEN_TRY(kept.emplace_back(), plan_from_json(taken[problems->front()]->plan));
+      }
+    }
+    return left_out;
+  }
+
   Result<void> emit_defaults(const OpSpec& spec, Arch arch) {
-    Default wanted{.arch = arch, .op = op_record(spec), .problem = {}, .op_hash = spec.op->source_hash, .why = ""};
+    Default wanted{.arch = arch,
+                   .op = op_record(spec),
+                   .problem = {},
+                   .op_hash = spec.op->source_hash,
+                   .why = "",
+                   .dims = spec.problem.dims};
     wanted.problem.dims_key = dims_key(*spec.op, spec.problem);
     wanted.problem.label = spec.problem.label;
     const auto candidates = variant_defaults(spec, arch);
@@ -521,7 +570,10 @@ int cmd_gen(const Context& context, const Words& args) {
   options.text("--arch", request.archs, "architectures, separated by commas, or 'all'");
   options.text("-o,--output", request.folder, "folder to write (out)");
   options.text("--op", request.op_glob, "only operators whose name matches");
-  options.number("--limit", request.limit, 0, "candidates of each problem, spread evenly; 0: all");
+  options.number("--limit", request.limit, 0,
+                 "candidates of each problem, spread evenly; 0: all. With --db: sources of each signature, those that "
+                 "most problems have, and "
+                 "more only where none of them is legal");
   options.number("--per-variant", request.per_variant, 0,
                  "instead: candidates of each variant, its default and others spread evenly");
   options.flag("--compile", request.compile, "compile them too");
