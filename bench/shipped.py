@@ -339,7 +339,7 @@ def make(options):
     archive = target / "db/shipped.db.tar.xz"
     with tarfile.open(archive, "w:xz", preset=9) as packed:
         entry = tarfile.TarInfo("shipped.db")
-        entry.size, entry.mode = size, 0o644
+        entry.size, entry.mode, entry.mtime = size, 0o644, int(time.time())
         with open(made, "rb") as content:
             packed.addfile(entry, content)
     print(f"{archive}: {archive.stat().st_size} bytes")

@@ -88,7 +88,7 @@ class Shipped : public ::testing::Test {
       const pid_t child = ::fork();
       if (child == 0) {
         setenv("KGEN_FAKE_ARCH", amd ? arch.c_str() : arch.substr(3).c_str(), 1);
-        ::_exit(look_up_all(path, arch, amd ? "amd:0" : "nvidia:0"));
+        ::_exit(look_up_all(path, arch, arch == "host" ? "host" : amd ? "amd:0" : "nvidia:0"));
       }
       int status = 0;
       ::waitpid(child, &status, 0);
