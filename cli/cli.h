@@ -86,6 +86,10 @@ Result<std::vector<TrialRecord>> ranked(Db&, const WinnerRow&);
 // "57.7%": of the best's speed; "" without a time.
 std::string percent_of(double best_us, double time_us);
 
+// What the user named, or the database that ships with kgen where that is nothing (runtime/shipped.h).
+Result<std::string> named_db(const std::string& path);
+Result<Words> named_dbs(const Words& paths);
+
 // An --arch list: "gfx90a,sm_90", or "all".
 Result<std::vector<Arch>> parse_archs(const std::string& text);
 

@@ -44,9 +44,9 @@ int cmd_bench(const Context& context, const Words& args) {
   std::string op_glob = "*", device = "auto", timing = "cold", baseline;
   std::int64_t rounds = 50;
   bool as_json = false;
-  Options options("bench", "tuned.db… [flags]",
+  Options options("bench", "[tuned.db…] [flags]",
                   "Times winners again; those of several databases for one problem in turns, in one process.");
-  options.arguments("DB", files, "tuned databases");
+  options.arguments("DB", files, "tuned databases; the one that ships with kgen where none is named", false);
   options.text("--op", op_glob, "only operators whose name matches");
   options.text("--device", device, "auto, host, amd:N, nvidia:N");
   options.choice("--timing", timing, {"cold", "warm", "graph"}, "state of the caches while timing");
@@ -59,6 +59,9 @@ int cmd_bench(const Context& context, const Words& args) {
                "definition of an operator in the databases that is not built in; may be given again");
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
+  const auto named = named_dbs(files);
+  if (!named) return report(named.error());
+  files = *named;
   const auto rows = bench(context, files, op_glob, device, timing,
                           static_cast<int>(std::min<std::int64_t>(rounds, 10'000)), !baseline.empty(), own_ops);
   if (!rows) return report(rows.error());

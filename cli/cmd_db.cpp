@@ -19,10 +19,13 @@ namespace {
 int db_info(const Words& args) {
   std::string path;
   bool as_json = false;
-  Options options("db info", "tuned.db [--json]", "What is inside and from where.");
-  options.argument("DB", path, "a tuned database");
+  Options options("db info", "[tuned.db] [--json]", "What is inside and from where.");
+  options.argument("DB", path, "a tuned database; the one that ships with kgen where none is named", false);
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
+  const auto named = named_db(path);
+  if (!named) return report(named.error());
+  path = *named;
   auto db = Db::open(path, DbMode::kReadOnly);
   if (!db) return report(db.error());
   const auto info = db->info();
@@ -87,13 +90,16 @@ Result<Checked> check_file(const std::string& path, const std::optional<PublicKe
 int db_check(const Words& args) {
   std::string path, key_text;
   bool as_json = false;
-  Options options("db check", "tuned.db [--key KEY] [--json]",
+  Options options("db check", "[tuned.db] [--key KEY] [--json]",
                   "Integrity of the file: structure, references, hashes, values, signatures. Brings a file of an older "
                   "kgen up to date first.");
-  options.argument("DB", path, "a tuned database");
+  options.argument("DB", path, "a tuned database; the one that ships with kgen where none is named", false);
   options.text("--key", key_text, "public key, or the file of it: its owner must have signed the file as it is");
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
+  const auto named = named_db(path);
+  if (!named) return report(named.error());
+  path = *named;
   std::optional<PublicKey> key;
   if (!key_text.empty()) {
     const auto read = read_public_key(key_text);

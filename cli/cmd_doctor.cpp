@@ -139,10 +139,13 @@ std::string percent(double part, double whole) { return whole > 0 ? fmt::format(
 int cmd_doctor(const Context&, const Words& args) {
   std::string path, trace, out;
   std::int64_t top = 20;
-  bool as_json = false;
+  bool as_json = false, shipped = false;
   Options options("doctor", "[tuned.db] --trace misses.jsonl | misses.jsonl [flags]",
                   "What a program launched, against what is tuned for it; and the spec that fills the gaps.");
-  options.argument("FILE", path, "a tuned database, or the trace where --trace is not given");
+  options.argument("FILE", path,
+                   "a tuned database, the one that ships with kgen where none is named; or the trace where --trace is "
+                   "not given",
+                   false);
   options.text("--trace", trace, "what KGEN_TRACE=FILE or kgen_record() wrote");
   options.text("-o,--out", out, "where the spec goes; beside the trace, as .yaml, by default");
   options.number("--top", top, 0, "rows of the table; 0: all");
@@ -150,9 +153,14 @@ int cmd_doctor(const Context&, const Words& args) {
   if (const auto code = options.parse(args)) return *code;
   const bool against_db = !trace.empty();
   if (!against_db) trace = path;
+  if (trace.empty()) return report({ErrorKind::kBadInput, "doctor: the trace is missing; see 'kgen doctor --help'"});
   auto shapes = read_trace(trace);
   if (!shapes) return report(shapes.error());
   if (against_db) {
+    shipped = path.empty();
+    const auto named = named_db(path);
+    if (!named) return report(named.error());
+    path = *named;
     if (const auto done = look_up(path, *shapes); !done) return report(done.error());
   }
   std::ranges::stable_sort(*shapes, [](const Shape& a, const Shape& b) {
@@ -176,10 +184,10 @@ int cmd_doctor(const Context&, const Words& args) {
   // What asks for several goals is tuned for the one that has the most at stake.
   const auto first =
       std::ranges::find_if(*shapes, [](const Shape& s) { return s.kind != "exact" && s.kind != "dynamic"; });
-  const std::string command = spec.empty()
-                                  ? ""
-                                  : fmt::format("kgen tune {} --db {}{}", shell_quoted(out),
-                                                shell_quoted(against_db ? path : "tuned.db"), goal_flags(first->goal));
+  const std::string command =
+      spec.empty() ? ""
+                   : fmt::format("kgen tune {} --db {}{}", shell_quoted(out),
+                                 shell_quoted(against_db && !shipped ? path : "tuned.db"), goal_flags(first->goal));
   if (as_json) {
     Json json{
         {"shapes", Json::array()}, {"time_us", total_us}, {"time_us_by_kind", by_kind}, {"calls_not_served", unserved}};
@@ -195,6 +203,7 @@ int cmd_doctor(const Context&, const Words& args) {
            {"expected_us", shape.expected_us > 0 && shape.kind != "none" ? Json(shape.expected_us) : Json()},
            {"expected_loss", shape.loss ? Json(*shape.loss) : Json()},
            {"at_stake_us", shape.at_stake_us()}});
+    json["db"] = against_db ? Json(path) : Json();
     json["spec"] = spec.empty() ? Json() : Json(out);
     json["command"] = spec.empty() ? Json() : Json(command);
     print_json(json);
@@ -219,6 +228,7 @@ int cmd_doctor(const Context&, const Words& args) {
   fmt::print("\n{} shapes, {} ms: {}", shapes->size(), number(total_us / 1000), join(parts, ", "));
   if (unserved > 0) fmt::print("; {:.0f} calls found nothing", unserved);
   fmt::print("\n");
+  if (against_db) fmt::print("looked up in {}{}\n", path, shipped ? ", which ships with kgen" : "");
   if (spec.empty()) {
     fmt::print("every shape has a kernel of its own\n");
   } else {

@@ -63,6 +63,7 @@ Section considered(const Lookup& answer) {
     if (item.kind == MatchKind::kNear || item.kind == MatchKind::kDefault)
       line += fmt::format(", distance {:.3g}", item.distance);
     if (tuned > 0) line += fmt::format(", {} there", us(tuned));
+    if (item.row != nullptr && untimed(item.row->trial)) line += ", untimed";
     if (item.expected_us > 0)
       line += fmt::format(", {} expected here, counts as {}", us(item.expected_us), us(item.ranked_us));
     section.lines.push_back(line + ": " + outcome(item));
@@ -74,6 +75,7 @@ Section considered(const Lookup& answer) {
                             {"goal", item.row ? Json(item.row->winner.goal.text()) : Json()},
                             {"distance", item.distance},
                             {"tuned_time_us", tuned > 0 ? Json(tuned) : Json()},
+                            {"untimed", item.row != nullptr && untimed(item.row->trial)},
                             {"expected_us", item.expected_us > 0 ? Json(item.expected_us) : Json()},
                             {"ranked_us", item.expected_us > 0 ? Json(item.ranked_us) : Json()},
                             {"tried", item.tried},
@@ -105,6 +107,15 @@ Result<Section> why_it_won(const Lookup& answer) {
   const TrialRecord& winner = row.trial;
   Section section{
       .title = "Why this kernel is the winner of " + row.problem.dims_key, .lines = {}, .json = Json::object()};
+  if (untimed(winner)) {
+    section.title = "What the kernel is: an untimed default of " + row.problem.dims_key;
+    section.lines = {winner.config,
+                     fmt::format("compiled for {}, and run on no card: {}", row.device.arch, winner.reason),
+                     "it won against nothing: kgen takes it where the space was never searched"};
+    section.json = {
+        {"config", winner.config}, {"device", row.device.name}, {"untimed", true}, {"reason", winner.reason}};
+    return section;
+  }
   KGEN_TRY(const std::vector<TrialRecord> trials, answer.db->trials(row.winner.problem, row.winner.device, true));
   std::set<std::string> tried, verified;
   std::map<std::string, std::set<std::string>> failed;  // by status, configurations without a time
@@ -296,7 +307,7 @@ Section advice(const Lookup& answer, const LookupRequest& request, const std::op
 int cmd_explain(const Context& context, const Words& args) {
   LookupRequest request;
   Words own_op_paths;
-  Options options("explain", "tuned.db OP dim=val… [flags]",
+  Options options("explain", "[tuned.db] OP dim=val… [flags]",
                   "Why the runtime chooses what it does for a shape: the reasons one by one, in words.");
   request.declare(options);
   options.list("--own-op", own_op_paths, "definition of the operator where it is not built in; may be given again");

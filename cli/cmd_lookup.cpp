@@ -4,6 +4,7 @@
 #include <cctype>
 #include <charconv>
 #include <set>
+#include <utility>
 
 #include "base/text.h"
 #include "cli/lookup.h"
@@ -39,8 +40,8 @@ Result<Target> choose_target(const std::vector<DeviceRecord>& tuned, const std::
 }  // namespace
 
 void LookupRequest::declare(Options& options) {
-  options.argument("DB", path, "a tuned database");
-  options.argument("OP", op, "operator");
+  options.argument("DB", path, "a tuned database; the one that ships with kgen where none is named", false);
+  options.argument("OP", op, "operator", false);
   options.arguments("dim=val", words, "dims and attributes", false);
   options.text("--dtype", dtype, "the same as dtype=…");
   options.text("--arch", arch, "architecture; the present device's by default");
@@ -50,10 +51,23 @@ void LookupRequest::declare(Options& options) {
   options.flag("--json", as_json, "one JSON document on stdout");
 }
 
-Result<Lookup> look_up(const LookupRequest& request) {
+Result<void> LookupRequest::name_db() {
+  if (op.empty() || op.find('=') != std::string::npos) {  // no database was named: OP dim=val…
+    if (!op.empty()) words.insert(words.begin(), op);
+    op = std::exchange(path, "");
+  }
+  if (op.empty() || op.ends_with(".db"))
+    return fail(ErrorKind::kBadInput, "the operator is missing: [tuned.db] OP dim=val…");
+  KGEN_TRY(path, named_db(path));
+  return {};
+}
+
+Result<Lookup> look_up(LookupRequest& request) {
+  KGEN_CHECK_OK(request.name_db());
   const std::string& op = request.op;
   Lookup answer;
   KGEN_TRY(Db opened, Db::open(request.path, DbMode::kReadOnly));
+  answer.path = request.path;
   answer.db = std::make_unique<Db>(std::move(opened));
   Db& db = *answer.db;
   KGEN_TRY(const WinnerIndex index, db.winner_index());
@@ -106,6 +120,7 @@ Json lookup_json(const Lookup& answer) {
             {"reason", match.reason},
             {"arch", answer.arch},
             {"device", answer.device_name},
+            {"db", answer.path},
             {"signature", answer.signature},
             {"dims", answer.dims},
             {"expected_loss", match.expected_loss ? Json(*match.expected_loss) : Json()}};
@@ -117,6 +132,7 @@ Json lookup_json(const Lookup& answer) {
   json["tuned_energy_uj"] = match.row->trial.energy_uj ? Json(*match.row->trial.energy_uj) : Json();
   json["tuned_dims"] = dims_of_key(match.row->problem.dims_key);
   json["tuned_time_us"] = match.row->trial.time_us ? Json(*match.row->trial.time_us) : Json();
+  json["untimed"] = untimed(match.row->trial) ? Json(match.row->trial.reason) : Json();
   json["workspace_bytes"] = match.bound.workspace_bytes;
   json["prepared_bytes"] = match.bound.prepared_bytes;
   json["steps"] = Json::array();
@@ -133,7 +149,7 @@ Json lookup_json(const Lookup& answer) {
 
 int cmd_lookup(const Context&, const Words& args) {
   LookupRequest request;
-  Options options("lookup", "tuned.db OP dim=val… [flags]", "What the runtime would choose for a shape, and why.");
+  Options options("lookup", "[tuned.db] OP dim=val… [flags]", "What the runtime would choose for a shape, and why.");
   request.declare(options);
   if (const auto code = options.parse(args)) return *code;
   const auto found = look_up(request);
@@ -145,9 +161,9 @@ int cmd_lookup(const Context&, const Words& args) {
     fmt::print("{}: {}\n", match_name(answer.match.kind), printable(answer.match.reason));
     if (answer.match.row != nullptr) {
       const TrialRecord& trial = answer.match.row->trial;
-      fmt::print("{} on {} ({})\n  {}\n  tuned at {}{}\n  expected loss: {}\n", printable(answer.signature),
+      fmt::print("{} on {} ({})\n  {}\n  {} {}{}\n  expected loss: {}\n", printable(answer.signature),
                  printable(answer.device_name), printable(answer.arch), printable(trial.config),
-                 printable(answer.match.row->problem.dims_key),
+                 untimed(trial) ? "untimed default for" : "tuned at", printable(answer.match.row->problem.dims_key),
                  (trial.time_us ? fmt::format(": {} us {}", number(*trial.time_us), trial.timing) : "") +
                      (trial.energy_uj ? fmt::format(", {} uJ", number(*trial.energy_uj)) : ""),
                  answer.match.kind == MatchKind::kExact ? "none"

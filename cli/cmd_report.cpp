@@ -234,15 +234,18 @@ int cmd_report(const Context&, const Words& args) {
   Words files, own_ops;
   std::string op_glob = "*", output = "report.html";
   bool as_json = false;
-  Options options("report", "tuned.db… [-o report.html]",
+  Options options("report", "[tuned.db…] [-o report.html]",
                   "One self-contained page: every candidate, why the winners won, several databases side by side.");
-  options.arguments("DB", files, "tuned databases");
+  options.arguments("DB", files, "tuned databases; the one that ships with kgen where none is named", false);
   options.text("-o,--output", output, "file to write (report.html)");
   options.text("--op", op_glob, "only operators whose name matches");
   options.list("--own-op", own_ops,
                "definition of an operator in the databases that is not built in; may be given again");
   options.flag("--json", as_json, "instead of the page, its data as one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
+  const auto named = named_dbs(files);
+  if (!named) return report(named.error());
+  files = *named;
   const auto json = report_json(files, op_glob, own_ops);
   if (!json) return report(json.error());
   if (as_json) {

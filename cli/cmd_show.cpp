@@ -16,6 +16,7 @@ Json trial_json(const TrialRecord& trial) {
           {"status", status_name(trial.status)},
           {"reason", trial.reason},
           {"is_default", trial.is_default},
+          {"untimed", untimed(trial)},
           {"time_us", optional_json(trial.time_us)},
           {"mad_us", optional_json(trial.mad_us)},
           {"timing", trial.timing},
@@ -70,6 +71,9 @@ std::string shape_text(const WinnerRow& row) {
 }
 
 double time_of(const TrialRecord& trial) { return trial.time_us.value_or(0); }
+std::string time_text(const TrialRecord& trial) { return untimed(trial) ? "untimed" : number(time_of(trial)); }
+// What for; an untimed default for nothing.
+std::string goal_text(const WinnerRow& row) { return untimed(row.trial) ? row.trial.reason : row.winner.goal.text(); }
 
 void print_csv(const Words& row) {
   for (std::size_t i = 0; i < row.size(); ++i) fmt::print("{}{}", i ? "," : "", csv_cell(row[i]));
@@ -78,10 +82,13 @@ void print_csv(const Words& row) {
 
 std::string exact(double value) { return value == 0 ? "" : fmt::format("{}", value); }
 
-Result<void> show(const std::string& path, const std::string& op_glob, std::size_t top, const std::string& format) {
+Result<void> show(const std::string& named, const std::string& op_glob, std::size_t top, const std::string& format) {
+  KGEN_TRY(const std::string path, named_db(named));
   KGEN_TRY(Db db, Db::open(path, DbMode::kReadOnly));
   KGEN_TRY(std::vector<WinnerRow> rows, db.winners());
-  std::erase_if(rows, [&](const WinnerRow& row) { return row.winner.is_default || !glob_match(op_glob, row.op.op); });
+  std::erase_if(rows, [&](const WinnerRow& row) {
+    return (row.winner.is_default && !untimed(row.trial)) || !glob_match(op_glob, row.op.op);
+  });
   Json json{{"db", path}, {"winners", Json::array()}};
   Table table(top > 0 ? Words{"op", "shape", "device", "tuned for", "candidate", "time us", "of best", "energy uJ"}
                       : Words{"op", "shape", "device", "tuned for", "winner", "time us", "TFLOP/s", "GB/s", "gain",
@@ -91,7 +98,7 @@ Result<void> show(const std::string& path, const std::string& op_glob, std::size
                "default_us", "flops", "bytes", "registers", "spills", "timing", "objective", "energy_uj"});
   for (const WinnerRow& row : rows) {
     std::vector<TrialRecord> trials = {row.trial};
-    if (top > 0) {
+    if (top > 0 && !untimed(row.trial)) {
       KGEN_TRY(trials, ranked(db, row));
       if (trials.size() > top) trials.resize(top);
     }
@@ -107,15 +114,14 @@ Result<void> show(const std::string& path, const std::string& op_glob, std::size
                    exact(trial.energy_uj.value_or(0))});
       }
       if (top > 0) {
-        table.add({row.op.op + short_attributes(row.op), shape_text(row), row.device.name, row.winner.goal.text(),
-                   trial.config, number(time), percent_of(time_of(trials.front()), time),
-                   number(trial.energy_uj.value_or(0))});
+        table.add({row.op.op + short_attributes(row.op), shape_text(row), row.device.name, goal_text(row), trial.config,
+                   time_text(trial), percent_of(time_of(trials.front()), time), number(trial.energy_uj.value_or(0))});
         Json candidate = trial_json(trial);
         candidate["share_of_best"] = time > 0 ? Json(time_of(trials.front()) / time) : Json();
         item["candidates"].push_back(std::move(candidate));
       } else {
-        table.add({row.op.op + short_attributes(row.op), shape_text(row), row.device.name, row.winner.goal.text(),
-                   trial.config, number(time), time > 0 ? number(row.problem.flops / time / 1e6) : "",
+        table.add({row.op.op + short_attributes(row.op), shape_text(row), row.device.name, goal_text(row), trial.config,
+                   time_text(trial), time > 0 ? number(row.problem.flops / time / 1e6) : "",
                    time > 0 ? number(row.problem.bytes / time / 1e3) : "",
                    time > 0 && row.default_time_us ? fmt::format("{:.2f}x", *row.default_time_us / time) : "",
                    number(trial.energy_uj.value_or(0))});
@@ -134,8 +140,8 @@ int cmd_show(const Context&, const Words& args) {
   std::string path, op_glob = "*", format = "table";
   std::int64_t top = 0;
   bool json = false;
-  Options options("show", "tuned.db [flags]", "The winners, or with --top the ranked candidates of each problem.");
-  options.argument("DB", path, "a tuned database");
+  Options options("show", "[tuned.db] [flags]", "The winners, or with --top the ranked candidates of each problem.");
+  options.argument("DB", path, "a tuned database; the one that ships with kgen where none is named", false);
   options.text("--op", op_glob, "only operators whose name matches");
   options.number("--top", top, 1, "candidates of each problem, fastest first");
   options.choice("--format", format, {"table", "json", "csv"}, "how to print");

@@ -39,9 +39,10 @@ int cmd_verify(const Context& context, const Words& args) {
   std::string input, op_glob = "*", config, device = "auto";
   Words own_ops;
   bool as_json = false;
-  Options options("verify", "tuned.db [--op GLOB] | SPEC [--config k=v,…]",
+  Options options("verify", "[tuned.db] [--op GLOB] | SPEC [--config k=v,…]",
                   "Check winners, or one candidate, against the reference on the present device.");
-  options.argument("FILE", input, "a tuned database, or a spec file");
+  options.argument("FILE", input,
+                   "a tuned database, or a spec file; the database that ships with kgen where none is named", false);
   options.text("--op", op_glob, "only operators whose name matches");
   options.text("--config", config,
                "candidate: 'variant k=v …' or 'k=v,…'; what is left out takes its default; '*': the default of every "
@@ -52,7 +53,9 @@ int cmd_verify(const Context& context, const Words& args) {
   options.flag("--json", as_json, "one JSON document on stdout");
   if (const auto code = options.parse(args)) return *code;
 
-  const auto rows = verify(context, input, op_glob, config, device, own_ops);
+  const auto named = named_db(input);
+  if (!named) return report(named.error());
+  const auto rows = verify(context, *named, op_glob, config, device, own_ops);
   if (!rows) return report(rows.error());
   int failed = 0;
   Json json{{"rows", Json::array()}};

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "cli/cli.h"
+#include "runtime/shipped.h"
 
 namespace kgen {
 namespace {
@@ -46,6 +47,17 @@ int report(const Error& error) {
     head = "";
   }
   return exit_code(error.kind);
+}
+
+Result<std::string> named_db(const std::string& path) {
+  if (!path.empty()) return path;
+  return shipped_db();
+}
+
+Result<Words> named_dbs(const Words& paths) {
+  if (!paths.empty()) return paths;
+  KGEN_TRY(std::string path, shipped_db());
+  return Words{std::move(path)};
 }
 
 void print_json(const Json& json) {

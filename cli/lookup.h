@@ -14,12 +14,14 @@ struct LookupRequest {
   Goal goal;
   bool as_json = false;
   void declare(Options&);  // its flags and arguments
+  Result<void> name_db();  // the shipped database where the words name none
 };
 
 // The answer points into the dispatcher, and that into the DB.
 struct Lookup {
   std::unique_ptr<Db> db;
   std::unique_ptr<Dispatcher> dispatcher;
+  std::string path;
   std::string arch, device_name;  // looked up for
   std::string signature;
   Env dims;
@@ -28,7 +30,7 @@ struct Lookup {
 };
 
 // As the runtime does: a row whose code object is not whole is refused.
-Result<Lookup> look_up(const LookupRequest&);
+Result<Lookup> look_up(LookupRequest&);
 
 Json lookup_json(const Lookup&);
 

@@ -8,6 +8,15 @@ install(DIRECTORY examples/ DESTINATION ${CMAKE_INSTALL_DATADIR}/kgen/examples P
 # To read, and for KGEN_SOURCES; the program has them within.
 install(DIRECTORY ops templates DESTINATION ${CMAKE_INSTALL_DATADIR}/kgen FILES_MATCHING PATTERN "*.yaml" PATTERN "*.h")
 
+# The database that ships, for who names none (docs/database.md). bench/shipped.py makes it.
+set(shipped ${PROJECT_SOURCE_DIR}/db/shipped.db.tar.xz)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/db)
+if(EXISTS ${shipped})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${shipped})
+  file(ARCHIVE_EXTRACT INPUT ${shipped} DESTINATION ${PROJECT_BINARY_DIR}/share/kgen)
+  install(FILES ${PROJECT_BINARY_DIR}/share/kgen/shipped.db DESTINATION ${CMAKE_INSTALL_DATADIR}/kgen)
+endif()
+
 set(CPACK_PACKAGE_VENDOR kgen)
 set(CPACK_PACKAGE_FILE_NAME ${PROJECT_NAME}-${PROJECT_VERSION}-${CMAKE_SYSTEM_NAME}-${CMAKE_SYSTEM_PROCESSOR})
 set(CPACK_STRIP_FILES ON)

@@ -41,6 +41,7 @@ bool credible(std::int64_t size, std::size_t frame_bytes) {
 constexpr std::pair<TrialStatus, std::string_view> kStatusNames[] = {
     {TrialStatus::kCompileFailed, "compile_failed"},
     {TrialStatus::kCompileTimeout, "compile_timeout"},
+    {TrialStatus::kCompiled, "compiled"},
     {TrialStatus::kPruned, "pruned"},
     {TrialStatus::kWrong, "wrong"},
     {TrialStatus::kLaunchFailed, "launch_failed"},
@@ -828,11 +829,13 @@ Result<void> insert_object(const Connection& connection, const Packed& packed) {
 
 // Inserts or replaces; its object is there already.
 Result<void> insert_winner(const Connection& connection, const WinnerRecord& w) {
-  KGEN_TRY(const auto verified,
-           query_integer(connection,
-                         "SELECT 1 FROM trial WHERE id=? AND problem=? AND device=? AND timing=? "
-                         "AND status IN ('timed', 'stopped_early') AND (deterministic IS 1 OR NOT ?)",
-                         w.trial, w.problem, w.device, w.goal.timing, w.goal.deterministic));
+  KGEN_TRY(
+      const auto verified,
+      query_integer(connection,
+                    "SELECT 1 FROM trial WHERE id=?1 AND problem=?2 AND device=?3 AND (deterministic IS 1 OR NOT ?5) "
+                    "AND ((status IN ('timed', 'stopped_early') AND timing=?4) OR (status = 'compiled' AND ?6))",
+                    w.trial, w.problem, w.device, w.goal.timing, w.goal.deterministic,
+                    w.is_default && !w.range && w.goal == Goal{}));
   if (!verified) {
     return fail(ErrorKind::kInternal,
                 fmt::format("publish: trial {} is not a verified trial of problem {} on device {} for {}", w.trial,
@@ -1475,7 +1478,8 @@ Result<std::vector<std::string>> Db::check() {
       as_text);
   report(
       "SELECT 'winner ' || w.id || ': trial ' || t.id || ' was not verified (' || t.status || ')' FROM winner w "
-      "JOIN trial t ON t.id = w.trial WHERE t.status NOT IN ('timed', 'stopped_early')",
+      "JOIN trial t ON t.id = w.trial WHERE t.status NOT IN ('timed', 'stopped_early') "
+      "AND NOT (t.status = 'compiled' AND w.is_default = 1 AND w.dim = '' AND w.objective = 'time')",
       as_text);
   report(
       "SELECT 'winner ' || w.id || ': trial ' || t.id || ' is of another problem or device' FROM winner w "
@@ -1484,7 +1488,7 @@ Result<std::vector<std::string>> Db::check() {
   report(
       "SELECT 'winner ' || w.id || ': trial ' || t.id || ' was timed ' || t.timing || ', not ' || w.timing FROM winner "
       "w "
-      "JOIN trial t ON t.id = w.trial WHERE t.timing <> w.timing",
+      "JOIN trial t ON t.id = w.trial WHERE t.timing <> w.timing AND t.status <> 'compiled'",
       as_text);
   report(
       "SELECT 'winner ' || w.id || ': the energy of trial ' || t.id || ' was not measured' FROM winner w "

@@ -22,6 +22,7 @@ namespace kgen {
 enum class TrialStatus {
   kCompileFailed,
   kCompileTimeout,
+  kCompiled,  // and not run: what serves as a default where nothing was tuned; its reason says what is known of it
   kPruned,
   kWrong,
   kLaunchFailed,
@@ -126,6 +127,9 @@ struct WinnerRecord {
   std::optional<SizeRange> range{};  // one of several that cover a dynamic dim; nothing: of its problem alone
 };
 
+// Compiled, and never run on its device.
+inline bool untimed(const TrialRecord& trial) { return trial.status == TrialStatus::kCompiled; }
+
 // Joined rows as readers want them.
 struct WinnerRow {
   OpRecord op;
@@ -222,7 +226,7 @@ class Db {
   Result<void> record_all(const std::vector<TrialRecord>&);
   // One transaction: object and plan (when new) and winner; replaces the winner of (problem, device, goal, is_default).
   // The trial must be one of that problem, device and timing with status kTimed or kStoppedEarly; the winner of a goal
-  // that is deterministic needs one that was seen to be so.
+  // that is deterministic needs one that was seen to be so. A default may also be kCompiled, under the goal Goal{}.
   Result<void> publish(const WinnerRecord&, const ObjectRecord&);
   // The winners that cover a dynamic dim, in one transaction, each with its range; their objects each once. They take
   // the place of all that covered that dim before, on the same device, for the same goal and the same other dims.

@@ -1,4 +1,4 @@
--- The tuned database, version 6. New files are made from this text; older files reach the same schema through
+-- The tuned database, version 7. New files are made from this text; older files reach the same schema through
 -- migrate/NNN.sql, and every file that is opened is compared with it: no other tables, no views, no triggers.
 -- Meanings never change; a new meaning is a new column. docs/database.md says it in prose.
 
@@ -51,8 +51,8 @@ CREATE TABLE trial (
   device INTEGER NOT NULL REFERENCES device,
   compiler INTEGER NOT NULL REFERENCES compiler,
   config TEXT NOT NULL,
-  status TEXT NOT NULL CHECK (status IN ('compile_failed', 'compile_timeout', 'pruned', 'wrong', 'launch_failed', 'hung',
-                                         'crashed', 'stopped_early', 'timed')),
+  status TEXT NOT NULL CHECK (status IN ('compile_failed', 'compile_timeout', 'compiled', 'pruned', 'wrong',
+                                         'launch_failed', 'hung', 'crashed', 'stopped_early', 'timed')),
   reason TEXT NOT NULL,
   source_hash TEXT NOT NULL,
   op_hash TEXT NOT NULL,
@@ -75,7 +75,8 @@ CREATE TABLE trial (
   energy_uj REAL CHECK (energy_uj >= 0 AND energy_uj < 1e15),
   energy_mad_uj REAL CHECK (energy_mad_uj >= 0 AND energy_mad_uj < 1e15),
   deterministic INTEGER CHECK (deterministic IN (0, 1)),
-  CHECK (status NOT IN ('timed', 'stopped_early') OR (time_us IS NOT NULL AND timing <> ''))
+  CHECK (status NOT IN ('timed', 'stopped_early') OR (time_us IS NOT NULL AND timing <> '')),
+  CHECK (status <> 'compiled' OR (time_us IS NULL AND timing = ''))
 ) STRICT;
 CREATE INDEX trial_by_problem ON trial (problem, device);
 

@@ -1,6 +1,7 @@
 """PEP 517 back end of the kgen package: a wheel is the folder kgen/ in a zip. Nothing is compiled or fetched."""
 import base64
 import hashlib
+import io
 import pathlib
 import re
 import tarfile
@@ -28,6 +29,17 @@ def _sources():
     return sorted(path for path in (HERE / "kgen").rglob("*") if path.suffix == ".py")
 
 
+def _shipped():
+    """{name in the wheel: bytes} of the database that ships with kgen, which the source tree has compressed."""
+    own, archive = HERE / "kgen/shipped.db", HERE.parent / "db/shipped.db.tar.xz"
+    if own.exists():  # an sdist's
+        return {"kgen/shipped.db": own.read_bytes()}
+    if not archive.exists():
+        return {}
+    with tarfile.open(archive) as packed:
+        return {"kgen/shipped.db": packed.extractfile("shipped.db").read()}
+
+
 def _wheel(folder, files):
     name, version, metadata = _project()
     info = f"{name}-{version}.dist-info"
@@ -45,7 +57,7 @@ def _wheel(folder, files):
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    return _wheel(wheel_directory, {path.relative_to(HERE).as_posix(): path.read_bytes() for path in _sources()})
+    return _wheel(wheel_directory, {**{path.relative_to(HERE).as_posix(): path.read_bytes() for path in _sources()}, **_shipped()})
 
 
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
@@ -58,6 +70,10 @@ def build_sdist(sdist_directory, config_settings=None):
     with tarfile.open(pathlib.Path(sdist_directory) / f"{base}.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
         for path in [HERE / "pyproject.toml", HERE / "build_backend.py", *_sources()]:
             archive.add(path, f"{base}/{path.relative_to(HERE).as_posix()}")
+        for path, data in _shipped().items():
+            entry = tarfile.TarInfo(f"{base}/{path}")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
         info = pathlib.Path(sdist_directory) / "PKG-INFO"
         info.write_text(metadata, encoding="utf-8")
         archive.add(info, f"{base}/PKG-INFO")

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "runtime/guard.h"
 #include "runtime/handles.h"
+#include "runtime/shipped.h"
 
 namespace {
 
@@ -522,14 +523,15 @@ kgen_status kgen_open(const char* path, const char* device, kgen_db** out) {
 
 kgen_status kgen_open_with(const char* path, const char* device, const kgen_open_options* options, kgen_db** out) {
   return guarded([&] {
-    if (path == nullptr || device == nullptr || out == nullptr)
-      return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open");
+    if (device == nullptr || out == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_open");
     *out = nullptr;
     std::optional<PublicKey> key;
     if (const auto status = read_options(options, key); status != KGEN_OK) return status;
+    const Result<std::string> file = path != nullptr ? Result<std::string>(path) : shipped_db();
+    if (!file) return report(KGEN_BAD_DATABASE, file.error().message);
     auto opened = open_device(device);
     if (!opened) return report(opened.error());
-    auto core = Core::open(path, key, std::move(*opened));
+    auto core = Core::open(*file, key, std::move(*opened));
     if (!core) return report(KGEN_BAD_DATABASE, core.error().message);
     if (const char* trace = std::getenv("KGEN_TRACE"); trace != nullptr && *trace != '\0') {
       auto opened_trace = Trace::open(trace);
@@ -555,8 +557,9 @@ kgen_status kgen_reload(kgen_db* db, int* changed) {
 kgen_status kgen_add(kgen_db* db, const char* path) {
   return guarded([&] {
     if (!valid(db)) return bad_handle("db");
-    if (path == nullptr) return report(KGEN_BAD_ARGUMENT, "a null argument to kgen_add");
-    const auto added = db->core->add(path);
+    const Result<std::string> file = path != nullptr ? Result<std::string>(path) : shipped_db();
+    if (!file) return report(KGEN_BAD_DATABASE, file.error().message);
+    const auto added = db->core->add(*file);
     return added ? KGEN_OK : report(KGEN_BAD_DATABASE, added.error().message);
   });
 }

@@ -23,6 +23,8 @@ namespace {
 constexpr double kNearLimit = 2;
 // What a near row of another device, objective or timing than asked must be quicker by to come first: logarithms.
 constexpr double kOtherDevice = 1, kOtherObjective = 30, kOtherTiming = 0.3;
+// A default that nobody timed comes after all that were.
+constexpr double kUntimed = 100;
 
 // A reason mostly has fewer characters, with the name of its kind in front.
 constexpr std::size_t kReasonSize = 96;
@@ -546,6 +548,7 @@ struct Dispatcher::Impl {
     loaded->same_dims = stored->plan.dims == group.names();
     text = {};  // ten times the size of all the rest
     read.trial.config = printable(read.trial.config);
+    read.trial.reason = printable(read.trial.reason);
     loaded->row = std::make_shared<const WinnerRow>(std::move(read));
     row.loaded = std::move(loaded);
     return row.loaded.get();
@@ -576,7 +579,9 @@ class Search {
       : impl_(impl), group_(group), shape_(shape), goal_(goal), filter_(filter), arch_(arch), account_(account) {}
 
   bool run(Match& match) {
-    if (try_rows(group_.exact(shape_), MatchKind::kExact, match)) return true;
+    std::vector<Row*> exact = group_.exact(shape_);
+    std::erase_if(exact, [&](Row* row) { return untimed(*row); });
+    if (try_rows(std::move(exact), MatchKind::kExact, match)) return true;
     if (try_rows(group_.covering(shape_), MatchKind::kDynamic, match)) return true;
     if (try_near(false, kNearLimit, MatchKind::kNear, "", match)) return true;
     if (try_near(true, HUGE_VAL, MatchKind::kDefault, "; the operator's default, no tuned kernel is near", match))
@@ -633,9 +638,9 @@ class Search {
     for (const auto& [distance, at] : group_.nearest(shape_, defaults, kNearRows)) {
       if (distance > limit) break;
       Row& row = group_.rows()[at];
-      const Ranked next{
-          kDoubtOfOctave * distance + (row.same_device ? 0 : kOtherDevice) + other_goal(*row.goal) + log_cost(row),
-          distance, &row};
+      const Ranked next{kDoubtOfOctave * distance + (row.same_device ? 0 : kOtherDevice) + other_goal(*row.goal) +
+                            log_cost(row) + (defaults && untimed(row) ? kUntimed : 0),
+                        distance, &row};
       // Of equals the nearer one first.
       const auto place = std::upper_bound(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(count), next,
                                           [](const Ranked& a, const Ranked& b) { return a.doubt < b.doubt; });
@@ -660,6 +665,13 @@ class Search {
       if (try_row(group_.rows()[at], kind, why, distance, match, next)) return true;
     }
     return false;
+  }
+
+  // Its own shape is nothing that an untimed default was tuned for.
+  bool untimed(Row& row) const {
+    if (!row.is_default) return false;
+    const auto loaded = impl_.load(group_, row);
+    return loaded && kgen::untimed((*loaded)->row->trial);
   }
 
   std::size_t noted() const { return account_ ? account_->considered.size() : 0; }
@@ -737,12 +749,14 @@ class Search {
     if (kind == MatchKind::kDynamic) match.expected_loss = row.range->loss;
     if (kind == MatchKind::kNear) match.expected_loss = std::min(kMostLoss, kLossOfOctave * distance);
     match.reason = reason(row, kind, why);
-    if (row.goal->timing != goal_.timing || row.goal->objective != goal_.objective)
+    const bool timed = !kgen::untimed(match.row->trial);
+    if (timed && (row.goal->timing != goal_.timing || row.goal->objective != goal_.objective))
       match.reason += fmt::format("; for {} {}, as nothing that fits so well was tuned for {} {}", row.goal->timing,
                                   row.goal->objective, goal_.timing, goal_.objective);
     if (goal_.deterministic) match.reason += "; deterministic";
     if (!passed_over_.empty()) match.reason += "; " + passed_over();
-    if (!row.same_device) match.reason += fmt::format("; on {}, not on this {}", match.row->device.name, impl_.device);
+    if (timed && !row.same_device)
+      match.reason += fmt::format("; on {}, not on this {}", match.row->device.name, impl_.device);
     for (const std::string& refusal : refusals_) match.reason += "; " + refusal;
     return true;
   }
@@ -754,11 +768,18 @@ class Search {
                          group_.tuned(row, row.range->dim));
     std::string text;
     text.reserve(kReasonSize);
-    text += "tuned at ";
+    const TrialRecord& trial = row.loaded->row->trial;
+    const bool timed = !kgen::untimed(trial);
+    const bool its_own = std::ranges::equal(group_.tuned(row), shape_.given);
+    text += timed ? "tuned at " : its_own ? "the operator's default for this shape, " : "the operator's default for ";
+    if (!timed && its_own) return text + trial.reason;
     group_.append_difference(text, group_.tuned(row), shape_.given);
     text += ", legal for ";
     group_.append_difference(text, shape_.given, group_.tuned(row));
-    text += why;
+    if (timed)
+      text += why;
+    else
+      text += ", " + trial.reason;
     return text;
   }
 

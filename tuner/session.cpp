@@ -381,7 +381,7 @@ Result<void> Session::replay(Problem& problem) {
   std::unordered_map<std::string, std::string> source_hashes;
   for (const TrialRecord& trial : trials) {
     const auto at = problem.index.find(trial.config);
-    if (at == problem.index.end() || trial.compiler != shared_.compiler_version) continue;
+    if (at == problem.index.end() || trial.compiler != shared_.compiler_version || untimed(trial)) continue;
     if (!trial.timing.empty() && trial.timing != request_.timing) continue;
     // What only its bits speak against is right where nobody demands them, and who demands them has seen them.
     const bool verified = Known{trial}.verified(), demanded = problem.spec.tune.deterministic;

@@ -203,7 +203,8 @@ Result<std::vector<BenchRow>> bench_dbs(std::vector<Db>& dbs, const std::string&
   for (std::size_t file = 0; file < dbs.size(); ++file) {
     KGEN_TRY(const std::vector<WinnerRow> winners, dbs[file].winners());
     for (const WinnerRow& winner : winners) {
-      if (winner.winner.is_default || winner.device.arch != verifier.device().arch->name) continue;
+      if ((winner.winner.is_default && !untimed(winner.trial)) || winner.device.arch != verifier.device().arch->name)
+        continue;
       if (!op_glob.empty() && !glob_match(op_glob, winner.op.op)) continue;
       const auto [at, added] = group_of.emplace(winner.op.signature + " | " + winner.problem.dims_key, groups.size());
       if (added) {

@@ -9,7 +9,7 @@ from ctypes import byref, c_int, c_void_p, sizeof
 
 from . import _jit, _tensor
 from ._library import (BadArgument, BadDatabase, Goal, KgenError, MissHook, OpenOptions, OutOfMemory, check, last_error,
-                       load)
+                       load, shipped_database)
 from ._operator import KINDS, Operator
 
 _TIMINGS = {"cold": 0, "warm": 1, "graph": 2}
@@ -34,18 +34,19 @@ class Database:
     """A tuned DB, opened for one device. Operators are attributes: db.gemm(a, b, bias=bias, activation="silu").
     Safe from several threads."""
 
-    def __init__(self, path, device="auto", *, timing="cold", objective="time", deterministic=False, guard=False, key=None):
+    def __init__(self, path=None, device="auto", *, timing="cold", objective="time", deterministic=False, guard=False, key=None):
         self._handle = self._jit = None
         self._hook = MissHook()
-        self.path = os.fspath(path)
+        self.path = os.fspath(path) if path is not None else shipped_database()
         self._goal = self._read_goal(timing, objective, deterministic, guard)
         handle = c_void_p()
         library = load()
-        if not os.path.exists(self.path):
+        if self.path is not None and not os.path.exists(self.path):
             raise BadDatabase(f"{self.path} does not exist; `kgen tune ops.yaml --db {self.path}` makes one")
         options = OpenOptions(sizeof(OpenOptions), key.encode() if key is not None else None)
-        check(library.kgen_open_with(os.fsencode(self.path), device.encode(), byref(options), byref(handle)))
+        check(library.kgen_open_with(self.path and os.fsencode(self.path), device.encode(), byref(options), byref(handle)))
         self._handle = handle.value
+        self.path = self.path or "the shipped database"
         about = json.loads(self._describe(None))
         self.device, self.device_name = about["device"]["id"], about["device"]["name"]
         self.arch, self.vendor = about["device"]["arch"], about["device"]["vendor"]
@@ -138,10 +139,11 @@ class Database:
             self._renew()
         return bool(changed.value or tuned)
 
-    def add(self, path):
+    def add(self, path=None):
         """Adds a file to those that are looked up, which need not exist yet: reload() sees it once it does. Among answers of
-        one kind the first file's counts."""
-        check(load().kgen_add(self._opened(), os.fsencode(path)))
+        one kind the first file's counts. None: the one that ships with kgen."""
+        path = path if path is not None else shipped_database()
+        check(load().kgen_add(self._opened(), path and os.fsencode(path)))
         self._renew()
 
     def record(self, path):
@@ -255,8 +257,8 @@ class Database:
                 raise BadArgument("weights are prepared before a graph is captured, not within: call prepare() first")
 
 
-def open(path, device="auto", *, timing="cold", objective="time", deterministic=False, guard=False, key=None):
-    """Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host". `guard`: the first lookup of a shape times the
+def open(path=None, device="auto", *, timing="cold", objective="time", deterministic=False, guard=False, key=None):
+    """Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host"; without a path the one that ships with kgen. `guard`: the first lookup of a shape times the
     tuned kernel against the operator's default one and keeps the faster. With `key` ("kgen-public:...", as `kgen db
     keygen` prints it) only what the key's owner signed is used."""
     return Database(path, device, timing=timing, objective=objective, deterministic=deterministic, guard=guard, key=key)

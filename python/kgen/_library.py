@@ -130,6 +130,12 @@ def _candidates():
     return [str(path) for path in beside if path.exists()] + [_SONAME, "libkgen.so"]
 
 
+def shipped_database():
+    """The database in the package itself, as a wheel has it; None: libkgen knows where (or that there is none)."""
+    path = pathlib.Path(__file__).resolve().parent / "shipped.db"
+    return str(path) if path.exists() and not os.environ.get("KGEN_SHIPPED_DB") else None
+
+
 def _prototyped(path, prototypes):
     library = ctypes.CDLL(path)
     missing = [name for name in prototypes if not hasattr(library, name)]

@@ -93,8 +93,10 @@ export const problems = raw.problems.map((item, number) => new Problem(item, num
 
 // One row a winner; problems without one have a row that says so.
 export const rows = problems.flatMap((problem) => {
-  const failed = problem.columns.status.filter((s) => !verified.has(text(s))).length;
-  const common = { problem, tried: problem.count, failed };
+  const failed = problem.columns.status.filter((s) => !verified.has(text(s)) && text(s) !== 'compiled').length;
+  // A default that was compiled and never run here: what is known of it.
+  const untimed = problem.all().find((trial) => trial.status === 'compiled');
+  const common = { problem, tried: problem.count, failed, untimed };
   if (problem.winners.length === 0) return [{ ...common, winner: null, trial: null, goal: '' }];
   return problem.winners.map((winner, number) => {
     const trial = problem.all()[winner.trial];

@@ -14,7 +14,7 @@ const columns = [
       h('a', { href: problemLink(r) }, r.problem.op, h('small', {}, r.problem.attributes)),
   },
   { label: 'Shape', value: (r) => r.problem.dims, show: (r) => h('span', { class: 'shape' }, r.problem.dims) },
-  { label: 'Time µs', numeric: true, value: (r) => r.trial?.time, show: (r) => (r.trial ? num(r.trial.time) : 'none of its own') },
+  { label: 'Time µs', numeric: true, value: (r) => r.trial?.time, show: (r) => (r.trial ? num(r.trial.time) : r.untimed ? 'untimed' : 'none of its own') },
   { label: 'TFLOP/s', numeric: true, largeFirst: true, value: (r) => r.trial && r.problem.tflops(r.trial.time), show: (r) => r.trial && num(r.problem.tflops(r.trial.time)) },
   { label: 'GB/s', numeric: true, largeFirst: true, value: (r) => r.trial && r.problem.gbps(r.trial.time), show: (r) => r.trial && num(r.problem.gbps(r.trial.time)) },
   { label: 'Of roof', numeric: true, value: (r) => r.trial && roofShare(r.problem, r.trial.time), show: (r) => r.trial && percent(roofShare(r.problem, r.trial.time)) },
@@ -26,9 +26,9 @@ const columns = [
     value: (r) => `${r.problem.deviceOf.arch} ${r.problem.deviceOf.name}`,
     show: (r) => h('span', { title: r.problem.deviceOf.name }, r.problem.deviceOf.arch),
   },
-  { label: 'Best at', value: (r) => r.goal, show: (r) => h('span', { class: 'line' }, r.goal) },
+  { label: 'Best at', value: (r) => r.goal, show: (r) => h('span', { class: 'line' }, r.trial || !r.untimed ? r.goal : 'default, not searched') },
   { label: 'Label', value: (r) => r.problem.label, show: (r) => r.problem.label && r.problem.label.split(/(?<=[._])/).flatMap((part) => [part, h('wbr')]) },
-  { label: 'Winner', value: (r) => r.trial?.config, show: (r) => h('code', { class: 'line' }, r.trial?.config ?? '') },
+  { label: 'Winner', value: (r) => (r.trial ?? r.untimed)?.config, show: (r) => h('code', { class: 'line', title: r.untimed?.reason }, (r.trial ?? r.untimed)?.config ?? '') },
 ];
 
 const sought = { text: '' };

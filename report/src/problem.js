@@ -254,7 +254,7 @@ function histogram(ranked) {
 function failures(problem) {
   const kinds = new Map();
   for (const trial of problem.all()) {
-    if (trial.ok) continue;
+    if (trial.ok || trial.status === 'compiled') continue;
     // The same rule with other numbers is the same kind.
     const kind = `${trial.status}: ${trial.reason.replace(/\d+(\.\d+)?/g, 'N')}`;
     if (!kinds.has(kind)) kinds.set(kind, []);
@@ -385,6 +385,8 @@ export function problemView(number, winnerNumber) {
     own.length > 1 &&
       h('nav', { 'aria-label': 'Winners', class: 'goals' }, own.map((r) => h('a', { href: `#/problem/${number}/${r.number}`, 'aria-current': r === row && 'page' }, r.goal + (r.winner.serves ? ` for ${r.winner.serves.dim} ${r.winner.serves.first}…${r.winner.serves.last}` : '')))),
   ];
+  if (!row.trial && row.untimed)
+    return [...head, section('Untimed default', h('p', {}, `The default candidate, compiled for ${problem.deviceOf.arch} and run on no card: ${row.untimed.reason}.`)), section('Candidates', candidates(problem))];
   if (!row.trial)
     return [...head, section('Winner', h('p', {}, 'None of its own: no candidate was published for this shape (one that covers a range of sizes stands at the size where it was timed).')), section('Failures', failures(problem)), section('Candidates', candidates(problem))];
   const ranked = problem.ranked(row.trial.timing);

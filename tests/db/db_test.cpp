@@ -363,7 +363,7 @@ TEST_F(DbTest, InfoCountsWhatIsThere) {
   record(TrialStatus::kHung);
   record(TrialStatus::kHung);
   const DbInfo info = db_->info().value();
-  EXPECT_EQ(info.schema_version, 6);
+  EXPECT_EQ(info.schema_version, 7);
   EXPECT_EQ(info.devices, 1);
   EXPECT_EQ(info.ops, 1);
   EXPECT_EQ(info.problems, 1);
@@ -443,6 +443,31 @@ TEST_F(DbTest, CheckFindsAWinnerWhoseTrialIsNotVerified) {
   ASSERT_TRUE(publish(record(), "code"));
   tamper("UPDATE trial SET status = 'wrong'");
   EXPECT_THAT(problems(), HasSubstr("winner 1: trial 1 was not verified (wrong)"));
+}
+
+TEST_F(DbTest, WhatWasCompiledAloneMayBeADefaultAndNoWinner) {
+  TrialRecord trial = sample_trial(problem_, device_, TrialStatus::kCompiled);
+  trial.reason = "not timed, not run";
+  const auto id = db_->record(trial).value();
+  const ObjectRecord object = sample_object("code");
+  WinnerRecord winner = sample_winner(problem_, device_, id, object);
+  winner.is_default = false;
+  EXPECT_FALSE(db_->publish(winner, object));
+  winner.is_default = true;
+  winner.goal = {.timing = "graph"};
+  EXPECT_FALSE(db_->publish(winner, object));
+  winner.goal = {};
+  ASSERT_TRUE(db_->publish(winner, object));
+  EXPECT_THAT(db_->check().value(), IsEmpty());
+  const auto rows = db_->winners().value();
+  ASSERT_EQ(rows.size(), 1U);
+  EXPECT_TRUE(untimed(rows[0].trial));
+  EXPECT_FALSE(rows[0].trial.time_us);
+  // The same by another file's hand.
+  tamper("UPDATE winner SET is_default = 0");
+  EXPECT_THAT(problems(), HasSubstr("winner 1: trial 1 was not verified (compiled)"));
+  tamper("UPDATE winner SET is_default = 1; UPDATE trial SET time_us = 1");
+  EXPECT_THAT(problems(), HasSubstr("CHECK constraint failed in trial"));
 }
 
 TEST_F(DbTest, CheckFindsAWinnerOfAnotherProblem) {

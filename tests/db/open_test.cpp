@@ -168,15 +168,15 @@ TEST(DbOpen, ANewerSchemaIsRefused) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   make_db(path);
-  sql(path, "PRAGMA user_version=7");
-  expect_refused(path, "was written by a newer kgen (schema 7, this one knows 6)");
+  sql(path, "PRAGMA user_version=8");
+  expect_refused(path, "was written by a newer kgen (schema 8, this one knows 7)");
 }
 
 TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
   std::filesystem::copy_file("tests/db/data/version1.db", path);
-  expect_refused(path, "was written by an older kgen (schema 1, this one reads 6)",
+  expect_refused(path, "was written by an older kgen (schema 1, this one reads 7)",
                  {DbMode::kReadOnly, DbMode::kImmutable});
 
   {
@@ -184,7 +184,7 @@ TEST(DbOpen, AnOlderSchemaIsRefusedForReadingAndMigratedForWriting) {
     EXPECT_THAT(db.check().value(), IsEmpty());
   }
   Db db = Db::open(path, DbMode::kImmutable).value();
-  EXPECT_EQ(db.info().value().schema_version, 6);
+  EXPECT_EQ(db.info().value().schema_version, 7);
   const auto rows = db.winners().value();
   ASSERT_EQ(rows.size(), 1U);
   EXPECT_EQ(rows[0].problem.dims_key, "k=8 m=4");
@@ -233,7 +233,7 @@ TEST(DbOpen, WinnersOfVersion4ServeTheirProblemsAlone) {
 }
 
 TEST(DbOpen, EveryEarlierVersionReachesThisOneAndIsWhole) {
-  for (int version = 1; version < 6; ++version) {
+  for (int version = 1; version < 7; ++version) {
     SCOPED_TRACE(version);
     const TempFolder folder;
     const std::string path = folder.file("tuned.db");
@@ -251,14 +251,16 @@ TEST(DbOpen, EveryEarlierVersionReachesThisOneAndIsWhole) {
   }
 }
 
-TEST(DbOpen, RangesOfVersion5Stay) {
+TEST(DbOpen, RangesAndSamplesOfVersion6Stay) {
   const TempFolder folder;
   const std::string path = folder.file("tuned.db");
-  std::filesystem::copy_file("tests/db/data/version5.db", path);
+  std::filesystem::copy_file("tests/db/data/version6.db", path);
   Db db = Db::open(path, DbMode::kReadWrite).value();
   const auto rows = db.winners().value();
   ASSERT_EQ(rows.size(), 3U);
   EXPECT_EQ(rows[2].winner.range, (SizeRange{.dim = "m", .first = 1, .last = 64, .loss = 0.02}));
+  EXPECT_EQ(rows[0].trial.energy_uj, 5250.5);
+  EXPECT_EQ(db.trials(1, 1, true).value()[0].samples_us, (std::vector<float>{12.5F, 12.5F}));
 }
 
 TEST(DbOpen, AnOldFileWithAnythingThatIsNotOursIsRefusedBeforeItIsMigrated) {

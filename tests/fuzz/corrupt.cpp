@@ -122,7 +122,7 @@ std::vector<std::string> make_seeds(const fs::path& folder) {
     if (!db.sign(PrivateKey{})) std::exit(2);
   }
   std::vector<std::string> seeds{read_file(tuned).value()};
-  for (int version = 1; version <= 5; ++version)
+  for (int version = 1; version <= 6; ++version)
     seeds.push_back(read_file(fmt::format("{}/tests/db/data/version{}.db", KGEN_SOURCE_DIR, version)).value());
   return seeds;
 }

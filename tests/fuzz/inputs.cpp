@@ -25,7 +25,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::string kFixtures = std::string(KGEN_SOURCE_DIR) + "/tests/generator/fixtures";
+// The programs may run where there is no checkout at the place where they were built.
+const std::string kFixtures =
+    std::string(std::getenv("KGEN_SOURCE_DIR") ? std::getenv("KGEN_SOURCE_DIR") : KGEN_SOURCE_DIR) +
+    "/tests/generator/fixtures";
 
 // A folder in memory, where there is one: writing the input is not what takes the time.
 struct Scratch {

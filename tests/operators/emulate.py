@@ -276,7 +276,8 @@ def main():
                             print(f"WRONG {line}: {reason}", flush=True)
                         lines.append({"what": "emulated", "op": op, "dtype": attribute(item["signature"], "dtype"),
                                       "arch": arch, "signature": item["signature"], "dims": item["dims"],
-                                      "config": item["config"], "verdict": verdict, "reason": reason,
+                                      "config": item["config"], "source_hash": item["source_hash"], "verdict": verdict,
+                                      "reason": reason,
                                       "seconds": round(time.time() - began, 2)})
     print(f"{'op':<24} {'arch':<8} {'offered':>7} {'run':>5} {'right':>5} {'wrong':>5} {'not run':>7}  why not")
     for (op, arch), count in table.items():

@@ -39,6 +39,7 @@ struct Tuned {
   std::string kind = "cubin";
   std::int64_t lds_bytes = 0;  // of its one step, where not 0
   std::optional<SizeRange> range = {};
+  std::string untimed = {};  // what is known of a default that was compiled alone
 };
 
 class DispatcherTest : public ::testing::Test {
@@ -61,6 +62,11 @@ class DispatcherTest : public ::testing::Test {
     trial.timing = tuned.goal.timing;
     trial.deterministic = tuned.same_bits;
     trial.energy_uj = tuned.energy_uj;
+    if (!tuned.untimed.empty()) {
+      trial = sample_trial(problem, device_id, TrialStatus::kCompiled);
+      trial.config = tuned.config;
+      trial.reason = tuned.untimed;
+    }
     const auto trial_id = db_.record(trial).value();
     Plan plan;
     plan.dims = {"batch", "m", "n", "k", "ldb", "stride"};
@@ -109,6 +115,49 @@ TEST_F(DispatcherTest, TheTunedShapeIsExact) {
   EXPECT_EQ(match.reason, "tuned for this shape");
   ASSERT_NE(match.plan, nullptr);
   EXPECT_EQ(match.plan->plan.dims.size(), 6U);
+}
+
+TEST_F(DispatcherTest, AnUntimedDefaultIsADefaultAtItsOwnShapeToo) {
+  add({.dims_key = "k=4096 m=16 n=4096",
+       .config = "a",
+       .is_default = true,
+       .device = "any sm_90",
+       .untimed = "not timed"});
+  add({.dims_key = "k=4096 m=64 n=4096",
+       .config = "b",
+       .is_default = true,
+       .device = "any sm_90",
+       .untimed = "not timed"});
+  const Dispatcher& dispatcher = load();
+  const Match match = dispatcher.find(kSignature, {{"m", 16}, {"n", 4096}, {"k", 4096}});
+  EXPECT_EQ(match.kind, MatchKind::kDefault);
+  EXPECT_EQ(config(match), "a");
+  EXPECT_EQ(match.reason, "the operator's default for this shape, not timed");
+  EXPECT_FALSE(match.expected_loss);
+  const Match other = dispatcher.find(kSignature, {{"m", 48}, {"n", 4096}, {"k", 4096}}, {.timing = "graph"});
+  EXPECT_EQ(other.kind, MatchKind::kDefault);
+  EXPECT_EQ(config(other), "b");
+  EXPECT_EQ(other.reason, "the operator's default for m=64, legal for m=48, not timed");
+  EXPECT_EQ(dispatcher.find(kSignature, {{"m", 16}, {"n", 4096}, {"k", 4096}}, {.deterministic = true}).kind,
+            MatchKind::kNone)
+      << "nobody saw its launches give the same bits";
+}
+
+TEST_F(DispatcherTest, WhatWasTimedComesBeforeAnUntimedDefault) {
+  add({.dims_key = "k=4096 m=16 n=4096",
+       .config = "here",
+       .is_default = true,
+       .device = "any sm_90",
+       .untimed = "not timed"});
+  add({.dims_key = "k=64 m=1 n=64", .config = "timed far", .time_us = 1e6, .is_default = true});
+  const Env dims{{"m", 16}, {"n", 4096}, {"k", 4096}};
+  EXPECT_EQ(config(load().find(kSignature, dims)), "timed far");
+  add({.dims_key = "k=4096 m=32 n=4096", .config = "near"});
+  EXPECT_EQ(config(load().find(kSignature, dims)), "near");
+  add({.dims_key = "k=4096 m=16 n=4096", .config = "exact", .device = "another card"});
+  const Match match = load().find(kSignature, dims);
+  EXPECT_EQ(config(match), "exact");
+  EXPECT_EQ(match.kind, MatchKind::kExact);
 }
 
 TEST_F(DispatcherTest, DimsThatAreGivenAtTheirDefaultsAreStillExact) {

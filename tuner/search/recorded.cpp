@@ -321,10 +321,12 @@ Result<std::vector<Recording>> from_database(const std::string& path, bool with_
   KGEN_TRY(const std::vector<TrialGroup> groups, db.trial_groups());
   std::vector<Recording> recordings;
   for (const TrialGroup& group : groups) {
-    Recording& recording = recordings.emplace_back(Recording{path, group.op, group.problem, group.device, {}});
-    recording.alone = groups.size() == 1;
+    Recording recording{path, group.op, group.problem, group.device, {}};
     KGEN_TRY(recording.trials, db.trials(group.problem_id, group.device_id, with_samples));
+    std::erase_if(recording.trials, untimed);  // neither a time nor a failure
+    if (!recording.trials.empty()) recordings.push_back(std::move(recording));
   }
+  for (Recording& recording : recordings) recording.alone = recordings.size() == 1;
   return recordings;
 }
 

@@ -54,7 +54,8 @@ KGEN_API const char* kgen_version(void);
 /* Opens a tuned DB for one device: "auto", "nvidia:N", "amd:N" or "host". On a GPU the caller's current context is used
  * (the primary context is retained when there is none). Opening reads the index of the file; the row and the code
  * object of a kernel are read when kgen_find() first chooses it. A hit of kgen_find() and kgen_launch() never touch the
- * file. */
+ * file. `path` NULL: the database that ships with kgen ($KGEN_SHIPPED_DB, else share/kgen/shipped.db of the
+ * installation); a program that has its own opens that and adds the shipped one. */
 KGEN_API kgen_status kgen_open(const char* path, const char* device, kgen_db** db);
 typedef struct kgen_open_options {
   size_t size; /* sizeof(kgen_open_options): later versions may append members, 0 of which means as before */
@@ -75,7 +76,7 @@ KGEN_API kgen_status kgen_open_with(const char* path, const char* device, const 
 KGEN_API kgen_status kgen_reload(kgen_db* db, int* changed);
 /* Adds a file to those that are looked up, which need not exist yet; reloads see it once it does. Among answers of one
  * kind (a tuned shape comes before a range, that before a near one …) the first file's counts. An operator's handle can
- * be opened where any of the files has it. */
+ * be opened where any of the files has it. NULL: the one that ships with kgen. */
 KGEN_API kgen_status kgen_add(kgen_db* db, const char* path);
 /* Writes down what the program launches, as JSON lines for `kgen doctor`: each shape that is first looked up from now
  * on, how it was served, how often it was launched (launches of a replayed graph are not seen) or looked for in vain.

@@ -51,10 +51,10 @@ inline std::string version() { return kgen_version(); }
 // it.
 class Database {
  public:
-  // Opens the file; throws Error (KGEN_BAD_DATABASE, KGEN_NO_DEVICE …).
-  explicit Database(const std::string& path, const std::string& device = "auto") {
+  // Opens the file, "": the one that ships with kgen; throws Error (KGEN_BAD_DATABASE, KGEN_NO_DEVICE …).
+  explicit Database(const std::string& path = "", const std::string& device = "auto") {
     kgen_db* opened = nullptr;
-    check(kgen_open(path.c_str(), device.c_str(), &opened));
+    check(kgen_open(path.empty() ? nullptr : path.c_str(), device.c_str(), &opened));
     handle_.reset(opened);
   }
   // Uses only what the owner of `key` signed ("kgen-public:…", as `kgen db keygen` prints it), added files included.
