@@ -19,6 +19,7 @@
 #include "mma/mma.h"
 #include "prelude.h"
 #include "tile.h"
+#include "tile_window.h"
 
 namespace kgen {
 
@@ -146,6 +147,13 @@ struct TileProduct {
       AsyncTileLoader<SourceB, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, Shape::kRealignB> load_b(
           source_b, thread);
       tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
+    } else if constexpr (kHasWindows && Windowed<SourceA> && Windowed<SourceB> && requires { Unit::kInstructions; }) {
+      underway();
+      WindowLoader<SourceA, Lds, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, false> load_a(
+          source_a, thread);
+      WindowLoader<SourceB, Lds, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, kKn != kBInN> load_b(
+          source_b, thread);
+      tile_loop_windows<Shape>(wave, load_a, load_b, k);
     } else {
       underway();
       TileLoader<SourceA, Lds, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, false> load_a(
