@@ -458,10 +458,10 @@ struct TileShape {
   static constexpr int kStageBytes = kABytes + kBBytes;
 };
 
-// One, or on AMD half of the tile's steps where each has few matrix instructions to hide reads under.
+// One, or on CDNA up to half of the tile's steps where each has few matrix instructions to hide reads under.
 template <class S>
 KGEN_HOST_DEVICE constexpr int steps_of_turn() {
-  if constexpr (requires { S::Mma::kInstructions; }) {
+  if constexpr (requires { S::Mma::kInstructions; } && S::Mma::kLanes == 64) {
     int steps = 1;
     while (steps * S::kRm * S::kRn * S::Mma::kInstructions < 8 && 4 * steps <= S::kSteps) steps *= 2;
     return steps;
