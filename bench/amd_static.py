@@ -20,6 +20,31 @@ import re
 import subprocess
 import tempfile
 
+INTRO = """\
+# AMD kernels, read instruction by instruction
+
+Nothing here was run or timed on an AMD GPU: these are compilers' outputs (clang 19; Triton 3.6.0), LLVM's machine model, and counts. Right results
+are the emulator's word (tests/operators/emulate.py). `bench/amd_static.py --kgen KGEN --triton FOLDER --banks TEMPLATES_LDS_BANKS_TEST` makes this page.
+
+**Matrix share**: of the main loop's cycles, those in which the matrix unit is busy, by llvm-mca 19 for one wave alone, waits and barriers kept: the method
+and the kernels of Triton's table. The model has short fixed latencies and knows no bandwidth, bank conflicts, clocks or other waves: it ranks loops and predicts no TFLOP/s.
+llvm-mca 19 dies of raw buffer loads, which kgen's loops have. They are given to it twice: *matrix share* as global loads of the same registers, which is what Triton's loops
+have and what the model, unlike hardware, makes every wait for LDS wait for; *as buffer* as typed buffer loads, which it takes for what they are. The first compares like with
+like and is what candidates are chosen by; the second is the better estimate of kgen's own loop. *Useful* leaves out products that another wave of the block makes, too: Triton's eight waves make those of 64x64x64 twice.
+
+Triton's B is [K, N]: kgen's `kn` rows are the same problem, `nk` is a linear layer's weight as stored. Triton's kernels (`mm_even`) take M, N and K to be whole tiles; kgen's
+take any, since windows have zeros outside. Where Triton has several kernels of a tile, the best share is shown. *Waves a SIMD*: what registers and 64 KB of LDS allow.
+Bank conflicts: clocks by turns, 1 is none, counted from the lanes' addresses by tests/templates/lds_banks_test.cpp (empty: a shape that the test does not have). gfx942's
+AGPRs are part of its VGPRs; the compiler takes them where 256 do not suffice.
+
+What keeps the unit busy (templates/tile_window.h): memory is read through buffer descriptors whose bounds are the tails, so the loop is one block without a mask or branch; only the
+first tile may be partial; fragments are read a turn ahead of their products; tiles go to LDS and the next are asked for under products that sched_group_barrier
+puts them between; B [K, N] is turned by v_perm_b32 on its way to LDS, so both operands are read by ds_read_b128 without conflicts.
+
+Not taken up: s_setprio (what it gains or costs shows only where waves compete, on hardware), loads into LDS, the same loop for gptq_gemm (its weights are unpacked between registers and LDS
+in the older loop) and for fp32, and a default for conv2d beyond the one it had.
+"""
+
 TILES = [(128, 128, 32, 4), (128, 128, 32, 8), (128, 128, 64, 4), (256, 128, 64, 4), (256, 128, 64, 8), (256, 256, 64, 8), (64, 64, 64, 4),
          (64, 64, 64, 8)]
 WAVES = {4: [(2, 2, 1)], 8: [(2, 4, 1), (4, 2, 1), (2, 2, 2)]}
@@ -172,6 +197,7 @@ def main():
             banks[layout, tile, waves, mma] = f"{reads} / {writes}"
     kgen = Kgen(options.kgen)
 
+    print(INTRO)
     print("## The tiles of Triton's kernels\n")
     print("| tile, waves | arch | type | | matrix share | as buffer | no waits | useful | loop: instructions / matrix / LDS reads / writes / loads / barriers | "
           "VGPR (of them AGPR) | spills | LDS | waves a SIMD | bank conflicts, reads / writes |")
@@ -190,7 +216,7 @@ def main():
                 mark = f"{tile[0]}x{tile[1]}x{tile[2]}, {tile[3]} | {arch} | {dtype}"
                 print(f"| {mark} | Triton, kn | {percent(best['share'])} | | {percent(best['share_nowait'])} | {percent(useful(best['share'], best['xdl'] / unit, tile))} | "
                       f"{best['instr']:.0f} / {best['mfma']} / {best['ds_read']} / {best['ds_write']} / {best['vmem']} / {best['barriers']} | "
-                      f"{row['vgpr_count']} ({row['agpr_count']}) | {row['vgpr_spill_count']} | {row['lds']} | {best['occ']} | |")
+                      f"{row['vgpr_count']} ({row['agpr_count']}) | {row['vgpr_spill_count']} | {row['lds']} | {min(best['occ'], 65536 // row['lds'] * tile[3] // 4)} | |")
                 for layout in ("kn", "nk"):
                     rows = [row for row in tile_rows(kgen, arch, dtype, layout, tile) if row["spills"] == 0 and "share" in row]
                     if not rows:
@@ -202,7 +228,7 @@ def main():
                     if worth <= useful(best["share"], best["xdl"] / unit, tile):
                         behind.append(f"{mark} {layout}")
                     c = own["config"]
-                    conflicts = banks.get((layout, f"{c['tile_m']}x{c['tile_n']}x{c['tile_k']}", f"{c['waves_m']}x{c['waves_n']}", c["mma_m"]), "")
+                    conflicts = banks.get((layout, f"{c['tile_m']}x{c['tile_n']}x{c['tile_k']}", f"{c['waves_m']}x{c['waves_n']}" if c["waves_k"] == "1" else "", c["mma_m"]), "")
                     print(f"| {mark} | kgen, {layout}: {c['mma_m']}x{c['mma_m']}, waves {c['waves_m']}x{c['waves_n']}x{c['waves_k']}, {c['stages']} stage(s) | "
                           f"{percent(own['share'])} | {percent(own['share_buffer'])} | {percent(own['share_nowait'])} | {percent(worth)} | "
                           f"{own['instructions']} / {own['matrix']} / {own['reads']} / {own['writes']} / {own['loads']} / {own['barriers']} | "
@@ -238,7 +264,7 @@ def main():
                 own = measured(row)
                 c = own["config"]
                 print(f"| {label} | {arch} | {c['mma_m']}x{c['mma_m']}, {shape_of(own)}, {c['stages']} stage(s) | {percent(own.get('share'))} | {percent(own.get('share_buffer'))} | "
-                      f"{percent(own.get('share_nowait'))} | {own['registers']} ({own['agprs']}) | {own['spills']} | {own['lds']} | {own['resident']} |", flush=True)
+                      f"{percent(own.get('share_nowait'))} | {own['registers']} ({own['agprs'] or 0}) | {own['spills']} | {own['lds']} | {own['resident']} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ TEST(LdsBanks, ReadsOfMatrixTilesAreFreeOfConflicts) {
   expect_mfma<16, 128, 128, 64, 2, 2>(1);
   expect_mfma<32, 256, 128, 64, 2, 2>(1);
   expect_mfma<32, 256, 128, 64, 2, 4>(1);
-  expect_mfma<32, 256, 256, 64, 4, 2>(1);
+  expect_mfma<32, 256, 256, 64, 2, 4>(1);
   expect_mfma<32, 64, 64, 64, 2, 2>(2);
   expect_mfma<16, 64, 64, 64, 2, 4>(2);
 }
