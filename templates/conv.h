@@ -51,6 +51,7 @@ struct TapSource {
   static constexpr bool kKMajor = true;
   static constexpr bool kGaps = true;
   static constexpr bool kFew = kFew_, kTapTiles = kTapTiles_, kFromFirst = kFromFirst_;
+  static constexpr bool kWindowed = sizeof(T) == 2 && sizeof(Offset) == 4;
 
   const T* image;  // of the tile's first pixel
   i64 image_stride, row_stride, pixel_stride;
@@ -157,17 +158,28 @@ struct TapWalk : Source {
     }
   }
 
+  KGEN_DEVICE bool in_image(int line, int run) const {
+    const int row = top[line] + down[run], column = left[line] + right[run];
+    return (u32(row) < u32(this->height)) & (u32(column) < u32(this->width));
+  }
+  KGEN_DEVICE Offset tap(int run) const {
+    return Offset(down[run]) * Offset(this->row_stride) + Offset(right[run]) * Offset(this->pixel_stride) +
+           channel[run];
+  }
   template <bool kMasked>
   KGEN_DEVICE Place<T> place(int line, int run, int /*outer*/, int /*inner*/, int k, int k_left) const {
-    const int row = top[line] + down[run], column = left[line] + right[run];
-    bool valid = (u32(row) < u32(this->height)) & (u32(column) < u32(this->width));
+    bool valid = in_image(line, run);
     if constexpr (kMasked) valid = valid & (k < k_left);
-    const auto tap = [&] {
-      return Offset(down[run]) * Offset(this->row_stride) + Offset(right[run]) * Offset(this->pixel_stride) +
-             channel[run];
-    };
-    return {this->image + (valid ? offset[line] + tap() : Offset(0)), valid};
+    return {this->image + (valid ? offset[line] + tap(run) : Offset(0)), valid};
   }
+
+  // Through a window on the images (tile_window.h).
+  static constexpr bool kWindowed = Source::kWindowed;
+  KGEN_DEVICE const T* window() const { return this->image; }
+  KGEN_DEVICE u32 window_offset(int line, int run, int /*outer*/, int /*inner*/) const {
+    return in_image(line, run) ? u32(offset[line] + tap(run)) * u32(sizeof(T)) : kOutside;
+  }
+  KGEN_DEVICE void skip(int terms) { this->first_term += terms; }
 };
 
 template <class Source, class Offset, int kLines, int kRuns>

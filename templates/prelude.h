@@ -138,6 +138,16 @@ KGEN_DEVICE void sync_lds() {
 #endif
 }
 
+// Says to the compiler's scheduler which instructions of a block of code come next.
+template <int kKind, int kCount>
+KGEN_DEVICE void next_issues() {
+#if __clang_major__ >= 17
+  __builtin_amdgcn_sched_group_barrier(kKind, kCount, 0);
+#endif
+}
+// Nothing is moved across.
+KGEN_DEVICE void keep_order() { __builtin_amdgcn_sched_barrier(0); }
+
 // Orders the LDS accesses of one wave's lanes.
 KGEN_DEVICE void sync_wave() {
   __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
@@ -146,6 +156,19 @@ KGEN_DEVICE void sync_wave() {
 }
 
 KGEN_DEVICE unsigned char* lds_base() { return kgen_lds; }
+
+#define KGEN_WINDOWS
+#if __clang_major__ >= 19
+#define KGEN_BUFFER_LOADS
+#endif
+// The last word of a raw buffer's descriptor, as the ISA guides have it.
+#if defined(__GFX9__)
+inline constexpr u32 kRawBuffer = 0x00020000;
+#elif defined(__GFX10__)
+inline constexpr u32 kRawBuffer = 0x31014000;
+#else
+inline constexpr u32 kRawBuffer = 0x31004000;
+#endif
 
 KGEN_DEVICE u32 shuffle_bits(u32 value, int lane) { return u32(__builtin_amdgcn_ds_bpermute(lane << 2, int(value))); }
 
@@ -632,6 +655,22 @@ KGEN_DEVICE u32 rounded_pair(float low, float high) {
 }
 #endif
 
+// The low halves of two words, and the high ones; a's come first.
+KGEN_DEVICE u32 low_halves(u32 a, u32 b) {
+#if defined(__HIP__)
+  return __builtin_amdgcn_perm(b, a, 0x05040100u);
+#else
+  return (a & 0xffffu) | b << 16;
+#endif
+}
+KGEN_DEVICE u32 high_halves(u32 a, u32 b) {
+#if defined(__HIP__)
+  return __builtin_amdgcn_perm(b, a, 0x07060302u);
+#else
+  return a >> 16 | (b & 0xffff0000u);
+#endif
+}
+
 // N elements, aligned so that one access moves them (16 bytes at most).
 template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vec {
@@ -699,6 +738,44 @@ KGEN_DEVICE Vec<T, N> load_vec(const T* p) {
   return v;
 #endif
 }
+// Kinds of instructions for next_issues().
+inline constexpr int kIssueMatrix = 0x8, kIssueGlobalRead = 0x20, kIssueLdsRead = 0x100, kIssueLdsWrite = 0x200;
+#if !defined(KGEN_WINDOWS)
+template <int kKind, int kCount>
+KGEN_DEVICE void next_issues() {}
+KGEN_DEVICE void keep_order() {}
+#endif
+
+// What lies `offset` bytes from `base` on, of a window of `size` bytes (kOutside at most): zeros where it does not lie
+// in it. `base` and `size` are the same in all lanes. kHasWindows: that is one instruction, without a branch.
+inline constexpr u32 kOutside = 0xfffffff0u;
+#if defined(KGEN_WINDOWS)
+inline constexpr bool kHasWindows = true;
+#else
+inline constexpr bool kHasWindows = false;
+#endif
+template <int kBytes>
+KGEN_DEVICE Vec<u32, (kBytes + 3) / 4> window_load(const void* base, u32 size, u32 offset) {
+#if defined(KGEN_BUFFER_LOADS)
+  const auto buffer = __builtin_amdgcn_make_buffer_rsrc(const_cast<void*>(base), 0, int(size), int(kRawBuffer));
+  if constexpr (kBytes == 16)
+    return bit_cast<Vec<u32, kBytes / 4>>(__builtin_amdgcn_raw_buffer_load_b128(buffer, int(offset), 0, 0));
+  else if constexpr (kBytes == 8)
+    return bit_cast<Vec<u32, kBytes / 4>>(__builtin_amdgcn_raw_buffer_load_b64(buffer, int(offset), 0, 0));
+  else if constexpr (kBytes == 4)
+    return bit_cast<Vec<u32, kBytes / 4>>(__builtin_amdgcn_raw_buffer_load_b32(buffer, int(offset), 0, 0));
+  else
+    return {{__builtin_amdgcn_raw_buffer_load_b16(buffer, int(offset), 0, 0)}};
+#else
+  if (offset >= size) return {};
+  const auto* at = static_cast<const unsigned char*>(base) + offset;
+  if constexpr (kBytes == 2)
+    return {{*reinterpret_cast<const u16*>(at)}};
+  else
+    return load_vec<u32, kBytes / 4>(reinterpret_cast<const u32*>(at));
+#endif
+}
+
 // Four words that are read once: on NVIDIA they leave room in the nearest cache for what is read again.
 KGEN_DEVICE Vec<u32, 4> load_once(const u32* p) {
 #if defined(__CUDACC__) && !defined(__clang__) && KGEN_CUDA_ARCH >= 700

@@ -26,7 +26,7 @@
 
 namespace kgen {
 
-KGEN_DEVICE int min_int(int a, int b) { return a < b ? a : b; }
+KGEN_HOST_DEVICE constexpr int min_int(int a, int b) { return a < b ? a : b; }
 
 // How the 16-byte chunks of a row are permuted so that 8 consecutive rows have a chunk in 8 different groups of banks.
 enum class Permutation {
@@ -113,21 +113,39 @@ struct MatrixSource {
       return {at(k < k_left ? from : offset_at_first_k(from, k)), k < k_left};
   }
   KGEN_DEVICE void advance() { base += step; }
+  // Through a window on the present tile (tile_window.h): the rules keep 2^31 elements from being reached.
+  static constexpr bool kWindowed = sizeof(T) == 2;
+  KGEN_DEVICE const T* window() const { return base; }
+  KGEN_DEVICE u32 window_offset(int /*line*/, int /*run*/, int outer, int inner) const {
+    return (kKMajor ? outer : inner) <= last ? (u32(outer) * u32(ld) + u32(inner)) * u32(sizeof(T)) : kOutside;
+  }
+  KGEN_DEVICE void skip(int terms) { base += kKMajor ? i64(terms) : i64(terms) * ld; }
 };
+
+// Lines that a work-item transposes at once: 16 bytes, or of halves fewer where the tile has too little for all.
+template <class Lds>
+KGEN_HOST_DEVICE constexpr int span(int lines_each) {
+  constexpr int kWhole = 16 / int(sizeof(Lds));
+  return sizeof(Lds) > 2 || lines_each >= kWhole ? kWhole : lines_each >= 4 ? 4 : 2;
+}
 
 // Moves tiles of kOuter x kInner from a Source to LDS, kVec elements an access, kThreads work-items together.
 // kTransposed: LDS rows run along `outer`; a piece is then kSpan lines x kVec elements, written as kVec runs of kSpan.
 template <class Source, class Lds, class LdsLayout, int kOuter, int kInner, int kVec, int kThreads, bool kTransposed>
 struct TileLoader {
   using T = typename Source::T;
-  static constexpr int kSpan = kTransposed ? 16 / int(sizeof(Lds)) : 1;
   static constexpr int kPiecesPerLine = kInner / kVec;
+  static constexpr int kSpan = kTransposed ? span<Lds>(kOuter * kPiecesPerLine / kThreads) : 1;
   static constexpr int kPieces = kOuter / kSpan * kPiecesPerLine;
   static constexpr int kCount = (kPieces + kThreads - 1) / kThreads;  // of one work-item
   static constexpr bool kRagged = kPieces % kThreads != 0;
   static_assert(kInner % kVec == 0 && kOuter % kSpan == 0, "a tile is whole vectors");
 
-  static constexpr bool kWholeLines = kThreads % kPiecesPerLine == 0;  // piece i is piece 0 some lines further
+  // Halves are transposed by neighbours along K, which fill a row of LDS together.
+  static constexpr bool kAlongK = kTransposed && sizeof(Lds) == 2;
+  static constexpr int kSpansPerTile = kOuter / kSpan;
+  static constexpr bool kWholeLines =
+      !kAlongK && kThreads % kPiecesPerLine == 0;  // piece i is piece 0 some lines further
   static constexpr int kLineStep = kThreads / kPiecesPerLine * kSpan;
   // Different lines and places within a line that this work-item's pieces have.
   static constexpr int kLines = kWholeLines ? kCount * kSpan : kOuter, kRuns = kWholeLines ? 1 : kPiecesPerLine;
@@ -139,22 +157,32 @@ struct TileLoader {
     if constexpr (Source::kGaps) {
       KGEN_UNROLL
       for (int i = 0; i < kLines; ++i) source.begin_line(i, kWholeLines ? outer(i / kSpan) + i % kSpan : i);
-      KGEN_UNROLL
-      for (int i = 0; i < kRuns; ++i) source.begin_run(i, kWholeLines ? inner(0) : i * kVec);
+      begin_runs();
     }
+  }
+  KGEN_DEVICE void begin_runs() {
+    KGEN_UNROLL
+    for (int i = 0; i < kRuns; ++i) source.begin_run(i, kWholeLines ? inner(0) : i * kVec);
   }
 
   KGEN_DEVICE bool exists(int i) const { return !kRagged || thread + u32(i * kThreads) < kPieces; }
   KGEN_DEVICE int outer(int i) const {
+    if constexpr (kAlongK) return int((thread + u32(i * kThreads)) % kSpansPerTile * kSpan);
     return kWholeLines ? int(thread / kPiecesPerLine * kSpan) + i * kLineStep
                        : int((thread + u32(i * kThreads)) / kPiecesPerLine * kSpan);
   }
   KGEN_DEVICE int inner(int i) const {
+    if constexpr (kAlongK) return int((thread + u32(i * kThreads)) / kSpansPerTile * kVec);
     return int((kWholeLines ? thread : thread + u32(i * kThreads)) % kPiecesPerLine * kVec);
   }
-  // Where element e of piece i of an untransposed tile goes. Eight lines keep the layout's permutation.
+  // A piece is written in runs of at most 16 bytes.
+  static constexpr int kRunBytes = kTransposed ? kSpan * int(sizeof(Lds)) : min_int(kVec * int(sizeof(Lds)), 16);
+  static constexpr int kRunsOfPiece = kTransposed ? kVec : kVec * int(sizeof(Lds)) / kRunBytes;
+  // Where element e of piece i goes, or the run across its lines. Eight lines keep the layout's permutation.
   KGEN_DEVICE int place(int i, int e) const {
-    if constexpr (kWholeLines && kLineStep % 8 == 0)
+    if constexpr (kTransposed)
+      return LdsLayout::offset(inner(i) + e, outer(i));
+    else if constexpr (kWholeLines && kLineStep % 8 == 0)
       return LdsLayout::offset(outer(0), inner(0) + e) + i * kLineStep * LdsLayout::kRowBytes;
     else
       return LdsLayout::offset(outer(i), inner(i) + e);
@@ -193,8 +221,15 @@ struct TileLoader {
       for (int e = 0; e < kVec; ++e) {
         Packed<Lds, kSpan> run;
         KGEN_UNROLL
-        for (int s = 0; s < kSpan; ++s) run.set_bits(s, to_lds(v[s].bits(e)));
-        run.store(lds<Lds>(stage + LdsLayout::offset(inner(i) + e, outer(i))));
+        for (int s = 0; s < kSpan; s += kAlongK && kVec > 1 ? 2 : 1) {
+          if constexpr (kAlongK && kVec > 1) {
+            const u32 a = v[s].words[e / 2], b = v[s + 1].words[e / 2];
+            run.words[s / 2] = e % 2 ? high_halves(a, b) : low_halves(a, b);
+          } else {
+            run.set_bits(s, to_lds(v[s].bits(e)));
+          }
+        }
+        run.store(lds<Lds>(stage + place(i, e)));
       }
     } else if constexpr (kSame<T, Lds>) {
       v[0].store(lds<Lds>(stage + place(i, 0)));
@@ -423,11 +458,25 @@ struct TileShape {
   static constexpr int kStageBytes = kABytes + kBBytes;
 };
 
+// One, or on CDNA up to half of the tile's steps where each has few matrix instructions to hide reads under.
+template <class S>
+KGEN_HOST_DEVICE constexpr int steps_of_turn() {
+  if constexpr (requires { S::Mma::kInstructions; } && S::Mma::kLanes == 64) {
+    int steps = 1;
+    while (steps * S::kRm * S::kRn * S::Mma::kInstructions < 8 && 4 * steps <= S::kSteps) steps *= 2;
+    return steps;
+  } else {
+    return 1;
+  }
+}
+
 // A wave's part of the product: accumulators, and fragments of one K step or of a ring of them.
 template <class S>
 struct WaveTile {
   using Mma = typename S::Mma;
-  static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 : 1;
+  // Steps whose fragments are read at once, while those before are multiplied.
+  static constexpr int kTurn = steps_of_turn<S>(), kTurns = S::kSteps / kTurn;
+  static constexpr int kBuffers = Mma::kPrefetch && S::kSteps > 1 ? 2 * kTurn : 1;
   static constexpr int kElementBytes = int(sizeof(typename S::Lds));
 
   typename ChooseType<

@@ -19,6 +19,7 @@
 #include "mma/mma.h"
 #include "prelude.h"
 #include "tile.h"
+#include "tile_window.h"
 
 namespace kgen {
 
@@ -89,7 +90,10 @@ struct TileProduct {
 
   // Sums of a wave in LDS: kM rows, or all; the padding puts 8 rows at one column into all banks.
   static constexpr int kPitch = Shape::kWaveN + 4;
-  static constexpr int kSlabRows = kParts > 1 || whole_slab<C>() ? Shape::kWaveM : Unit::kM;
+  // Of 32 rows one half is there at a time: else the slabs would take more LDS than the stages.
+  static constexpr bool kAllRows = kParts > 1 || whole_slab<C>();
+  static constexpr int kHalves = !kAllRows && Unit::kM == 32 ? 2 : 1;
+  static constexpr int kSlabRows = kAllRows ? Shape::kWaveM : Unit::kM / kHalves;
   static constexpr int kSlabBytes = kSlabRows * kPitch * int(sizeof(float));
   // Columns (rows) of one lane on the way out: 16 bytes of output.
   static constexpr int kVector = 16 / int(sizeof(typename C::out_dtype));
@@ -146,6 +150,13 @@ struct TileProduct {
       AsyncTileLoader<SourceB, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, Shape::kRealignB> load_b(
           source_b, thread);
       tile_loop_async<Shape>(wave, load_a, load_b, k, underway);
+    } else if constexpr (kHasWindows && Windowed<SourceA> && Windowed<SourceB> && requires { Unit::kInstructions; }) {
+      underway();
+      WindowLoader<SourceA, Lds, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, false> load_a(
+          source_a, thread);
+      WindowLoader<SourceB, Lds, typename Shape::LayoutB, kOuterB, kInnerB, C::vec_b, kThreads, kKn != kBInN> load_b(
+          source_b, thread);
+      tile_loop_windows<Shape>(wave, load_a, load_b, k);
     } else {
       underway();
       TileLoader<SourceA, Lds, typename Shape::LayoutA, C::tile_m, C::tile_k, C::vec_a, kThreads, false> load_a(
@@ -351,18 +362,21 @@ struct TileProduct {
   // store(row, column, values) for each of the kItems items of a slab, by one lane; spot_of(item): where it lies.
   template <int kN, int kStep, int kItems, class SpotOf, class Store>
   static KGEN_DEVICE void each_slab(const Wave& wave, const SpotOf& spot_of, const Store& store) {
-    constexpr int kBlocks = kSlabRows / Unit::kM;
+    constexpr int kBlocks = kHalves == 1 ? kSlabRows / Unit::kM : 1;
     const int index = wave_index(), place = index % Shape::kPlaces, my_lane = lane();
     const int slab = place * kSlabBytes, first = share_lane();
     float* sums = lds<float>(index * kSlabBytes);
     const int wave_row = place / C::waves_n * Shape::kWaveM, wave_column = place % C::waves_n * Shape::kWaveN;
     KGEN_UNROLL
-    for (int i = 0; i < Shape::kRm; i += kBlocks) {
+    for (int part = 0; part < Shape::kRm * kHalves; part += kBlocks) {
+      const int i = part / kHalves, half = part % kHalves;
       KGEN_UNROLL
       for (int block = 0; block < kBlocks; ++block) {
         KGEN_UNROLL
         for (int j = 0; j < Shape::kRn; ++j)
-          Unit::store(wave.acc[i + block][j], sums + block * Unit::kM * kPitch + j * Unit::kN, kPitch, my_lane);
+          if (kHalves == 1 || my_lane / kSlabRows % 2 == half)
+            Unit::store(wave.acc[i + block][j], sums + (block * Unit::kM - half * kSlabRows) * kPitch + j * Unit::kN,
+                        kPitch, my_lane);
       }
       sync_slab();
       if constexpr (kClusterK > 1) {
@@ -374,7 +388,7 @@ struct TileProduct {
           const Spot at = spot_of(item);
           float values[kN];
           read_slab<kN, kStep>(slab, at, values);
-          give<kN>(store, wave_row + i * Unit::kM + at.row, wave_column + at.column, values, n);
+          give<kN>(store, wave_row + i * Unit::kM + half * kSlabRows + at.row, wave_column + at.column, values, n);
         };
         if constexpr (kReadsAhead && kStep == 1) {
           KGEN_UNROLL
@@ -384,7 +398,7 @@ struct TileProduct {
           KGEN_NO_UNROLL
           for (int item = first; item < kItems; item += kShareLanes) take(item, 0);
         }
-        if (i + kBlocks < Shape::kRm) sync_slab();
+        if (part + kBlocks < Shape::kRm * kHalves) sync_slab();
       }
     }
   }

@@ -11,6 +11,18 @@
 
 namespace kgen {
 
+// Of one lane; g++, which reads this header for its layouts, knows no vector size that depends on a parameter.
+template <int kM>
+struct MfmaSums;
+template <>
+struct MfmaSums<16> {
+  using Type = float __attribute__((vector_size(4 * sizeof(float))));
+};
+template <>
+struct MfmaSums<32> {
+  using Type = float __attribute__((vector_size(16 * sizeof(float))));
+};
+
 template <Arch kArch, class In, int kM_, int kTileK>
   requires(kIsCdna<kArch> && (kM_ == 16 || kM_ == 32))
 struct Mma<kArch, In, float, kM_, kTileK> {
@@ -22,12 +34,15 @@ struct Mma<kArch, In, float, kM_, kTileK> {
   static constexpr int kK = kGroups * kElements;
   static constexpr bool kSwizzle = true, kReadsN = false, kBInN = false, kPrefetch = true;
   static constexpr int kChunksA = 1, kChunksB = 1;
+  static constexpr int kInstructions = kElements / (kSame<In, float>                           ? 1
+                                                    : kSame<In, bf16> && kArch == Arch::gfx908 ? 2
+                                                                                               : 4);
   using Lds = In;
   struct A {
     Vec<In, kElements> v;
   };
   using B = A;
-  using C = float __attribute__((vector_size(kM * kN / kLanes * sizeof(float))));
+  using C = typename MfmaSums<kM>::Type;
   static_assert(kTileK % kK == 0 && kElements % 4 == 0, "tile_k holds whole fragments");
 
   static KGEN_DEVICE int a_row(int lane, int) { return lane % kM; }

@@ -15,6 +15,7 @@
 //   load_a(a, e, offset)          reads piece e at a byte offset of the block's LDS
 //   load_b<kNMajor, kRowBytes>(b, e, offset)
 //   multiply(c, a, b)
+//   kInstructions                 AMD: matrix instructions of a multiply()
 //   store(c, rows, pitch, lane)   writes this lane's part of D as float [kM][pitch] into LDS
 //
 // Where the sums lie, for kernels that work on them in registers (attention); fp32 sums alone:

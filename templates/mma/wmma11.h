@@ -11,6 +11,7 @@ struct Mma<kArch, In, float, 16, kTileK> {
   static constexpr int kM = 16, kN = 16, kK = 16, kLanes = 32;
   static constexpr bool kSwizzle = true, kReadsN = false, kBInN = false, kPrefetch = true;
   static constexpr int kChunksA = 2, kChunksB = 2;
+  static constexpr int kInstructions = 1;
   using Lds = In;
   struct A {
     Vec<In, 8> v[2];

@@ -169,6 +169,26 @@ TEST_F(Mca, AssemblyIsReadAsACompilerWritesIt) {
   EXPECT_EQ(other->at(0).not_modelled, 1);
 }
 
+TEST_F(Mca, BufferAccessesAreWaitedForAsGlobalMemoryIs) {
+  const auto share = [](const char* access) {
+    const auto loops = estimate_loops(as_code(fmt::format(
+        fmt::runtime(kAssembly),
+        fmt::format("\tv_mfma_f32_32x32x8_f16 v[0:15], v[128:129], v[130:131], v[0:15]\n\t{}\n\ts_waitcnt vmcnt(0)\n",
+                    access))));
+    EXPECT_TRUE(loops) << access << ": " << loops.error().message;
+    if (!loops) return 0.0;
+    EXPECT_EQ(loops->at(0).not_modelled, 0) << access;
+    return loops->at(0).share;
+  };
+  const double global = share("global_load_dwordx4 v[16:19], v20, s[0:1]");
+  EXPECT_GT(global, 0);
+  for (const char* access : {"buffer_load_dwordx4 v[16:19], v20, s[0:3], 0 offen",
+                             "buffer_load_dwordx2 v[16:17], v20, s[0:3], s4 offen offset:16",
+                             "buffer_load_dword v16, off, s[0:3], 0 offset:104"})
+    EXPECT_DOUBLE_EQ(share(access), global) << access;
+  EXPECT_GT(share("buffer_store_dword v16, off, s[0:3], 0 offset:104"), 0);
+}
+
 TEST_F(Mca, WhatIsNoAmdCodeIsBadInput) {
   for (const std::string& bad : {std::string(), std::string("int main() {}"), std::string("\0\1\2", 3),
                                  std::string("\t.amdgcn_target \"amdgcn-amd-amdhsa--gfx942\"\n"),
