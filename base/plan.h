@@ -103,7 +103,7 @@ struct BoundParam {
   std::int64_t value = 0;  // dims
   double default_value = 0;
   int align = 16;
-  std::string of;  // tensor maps: the operand
+  std::string of{};  // tensor maps: the operand
 };
 struct BoundStep {
   std::string kernel;
