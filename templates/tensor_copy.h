@@ -24,7 +24,15 @@ KGEN_DEVICE void tensor_copy(u32 lds, const TensorMap* map, int x, int y, int z,
       "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
-// The same to the same place of every block of the cluster whose bit is set in `blocks`; the barrier of each counts.
+// The same of a tensor of four axes.
+KGEN_DEVICE void tensor_copy(u32 lds, const TensorMap* map, int x, int y, int z, int w, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
+      "[%2];" ::"r"(lds),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+// Of three axes, to the same place of every block of the cluster whose bit is set in `blocks`; the barrier of each counts.
 KGEN_DEVICE void tensor_copy_to(u32 lds, const TensorMap* map, int x, int y, int z, u32 barrier, int blocks) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "

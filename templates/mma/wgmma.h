@@ -157,4 +157,15 @@ KGEN_DEVICE void fewer_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
+// Arrives at the barrier that others wait for by sync_part(part, count), and goes on.
+KGEN_DEVICE void arrive_part(int part, int count) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(part + 1), "r"(count) : "memory");
+}
+// By one instruction; of a NaN and a number the number.
+KGEN_DEVICE float larger(float a, float b) {
+  u32 result;
+  asm("max.f32 %0, %1, %2;" : "=r"(result) : "r"(bit_cast<u32>(a)), "r"(bit_cast<u32>(b)));
+  return bit_cast<float>(result);
+}
+
 }  // namespace kgen
