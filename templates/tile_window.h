@@ -1,14 +1,15 @@
 // The tile loop of AMD's GPUs: tiles of both operands through registers to LDS, read from memory in windows.
 //
 //   memory ── buffer loads ──▶ registers ──▶ LDS stage ──▶ fragments ──▶ matrix unit
-//             tile t+2         tile t+1      tile t        one K step ahead of the products
+//             the next tile    one tile      tile t        a turn ahead of the products
 //
 // A window (prelude.h) has zeros where an offset is outside, so neither the edges of M and N nor the end of K need a
 // branch: what a lane reads is an offset that stays the same from tile to tile, and the window moves. Only the first
 // tile may be partial (its missing terms are outside); all others are whole. What lies behind the last tile is closed.
 //
-// One stage: all waves have read the last fragments of tile t, then tile t+1 takes its place under the products of the
-// last K step. Two stages: tile t+1 goes to the other one under the products of the first step.
+// One stage: tile t+1 is asked for under the first products of tile t; when all waves have read the last fragments, it
+// takes the place of tile t under the last products. Two stages: under the first products tile t+1, asked for a tile
+// before, goes to the other stage, and tile t+2 is asked for.
 #pragma once
 #include "prelude.h"
 #include "tile.h"
