@@ -3,7 +3,7 @@
 lists found on an H100, winners and their code objects alone, and for AMD architectures default candidates, compiled and untimed:
 for each signature those that most of its shapes have, and what else is needed so that each shape is served (but the edge cases').
 
-    bench/shipped.py tune KGEN SHAPES OUT [--seconds S] [--device D]      on the card; again: goes on
+    bench/shipped.py tune KGEN SHAPES OUT [--seconds S] [--device D] [--budget N]      on the card; again: goes on
     bench/shipped.py emulate KGEN CASE_TOOL SHAPES OUT [--seconds S]      anywhere: KGEN_AMD_EMU and TINYGRAD_DIR as for emulate.py
     bench/shipped.py make KGEN SHAPES OUT [--to FOLDER]                   anywhere
 
@@ -115,7 +115,7 @@ def tune(options):
     end = time.monotonic() + options.seconds
     by_budget = collections.defaultdict(list)
     for path in lists(options.shapes):
-        by_budget[BUDGETS.get(os.path.basename(path), BUDGET)].append(path)
+        by_budget[min(BUDGETS.get(os.path.basename(path), BUDGET), options.budget)].append(path)
     status = 0
     for number, (budget, files) in enumerate(sorted(by_budget.items(), reverse=True)):
         left = end - time.monotonic()
@@ -367,6 +367,7 @@ def main():
         if name == "tune":
             command.add_argument("--seconds", type=float, default=560)
             command.add_argument("--device", default="nvidia:0")
+            command.add_argument("--budget", type=int, default=BUDGET, help="candidates a problem")
         if name == "emulate":
             command.add_argument("--seconds", type=float, default=10, help="for each operator and architecture")
         if name == "make":

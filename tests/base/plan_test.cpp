@@ -122,6 +122,81 @@ TEST(Plan, SizesThatOverflowAreBadInputAndGridsBeyondTheLimitIllegal) {
   EXPECT_THAT(bind(hungry, {{"m", 1}, {"n", 1}, {"k", 8}}).error().message, HasSubstr("65537 bytes of LDS"));
 }
 
+// The same with A walked by the copy engine, 64 columns of 128 rows at a time.
+Plan mapped_plan() {
+  Plan plan = gemm_plan();
+  Param map{.name = "map_a", .role = Role::kTensorMap, .dtype = DType::kBf16};
+  map.shape = {expr("1"), expr("m"), expr("k")};
+  map.strides = {expr("m * lda"), expr("lda"), expr("1")};
+  map.box = {expr("1"), expr("2 * tile"), expr("64")};
+  map.present = expr("m > 1");
+  map.of = "a";
+  plan.params.push_back(map);
+  return plan;
+}
+
+TEST(Plan, ATensorMapIsBoundTheFastestAxisFirstAndInBytes) {
+  const auto bound = bind(mapped_plan(), {{"m", 100}, {"n", 70}, {"k", 40}, {"lda", 48}});
+  ASSERT_TRUE(bound) << bound.error().message;
+  EXPECT_EQ(bound->params.back().of, "a");
+  ASSERT_EQ(bound->maps.size(), 1u);
+  const TensorMapShape& map = bound->maps[0];
+  EXPECT_EQ(map.rank, 3);
+  EXPECT_FALSE(map.pixels);
+  EXPECT_THAT(std::vector(map.shape.begin(), map.shape.begin() + 3), ElementsAre(40, 100, 1));
+  EXPECT_THAT(std::vector(map.strides.begin(), map.strides.begin() + 3), ElementsAre(2, 96, 9600));
+  EXPECT_THAT(std::vector(map.box.begin(), map.box.begin() + 3), ElementsAre(64, 128, 1));
+  EXPECT_THAT(std::vector(map.steps.begin(), map.steps.begin() + 3), ElementsAre(1, 1, 1));
+}
+
+TEST(Plan, ATensorMapThatTheKernelDoesNotUseIsEmpty) {
+  const auto bound = bind(mapped_plan(), {{"m", 1}, {"n", 70}, {"k", 40}});
+  ASSERT_TRUE(bound) << bound.error().message;
+  ASSERT_EQ(bound->maps.size(), 1u);
+  EXPECT_EQ(bound->maps[0].rank, 0);
+}
+
+TEST(Plan, WhatTheDriverRefusesOfATensorMapIsAnIllegalShape) {
+  const Env dims = {{"m", 100}, {"n", 70}, {"k", 40}};
+  Plan uneven = mapped_plan();
+  uneven.params.back().strides[1] = expr("lda + 4");  // 88 bytes
+  auto bound = bind(uneven, dims);
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().kind, ErrorKind::kCheckFailed);
+  EXPECT_THAT(bound.error().message, HasSubstr("a stride of 88 bytes"));
+  Plan wide = mapped_plan();
+  wide.params.back().box[1] = expr("tile * 5");
+  bound = bind(wide, dims);
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().kind, ErrorKind::kCheckFailed);
+  EXPECT_THAT(bound.error().message, HasSubstr("'tile * 5' is 320, a tensor map takes 1 to 256"));
+  Plan uneven_axes = mapped_plan();
+  uneven_axes.params.back().box.pop_back();
+  bound = bind(uneven_axes, dims);
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().kind, ErrorKind::kBadInput);
+}
+
+TEST(Plan, AMapOfPixelsHasItsCornersWidthFirst) {
+  Plan plan = mapped_plan();
+  Param& map = plan.params.back();
+  map.shape = {expr("2"), expr("m"), expr("n"), expr("k")};
+  map.strides = {expr("m * n * k"), expr("n * k"), expr("k"), expr("1")};
+  map.box = {expr("128"), expr("64")};
+  map.lower = {expr("0 - 3"), expr("0 - 1")};
+  map.upper = {expr("5"), expr("2")};
+  map.steps = {expr("1"), expr("2")};
+  const auto bound = bind(*plan_from_json(plan_to_json(plan)), {{"m", 20}, {"n", 10}, {"k", 64}});
+  ASSERT_TRUE(bound) << bound.error().message;
+  const TensorMapShape& pixels = bound->maps[0];
+  EXPECT_TRUE(pixels.pixels);
+  EXPECT_EQ(pixels.rank, 4);
+  EXPECT_THAT(pixels.lower, ElementsAre(-1, -3));
+  EXPECT_THAT(pixels.upper, ElementsAre(2, 5));
+  EXPECT_THAT(std::vector(pixels.steps.begin(), pixels.steps.begin() + 4), ElementsAre(1, 2, 1, 1));
+  EXPECT_THAT(std::vector(pixels.box.begin(), pixels.box.begin() + 2), ElementsAre(64, 128));
+}
+
 TEST(Plan, JsonRoundTripKeepsEverything) {
   const Plan plan = gemm_plan();
   const std::string json = plan_to_json(plan);
