@@ -163,9 +163,9 @@ KGEN_DEVICE void arrive_part(int part, int count) {
 }
 // By one instruction; of a NaN and a number the number.
 KGEN_DEVICE float larger(float a, float b) {
-  u32 result;
-  asm("max.f32 %0, %1, %2;" : "=r"(result) : "r"(bit_cast<u32>(a)), "r"(bit_cast<u32>(b)));
-  return bit_cast<float>(result);
+  float result;
+  asm("max.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
 }
 
 }  // namespace kgen
