@@ -59,8 +59,12 @@ KGEN_DEVICE void tensor_store(const TensorMap* map, int x, int y, int z, u32 lds
                : "memory");
 }
 KGEN_DEVICE void tensor_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// Until the LDS of this work-item's stores may be written again; the results are there when the kernel ends.
-KGEN_DEVICE void tensor_store_wait() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+// Until the LDS of this work-item's stores, but for the last kPending groups, may be written again; the results are
+// there when the kernel ends.
+template <int kPending = 0>
+KGEN_DEVICE void tensor_store_wait() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
 
 // Arrives at a barrier of another block of the cluster (cluster_address()). It orders nothing but reads of LDS: with
 // the cluster's scope it would wait for every access on its way (178 became 257 us in a product of 4096^3).

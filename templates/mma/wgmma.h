@@ -146,6 +146,26 @@ KGEN_DEVICE void wgmma(float (&c)[kSums], const u32 (&first)[4], u64 second, boo
 #undef KGEN_WGMMA_RS
 #undef KGEN_WGMMA_TYPED
 
+// Two bf16 in a word.
+KGEN_DEVICE u32 add_bf16x2(u32 a, u32 b) {
+  u32 result;
+  asm("add.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+KGEN_DEVICE u32 mul_bf16x2(u32 a, u32 b) {
+  u32 result;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+
+// Four fragments of 8 x 8 elements of 16 bits (a lane: row lane/4, columns lane%4*2 and the next) to LDS with rows and
+// columns exchanged: `lds` of lane 8f + c is where column c of fragment f, 16 bytes, goes.
+KGEN_DEVICE void store_fragments_transposed(u32 lds, const u32 (&f)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(lds), "r"(f[0]),
+               "r"(f[1]), "r"(f[2]), "r"(f[3])
+               : "memory");
+}
+
 // Registers of a lane from here on: more for warpgroups that multiply, fewer for those that copy. Each role is one
 // branch, and the kernel says that one block fills a unit (KGEN_KERNEL(threads, 1)).
 template <int kRegisters>
