@@ -51,6 +51,16 @@ KGEN_DEVICE void tensor_copy_pixels(u32 lds, const TensorMap* map, int c, int w,
       : "memory");
 }
 
+// The same to the same place of every block of the cluster whose bit is set in `blocks`; the barrier of each counts.
+KGEN_DEVICE void tensor_copy_pixels_to(u32 lds, const TensorMap* map, int c, int w, int h, int n, int s, int r,
+                                       u32 barrier, int blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4, %5, %6}], [%2], {%7, %8}, %9;" ::"r"(lds),
+      "l"(map), "r"(barrier), "r"(c), "r"(w), "r"(h), "r"(n), "h"(u16(s)), "h"(u16(r)), "h"(u16(blocks))
+      : "memory");
+}
+
 // The way back: a box from LDS to the tensor; what lies outside is not written. LDS that work-items wrote before needs
 // their async_fence() and a barrier of them and the one that stores.
 KGEN_DEVICE void tensor_store(const TensorMap* map, int x, int y, int z, u32 lds) {
