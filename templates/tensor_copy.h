@@ -32,7 +32,8 @@ KGEN_DEVICE void tensor_copy(u32 lds, const TensorMap* map, int x, int y, int z,
       "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
       : "memory");
 }
-// Of three axes, to the same place of every block of the cluster whose bit is set in `blocks`; the barrier of each counts.
+// Of three axes, to the same place of every block of the cluster whose bit is set in `blocks`; the barrier of each
+// counts.
 KGEN_DEVICE void tensor_copy_to(u32 lds, const TensorMap* map, int x, int y, int z, u32 barrier, int blocks) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
