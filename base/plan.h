@@ -51,8 +51,8 @@ struct Param {
   // takes of each axis. With `lower` copies take runs of pixels instead (im2col): axes are n, h, w, c, `box` is
   // [pixels, channels], and the pixels of an image are those from lower to upper (h, w; upper counts from the last
   // one), every `steps`-th.
-  std::string of;
-  std::vector<Expr> box, lower, upper, steps;
+  std::string of{};
+  std::vector<Expr> box{}, lower{}, upper{}, steps{};
 };
 
 // A tensor map's numbers, the fastest axis first as the driver wants them.
