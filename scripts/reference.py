@@ -97,6 +97,7 @@ DEFINITION = {
     "variant": "A variant",
     "tunable": "A tunable",
     "buffer": "A buffer",
+    "tensor map": "A tensor map",
     "step": "A step",
 }
 
