@@ -125,7 +125,10 @@ TEST(Plan, SizesThatOverflowAreBadInputAndGridsBeyondTheLimitIllegal) {
 // The same with A walked by the copy engine, 64 columns of 128 rows at a time.
 Plan mapped_plan() {
   Plan plan = gemm_plan();
-  Param map{.name = "map_a", .role = Role::kTensorMap, .dtype = DType::kBf16};
+  Param map;
+  map.name = "map_a";
+  map.role = Role::kTensorMap;
+  map.dtype = DType::kBf16;
   map.shape = {expr("1"), expr("m"), expr("k")};
   map.strides = {expr("m * lda"), expr("lda"), expr("1")};
   map.box = {expr("1"), expr("2 * tile"), expr("64")};
@@ -160,19 +163,19 @@ TEST(Plan, WhatTheDriverRefusesOfATensorMapIsAnIllegalShape) {
   const Env dims = {{"m", 100}, {"n", 70}, {"k", 40}};
   Plan uneven = mapped_plan();
   uneven.params.back().strides[1] = expr("lda + 4");  // 88 bytes
-  auto bound = bind(uneven, dims);
+  auto bound = kgen::bind(uneven, dims);
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().kind, ErrorKind::kCheckFailed);
   EXPECT_THAT(bound.error().message, HasSubstr("a stride of 88 bytes"));
   Plan wide = mapped_plan();
   wide.params.back().box[1] = expr("tile * 5");
-  bound = bind(wide, dims);
+  bound = kgen::bind(wide, dims);
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().kind, ErrorKind::kCheckFailed);
   EXPECT_THAT(bound.error().message, HasSubstr("'tile * 5' is 320, a tensor map takes 1 to 256"));
   Plan uneven_axes = mapped_plan();
   uneven_axes.params.back().box.pop_back();
-  bound = bind(uneven_axes, dims);
+  bound = kgen::bind(uneven_axes, dims);
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().kind, ErrorKind::kBadInput);
 }
