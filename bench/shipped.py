@@ -259,8 +259,8 @@ def page(rows, asked, date):
     cards = sorted({f"{row['device']} ({row['arch']}, {row['driver']})" for row in rows if not row["untimed"]})
     yield from ["# The database that ships", "",
                 f"Made by `bench/shipped.py make`, {date}. What it is for and where it lies: [../database.md](../database.md).", "",
-                f"Tuned: {', '.join(cards) or 'nothing yet'}: winners of the shape lists, {BUDGET} candidates a problem (edge cases "
-                f"{BUDGETS[EDGES]}), beginning from the winners of earlier runs. AMD: default candidates, compiled and",
+                f"Tuned: {', '.join(cards) or 'nothing yet'}: winners of the shape lists, searches of few candidates that began from the winners of "
+                "earlier runs (`kgen show --top` tells the trials of a run's own file). AMD: default candidates, compiled and",
                 "**not timed**, on no card: for each signature (operator and attributes) those that most of its shapes have as their own, and what else is needed so",
                 "that each shape is served (edge cases apart). A number is rows; e: of how many the very source was right in the instruction emulator at small shapes. The others were not run at all.", "",
                 "| op | tuned | " + " | ".join(AMD) + " |", "|---|--:|" + "--:|" * len(AMD)]

@@ -135,7 +135,7 @@ TEST(BadInput, AnUnknownFlagNamesTheNearest) {
 }
 
 TEST(BadInput, MissingArgumentsAndFilesAreBadUsage) {
-  expect_one_line(run_kgen({"show"}), 2);
+  expect_one_line(run_kgen({"tune"}), 2);
   expect_one_line(run_kgen({"gen", "spec.yaml"}), 2);
   expect_one_line(run_kgen({"db", "chekc"}), 2);
   const Ran ran = run_kgen({"gen", "/nonexistent/spec.yaml", "--arch", "host"});
