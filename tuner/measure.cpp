@@ -225,6 +225,15 @@ Result<Timing> Measurer::measure(TimingMode mode, const Launch& launch, int sets
   return timing;
 }
 
+namespace {
+// Every second round is the one before it backwards, then the next begins one further on: nobody is always the first,
+// or always behind the same neighbour.
+std::size_t whose_turn(std::size_t count, int round, std::size_t turn) {
+  const std::size_t place = round % 2 == 0 ? turn : count - 1 - turn;
+  return (place + static_cast<std::size_t>(round / 2)) % count;
+}
+}  // namespace
+
 Result<std::vector<Timing>> Measurer::in_turns(TimingMode mode, const std::vector<Launch>& launches, int sets,
                                                int rounds) {
   std::vector<Timing> timings(launches.size());
@@ -240,10 +249,11 @@ Result<std::vector<Timing>> Measurer::in_turns(TimingMode mode, const std::vecto
   double start = now_seconds();
   pauses_ = 0;
   for (int round = 0; round < rounds; ++round) {
-    // Else each of an even number would meet the same few marks in every round.
-    if (launches.size() % 2 == 0) ++next_mark_;
     if (round >= MeasureLimits::kMinRounds && now_seconds() - start > MeasureLimits::kWallSeconds) break;
-    for (std::size_t k = 0; k < launches.size(); ++k) {
+    const std::size_t mark = next_mark_;  // one pair for all of a round: what it adds, it adds to each
+    for (std::size_t turn = 0; turn < launches.size(); ++turn) {
+      const std::size_t k = whose_turn(launches.size(), round, turn);
+      next_mark_ = mark;
       // Warm means warm for this kernel: the one before it in the round has displaced its data.
       if (mode == TimingMode::kWarm) KGEN_CHECK_OK(launches[k](0, nullptr));
       KGEN_CHECK_OK(sample(mode, launches[k], graphs[k], sets, 1, timings[k]));

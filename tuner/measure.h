@@ -91,7 +91,8 @@ class Measurer {
   using Launch = std::function<Result<void>(int set, Stream)>;
 
   Result<Timing> measure(TimingMode, const Launch&, int sets, const MeasureLimits&);
-  // The same number of samples from each, in turns (A B C A B C …), so that drift of clocks and heat meets all alike.
+  // The same number of samples from each, in turns (A B C, C B A, B C A …), so that drift of clocks and heat meets all
+  // alike, and all of a round by the same marks.
   // `rounds` of them, fewer (kMinRounds at least) when they take long.
   Result<std::vector<Timing>> in_turns(TimingMode, const std::vector<Launch>&, int sets, int rounds);
   // Energy of a call of each, in turns: calls back to back, as in a graph replay. The rotating sets of graph timing
@@ -128,7 +129,7 @@ class Measurer {
   int pauses_ = 0;  // of the present candidate or race
   DevicePtr flush_buffer_ = nullptr;
   // Where the driver keeps a pair of events changes what they read by up to 1.1 us, in a pattern of four (H100): the
-  // samples of a candidate go through the pairs in turn, so that all candidates meet all.
+  // samples of a candidate go through the pairs in turn, so that all candidates meet all; those of a round share one.
   static constexpr std::size_t kMarks = 64;
   static_assert(kMarks > MeasureLimits::kMaxSamples);
   std::vector<Marks> marks_;

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <set>
 #include <string>
+#include <vector>
 
 namespace kgen {
 namespace {
@@ -44,6 +46,7 @@ class ScriptedDevice : public Device {
   }
   Result<double> elapsed_us(Event from, Event to) override {
     log_ += '.';
+    read_.push_back(from);
     return *static_cast<double*>(to) - *static_cast<double*>(from);
   }
   Result<Graph> capture(const std::function<Result<void>(Stream)>& work) override {
@@ -76,6 +79,7 @@ class ScriptedDevice : public Device {
   char code_ = 0;  // stands for the kernel that displaces code
   std::string log_;
   std::vector<int> sets_;
+  std::vector<Event> read_;  // the begin of each time that was asked for
   std::deque<double> times_;
   std::deque<std::pair<double, double>> graphs_;  // time and energy of each
   double clock_ = 0, energy_uj_ = 0;
@@ -216,7 +220,26 @@ TEST(Measure, FinalistsTakeTurns) {
   EXPECT_THAT(timings[0].samples_us, ElementsAre(1, 2, 3));
   EXPECT_THAT(timings[1].samples_us, ElementsAre(4, 5, 6));
   EXPECT_EQ(timings[1].median_us, 5);
-  EXPECT_EQ(device.log_, "abfa.fb.fa.fb.fa.fb.");
+  EXPECT_EQ(device.log_, "abfa.fb.fb.fa.fb.fa.") << "every second round backwards, then the next begins one further on";
+}
+
+TEST(Measure, FinalistsOfARoundShareTheirMarks) {
+  ScriptedDevice device;
+  Measurer measurer(device, {});
+  for (const int kernels : {1, 2, 3, 4}) {
+    std::vector<Measurer::Launch> launches;
+    for (int i = 0; i < kernels; ++i) launches.push_back(device.kernel('k', {10}));
+    device.read_.clear();
+    ASSERT_TRUE(measurer.in_turns(TimingMode::kCold, launches, 1, 5));
+    ASSERT_EQ(device.read_.size(), static_cast<std::size_t>(5 * kernels));
+    std::set<Event> rounds;
+    for (std::size_t i = 0; i < device.read_.size(); ++i) {
+      EXPECT_EQ(device.read_[i],
+                device.read_[i / static_cast<std::size_t>(kernels) * static_cast<std::size_t>(kernels)]);
+      rounds.insert(device.read_[i]);
+    }
+    EXPECT_EQ(rounds.size(), 5u) << "each round has others";
+  }
 }
 
 // A card that is hot for its first reads.
