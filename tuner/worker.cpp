@@ -364,6 +364,8 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
       }
       bench_ = std::move(*fresh);
       bench_->measurer().watch(telemetry_.get());
+      // Where code lies decides by up to 4 % (conv3x3 of 7 us, H100), and that follows the order of loading.
+      std::rotate(sitters.begin(), sitters.begin() + 1, sitters.end());
     }
     std::vector<LoadedCandidate> loaded;
     for (const std::size_t i : sitters) {
