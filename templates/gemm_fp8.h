@@ -244,10 +244,34 @@ struct ScaledWave {
   typename Product::Wave wave;
   typename Unit::C total[Shape::kRm][Shape::kRn];
   Scales rows, columns;
-  int first_row, first_column, last_row, last_column;
+  int first_row, first_column, last_row, last_column;  // of the wave, in the block's tile; the last that exist there
   i64 term;
-  float factor;
+  float factor;  // of all sums
 
+  template <class SourceA, class SourceB>
+  KGEN_DEVICE void begin(int index, int lane, const SourceA& a, const SourceB& b) {
+    wave.begin(index, lane, a, b);
+    KGEN_UNROLL
+    for (int i = 0; i < Shape::kRm; ++i) {
+      KGEN_UNROLL
+      for (int j = 0; j < Shape::kRn; ++j) total[i][j] = typename Unit::C{};
+    }
+    rows = a.scales;
+    columns = b.scales;
+    first_row = index / Shape::kWavesN * Shape::kWaveM;
+    first_column = index % Shape::kWavesN * Shape::kWaveN;
+    last_row = a.last;
+    last_column = b.last;
+    term = a.term;
+  }
+  KGEN_DEVICE const typename Product::Wave& totals() {
+    KGEN_UNROLL
+    for (int i = 0; i < Shape::kRm; ++i) {
+      KGEN_UNROLL
+      for (int j = 0; j < Shape::kRn; ++j) wave.acc[i][j] = total[i][j];
+    }
+    return wave;
+  }
   KGEN_DEVICE void multiply_tile(int stage) {
     float row[Shape::kRm][Unit::kRowsC], column[Shape::kRn];
     KGEN_UNROLL
@@ -326,47 +350,26 @@ KGEN_DEVICE void gemm_fp8_tile(const P& p) {
   Loader<B, Lds, typename Shape::LayoutB, C::tile_n, C::tile_k, C::vec_b, Product::kThreads, Product::kBInN, kOnTheWay,
          kToFnuz>
       load_b(source_b, thread);
-  const auto run = [&](auto& wave) {
-    if constexpr (C::arch == Arch::host)
-      tile_loop_plain<Shape>(wave, load_a, load_b, k);
-    else
-      tile_loop_direct<Shape>(wave, load_a, load_b, k);
-    if constexpr (Product::kThreads > 1) sync_block();  // the stages become the waves' slabs
-  };
-  View<P> view = view_of<C>(p);
-  const AheadOf<Epilogue, Product> ahead{};
-  // NVIDIA's units keep some 14 bits of a sum, so fp32 takes over after every tile.
+  // NVIDIA's units (async_copy) keep some 14 bits of a sum, so fp32 takes over after every tile.
   constexpr bool kPromoted = sizeof(Lds) == 1 && C::async_copy && C::fast_accum == 0;
-  if constexpr ((kBlocks && !kOnTheWay) || kPromoted) {
-    ScaledWave<Product, kBlocks> scaled;
-    scaled.wave.begin(Product::wave_index(), Product::lane(), source_a, source_b);
-    KGEN_UNROLL
-    for (int i = 0; i < Shape::kRm; ++i) {
-      KGEN_UNROLL
-      for (int j = 0; j < Shape::kRn; ++j) scaled.total[i][j] = typename Product::Unit::C{};
-    }
-    scaled.rows = rows;
-    scaled.columns = columns;
-    scaled.first_row = Product::wave_index() / C::waves_n * Shape::kWaveM;
-    scaled.first_column = Product::wave_index() % C::waves_n * Shape::kWaveN;
-    scaled.last_row = source_a.last;
-    scaled.last_column = source_b.last;
-    scaled.term = k0;
-    scaled.factor = kToFnuz ? 4.0f : 1.0f;
-    run(scaled);
-    KGEN_UNROLL
-    for (int i = 0; i < Shape::kRm; ++i) {
-      KGEN_UNROLL
-      for (int j = 0; j < Shape::kRn; ++j) scaled.wave.acc[i][j] = scaled.total[i][j];
-    }
-    store_product<Epilogue, Product>(view, 0, m0, n0, scaled.wave, ahead);
-  } else {
-    typename Product::Wave wave;
-    wave.begin(Product::wave_index(), Product::lane(), source_a, source_b);
-    run(wave);
-    if constexpr (kToFnuz) view.alpha *= 4.0f;
+  constexpr bool kTotals = (kBlocks && !kOnTheWay) || kPromoted;
+  typename ChooseType<kTotals, ScaledWave<Product, kBlocks>, typename Product::Wave>::Type wave;
+  wave.begin(Product::wave_index(), Product::lane(), source_a, source_b);
+  View<P> view = view_of<C>(p);
+  if constexpr (kTotals)
+    wave.factor = kToFnuz ? 4.0f : 1.0f;
+  else if constexpr (kToFnuz)
+    view.alpha *= 4.0f;
+  if constexpr (C::arch == Arch::host)
+    tile_loop_plain<Shape>(wave, load_a, load_b, k);
+  else
+    tile_loop_direct<Shape>(wave, load_a, load_b, k);
+  if constexpr (Product::kThreads > 1) sync_block();  // the stages become the waves' slabs
+  const AheadOf<Epilogue, Product> ahead{};
+  if constexpr (kTotals)
+    store_product<Epilogue, Product>(view, 0, m0, n0, wave.totals(), ahead);
+  else
     store_product<Epilogue, Product>(view, 0, m0, n0, wave, ahead);
-  }
 }
 
 template <class C, class P>
