@@ -134,29 +134,32 @@ KGEN_DEVICE void project_d(const P& p, u64 seed, const double* vector, i64 row, 
 // ------------------------------------------------------------------------------------------------------- test data
 
 // Random numbers; every eighth line has one code alone, any finite one, among negative zeros, so that a wrong value of
-// a code, or of a zero, is a wrong row of D. `nan_line`: a NaN stands in it.
-template <class T>
-KGEN_DEVICE double fp8_element(u64 seed, i64 line, i64 term, i64 k, i64 nan_line) {
+// a code, or of a zero, is a wrong row of D; line 13 has the largest. has_nan: line 12 has a NaN.
+template <int kMantissa>
+KGEN_DEVICE double fp8_element(u64 seed, i64 line, i64 term, i64 k, bool has_nan) {
   const u64 bits = random_bits(seed ^ 0x5eed, u64(line));
   if (term >= k) return bit_cast<double>(0x7ff8000000000000ull);  // between the rows
   if (line % 8 == 5) {
     if (term != i64((bits >> 8) % u64(k))) return -0.0;
-    T code;
-    code.bits = u8(bits & 0xff);
+    Fp8<kMantissa> code;
+    code.bits = u8(line == 13 ? (kMantissa == 3 ? 0x7e : 0x7b) : bits & 0xff);
     const double value = double(gemm_fp8_reference::value(code));
     return is_finite(value) ? value : 1.5;
   }
-  if (line == nan_line && term == k / 2) return bit_cast<double>(0x7ff8000000000000ull);
+  if (has_nan && line == 12 && term == k / 2) return bit_cast<double>(0x7ff8000000000000ull);
   return random_value(seed, u64(line * k + term), int(Distribution::normal), 0, 1);
 }
 
+template <class T>
+inline constexpr int kMantissaOf = kSame<T, fp8_e4m3> ? 3 : 2;
+
 template <class C, class P>
 KGEN_DEVICE double init_a(const P& p, u64 seed, i64 element) {
-  return fp8_element<typename C::dtype>(seed, element / p.lda, element % p.lda, p.k, p.m > 40 ? 38 : -1);
+  return fp8_element<kMantissaOf<typename C::dtype>>(seed, element / p.lda, element % p.lda, p.k, true);
 }
 template <class C, class P>
 KGEN_DEVICE double init_b(const P& p, u64 seed, i64 element) {
-  return fp8_element<typename C::b_dtype>(seed, element / p.ldb, element % p.ldb, p.k, -1);
+  return fp8_element<kMantissaOf<typename C::b_dtype>>(seed, element / p.ldb, element % p.ldb, p.k, false);
 }
 
 }  // namespace kgen
