@@ -2,8 +2,8 @@
 // so are its copies and its ways out; the loop over the terms is another one.
 //
 //   The unit keeps some 14 bits of a sum. So the sums of each stage, 128 terms, are multiplied by its scales (block)
-//   and added to totals in fp32; a warpgroup does that while the other one's products run. fast_accum: the unit keeps
-//   the sums.
+//   and added to totals in fp32; a warpgroup does that while the other one's products run (turns). fast_accum: the unit
+//   keeps the sums.
 //
 //   grid x: blocks that stay (`resident`; 0: one a tile), in clusters of cluster_m
 //
@@ -43,6 +43,7 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
   static constexpr int kTerms = kRowBytes;
   static constexpr bool kScaled = C::scales == scales::block;
   static constexpr bool kPromoted = C::fast_accum == 0;
+  static constexpr bool kTurns = C::turns != 0;
   static_assert(kBlock == kTerms && (!kScaled || kBlock % C::tile_n == 0));
 
   // As walk() of WarpgroupProduct, for one product.
@@ -83,12 +84,13 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
       }
     } else {
       if constexpr (C::warpgroups > 1) more_registers<224>();
+      if (kTurns && group == 1 && cluster < tiles) arrive_part(C::warpgroups, 256);  // the first turn is the other's
       Sums sums;
       KGEN_NO_UNROLL
       for (int index = cluster; index < tiles; index += clusters) {
         const Tile tile = Base::tile_of(index, rows, columns);
         if constexpr (kPromoted)
-          multiply_promoted(p, tile, sums, group, steps, at);
+          multiply_promoted(p, tile, sums, group, steps, index + clusters >= tiles, at);
         else
           multiply(sums, group, steps, at);
         take(sums, group, tile);
@@ -112,7 +114,7 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
   }
-  // The products of a stage, begun.
+  // The products of a stage, begun: as one group, or the last quarter of them as another (kTurns).
   static KGEN_DEVICE void begin(Sums& sums, int group, int s, bool keep) {
     const u64 a = wgmma_operand(stage(s) + u32(group * (kBlocks * 64 * kRowBytes)));
     const u64 b = wgmma_operand(stage(s) + kABytes);
@@ -124,6 +126,7 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
       for (int i = 0; i < kBlocks; ++i)
         wgmma_fp8<typename C::dtype, typename C::b_dtype>(sums[i], a + u64(i * (64 * kRowBytes / 16) + 2 * k),
                                                           b + u64(2 * k), keep || k > 0);
+      if (kTurns && k == kTerms / 32 - 2) wgmma_commit();
     }
     wgmma_commit();
     hold(sums);
@@ -151,7 +154,8 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
   };
 
   template <class P>
-  static KGEN_DEVICE void multiply_promoted(const P& p, const Tile& tile, Sums& sums, int group, int steps, Place& at) {
+  static KGEN_DEVICE void multiply_promoted(const P& p, const Tile& tile, Sums& sums, int group, int steps, bool last,
+                                            Place& at) {
     const int thread = int(u32(thread_x()) % 128u);
     const float* row_scales[kScaled ? kBlocks : 1][2];
     const float* column_scales = nullptr;
@@ -189,8 +193,13 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
     for (int step = 0; step < steps; ++step) {
       const StageScales now = next;
       barrier_wait(full(at.stage), at.phase);
+      if constexpr (kTurns) sync_part(C::warpgroups + group, 256);
       begin(part, group, at.stage, false);
       if (step + 1 < steps) next = read_scales(step + 1);
+      if constexpr (kTurns) {  // the last quarter covers the way to the other warpgroup
+        wgmma_wait<1>();
+        if (group == 0 || step + 1 < steps || !last) arrive_part(C::warpgroups + 1 - group, 256);
+      }
       wgmma_wait<0>();
       hold(part);
       release(at.stage);
