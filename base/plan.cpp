@@ -20,8 +20,9 @@ struct DTypeRow {
   int bytes;
 };
 constexpr DTypeRow kDTypes[] = {
-    {DType::kFp64, "fp64", 8}, {DType::kFp32, "fp32", 4},   {DType::kFp16, "fp16", 2},   {DType::kBf16, "bf16", 2},
-    {DType::kInt8, "int8", 1}, {DType::kInt32, "int32", 4}, {DType::kInt64, "int64", 8},
+    {DType::kFp64, "fp64", 8},   {DType::kFp32, "fp32", 4},        {DType::kFp16, "fp16", 2},
+    {DType::kBf16, "bf16", 2},   {DType::kInt8, "int8", 1},        {DType::kInt32, "int32", 4},
+    {DType::kInt64, "int64", 8}, {DType::kFp8E4m3, "fp8_e4m3", 1}, {DType::kFp8E5m2, "fp8_e5m2", 1},
 };
 
 struct RoleRow {
@@ -140,13 +141,17 @@ std::string_view dtype_name(DType dtype) { return std::ranges::find(kDTypes, dty
 int dtype_bytes(DType dtype) { return std::ranges::find(kDTypes, dtype, &DTypeRow::dtype)->bytes; }
 std::string_view role_name(Role role) { return std::ranges::find(kRoles, role, &RoleRow::role)->name; }
 
-Result<DType> find_dtype(std::string_view name) {
+std::vector<std::string> dtype_names() {
   std::vector<std::string> names;
+  for (const DTypeRow& row : kDTypes) names.emplace_back(row.name);
+  return names;
+}
+
+Result<DType> find_dtype(std::string_view name) {
   for (const DTypeRow& row : kDTypes) {
     if (name == row.name) return row.dtype;
-    names.emplace_back(row.name);
   }
-  return fail(ErrorKind::kBadInput, fmt::format("unknown dtype '{}'{}", name, did_you_mean(name, names)));
+  return fail(ErrorKind::kBadInput, fmt::format("unknown dtype '{}'{}", name, did_you_mean(name, dtype_names())));
 }
 
 std::string plan_to_json(const Plan& plan) {

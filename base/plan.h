@@ -17,9 +17,11 @@
 
 namespace kgen {
 
-enum class DType { kFp64, kFp32, kFp16, kBf16, kInt8, kInt32, kInt64 };
+// The two of 8 bits are OCP's: e4m3 has no infinity (largest 448), e5m2 has.
+enum class DType { kFp64, kFp32, kFp16, kBf16, kInt8, kInt32, kInt64, kFp8E4m3, kFp8E5m2 };
 
-std::string_view dtype_name(DType dtype);  // "fp64" "fp32" "fp16" "bf16" "int8" "int32" "int64"
+std::string_view dtype_name(DType dtype);  // "fp64" "fp32" "fp16" "bf16" "int8" "int32" "int64" "fp8_e4m3" "fp8_e5m2"
+std::vector<std::string> dtype_names();
 Result<DType> find_dtype(std::string_view name);
 int dtype_bytes(DType dtype);
 

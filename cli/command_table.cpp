@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "base/plan.h"
 #include "base/text.h"
 #include "cli/options.h"
 #include "generator/spec.h"
@@ -17,7 +18,7 @@ ValueKind kind_of(std::string name, const Words& choices) {
   if (name == "SPEC") return {.suffixes = {".yaml", ".yml"}};
   if (name == "FILE" || name == "SPACE") return {.suffixes = {""}};
   if (name == "DEVICE") return {.words = {"auto", "host", "all", "nvidia:0", "amd:0"}};
-  if (name == "DTYPE") return {.words = {"fp64", "fp32", "fp16", "bf16", "int8", "int32", "int64"}};
+  if (name == "DTYPE") return {.words = dtype_names()};
   if (name == "OP") return {.words = builtin_ops()};
   if (name == "SHELL") return {.words = {"bash", "zsh", "fish"}};
   ValueKind kind;

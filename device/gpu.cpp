@@ -311,6 +311,8 @@ int make_tensor_map(const GpuApi& api, const TensorMapArg& map, TensorMap& made)
   const auto [type, bytes] = [&]() -> std::pair<int, std::uint32_t> {  // CUtensorMapDataType
     switch (shape.dtype) {
       case DType::kInt8:
+      case DType::kFp8E4m3:
+      case DType::kFp8E5m2:
         return {0, 1};
       case DType::kInt32:
         return {3, 4};

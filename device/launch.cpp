@@ -54,6 +54,9 @@ LaunchLayout::Value LaunchLayout::scalar(DType dtype, double value) {
     case DType::kInt64:
       result.i64 = static_cast<std::int64_t>(value);
       break;
+    case DType::kFp8E4m3:
+    case DType::kFp8E5m2:  // tensors alone: no scalar has them
+      break;
   }
   return result;
 }

@@ -34,6 +34,10 @@ std::string_view cpp_type(DType dtype) {
       return "kgen::i32";
     case DType::kInt64:
       return "kgen::i64";
+    case DType::kFp8E4m3:
+      return "kgen::fp8_e4m3";
+    case DType::kFp8E5m2:
+      return "kgen::fp8_e5m2";
   }
   std::abort();
 }
@@ -622,6 +626,9 @@ Result<KernelSource> emit_checks(const OpSpec& asked, Arch arch) {
   Flattener headers("");
   KGEN_CHECK_OK(headers.add("prelude.h"));
   KGEN_CHECK_OK(headers.add("check.h"));
+  if (std::ranges::any_of(dtypes, [](const std::string& name) { return name.starts_with("fp8_"); })) {
+    KGEN_CHECK_OK(headers.add("fp8.h"));
+  }
   KernelSource source;
   source.text =
       fmt::format(

@@ -356,10 +356,7 @@ class OpReader {
       symbols_.emplace(arch.matrix_unit);
     }
     for (const char* word : {"amd", "nvidia", "host", "none"}) symbols_.emplace(word);
-    for (const DType dtype :
-         {DType::kFp64, DType::kFp32, DType::kFp16, DType::kBf16, DType::kInt8, DType::kInt32, DType::kInt64}) {
-      symbols_.emplace(dtype_name(dtype));
-    }
+    for (const std::string& name : dtype_names()) symbols_.emplace(name);
     KGEN_TRY(const Yaml attributes, root_.need("an operator definition", "attributes"));
     KGEN_CHECK_OK(attributes.expect_map("attributes"));
     for (const auto& [key, value] : attributes.entries()) {
@@ -500,7 +497,7 @@ class OpReader {
     KGEN_TRY(const Yaml node, map.need(what, "dtype"));
     KGEN_TRY(std::string word, node.as_text(what + " dtype"));
     if (find_dtype(word)) return word;
-    std::vector<std::string> known = {"fp64", "fp32", "fp16", "bf16", "int8", "int32", "int64"};
+    std::vector<std::string> known = dtype_names();
     for (const AttributeDef& attribute : op_.attributes) {
       if (attribute.kind != AttributeDef::Kind::kDType) continue;
       if (attribute.name == word) return word;

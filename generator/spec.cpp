@@ -661,10 +661,7 @@ Env operator_env(const OpDef& op, const Problem& problem) {
     add_symbol(arch.matrix_unit);
   }
   for (const char* name : {"amd", "nvidia", "host", "none"}) add_symbol(name);
-  for (const DType dtype :
-       {DType::kFp64, DType::kFp32, DType::kFp16, DType::kBf16, DType::kInt8, DType::kInt32, DType::kInt64}) {
-    add_symbol(dtype_name(dtype));
-  }
+  for (const std::string& name : dtype_names()) add_symbol(name);
   for (const VariantDef& variant : op.variants) {
     for (const TunableDef& tunable : variant.tunables) {
       if (!tunable.symbolic) continue;

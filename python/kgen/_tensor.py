@@ -1,5 +1,7 @@
 """Tensors of any framework as (pointer, dtype, shape, strides), without importing one; and kgen's own Tensor."""
 import ctypes
+import functools
+import math
 import struct
 import sys
 
@@ -7,14 +9,15 @@ from ctypes import POINTER, c_char_p, c_int32, c_int64, c_uint8, c_uint16, c_uin
 
 from ._library import BadArgument, OutOfMemory, check, last_error, load
 
-DTYPE_BYTES = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int32": 4, "int64": 8}
+DTYPE_BYTES = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int32": 4, "int64": 8, "fp8_e4m3": 1, "fp8_e5m2": 1}
 
 _TYPESTR = {"f8": "fp64", "f4": "fp32", "f2": "fp16", "i1": "int8", "i4": "int32", "i8": "int64"}
 _TORCH = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "int32": "int32",
-          "int64": "int64"}
+          "int64": "int64", "float8_e4m3fn": "fp8_e4m3", "float8_e5m2": "fp8_e5m2"}
 FRAMEWORK_NAME = {kgen: name for name, kgen in _TORCH.items()}  # torch's, numpy's and ml_dtypes' names are the same
+_ML_DTYPES = {name: _TORCH[name] for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}  # numpy has no such types
 _DLPACK = {(2, 64): "fp64", (2, 32): "fp32", (2, 16): "fp16", (4, 16): "bf16", (0, 8): "int8", (0, 32): "int32",
-           (0, 64): "int64"}
+           (0, 64): "int64", (10, 8): "fp8_e4m3", (12, 8): "fp8_e5m2"}
 _DLPACK_CODE = {name: code for code, name in _DLPACK.items()}
 _DLPACK_DEVICE = {1: "cpu", 3: "cpu", 11: "cpu", 2: "cuda", 13: "cuda", 10: "cuda"}  # 3, 11: pinned; 10: ROCm
 NO_STREAM = 0
@@ -77,7 +80,7 @@ def _array_interface(obj, interface, device):
     dtype = _TYPESTR.get(typestr[1:]) if typestr[0] in "<|=" else None
     if dtype is None:
         name = getattr(getattr(obj, "dtype", None), "name", "")
-        dtype = "bf16" if name == "bfloat16" else None  # ml_dtypes
+        dtype = _ML_DTYPES.get(name)
     if dtype is None:
         raise BadArgument(f"an array of type '{typestr}' has no kgen dtype ({', '.join(DTYPE_BYTES)}); uint16 bits are "
                           "taken for bf16 through kgen.bf16(array)")
@@ -231,6 +234,34 @@ def empty_like(model, dtype, shape, strides, database):
 
 
 _FORMATS = {"fp64": "d", "fp32": "f", "fp16": "e", "int8": "b", "int32": "i", "int64": "q"}
+
+
+@functools.cache
+def _fp8_values(dtype):
+    """The number of each of the 256 codes."""
+    mantissa, bias = (3, 7) if dtype == "fp8_e4m3" else (2, 15)
+
+    def value(code):
+        exponent, low = code >> mantissa & 0x7f >> mantissa, code & ((1 << mantissa) - 1)
+        if code & 0x7f == 0x7f or (mantissa == 2 and exponent == 31):
+            size = math.inf if code & 0x7f == 0x7c else math.nan
+        else:
+            size = math.ldexp(low + (1 << mantissa if exponent else 0), max(exponent, 1) - bias - mantissa)
+        return -size if code & 0x80 else size
+
+    return [value(code) for code in range(256)]
+
+
+def _fp8_code(dtype, number):
+    """To nearest, ties to even; what is beyond the largest number becomes that, NaN stays one."""
+    if math.isnan(number):
+        return 0x7f
+    values = _fp8_values(dtype)
+    finite = (code for code in range(0x7f) if math.isfinite(values[code]))
+    code = min(finite, key=lambda code: (abs(values[code] - abs(number)) if math.isfinite(number) else -values[code], code & 1))
+    return code | (0x80 if math.copysign(1, number) < 0 else 0)
+
+
 _exports = {}  # DLPack exports that their consumers still hold, by address
 
 
@@ -292,6 +323,8 @@ class Tensor:
         if self.dtype == "bf16":
             words = struct.unpack(f"<{len(data) // 2}H", data)
             flat = list(struct.unpack(f"<{len(words)}f", b"".join(struct.pack("<HH", 0, word) for word in words)))
+        elif self.dtype.startswith("fp8_"):
+            flat = [_fp8_values(self.dtype)[code] for code in data]
         else:
             flat = list(struct.unpack(f"={count(self.shape)}{_FORMATS[self.dtype]}", data))
         for size in reversed(self.shape[1:]):
@@ -304,6 +337,8 @@ class Tensor:
             flat = [item for row in flat for item in row]
         if len(flat) != count(self.shape):
             raise BadArgument(f"{len(flat)} numbers do not fill {self!r}")
+        if self.dtype.startswith("fp8_"):
+            return bytes(_fp8_code(self.dtype, number) for number in flat)
         if self.dtype != "bf16":
             return struct.pack(f"={len(flat)}{_FORMATS[self.dtype]}", *flat)
         words = struct.unpack(f"<{len(flat)}I", struct.pack(f"<{len(flat)}f", *flat))
@@ -313,7 +348,7 @@ class Tensor:
 
     @property
     def __array_interface__(self):
-        if self.device != "cpu" or self.dtype == "bf16":
+        if self.device != "cpu" or self.dtype not in _FORMATS:
             raise AttributeError("__array_interface__")
         kind = {name: text for text, name in _TYPESTR.items()}[self.dtype]
         return {"shape": self.shape, "typestr": ("|" if kind == "i1" else "<") + kind, "data": (self.pointer, False),

@@ -223,11 +223,12 @@ TEST(Plan, DamagedJsonIsBadInput) {
 }
 
 TEST(Plan, NamesOfDtypesAndRolesAreThoseOfTheFormat) {
-  for (const char* name : {"fp64", "fp32", "fp16", "bf16", "int8", "int32", "int64"}) {
+  for (const char* name : {"fp64", "fp32", "fp16", "bf16", "int8", "int32", "int64", "fp8_e4m3", "fp8_e5m2"}) {
     ASSERT_TRUE(find_dtype(name));
     EXPECT_EQ(dtype_name(*find_dtype(name)), name);
   }
   EXPECT_EQ(dtype_bytes(DType::kBf16), 2);
+  EXPECT_EQ(dtype_bytes(DType::kFp8E5m2), 1);
   EXPECT_EQ(role_name(Role::kInOut), "inout");
   EXPECT_THAT(find_dtype("bf15").error().message, HasSubstr("did you mean 'bf16'?"));
 }

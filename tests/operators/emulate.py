@@ -26,7 +26,8 @@ import yaml
 
 import report
 
-KINDS = {"fp64": "f8", "fp32": "f4", "fp16": "f2", "bf16": "u2", "int8": "i1", "int32": "i4", "int64": "i8"}
+KINDS = {"fp64": "f8", "fp32": "f4", "fp16": "f2", "bf16": "u2", "int8": "i1", "int32": "i4", "int64": "i8", "fp8_e4m3": "u1",
+         "fp8_e5m2": "u1"}
 OVERFLOW = {"fp16": 65520.0, "bf16": float.fromhex("0x1.ffp127"), "fp32": float.fromhex("0x1.ffffffp127")}
 HALF_WORD = re.compile(r"v_(?!pk_|mfma_)\w*?[fbui]16(?!\w*_e64)")  # 16-bit operands in the short encodings of CDNA
 VECTOR_REGISTER = re.compile(r"\bv(?:(\d+)\b|\[\d+:(\d+)\])")

@@ -1,0 +1,283 @@
+// gemm_fp8 on sm_90's matrix units. The block is warpgroup_product.h's, whose rows of 128 bytes are 128 terms here, and
+// so are its copies and its ways out; the loop over the terms is another one.
+//
+//   The unit keeps some 14 bits of a sum. So the sums of each stage, 128 terms, are multiplied by its scales (block)
+//   and added to totals in fp32; a warpgroup does that while the other one's products run (turns). fast_accum: the unit
+//   keeps the sums.
+//
+//   grid x: blocks that stay (`resident`; 0: one a tile), in clusters of cluster_m
+//
+// Legal (checked by the rules of ops/gemm_fp8.yaml): rows of A and B begin at multiples of 16 bytes; with scales of
+// blocks tile_n divides 128.
+#pragma once
+#include "gemm_fp8.h"
+#include "mma/wgmma_fp8.h"
+#include "warpgroup_product.h"
+
+namespace kgen {
+namespace gemm_fp8 {
+
+struct Pair {  // of terms: the unit of 16 bits that rows in LDS are counted in
+  u16 bits;
+};
+
+template <class C>
+struct WarpgroupConfig : EpilogueConfig<C> {
+  using dtype = Pair;
+};
+
+template <class C>
+struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
+  using Base = WarpgroupProduct<WarpgroupConfig<C>>;
+  using Base::empty;
+  using Base::full;
+  using Base::kABytes;
+  using Base::kBlocks;
+  using Base::kRowBytes;
+  using Base::kStageBytes;
+  using Base::kSums;
+  using Base::stage;
+  using typename Base::Place;
+  using typename Base::Sums;
+  using typename Base::Tile;
+  static constexpr int kTerms = kRowBytes;
+  static constexpr bool kScaled = C::scales == scales::block;
+  static constexpr bool kPromoted = C::fast_accum == 0;
+  static constexpr bool kTurns = C::turns != 0;
+  static_assert(kBlock == kTerms && (!kScaled || kBlock % C::tile_n == 0));
+
+  // As walk() of WarpgroupProduct, for one product.
+  template <class P, class Copy, class Take>
+  static KGEN_DEVICE void walk(const P& p, const Copy& copy, const Take& take) {
+    const int m = int(p.m), n = int(p.n), steps = int((p.k + kTerms - 1) / kTerms);
+    const int rows = (m + C::tile_m * C::cluster_m - 1) / (C::tile_m * C::cluster_m);
+    const int columns = (n + C::tile_n - 1) / C::tile_n, tiles = rows * columns;
+    const int thread = thread_x(), group = uniform(int(u32(thread) / 128u));
+    const int clusters = int(u32(grid_x()) / u32(C::cluster_m)), cluster = int(u32(block_x()) / u32(C::cluster_m));
+    if (thread == 0) {
+      KGEN_UNROLL
+      for (int s = 0; s < C::stages; ++s) {
+        barrier_make(full(s), 1);
+        barrier_make(empty(s), C::warpgroups * C::cluster_m);
+      }
+      barrier_fence();
+    }
+    if constexpr (C::cluster_m > 1)
+      cluster_sync();
+    else
+      sync_block();
+    Place at;
+    if (group == C::warpgroups) {
+      if constexpr (C::warpgroups > 1) fewer_registers<56>();
+      if (thread == C::warpgroups * 128) {
+        KGEN_NO_UNROLL
+        for (int index = cluster; index < tiles; index += clusters) {
+          const Tile tile = Base::tile_of(index, rows, columns);
+          KGEN_NO_UNROLL
+          for (int step = 0; step < steps; ++step) {
+            barrier_wait(empty(at.stage), at.phase ^ 1);
+            barrier_expect(full(at.stage), kStageBytes);
+            copy(tile, step, stage(at.stage), stage(at.stage) + kABytes, full(at.stage));
+            at.advance();
+          }
+        }
+      }
+    } else {
+      if constexpr (C::warpgroups > 1) more_registers<224>();
+      if (kTurns && group == 1 && cluster < tiles) arrive_part(C::warpgroups, 256);  // the first turn is the other's
+      Sums sums;
+      KGEN_NO_UNROLL
+      for (int index = cluster; index < tiles; index += clusters) {
+        const Tile tile = Base::tile_of(index, rows, columns);
+        if constexpr (kPromoted)
+          multiply_promoted(p, tile, sums, group, steps, index + clusters >= tiles, at);
+        else
+          multiply(sums, group, steps, at);
+        take(sums, group, tile);
+      }
+      if (thread % 128 == 0) tensor_store_wait();
+    }
+    if constexpr (C::cluster_m > 1) cluster_sync();
+  }
+
+ private:
+  static KGEN_DEVICE void release(int s) {
+    const int lane = int(u32(thread_x()) % 128u);
+    if constexpr (C::cluster_m > 1) {
+      if (lane < C::cluster_m) barrier_arrive_cluster(cluster_address(empty(s), lane));
+    } else {
+      if (lane == 0) barrier_arrive(empty(s));
+    }
+  }
+
+  static KGEN_DEVICE void hold(Sums& sums) {
+    KGEN_UNROLL
+    for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
+  }
+  // The products of a stage, begun: as one group, or the last quarter of them as another (kTurns).
+  static KGEN_DEVICE void begin(Sums& sums, int group, int s, bool keep) {
+    const u64 a = wgmma_operand(stage(s) + u32(group * (kBlocks * 64 * kRowBytes)));
+    const u64 b = wgmma_operand(stage(s) + kABytes);
+    hold(sums);
+    wgmma_fence();
+    KGEN_UNROLL
+    for (int k = 0; k < kTerms / 32; ++k) {
+      KGEN_UNROLL
+      for (int i = 0; i < kBlocks; ++i)
+        wgmma_fp8<typename C::dtype, typename C::b_dtype>(sums[i], a + u64(i * (64 * kRowBytes / 16) + 2 * k),
+                                                          b + u64(2 * k), keep || k > 0);
+      if (kTurns && k == kTerms / 32 - 2) wgmma_commit();
+    }
+    wgmma_commit();
+    hold(sums);
+  }
+
+  static KGEN_DEVICE void multiply(Sums& sums, int group, int steps, Place& at) {
+    int before = -1;  // the stage whose products may still be under way
+    KGEN_NO_UNROLL
+    for (int step = 0; step < steps; ++step) {
+      barrier_wait(full(at.stage), at.phase);
+      begin(sums, group, at.stage, step > 0);
+      wgmma_wait<1>();
+      if (before >= 0) release(before);
+      before = at.stage;
+      at.advance();
+    }
+    wgmma_wait<0>();
+    hold(sums);
+    if (before >= 0) release(before);
+  }
+
+  // Of A for the rows of this lane, and of B.
+  struct StageScales {
+    float row[kBlocks][2], column;
+  };
+
+  template <class P>
+  static KGEN_DEVICE void multiply_promoted(const P& p, const Tile& tile, Sums& sums, int group, int steps, bool last,
+                                            Place& at) {
+    const int thread = int(u32(thread_x()) % 128u);
+    const float* row_scales[kScaled ? kBlocks : 1][2];
+    const float* column_scales = nullptr;
+    if constexpr (kScaled) {
+      const int first = int(tile.row) * C::tile_m + group * (kBlocks * 64) + thread / 32 * 16 + thread % 32 / 4;
+      KGEN_UNROLL
+      for (int i = 0; i < kBlocks; ++i) {
+        KGEN_UNROLL
+        for (int half = 0; half < 2; ++half)
+          row_scales[i][half] = p.scale_a + min_int(first + i * 64 + half * 8, int(p.m) - 1) * p.scale_a_row_stride;
+      }
+      column_scales = p.scale_b + int(u32(tile.column * C::tile_n) / u32(kBlock)) * p.scale_b_row_stride;
+    }
+    const i64 along = p.scale_a_block_stride;
+    const auto read_scales = [&](int step) {
+      StageScales read{};
+      if constexpr (kScaled) {
+        KGEN_UNROLL
+        for (int i = 0; i < kBlocks; ++i) {
+          KGEN_UNROLL
+          for (int half = 0; half < 2; ++half) read.row[i][half] = row_scales[i][half][step * along];
+        }
+        read.column = column_scales[step];
+      }
+      return read;
+    };
+    KGEN_UNROLL
+    for (int i = 0; i < kBlocks; ++i) {
+      KGEN_UNROLL
+      for (int e = 0; e < kSums; ++e) sums[i][e] = 0.0f;
+    }
+    StageScales next = steps > 0 ? read_scales(0) : StageScales{};
+    Sums part;
+    KGEN_NO_UNROLL
+    for (int step = 0; step < steps; ++step) {
+      const StageScales now = next;
+      barrier_wait(full(at.stage), at.phase);
+      if constexpr (kTurns) sync_part(C::warpgroups + group, 256);
+      begin(part, group, at.stage, false);
+      if (step + 1 < steps) next = read_scales(step + 1);
+      if constexpr (kTurns) {  // the last quarter covers the way to the other warpgroup
+        wgmma_wait<1>();
+        if (group == 0 || step + 1 < steps || !last) arrive_part(C::warpgroups + 1 - group, 256);
+      }
+      wgmma_wait<0>();
+      hold(part);
+      release(at.stage);
+      at.advance();
+      KGEN_UNROLL
+      for (int i = 0; i < kBlocks; ++i) {
+        KGEN_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          const float scale = kScaled ? now.row[i][half] * now.column : 1.0f;
+          KGEN_UNROLL
+          for (int e = 2 * half; e < kSums; e += 4) {
+            KGEN_UNROLL
+            for (int pair = 0; pair < 2; ++pair) {
+              if constexpr (kScaled)
+                sums[i][e + pair] = fma_f(scale, part[i][e + pair], sums[i][e + pair]);
+              else
+                sums[i][e + pair] += part[i][e + pair];
+            }
+          }
+        }
+      }
+    }
+  }
+};
+
+}  // namespace gemm_fp8
+
+template <class C, class P>
+KGEN_DEVICE void gemm_fp8_warpgroup(const P& args) {
+  using Product = gemm_fp8::Fp8Product<C>;
+  using Epilogue = gemm_fp8::EpilogueConfig<C>;
+  using Tile = typename Product::Tile;
+  constexpr int kColumns = Product::kColumns;
+  const auto p = gemm_fp8::view_of<C>(args);
+  const int m = int(p.m);
+  if (thread_x() == 0) {
+    tensor_map_prefetch(p.map_a);
+    tensor_map_prefetch(p.map_b);
+    if constexpr (C::out_store != 0) tensor_map_prefetch(p.map_d);
+  }
+  const auto first_row = [](const Tile& tile) { return tile.row * C::tile_m; };
+  const auto first_column = [](const Tile& tile) { return tile.column * C::tile_n; };
+  Product::walk(
+      p,
+      [&](const Tile& tile, int step, u32 a, u32 b, u32 barrier) {
+        tensor_copy(a, p.map_a, step * Product::kTerms, first_row(tile), 0, barrier);
+        Product::copy_b(b, p.map_b, step * Product::kTerms, first_column(tile), 0, barrier);
+      },
+      [&](const typename Product::Sums& sums, int group, const Tile& tile) {
+        if constexpr (C::out_store != 0) {
+          Product::store_boxes(
+              sums, group, p.map_d, first_row(tile), first_column(tile), 0,
+              [&](int row, int column) {
+                EpilogueOperands<Epilogue, 2> operands;
+                if (first_row(tile) + row < m) operands.load(p, 0, first_row(tile) + row, first_column(tile) + column);
+                return operands;
+              },
+              [&](int, int, const float(&pair)[2], const EpilogueOperands<Epilogue, 2>& operands) {
+                float t[2];
+                epilogue_values<Epilogue, 2>(p, pair, operands, t);
+                return rounded_pair<typename C::out_dtype>(t[0], t[1]);
+              });
+        } else {
+          Product::store_rows(
+              sums, group,
+              [&](int row, int column) {
+                EpilogueOperands<Epilogue, kColumns> operands;
+                if (first_row(tile) + row < m) operands.load(p, 0, first_row(tile) + row, first_column(tile) + column);
+                return operands;
+              },
+              [&](int row, int column, const float(&values)[kColumns],
+                  const EpilogueOperands<Epilogue, kColumns>& operands) {
+                if (first_row(tile) + row < m)
+                  epilogue<Epilogue, kColumns>(p, 0, first_row(tile) + row, first_column(tile) + column, values,
+                                               operands);
+              });
+        }
+      });
+}
+
+}  // namespace kgen
