@@ -116,6 +116,30 @@ class Operators(unittest.TestCase):
         x, w, bias = random(12, 96), random(24, 3, 2, 4, 4), random(24)
         self.near(db.conv3d_patchify(x, w, bias), x.astype("f8") @ w.reshape(24, 96).T + bias)
 
+    def test_gemm_fp8_goes_by_the_types_of_its_operands(self):
+        def stored(values, dtype):
+            tensor = db.tensor(values.tolist(), dtype)
+            return tensor, np.array(tensor.tolist())
+
+        a, b = random(5, 144), random(24, 144)
+        scale_a, scale_b = db.tensor([[0.5]]), db.tensor([[3.0]])
+        b8, wide_b = stored(b, "fp8_e4m3")
+        for dtype in ("fp8_e4m3", "fp8_e5m2"):
+            a8, wide_a = stored(a, dtype)
+            self.near(wide_a, a, 0.07)
+            match = db.find("gemm_fp8", a8, b8, scale_a, scale_b, out_dtype="fp32")
+            self.assertEqual(match.kind, "exact")
+            self.near(db.gemm_fp8(a8, b8, scale_a, scale_b, out_dtype="fp32").tolist(), wide_a @ wide_b.T * 1.5)
+        with self.assertRaises(kgen.NotFound):
+            db.gemm_fp8(b8, stored(b, "fp8_e5m2")[0], scale_a, scale_b, out_dtype="fp32")
+
+        a8, wide_a = stored(a, "fp8_e4m3")
+        scale_a, scale_b = random(5, 2), random(1, 2)
+        got = db.gemm_fp8(a8, b8, db.tensor(scale_a.tolist()), db.tensor(scale_b.tolist()), scales="block", out_dtype="fp32")
+        want = sum((wide_a[:, at] @ wide_b[:, at].T) * scale_a[:, [i]] * scale_b[0, i]
+                   for i, at in enumerate((slice(0, 128), slice(128, 144))))
+        self.near(got.tolist(), want)
+
     def test_gptq_gemm(self):
         rng = np.random.default_rng(0)
         qweight, qzeros = (rng.integers(-2 ** 31, 2 ** 31, size=size).astype("i4") for size in ((8, 32), (2, 4)))

@@ -87,7 +87,7 @@ class HandMade(Folder):
         np.testing.assert_array_equal(got.tolist(), self.want())
         np.testing.assert_array_equal(np.from_dlpack(got), self.want())
         np.testing.assert_array_equal(np.asarray(got), self.want())
-        for dtype in ("fp16", "bf16", "int8", "int32", "int64", "fp64"):
+        for dtype in ("fp16", "bf16", "int8", "int32", "int64", "fp64", "fp8_e4m3", "fp8_e5m2"):
             self.assertEqual(self.db.tensor([[1, -2], [3, 0]], dtype).tolist(), [[1, -2], [3, 0]])
         self.assertEqual(self.db.tensor([1.00390625], "bf16").tolist(), [1.0])  # a tie, to even
         with self.assertRaisesRegex(kgen.BadArgument, "3 numbers do not fill"):
