@@ -231,6 +231,27 @@ TEST_F(Cli, LookupSaysHowItMatched) {
   EXPECT_EQ(typo.code, 2);
 }
 
+// What the runtime would refuse is no hit.
+TEST_F(Cli, DoctorPassesOverDamagedCodeObjects) {
+  const std::string damaged = *folder_ / "doctor_damaged.db";
+  auto content = read_file(db());
+  ASSERT_TRUE(content);
+  for (std::size_t at = 0; (at = content->find("\x28\xb5\x2f\xfd", at)) != std::string::npos; ++at)
+    for (std::size_t i = at + 100; i < at + 108 && i < content->size(); ++i)
+      (*content)[i] = static_cast<char>(~(*content)[i]);
+  ASSERT_TRUE(write_file(damaged, *content));
+  const std::string trace = folder_->write(
+      "whole.jsonl",
+      R"({"op": "gemm", "attributes": {"dtype": "fp32"}, "dims": {"m": 16, "n": 16, "k": 16}, "goal": "cold time", )"
+      R"("arch": "host", "device": "", "kind": "exact", "reason": "", "expected_us": 10, "count": 5, "first": 1.5, )"
+      R"("last": 2.5})"
+      "\n");
+  EXPECT_EQ(run_json({"doctor", db(), "--trace", trace})["shapes"][0]["match"], "exact");
+  const json told = run_json({"doctor", damaged, "--trace", trace});
+  EXPECT_EQ(told["shapes"][0]["match"], "none");
+  EXPECT_EQ(told["calls_not_served"], 5);
+}
+
 TEST_F(Cli, DoctorSaysWhatAProgramLacksAndWritesTheSpecThatFillsIt) {
   const auto line = [](const std::string& dims, const std::string& epilogue, const std::string& kind, int count) {
     return R"({"op": "gemm", "attributes": {"dtype": "fp32", "epilogue": ")" + epilogue + R"("}, "dims": )" + dims +

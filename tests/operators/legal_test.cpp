@@ -74,7 +74,7 @@ class Sampler {
   std::optional<Candidate> candidate(OpSpec& spec, Arch arch, const VariantDef& variant) {
     for (int i = 0; i < kTries; ++i) {
       const std::uint64_t share = 1 + engine_() % 4;
-      const bool extend = engine_() % 4 == 0;
+      const bool extend = engine_() % 2 == 0;
       spec.tune.params.clear();
       std::string key = variant.name;
       for (const AttributeDef& attribute : spec.op->attributes) {
