@@ -319,7 +319,9 @@ Result<TensorMapShape> Binder::tensor_map(const Param& param, const ParamTerms& 
   // What the driver takes (cuTensorMapEncodeTiled): sizes to 2^32, strides to 2^40 bytes in steps of 16.
   for (std::size_t axis = 0; axis < terms.shape.size(); ++axis) {
     KGEN_CHECK_OK(read(terms.shape, axis, 1, std::int64_t{1} << 32, map.shape[axis]));
-    KGEN_CHECK_OK(read(terms.strides, axis, 0, std::int64_t{1} << 39, map.strides[axis]));
+    // Nobody tells the driver the fastest axis's: elements lie side by side.
+    KGEN_CHECK_OK(
+        read(terms.strides, axis, axis == 0 ? 1 : 0, axis == 0 ? 1 : std::int64_t{1} << 39, map.strides[axis]));
     map.strides[axis] *= static_cast<std::uint64_t>(terms.element_bytes);
     map.steps[axis] = 1;
     if (axis > 0 && map.strides[axis] % 16 != 0)

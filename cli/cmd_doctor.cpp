@@ -5,9 +5,7 @@
 
 #include "base/json.h"
 #include "base/text.h"
-#include "cli/cli.h"
-#include "cli/options.h"
-#include "runtime/dispatcher.h"
+#include "cli/lookup.h"
 #include "tuner/process.h"
 
 namespace kgen {
@@ -79,6 +77,7 @@ Result<std::vector<Shape>> read_trace(const std::string& path) {
 // How the DB serves them now.
 Result<void> look_up(const std::string& path, std::vector<Shape>& shapes) {
   KGEN_TRY(Db db, Db::open(path, DbMode::kReadOnly));
+  const RowFilter whole = whole_code(db);
   std::map<std::pair<std::string, std::string>, Dispatcher> dispatchers;
   for (Shape& shape : shapes) {
     const std::pair target(shape.arch, shape.device);
@@ -94,7 +93,7 @@ Result<void> look_up(const std::string& path, std::vector<Shape>& shapes) {
       shape.reason = signature.error().message;
       continue;
     }
-    const Match match = dispatcher->second.find(*signature, shape.dims, shape.goal);
+    const Match match = dispatcher->second.find(*signature, shape.dims, shape.goal, whole);
     shape.kind = match_name(match.kind);
     shape.reason = match.reason;
     shape.loss = match.expected_loss;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <map>
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -62,6 +64,19 @@ Result<void> LookupRequest::name_db() {
   return {};
 }
 
+RowFilter whole_code(Db& db) {
+  return [&db, seen = std::make_shared<std::map<std::string, Result<void>>>()](
+             const WinnerRow& row, const std::shared_ptr<const StoredPlan>&) -> Result<void> {
+    const std::string& hash = row.winner.object_hash;
+    auto known = seen->find(hash);
+    if (known == seen->end()) {
+      const auto object = db.object(hash);
+      known = seen->emplace(hash, object ? Result<void>{} : tl::unexpected(object.error())).first;
+    }
+    return known->second;
+  };
+}
+
 Result<Lookup> look_up(LookupRequest& request) {
   KGEN_CHECK_OK(request.name_db());
   const std::string& op = request.op;
@@ -106,11 +121,7 @@ Result<Lookup> look_up(LookupRequest& request) {
   KGEN_TRY(Dispatcher dispatcher, Dispatcher::load(db, answer.arch, answer.device_name));
   answer.dispatcher = std::make_unique<Dispatcher>(std::move(dispatcher));
   KGEN_TRY(answer.signature, answer.dispatcher->signature(op, attributes));
-  const auto whole = [&db](const WinnerRow& row, const std::shared_ptr<const StoredPlan>&) -> Result<void> {
-    KGEN_CHECK_OK(db.object(row.winner.object_hash));
-    return {};
-  };
-  answer.match = answer.dispatcher->find(answer.signature, answer.dims, request.goal, whole, &answer.account);
+  answer.match = answer.dispatcher->find(answer.signature, answer.dims, request.goal, whole_code(db), &answer.account);
   return answer;
 }
 

@@ -17,6 +17,9 @@ struct LookupRequest {
   Result<void> name_db();  // the shipped database where the words name none
 };
 
+// As the runtime does: refuses rows whose code object is not whole. Each object is read once; the DB must stay.
+RowFilter whole_code(Db&);
+
 // The answer points into the dispatcher, and that into the DB.
 struct Lookup {
   std::unique_ptr<Db> db;
@@ -29,7 +32,6 @@ struct Lookup {
   Account account;
 };
 
-// As the runtime does: a row whose code object is not whole is refused.
 Result<Lookup> look_up(LookupRequest&);
 
 Json lookup_json(const Lookup&);

@@ -62,39 +62,16 @@ struct Api {
                 const void* algorithm, void* workspace, std::size_t workspace_bytes, void* stream);
 };
 
-struct Loaded {
+struct Blas : Loaded<Api> {
+  explicit Blas(const Dialect& spoken) : dialect(spoken) {}
   const Dialect& dialect;
-  Api api{};
-  void* handle = nullptr;  // never destroyed: the process ends soon, and a device that has faulted may hang in it
-};
-
-// Something that the library made and takes back.
-class Handle {
- public:
-  Handle() = default;
-  explicit Handle(int (*destroy)(void*)) : destroy_(destroy) {}
-  Handle(Handle&& other) noexcept : raw_(std::exchange(other.raw_, nullptr)), destroy_(other.destroy_) {}
-  Handle& operator=(Handle&& other) noexcept {
-    std::swap(raw_, other.raw_);
-    std::swap(destroy_, other.destroy_);
-    return *this;
-  }
-  ~Handle() {
-    if (raw_ != nullptr) destroy_(raw_);
-  }
-  void** out() { return &raw_; }
-  void* get() const { return raw_; }
-
- private:
-  void* raw_ = nullptr;
-  int (*destroy_)(void*) = nullptr;
 };
 
 int real_type(DType type) { return type == DType::kFp16 ? kRealFp16 : type == DType::kBf16 ? kRealBf16 : kRealFp32; }
 
 class Product : public VendorKernel {
  public:
-  explicit Product(std::shared_ptr<const Loaded> library, const VendorCall& call)
+  explicit Product(std::shared_ptr<const Blas> library, const VendorCall& call)
       : library_(std::move(library)), call_(call) {}
 
   Result<void> prepare() {
@@ -215,31 +192,15 @@ class Product : public VendorKernel {
     return epilogue == 0 ? kEpilogueNone : epilogue;
   }
 
-  const std::shared_ptr<const Loaded> library_;
+  const std::shared_ptr<const Blas> library_;
   const VendorCall call_;
   Handle desc_, a_, b_, c_, d_;
   std::vector<Algorithm> algorithms_;
   std::int64_t workspace_bytes_ = 0;
 };
 
-class BlasLt : public VendorLibrary {
- public:
-  BlasLt(std::shared_ptr<const Loaded> library, std::string version)
-      : library_(std::move(library)), name_(fmt::format("{} {}", library_->dialect.name, version)) {}
-  std::string name() const override { return name_; }
-  Result<std::unique_ptr<VendorKernel>> prepare(const VendorCall& call) override {
-    auto product = std::make_unique<Product>(library_, call);
-    KGEN_CHECK_OK(product->prepare());
-    return product;
-  }
-
- private:
-  std::shared_ptr<const Loaded> library_;
-  std::string name_;
-};
-
 Result<std::unique_ptr<VendorLibrary>> open(const Dialect& dialect, Library library) {
-  auto loaded = std::make_shared<Loaded>(Loaded{.dialect = dialect});
+  auto loaded = std::make_shared<Blas>(dialect);
   Api& api = loaded->api;
   const auto bind = [&](auto& function, const char* name) {
     library.bind(function, (std::string(dialect.prefix) + name).c_str());
@@ -256,9 +217,7 @@ Result<std::unique_ptr<VendorLibrary>> open(const Dialect& dialect, Library libr
   bind(api.preference_set, "MatmulPreferenceSetAttribute");
   bind(api.heuristic, "MatmulAlgoGetHeuristic");
   bind(api.matmul, "Matmul");
-  if (!library.missing().empty()) return fail(ErrorKind::kNoDevice, "has no " + library.missing());
-  if (const int status = api.create(&loaded->handle); status != 0)
-    return fail(ErrorKind::kNoDevice, fmt::format("does not start (status {})", status));
+  KGEN_CHECK_OK(loaded->start(library));
   std::string version;
   if (&dialect == &kCublasLt) {
     std::size_t (*get)() = nullptr;
@@ -272,7 +231,7 @@ Result<std::unique_ptr<VendorLibrary>> open(const Dialect& dialect, Library libr
     if (get != nullptr && get(loaded->handle, &number) == 0)
       version = fmt::format("{}.{}.{}", number / 100000, number / 100 % 1000, number % 100);
   }
-  return std::make_unique<BlasLt>(std::move(loaded), std::move(version));
+  return std::make_unique<LibraryOf<Product, Blas>>(std::move(loaded), fmt::format("{} {}", dialect.name, version));
 }
 
 }  // namespace

@@ -92,10 +92,7 @@ struct Api {
   int (*execute)(void* handle, void* plan, void* pack);
 };
 
-struct Loaded {
-  Api api{};
-  void* handle = nullptr;  // never destroyed: the process ends soon, and a device that has faulted may hang in it
-};
+using Dnn = Loaded<Api>;
 
 // A descriptor while it is filled in and after. The first refusal is kept.
 class Backend {
@@ -139,8 +136,7 @@ int data_type(DType type) { return type == DType::kFp16 ? kDataHalf : type == DT
 
 class Convolution : public VendorKernel {
  public:
-  Convolution(std::shared_ptr<const Loaded> library, const VendorCall& call)
-      : library_(std::move(library)), call_(call) {}
+  Convolution(std::shared_ptr<const Dnn> library, const VendorCall& call) : library_(std::move(library)), call_(call) {}
 
   Result<void> prepare() {
     const Api& api = library_->api;
@@ -301,7 +297,7 @@ class Convolution : public VendorKernel {
     }
   }
 
-  const std::shared_ptr<const Loaded> library_;
+  const std::shared_ptr<const Dnn> library_;
   const VendorCall call_;
   std::vector<std::vector<Backend>> configs_;  // which the plans refer to
   std::vector<Backend> plans_;
@@ -309,24 +305,8 @@ class Convolution : public VendorKernel {
   std::map<std::pair<void*, void*>, Backend> packs_;
 };
 
-class Cudnn : public VendorLibrary {
- public:
-  Cudnn(std::shared_ptr<const Loaded> library, std::string name)
-      : library_(std::move(library)), name_(std::move(name)) {}
-  std::string name() const override { return name_; }
-  Result<std::unique_ptr<VendorKernel>> prepare(const VendorCall& call) override {
-    auto convolution = std::make_unique<Convolution>(library_, call);
-    KGEN_CHECK_OK(convolution->prepare());
-    return convolution;
-  }
-
- private:
-  std::shared_ptr<const Loaded> library_;
-  std::string name_;
-};
-
 Result<std::unique_ptr<VendorLibrary>> open(Library library) {
-  auto loaded = std::make_shared<Loaded>();
+  auto loaded = std::make_shared<Dnn>();
   Api& api = loaded->api;
   std::size_t (*version)() = nullptr;
   library.bind(version, "cudnnGetVersion");
@@ -338,12 +318,10 @@ Result<std::unique_ptr<VendorLibrary>> open(Library library) {
   library.bind(api.set, "cudnnBackendSetAttribute");
   library.bind(api.get, "cudnnBackendGetAttribute");
   library.bind(api.execute, "cudnnBackendExecute");
-  if (!library.missing().empty()) return fail(ErrorKind::kNoDevice, "has no " + library.missing());
-  if (const int status = api.create(&loaded->handle); status != 0)
-    return fail(ErrorKind::kNoDevice, fmt::format("does not start (status {})", status));
+  KGEN_CHECK_OK(loaded->start(library));
   const std::size_t number = version();
-  return std::make_unique<Cudnn>(std::move(loaded),
-                                 fmt::format("cuDNN {}.{}.{}", number / 10000, number / 100 % 100, number % 100));
+  return std::make_unique<LibraryOf<Convolution, Dnn>>(
+      std::move(loaded), fmt::format("cuDNN {}.{}.{}", number / 10000, number / 100 % 100, number % 100));
 }
 
 }  // namespace

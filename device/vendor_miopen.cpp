@@ -40,31 +40,11 @@ struct Api {
   int (*bias)(void* handle, const void* alpha, void* b_desc, const void* b, const void* beta, void* y_desc, void* y);
 };
 
-struct Loaded {
-  Api api{};
-  void* handle = nullptr;  // never destroyed, as the others'
-};
-
-// A descriptor that the library takes back.
-class Handle {
- public:
-  explicit Handle(int (*destroy)(void*)) : destroy_(destroy) {}
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  ~Handle() {
-    if (raw_ != nullptr) destroy_(raw_);
-  }
-  void** out() { return &raw_; }
-  void* get() const { return raw_; }
-
- private:
-  void* raw_ = nullptr;
-  int (*destroy_)(void*);
-};
+using Miopen = Loaded<Api>;
 
 class Convolution : public VendorKernel {
  public:
-  Convolution(std::shared_ptr<const Loaded> library, const VendorCall& call)
+  Convolution(std::shared_ptr<const Miopen> library, const VendorCall& call)
       : library_(std::move(library)),
         call_(call),
         x_(library_->api.tensor_destroy),
@@ -142,31 +122,15 @@ class Convolution : public VendorKernel {
   }
 
  private:
-  const std::shared_ptr<const Loaded> library_;
+  const std::shared_ptr<const Miopen> library_;
   const VendorCall call_;
   Handle x_, w_, y_, bias_, conv_;
   std::vector<std::uint64_t> solutions_;
   std::int64_t workspace_bytes_ = 0;
 };
 
-class Miopen : public VendorLibrary {
- public:
-  Miopen(std::shared_ptr<const Loaded> library, std::string name)
-      : library_(std::move(library)), name_(std::move(name)) {}
-  std::string name() const override { return name_; }
-  Result<std::unique_ptr<VendorKernel>> prepare(const VendorCall& call) override {
-    auto convolution = std::make_unique<Convolution>(library_, call);
-    KGEN_CHECK_OK(convolution->prepare());
-    return convolution;
-  }
-
- private:
-  std::shared_ptr<const Loaded> library_;
-  std::string name_;
-};
-
 Result<std::unique_ptr<VendorLibrary>> open(Library library) {
-  auto loaded = std::make_shared<Loaded>();
+  auto loaded = std::make_shared<Miopen>();
   Api& api = loaded->api;
   int (*version)(std::size_t*, std::size_t*, std::size_t*) = nullptr;
   library.bind(version, "miopenGetVersion");
@@ -183,12 +147,11 @@ Result<std::unique_ptr<VendorLibrary>> open(Library library) {
   library.bind(api.compile, "miopenConvolutionForwardCompileSolution");
   library.bind(api.forward, "miopenConvolutionForwardImmediate");
   library.bind(api.bias, "miopenConvolutionForwardBias");
-  if (!library.missing().empty()) return fail(ErrorKind::kNoDevice, "has no " + library.missing());
-  if (const int status = api.create(&loaded->handle); status != 0)
-    return fail(ErrorKind::kNoDevice, fmt::format("does not start (status {})", status));
+  KGEN_CHECK_OK(loaded->start(library));
   std::size_t major = 0, minor = 0, patch = 0;
   version(&major, &minor, &patch);
-  return std::make_unique<Miopen>(std::move(loaded), fmt::format("MIOpen {}.{}.{}", major, minor, patch));
+  return std::make_unique<LibraryOf<Convolution, Miopen>>(std::move(loaded),
+                                                          fmt::format("MIOpen {}.{}.{}", major, minor, patch));
 }
 
 }  // namespace

@@ -28,6 +28,8 @@ namespace {
 
 using Names = std::set<std::string, std::less<>>;
 
+constexpr std::size_t kMostMaps = 4;  // LaunchShape::kMostMaps, which this folder does not see
+
 const Names& reserved_words() {
   static const Names words = {
       "alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break", "case", "catch", "char",
@@ -852,6 +854,8 @@ class OpReader {
       for (const auto& [key, value] : maps->entries()) {
         KGEN_TRY(ArgumentDef map, read_tensor_map(key, value, all));
         KGEN_CHECK_OK(add_param(key, map.param.name, params));
+        if (variant.tensor_maps.size() == kMostMaps)
+          return key.fail(fmt::format("{} has more than {} tensor maps", what, kMostMaps));
         variant.tensor_maps.push_back(std::move(map));
       }
     }

@@ -173,6 +173,12 @@ TEST(Plan, WhatTheDriverRefusesOfATensorMapIsAnIllegalShape) {
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().kind, ErrorKind::kCheckFailed);
   EXPECT_THAT(bound.error().message, HasSubstr("'tile * 5' is 320, a tensor map takes 1 to 256"));
+  Plan spread = mapped_plan();
+  spread.params.back().strides.back() = expr("lda / 4");
+  bound = kgen::bind(spread, dims);
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().kind, ErrorKind::kCheckFailed);
+  EXPECT_THAT(bound.error().message, HasSubstr("a tensor map takes 1 to 1"));
   Plan uneven_axes = mapped_plan();
   uneven_axes.params.back().box.pop_back();
   bound = kgen::bind(uneven_axes, dims);
@@ -222,6 +228,18 @@ TEST(Plan, DamagedJsonIsBadInput) {
   EXPECT_FALSE(plan_from_json("{\"constants\": {\"a\": \"text\"}}"));
 }
 
+// A plan of a later kgen, whose kernels take something that this one cannot give them.
+TEST(Plan, ARoleThatIsNotKnownIsBadInputThatNamesIt) {
+  std::string json = plan_to_json(mapped_plan());
+  const std::string known = "\"tensor_map\"";
+  ASSERT_NE(json.find(known), std::string::npos);
+  json.replace(json.find(known), known.size(), "\"tensor_mop\"");
+  const auto plan = plan_from_json(json);
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().kind, ErrorKind::kBadInput);
+  EXPECT_THAT(plan.error().message, HasSubstr("unknown role 'tensor_mop'"));
+}
+
 TEST(Plan, NamesOfDtypesAndRolesAreThoseOfTheFormat) {
   for (const char* name : {"fp64", "fp32", "fp16", "bf16", "int8", "int32", "int64", "fp8_e4m3", "fp8_e5m2"}) {
     ASSERT_TRUE(find_dtype(name));
@@ -230,6 +248,7 @@ TEST(Plan, NamesOfDtypesAndRolesAreThoseOfTheFormat) {
   EXPECT_EQ(dtype_bytes(DType::kBf16), 2);
   EXPECT_EQ(dtype_bytes(DType::kFp8E5m2), 1);
   EXPECT_EQ(role_name(Role::kInOut), "inout");
+  EXPECT_EQ(role_name(Role::kTensorMap), "tensor_map");
   EXPECT_THAT(find_dtype("bf15").error().message, HasSubstr("did you mean 'bf16'?"));
 }
 

@@ -104,38 +104,37 @@ TEST_F(Cli, BudgetOnTheCommandLineReplacesTheSpecs) {
 }
 
 TEST_F(Cli, ADynamicDimIsTunedShownAndLookedUp) {
-  const std::string spec =
-      folder_->write("dynamic.yaml",
-                     "kgen: 1\ndefaults: {dtype: fp32}\nops:\n  - op: ./softcap.yaml\n    name: caps\n    problems: "
-                     "[{n: {range: [1000, "
-                     "1300]}}]\n    tune: {params: {threads: [64, 128], vec: [1], items: [1]}, max_kernels: 2}\n");
+  const std::string spec = folder_->write(
+      "dynamic.yaml",
+      "kgen: 1\ndefaults: {dtype: fp32}\nops:\n  - op: ./softcap.yaml\n    name: caps\n    problems: "
+      "[{n: {range: [1000, 1012]}}]\n    tune: {params: {threads: [64, 128], vec: [1], items: [1]}, max_kernels: 2}\n");
   const std::string own = *folder_ / "dynamic.db";
   const json document = run_json({"tune", spec, "--device", "host", "--db", own});
   ASSERT_EQ(document["rows"].size(), 1u);
   const json& row = document["rows"][0];
-  EXPECT_EQ(row["dims"], (json{{"n", {1000, 1300}}}));
+  EXPECT_EQ(row["dims"], (json{{"n", {1000, 1012}}}));
   const json& cover = row["dynamic"];
   EXPECT_EQ(cover["sizes"].front(), 1000);
-  EXPECT_EQ(cover["sizes"].back(), 1300);
+  EXPECT_EQ(cover["sizes"].back(), 1012);
   EXPECT_LE(cover["kernels"].size(), 2u);
   EXPECT_GE(cover["kernels"].size(), 1u);
   EXPECT_GE(cover["regret"]["worst"], cover["regret"]["mean"]);
   EXPECT_GE(cover["predicted_regret"]["worst"], cover["predicted_regret"]["mean"]);
   EXPECT_EQ(cover["spans"].front()["first"], 1000);
-  EXPECT_EQ(cover["spans"].back()["last"], 1300);
+  EXPECT_EQ(cover["spans"].back()["last"], 1012);
 
   const Ran again = run_kgen({"tune", spec, "--device", "host", "--db", own});
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out,
-              AllOf(HasSubstr("n=1000..1300"), HasSubstr("predicted for others"), HasSubstr(" 0 candidates")));
+              AllOf(HasSubstr("n=1000..1012"), HasSubstr("predicted for others"), HasSubstr(" 0 candidates")));
 
-  for (const char* n : {"n=1000", "n=1111", "n=1300"}) {
+  for (const char* n : {"n=1000", "n=1005", "n=1012"}) {
     const json answer = run_json({"lookup", own, "softcap", n, "dtype=fp32"});
     EXPECT_EQ(answer["match"], "dynamic");
     EXPECT_TRUE(answer["expected_loss"].is_number()) << answer;
     EXPECT_THAT(answer["reason"].get<std::string>(), HasSubstr("serves n="));
   }
-  const json outside = run_json({"lookup", own, "softcap", "n=1301", "dtype=fp32"});
+  const json outside = run_json({"lookup", own, "softcap", "n=1013", "dtype=fp32"});
   EXPECT_EQ(outside["match"], "near");
   EXPECT_LT(outside["expected_loss"], 0.01);
   EXPECT_EQ(run_json({"show", own})["winners"][0]["serves"]["dim"], "n");
@@ -230,6 +229,27 @@ TEST_F(Cli, LookupSaysHowItMatched) {
   EXPECT_NE(none.code, 0);
   const Ran typo = run_kgen({"lookup", db(), "softcap", "nn=4096", "--dtype", "fp32"});
   EXPECT_EQ(typo.code, 2);
+}
+
+// What the runtime would refuse is no hit.
+TEST_F(Cli, DoctorPassesOverDamagedCodeObjects) {
+  const std::string damaged = *folder_ / "doctor_damaged.db";
+  auto content = read_file(db());
+  ASSERT_TRUE(content);
+  for (std::size_t at = 0; (at = content->find("\x28\xb5\x2f\xfd", at)) != std::string::npos; ++at)
+    for (std::size_t i = at + 100; i < at + 108 && i < content->size(); ++i)
+      (*content)[i] = static_cast<char>(~(*content)[i]);
+  ASSERT_TRUE(write_file(damaged, *content));
+  const std::string trace = folder_->write(
+      "whole.jsonl",
+      R"({"op": "gemm", "attributes": {"dtype": "fp32"}, "dims": {"m": 16, "n": 16, "k": 16}, "goal": "cold time", )"
+      R"("arch": "host", "device": "", "kind": "exact", "reason": "", "expected_us": 10, "count": 5, "first": 1.5, )"
+      R"("last": 2.5})"
+      "\n");
+  EXPECT_EQ(run_json({"doctor", db(), "--trace", trace})["shapes"][0]["match"], "exact");
+  const json told = run_json({"doctor", damaged, "--trace", trace});
+  EXPECT_EQ(told["shapes"][0]["match"], "none");
+  EXPECT_EQ(told["calls_not_served"], 5);
 }
 
 TEST_F(Cli, DoctorSaysWhatAProgramLacksAndWritesTheSpecThatFillsIt) {

@@ -83,8 +83,8 @@ class Many : public testing::Test {
   const std::string spec_ = folder_.write(
       "ops.yaml",
       "kgen: 1\ndefaults: {dtype: fp32}\nops:\n  - op: softmax\n"
-      "    problems: [{rows: [4, 5, 6, 7, 8, 9], cols: 256}]\n"
-      "    tune: {params: {vec: [1, 2, 4], lanes: [64, 128], items: [1, 2, 4], rows_block: [1], parts: [1]}}\n");
+      "    problems: [{rows: [1, 2, 3, 4, 5, 6], cols: 64}]\n"
+      "    tune: {params: {vec: [1, 2, 4], lanes: [8, 16], items: [1, 2, 4], rows_block: [1], parts: [1]}}\n");
   static constexpr std::size_t kProblems = 6;
 };
 
@@ -101,7 +101,7 @@ TEST_F(Many, DevicesShareTheProblemsAndEachIsTunedOnce) {
   EXPECT_EQ(told["devices"][0]["problems"].get<int>() + told["devices"][1]["problems"].get<int>(), kProblems);
   EXPECT_THAT(told["dropped"], IsEmpty());
   for (std::size_t i = 0; i < kProblems; ++i)
-    EXPECT_EQ(told["rows"][i]["dims"]["rows"], 4 + i) << "in the spec's order";
+    EXPECT_EQ(told["rows"][i]["dims"]["rows"], 1 + i) << "in the spec's order";
   const Trials both = trials_of(db_);
   EXPECT_THAT(both.twice, IsEmpty());
   EXPECT_EQ(both.winners.size(), kProblems);
@@ -144,8 +144,8 @@ TEST_F(Many, WithoutADeviceLeftTheRunEndsAndTheSameCommandGoesOn) {
 
 TEST_F(Many, ACandidateThatTakesTwoDevicesWithItIsNotTriedOnAThird) {
   folder_.write("ops.yaml",
-                "{kgen: 1, ops: [{op: softmax, dtype: fp32, problems: [{rows: 4, cols: 256}], tune: {params: "
-                "{vec: [1, 2, 4], lanes: [64, 128], items: [1, 2, 4], rows_block: [1], parts: [1]}}}]}");
+                "{kgen: 1, ops: [{op: softmax, dtype: fp32, problems: [{rows: 4, cols: 64}], tune: {params: "
+                "{vec: [1, 2, 4], lanes: [8, 16], items: [1, 2, 4], rows_block: [1], parts: [1]}}}]}");
   // The first two launches of a softmax anywhere; the search begins with the same candidate everywhere.
   const Ran ran = tune({"--device", "all"}, "launch/softmax:1:lost=0;launch/softmax:2:lost=0", "3");
   ASSERT_EQ(ran.code, 0) << ran.err;

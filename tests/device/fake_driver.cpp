@@ -157,6 +157,21 @@ int allowed(const char* call, int device = 0) {
   return injection.kind == Injection::Kind::kError || injection.kind == Injection::Kind::kFault ? injection.code : 0;
 }
 
+#if defined(FAKE_CUDA)
+// The 128 bytes of a map begin at a multiple of 64, what it walks and each of its strides at one of 16.
+int make_tensor_map(void* map, const fake::TensorMapCall& call) {
+  if (const int code = ready(); code != 0) return code;
+  if (control.fail_tensor_map != 0) return control.fail_tensor_map;
+  if (reinterpret_cast<std::uintptr_t>(map) % 64 != 0 || reinterpret_cast<std::uintptr_t>(call.base) % 16 != 0)
+    return kInvalidValue;
+  for (const std::uint64_t stride : call.strides)
+    if (stride % 16 != 0) return kInvalidValue;
+  if (control.tensor_map_count < 4) control.tensor_maps[control.tensor_map_count] = call;
+  std::fill_n(static_cast<std::uint64_t*>(map), 16, ++control.tensor_map_count);
+  return 0;
+}
+#endif
+
 int submit(void* stream, Work work) {
   if (auto* s = static_cast<FakeStream*>(stream); s != nullptr && s->capturing) {
     s->work.push_back(std::move(work));
@@ -399,6 +414,9 @@ API(cuLaunchKernel, hipModuleLaunchKernel)
       for (std::int64_t i = 0; i < n && i < std::int64_t{gx} * bx; ++i) y[i] += a * x[i];
     });
   }
+#if defined(FAKE_CUDA)
+  if (kernel.name == "walk") control.walked = *static_cast<std::uint64_t*>(params[0]);
+#endif
   if (kernel.name == "wild") control.sticky = kIllegalAddress;  // found by the next call
   return 0;
 }
@@ -515,6 +533,44 @@ API(cuMemcpy, )(void* to, const void* from, std::size_t bytes) {
   std::memmove(to, from, bytes);
   if (injection.kind == Injection::Kind::kCorrupt) flip_bit(static_cast<char*>(to), bytes);
   return 0;
+}
+API(cuTensorMapEncodeTiled, )
+(void* map, int type, std::uint32_t rank, void* base, const std::uint64_t* shape, const std::uint64_t* strides,
+ const std::uint32_t* box, const std::uint32_t* steps, int interleave, int swizzle, int promotion, int fill) {
+  if (rank < 1 || rank > 5) return kInvalidValue;
+  fake::TensorMapCall call{.type = type,
+                           .rank = rank,
+                           .base = base,
+                           .interleave = interleave,
+                           .swizzle = swizzle,
+                           .promotion = promotion,
+                           .fill = fill};
+  std::copy_n(shape, rank, call.shape);
+  std::copy_n(strides, rank - 1, call.strides);
+  std::copy_n(box, rank, call.box);
+  std::copy_n(steps, rank, call.steps);
+  return make_tensor_map(map, call);
+}
+API(cuTensorMapEncodeIm2col, )
+(void* map, int type, std::uint32_t rank, void* base, const std::uint64_t* shape, const std::uint64_t* strides,
+ const int* lower, const int* upper, std::uint32_t channels, std::uint32_t pixels, const std::uint32_t* steps,
+ int interleave, int swizzle, int promotion, int fill) {
+  if (rank < 3 || rank > 5) return kInvalidValue;
+  fake::TensorMapCall call{.pixels = true,
+                           .type = type,
+                           .rank = rank,
+                           .base = base,
+                           .box = {channels, pixels},
+                           .interleave = interleave,
+                           .swizzle = swizzle,
+                           .promotion = promotion,
+                           .fill = fill};
+  std::copy_n(shape, rank, call.shape);
+  std::copy_n(strides, rank - 1, call.strides);
+  std::copy_n(steps, rank, call.steps);
+  std::copy_n(lower, rank - 2, call.lower);
+  std::copy_n(upper, rank - 2, call.upper);
+  return make_tensor_map(map, call);
 }
 API(cuFuncSetAttribute, )(void* function, int attribute, int value) {
   if (attribute == 14 && value == 1) ++control.large_clusters;

@@ -16,12 +16,26 @@
 
 namespace fake {
 
+// CUDA: what cuTensorMapEncodeTiled, or with `pixels` cuTensorMapEncodeIm2col, was asked for, the fastest axis first.
+// Of pixels the box is channels and pixels. The map that it makes holds its number (1 for the first) in each word.
+struct TensorMapCall {
+  bool pixels = false;
+  int type = -1;
+  std::uint32_t rank = 0;
+  const void* base = nullptr;
+  std::uint64_t shape[5] = {}, strides[4] = {};  // strides in bytes, without the fastest axis's
+  std::uint32_t box[5] = {}, steps[5] = {};
+  int lower[3] = {}, upper[3] = {};
+  int interleave = -1, swizzle = -1, promotion = -1, fill = -1;
+};
+
 // What a test may set. fake_control() gives the library's own.
 struct Control {
   int devices = 2;
   int init_error = 0;
   const char* arch = "";            // HIP: architecture name; CUDA: "90" for sm_90
   int fail_load = 0;                // error code of the next module load
+  int fail_tensor_map = 0;          // CUDA: error code of tensor maps
   void* foreign_context = nullptr;  // CUDA: a context of device 1 that the program made current
 
   // What the library saw.
@@ -30,7 +44,10 @@ struct Control {
   unsigned block[3] = {0, 0, 0};
   unsigned lds_bytes = 0;
   int device_of_last_launch = -1;
-  int large_clusters = 0;  // CUDA: functions that may be launched in clusters of more than 8 blocks
+  int large_clusters = 0;        // CUDA: functions that may be launched in clusters of more than 8 blocks
+  TensorMapCall tensor_maps[4];  // CUDA: the first of them
+  int tensor_map_count = 0;
+  std::uint64_t walked = 0;  // CUDA: the map that was the first parameter of the last launch of `walk`
   int primary_retains = 0, primary_releases = 0;
   int modules = 0, streams = 0, events = 0, graphs = 0, allocations = 0;  // alive
   int sticky = 0;

@@ -16,6 +16,7 @@
 namespace kgen::gpu {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -79,7 +80,7 @@ class Gpu : public testing::TestWithParam<Driver> {
     return std::as_bytes(std::span(text.data(), text.size()));
   }
   static std::unique_ptr<Module> load(Device& device) {
-    auto module = device.load(code(std::string(fake::kCode) + " axpy wild"));
+    auto module = device.load(code(std::string(fake::kCode) + " axpy walk wild"));
     EXPECT_TRUE(module) << module.error().message;
     return std::move(*module);
   }
@@ -196,6 +197,174 @@ TEST_P(Gpu, LeavesTheProgramsOwnDeviceCurrent) {
     get_device_(&current);
     EXPECT_EQ(current, 1);
   }
+}
+
+// ---- Tensor maps. The numbers behind the names of <cuda.h> stand here as well, for the library uses none of its
+// headers.
+
+constexpr int kTypeFp16 = 6, kTypeFp32 = 7, kTypeBf16 = 9;
+constexpr int kSwizzleNone = 0, kSwizzle32 = 1, kSwizzle64 = 2, kSwizzle128 = 3;
+constexpr int kPromoteL2To256 = 3;
+
+// [2, 100, 48] in bf16 with rows of 56 elements, 64 rows of 32 elements at a time.
+TensorMapShape rows_of_48() {
+  return {.dtype = DType::kBf16,
+          .rank = 3,
+          .shape = {48, 100, 2},
+          .strides = {2, 112, 11200},
+          .box = {32, 64, 1},
+          .steps = {1, 1, 1}};
+}
+
+Result<void> walk(Device& device, Module& module, std::span<const TensorMapArg> maps) {
+  void* params[] = {nullptr, nullptr, nullptr, nullptr};
+  return device.launch(*module.function("walk"), LaunchShape{.block = 32, .maps = maps}, params, nullptr);
+}
+
+class GpuTensorMap : public Gpu {};
+INSTANTIATE_TEST_SUITE_P(Drivers, GpuTensorMap, testing::Values(kDrivers[0]),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(GpuTensorMap, IsAskedForWithTheShapesNumbersAndTheCallsPointerAndBecomesTheParameter) {
+  const auto device = open();
+  const auto module = load(*device);
+  const DevicePtr memory = *device->allocate(1 << 16);
+  const TensorMapShape shape = rows_of_48();
+  const TensorMapArg map{.param = 0, .shape = &shape, .base = memory};
+  const auto done = walk(*device, *module, {&map, 1});
+  ASSERT_TRUE(done) << done.error().message;
+  ASSERT_EQ(control_->tensor_map_count, 1);
+  const fake::TensorMapCall& call = control_->tensor_maps[0];
+  EXPECT_FALSE(call.pixels);
+  EXPECT_EQ(call.type, kTypeBf16);
+  EXPECT_EQ(call.rank, 3u);
+  EXPECT_EQ(call.base, memory);
+  EXPECT_THAT(call.shape, ElementsAre(48, 100, 2, 0, 0));
+  EXPECT_THAT(call.strides, ElementsAre(112, 11200, 0, 0)) << "that of the fastest axis is none";
+  EXPECT_THAT(call.box, ElementsAre(32, 64, 1, 0, 0));
+  EXPECT_THAT(call.steps, ElementsAre(1, 1, 1, 0, 0));
+  EXPECT_EQ(call.interleave, 0);
+  EXPECT_EQ(call.swizzle, kSwizzle64);
+  EXPECT_EQ(call.promotion, kPromoteL2To256);
+  EXPECT_EQ(call.fill, 0) << "outside is 0, not a NaN";
+  EXPECT_EQ(control_->walked, 1u) << "the kernel got another parameter than the map";
+
+  // The next launch makes its own, for its own pointer.
+  const TensorMapArg moved{.param = 0, .shape = &shape, .base = static_cast<char*>(memory) + 256};
+  ASSERT_TRUE(walk(*device, *module, {&moved, 1}));
+  EXPECT_EQ(control_->tensor_maps[1].base, moved.base);
+  EXPECT_EQ(control_->walked, 2u);
+  device->release(memory);
+}
+
+TEST_P(GpuTensorMap, OfPixelsIsAskedForWithItsCorners) {
+  const auto device = open();
+  const auto module = load(*device);
+  const DevicePtr memory = *device->allocate(1 << 16);
+  const TensorMapShape shape{.dtype = DType::kFp16,
+                             .rank = 4,
+                             .pixels = true,
+                             .shape = {64, 10, 20, 3},
+                             .strides = {2, 128, 1280, 25600},
+                             .box = {64, 128},
+                             .steps = {1, 2, 3, 1},
+                             .lower = {-1, -3},
+                             .upper = {2, 5}};
+  const TensorMapArg map{.param = 0, .shape = &shape, .base = memory};
+  const auto done = walk(*device, *module, {&map, 1});
+  ASSERT_TRUE(done) << done.error().message;
+  const fake::TensorMapCall& call = control_->tensor_maps[0];
+  EXPECT_TRUE(call.pixels);
+  EXPECT_EQ(call.type, kTypeFp16);
+  EXPECT_EQ(call.rank, 4u);
+  EXPECT_EQ(call.base, memory);
+  EXPECT_THAT(call.shape, ElementsAre(64, 10, 20, 3, 0));
+  EXPECT_THAT(call.strides, ElementsAre(128, 1280, 25600, 0));
+  EXPECT_THAT(call.lower, ElementsAre(-1, -3, 0));
+  EXPECT_THAT(call.upper, ElementsAre(2, 5, 0));
+  EXPECT_THAT(call.box, ElementsAre(64, 128, 0, 0, 0)) << "channels, pixels";
+  EXPECT_THAT(call.steps, ElementsAre(1, 2, 3, 1, 0));
+  EXPECT_EQ(call.swizzle, kSwizzle128);
+  EXPECT_EQ(call.promotion, kPromoteL2To256);
+  EXPECT_EQ(call.fill, 0);
+  EXPECT_EQ(control_->walked, 1u);
+  device->release(memory);
+}
+
+TEST_P(GpuTensorMap, RowsOfABoxArePermutedByTheirBytes) {
+  const auto device = open();
+  const auto module = load(*device);
+  const DevicePtr memory = *device->allocate(1 << 16);
+  struct Case {
+    DType dtype;
+    std::uint32_t elements;
+    int type, swizzle;
+  };
+  for (const Case& c : {Case{DType::kBf16, 64, kTypeBf16, kSwizzle128}, Case{DType::kFp32, 32, kTypeFp32, kSwizzle128},
+                        Case{DType::kFp32, 16, kTypeFp32, kSwizzle64}, Case{DType::kFp16, 16, kTypeFp16, kSwizzle32},
+                        Case{DType::kInt8, 128, 0, kSwizzle128}, Case{DType::kBf16, 8, kTypeBf16, kSwizzleNone},
+                        Case{DType::kBf16, 128, kTypeBf16, kSwizzleNone}}) {
+    SCOPED_TRACE(std::string(dtype_name(c.dtype)) + " x " + std::to_string(c.elements));
+    control_->tensor_map_count = 0;
+    TensorMapShape shape = rows_of_48();
+    shape.dtype = c.dtype;
+    shape.box[0] = c.elements;
+    const TensorMapArg map{.param = 0, .shape = &shape, .base = memory};
+    ASSERT_TRUE(walk(*device, *module, {&map, 1}));
+    EXPECT_EQ(control_->tensor_maps[0].type, c.type);
+    EXPECT_EQ(control_->tensor_maps[0].swizzle, c.swizzle);
+  }
+  device->release(memory);
+}
+
+TEST_P(GpuTensorMap, OneThatTheKernelDoesNotUseIsNotAskedFor) {
+  const auto device = open();
+  const auto module = load(*device);
+  const DevicePtr memory = *device->allocate(1 << 16);
+  const TensorMapShape unused{}, shape = rows_of_48();
+  const TensorMapArg maps[] = {{.param = 1, .shape = &unused, .base = nullptr},
+                               {.param = 0, .shape = &shape, .base = memory}};
+  ASSERT_TRUE(walk(*device, *module, maps));
+  EXPECT_EQ(control_->tensor_map_count, 1);
+  EXPECT_EQ(control_->tensor_maps[0].base, memory);
+  EXPECT_EQ(control_->walked, 1u);
+  device->release(memory);
+}
+
+TEST_P(GpuTensorMap, ThatTheDriverRefusesIsALaunchThatFailsAndHarmsNothing) {
+  const auto device = open();
+  const auto module = load(*device);
+  const DevicePtr memory = *device->allocate(1 << 16);
+  const TensorMapShape shape = rows_of_48();
+  const int launches = control_->launches;
+  const TensorMapArg odd{.param = 0, .shape = &shape, .base = static_cast<char*>(memory) + 2};
+  const auto refused = walk(*device, *module, {&odd, 1});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().kind, ErrorKind::kDevice);
+  EXPECT_THAT(refused.error().message, HasSubstr("launching walk (grid 1x1x1, block 32, LDS 0): "));
+  const TensorMapArg map{.param = 0, .shape = &shape, .base = memory};
+  control_->fail_tensor_map = 801;
+  EXPECT_THAT(walk(*device, *module, {&map, 1}).error().message, HasSubstr("801"));
+  EXPECT_EQ(control_->launches, launches) << "a kernel was begun without its map";
+  control_->fail_tensor_map = 0;
+  EXPECT_TRUE(walk(*device, *module, {&map, 1})) << "the device is as good as before";
+  device->release(memory);
+}
+
+// HIP has no such copy engine; drivers of CUDA before 12.0 do not know it either.
+class GpuWithoutCopyEngine : public Gpu {};
+INSTANTIATE_TEST_SUITE_P(Drivers, GpuWithoutCopyEngine, testing::Values(kDrivers[1], kDrivers[2]),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(GpuWithoutCopyEngine, ALaunchWithATensorMapFails) {
+  const auto device = open();
+  const auto module = load(*device);
+  const TensorMapShape shape = rows_of_48();
+  const TensorMapArg map{.param = 0, .shape = &shape, .base = nullptr};
+  const auto refused = walk(*device, *module, {&map, 1});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("launching walk"));
+  EXPECT_EQ(control_->launches, 0);
 }
 
 class GpuContext : public Gpu {};  // HIP has none

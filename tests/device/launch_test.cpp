@@ -157,6 +157,26 @@ TEST_F(LaunchPlan, MissingOperandsAndBuffersAreNamed) {
   EXPECT_THAT(problem({all.first(3), {}, workspace_, nullptr}), HasSubstr("no prepared buffer given; 4096 bytes"));
 }
 
+TEST_F(LaunchPlan, HasUpToFourTensorMapsOfItsOwnOperands) {
+  Plan plan = make_plan();
+  const auto add = [&](const std::string& of) {
+    Param map = param("map" + std::to_string(plan.params.size()), Role::kTensorMap, DType::kFp32, "n");
+    map.of = of;
+    plan.params.push_back(map);
+    return LaunchLayout::make(plan);
+  };
+  for (const char* operand : {"x", "y", "x", "packed"}) EXPECT_TRUE(add(operand));
+  const auto fifth = add("x");
+  ASSERT_FALSE(fifth);
+  EXPECT_EQ(fifth.error().kind, ErrorKind::kBadInput);
+  EXPECT_THAT(fifth.error().message, HasSubstr("too many of them"));
+  plan = make_plan();
+  const auto foreign = add("z");
+  ASSERT_FALSE(foreign);
+  EXPECT_EQ(foreign.error().kind, ErrorKind::kBadInput);
+  EXPECT_THAT(foreign.error().message, HasSubstr("its operand is no parameter"));
+}
+
 TEST_F(LaunchPlan, PlanWhoseKernelIsNotInTheCodeDoesNotLoad) {
   Plan plan = make_plan();
   plan.steps[1].kernel = "absent";

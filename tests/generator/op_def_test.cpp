@@ -1,4 +1,5 @@
 // Operator definitions that must be refused, each made from the fixture by one replacement.
+#include <algorithm>
 #include <regex>
 
 #include "base/text.h"
@@ -75,6 +76,79 @@ INSTANTIATE_TEST_SUITE_P(
                     BadOp{"grid: [rows, parts]", "grid: [1, 1, 1, 1]", "one to three axes"},
                     BadOp{"grid: [rows, parts]", "grid: [rows, parts], cluster: [1, parts]", "cluster has three axes"},
                     BadOp{"grid: [rows, parts]", "grid: [1, 1], cluster: [rows, 1, 1]", "unknown name 'rows'"}));
+
+// Tensor maps of the fixture's first variant; `what` is wrong in line `line` of them.
+struct BadMaps {
+  const char* maps;
+  int line;
+  const char* what;
+};
+
+class BadTensorMaps : public testing::TestWithParam<BadMaps> {};
+
+constexpr std::string_view kFirstSteps = "    steps:\n      - {kernel: scale_tile";
+
+Result<std::shared_ptr<const OpDef>> load_with_maps(const std::string& maps, std::string* text = nullptr) {
+  std::string yaml = read_file(kFixtures + "/scale.yaml").value();
+  yaml.insert(yaml.find(kFirstSteps), "    tensor_maps:\n" + maps);
+  if (text != nullptr) *text = yaml;
+  return load_op_text(yaml, "bad.yaml", kFixtures);
+}
+
+TEST_P(BadTensorMaps, AreRefusedWithTheirLine) {
+  std::string yaml;
+  const auto op = load_with_maps(GetParam().maps, &yaml);
+  ASSERT_FALSE(op);
+  EXPECT_EQ(op.error().kind, ErrorKind::kBadInput);
+  const auto before =
+      std::count(yaml.begin(), yaml.begin() + static_cast<std::ptrdiff_t>(yaml.find("tensor_maps:")), '\n');
+  EXPECT_THAT(op.error().message, StartsWith("bad.yaml:" + std::to_string(before + 1 + GetParam().line) + ":"));
+  EXPECT_THAT(op.error().message, HasSubstr(GetParam().what));
+}
+
+#define GOOD "{of: x, shape: [rows, cols], strides: [ld, 1], box: [tile, 64]}\n"
+INSTANTIATE_TEST_SUITE_P(
+    Rows, BadTensorMaps,
+    testing::Values(
+        BadMaps{"      map_x: {of: z, shape: [rows, cols], strides: [ld, 1], box: [8, 64]}\n", 1,
+                "'z' is not an argument"},
+        BadMaps{"      map_x: {of: partial, shape: [rows, cols], strides: [ld, 1], box: [8, 64]}\n", 1,
+                "'partial' is not an argument"},
+        BadMaps{"      map_x: {shape: [rows, cols], strides: [ld, 1], box: [8, 64]}\n", 1, "lacks the key 'of'"},
+        BadMaps{"      map_x: {of: x, shape: [rows, cols], strides: [ld, 1]}\n", 1, "lacks the key 'box'"},
+        BadMaps{"      map_x: {of: x, shape: [rows, cols], stride: [ld, 1], box: [8, 64]}\n", 1,
+                "did you mean 'strides'"},
+        BadMaps{"      a: " GOOD "      b: {of: x, shape: [rows, cols], strides: [ld, 1], box: [tiel, 64]}\n", 2,
+                "tensor map 'b' box 'tiel' reads unknown name 'tiel'; did you mean 'tile'"},
+        BadMaps{"      map_x: {of: x, shape: [rows, cols], strides: [ld, 1], box: [8 +, 64]}\n", 1,
+                "tensor map 'map_x' box '8 +'"},
+        BadMaps{"      map_x: {of: x, when: clos > 1, shape: [rows, cols], strides: [ld, 1], box: [8, 64]}\n", 1,
+                "unknown name 'clos'"},
+        BadMaps{"      map_x: {of: x, shape: [rows, cols], strides: [ld, 1], box: [8]}\n", 1, "needs 1 to 5 axes"},
+        BadMaps{
+            "      map_x: {of: x, shape: [1, 1, 1, 1, rows, cols], strides: [1, 1, 1, 1, ld, 1], box: [1, 1, 1, 1, 8, "
+            "64]}\n",
+            1, "needs 1 to 5 axes"},
+        BadMaps{
+            "      map_x: {of: x, shape: [1, 1, rows, cols], strides: [ld, ld, ld, 1], box: [8, 64], lower: [0, 0], "
+            "upper: [0, 0]}\n",
+            1, "lower, upper, steps of h, w"},
+        BadMaps{
+            "      map_x: {of: x, shape: [1, rows, cols], strides: [ld, ld, 1], box: [8, 64], lower: [0, 0], upper: "
+            "[0, 0], steps: [1, 1]}\n",
+            1, "of pixels: shape and strides of n, h, w, c"},
+        BadMaps{"      rows: " GOOD, 1, "'rows' stands twice"},
+        BadMaps{"      ma-p: " GOOD, 1, "cannot name a tensor map"},
+        BadMaps{"      a: " GOOD "      b: " GOOD "      c: " GOOD "      d: " GOOD "      e: " GOOD, 5,
+                "variant 'wide' has more than 4 tensor maps"}));
+
+TEST(OpDef, AVariantHasUpToFourTensorMaps) {
+  const auto op = load_with_maps("      a: " GOOD "      b: " GOOD "      c: " GOOD "      d: " GOOD);
+  ASSERT_TRUE(op) << message(op);
+  ASSERT_EQ((*op)->variants[0].tensor_maps.size(), 4u);
+  EXPECT_EQ((*op)->variants[0].tensor_maps[3].param.of, "x");
+}
+#undef GOOD
 
 TEST(OpDef, ExtensionMayNotBeExtended) {
   const auto op =

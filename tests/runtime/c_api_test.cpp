@@ -332,6 +332,27 @@ TEST_F(CApi, ADamagedCodeObjectIsRefusedAndTheNextMatchIsUsed) {
   expect_right_result(8, 17, false, 1);
 }
 
+// The file of a later kgen, whose kernels take what this one cannot give them.
+TEST_F(CApi, APlanWithAnUnknownRoleIsRefusedAndTheNextMatchIsUsed) {
+  make({{.config = "whole"}, {.dims_key = "cols=17 rows=8", .config = "later", .first_role = "tensor_mop"}});
+  open();
+  open_op();
+  const kgen_match match = find(8, 17);
+  EXPECT_EQ(match.kind, KGEN_MATCH_NEAR);
+  EXPECT_STREQ(match.config, "whole");
+  EXPECT_THAT(match.reason,
+              AllOf(StartsWith("near: tuned at cols=16, legal for cols=17; refused the one of cols=17 rows=8: "),
+                    HasSubstr("unknown role 'tensor_mop'")));
+  expect_right_result(8, 17, false, 1);
+}
+
+TEST_F(CApi, AnOperatorWhoseEveryPlanHasAnUnknownRoleIsNotOpened) {
+  make({{.first_role = "tensor_mop"}});
+  open();
+  EXPECT_EQ(kgen_open_op(db_, "row_scale", "dtype=fp32", "rows,cols", &op_), KGEN_NOT_FOUND);
+  EXPECT_THAT(kgen_last_error(), HasSubstr("unknown role 'tensor_mop'"));
+}
+
 TEST_F(CApi, WhenEveryCodeObjectIsDamagedTheLookupIsRefused) {
   make({{}});
   sql("UPDATE object SET zstd = zeroblob(length(zstd))");

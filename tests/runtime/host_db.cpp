@@ -96,11 +96,17 @@ Result<void> make_host_db(const std::string& path, const std::string& kernels, c
     object.bytes.resize(bytes.size());
     std::memcpy(object.bytes.data(), bytes.data(), bytes.size());
     object.hash = hash_bytes(object.bytes);
+    std::string plan = plan_to_json(host_plan(winner.with_bias, winner.needs, winner.repeats));
+    if (!winner.first_role.empty()) {
+      const std::string key = "\"role\":";
+      const std::size_t begin = plan.find('"', plan.find(key) + key.size()) + 1;
+      plan.replace(begin, plan.find('"', begin) - begin, winner.first_role);
+    }
     KGEN_CHECK_OK(db.publish({.problem = problem,
                               .device = device,
                               .trial = id,
                               .goal = winner.goal,
-                              .plan_json = plan_to_json(host_plan(winner.with_bias, winner.needs, winner.repeats)),
+                              .plan_json = plan,
                               .object_hash = object.hash,
                               .is_default = winner.is_default},
                              object));

@@ -24,6 +24,7 @@ struct HostWinner {
   bool same_bits = false;
   int repeats = 1;
   std::string code_suffix = {};  // appended to the code object, so that winners have objects of their own
+  std::string first_role = {};   // what the plan calls the role of its first parameter, where not as it is
 };
 
 OpRecord host_op(bool with_bias);
