@@ -57,13 +57,32 @@ class SleepingCompiler : public Compiler {
     const double u = std::max(drawn(source, "u"), 1e-12), v = drawn(source, "v");
     const double normal = std::sqrt(-2 * std::log(u)) * std::cos(2 * M_PI * v);
     ms *= std::exp(kCompileSpread * normal - kCompileSpread * kCompileSpread / 2);
+    const auto start = Clock::now();
     sleep_ms(ms);
     result.code.compile_seconds = ms / 1e3;
+    const std::lock_guard lock(mutex_);
+    spans_.emplace_back(seconds(start - start_), seconds(Clock::now() - start_));
     return result;
   }
   Result<std::string> version(Arch) override { return std::string("none 1.0"); }
 
+  // Compilations under way, the mean of each second since the start.
+  std::vector<double> each_second() const {
+    std::vector<double> means;
+    for (const auto& [from, to] : spans_)
+      for (auto second = static_cast<std::size_t>(from); static_cast<double>(second) < to; ++second) {
+        means.resize(std::max(means.size(), second + 1));
+        const auto at = static_cast<double>(second);
+        means[second] += std::min(to, at + 1) - std::max(from, at);
+      }
+    return means;
+  }
+
  private:
+  using Clock = std::chrono::steady_clock;
+  static double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+  const Clock::time_point start_ = Clock::now();
+  std::vector<std::pair<double, double>> spans_;
   std::mutex mutex_;
   std::set<std::string> compiled_;
 };
@@ -173,6 +192,9 @@ Result<int> run(const std::string& self, const std::string& spec, int jobs, int 
                outcome.wall_seconds, static_cast<double>(outcome.verified) / outcome.wall_seconds,
                outcome.compile_seconds / outcome.wall_seconds, outcome.jobs);
     for (const auto& [on, seconds] : outcome.where_time_went) fmt::print(" {} {:.2f}", on, seconds);
+    fmt::print("; jobs in each second:");
+    for (const double mean : compiler.each_second()) fmt::print(" {:.0f}", mean);
+    for (const TuneOutcome::Row& row : outcome.rows) fmt::print("; {} {:.2f}", row.op, row.seconds);
     fmt::print("\n");
     std::fflush(stdout);
   }

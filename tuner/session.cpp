@@ -44,6 +44,11 @@ constexpr std::size_t kPreparing = 2;  // of them at once; each takes a core for
 // Each of them has as many candidates under way as there are compile jobs, for what comes after is better chosen by
 // results; where all of a space is tried anyway, so many times as many.
 constexpr std::size_t kAllAhead = 4;
+// The device visits a problem behind the one in work while that one waits for compilers: with as many of its candidates
+// compiled, or all that it has under way, and where setting up its inputs, and again those of the one in work, is
+// short.
+constexpr std::size_t kVisit = 6;
+constexpr double kVisitSetUpSeconds = 0.04;
 constexpr std::size_t kFinalists = 6;
 // Beside them the fastest of each part of the run is a finalist, up to so much slower than the best: other work on the
 // card that begins in the middle of the run makes what is timed from then on look slow.
@@ -252,6 +257,11 @@ class Session {
   Result<void> compile_ahead();
   Result<void> take_compiled();
   Result<void> send_ready(Problem&);
+  void put_on_device(Problem&);
+  double set_up_seconds() const { return supervisor_.busy().reference - set_up_from_; }
+  bool stays_away(const Problem&) const;
+  bool worth_a_visit(const Problem&) const;
+  Result<void> choose_for_device(Problem&);
   Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
   Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*,
                       const Energy* = nullptr);
@@ -302,6 +312,8 @@ class Session {
   std::vector<TrialRecord> doubtful_;
   std::vector<std::size_t> in_hand_;  // taken from the queue and not done
   Problem* current_ = nullptr;        // the one in work
+  Problem* on_device_ = nullptr;      // the one that the worker is set up for
+  double set_up_from_ = 0;            // the worker's time for references before that
   Done done_;
   TuneOutcome& outcome_ = done_.sums;
   TuneProgress::Work progress_;
@@ -343,6 +355,7 @@ struct Session::Problem {
   std::map<std::int64_t, Item> items;                  // in flight, by ticket
   std::deque<std::int64_t> ready;                      // compiled, in order of their end
   std::size_t compiling = 0;
+  double set_up_seconds = 0;               // of its inputs and reference on the device; 0 = not yet
   std::int64_t planned = 0, proposed = 0;  // of this run
   bool tries_all = false;                  // the budget covers the space: no result decides what is tried
   double best_us = 0;
@@ -462,7 +475,7 @@ Result<void> Session::compile_ahead() {
   KGEN_CHECK_OK(open_ahead());
   const std::size_t jobs = this->jobs();
   for (const Upcoming& next : upcoming_) {
-    if (!next.opened || next.opened->nothing_to_launch) continue;
+    if (!next.opened || next.opened->nothing_to_launch || !next.opened->blocked.empty()) continue;
     const std::size_t most = next.opened->tries_all ? kAllAhead * jobs : jobs;
     while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < most &&
            !out_of_budget(*next.opened)) {
@@ -643,27 +656,31 @@ Result<void> Session::search(Problem& problem) {
   const Supervisor::BusySeconds at_start = supervisor_.busy();
   for (;;) {
     if (!turns || (supervisor_.outstanding() == 0 && problem.ready.empty())) KGEN_CHECK_OK(propose_ahead(problem));
-    if ((!turns || problem.compiling == 0) && !stop_) KGEN_CHECK_OK(send_ready(problem));
+    KGEN_CHECK_OK(choose_for_device(problem));
+    if ((!turns || problem.compiling == 0) && !stop_ && (on_device_ == &problem || stays_away(problem)))
+      KGEN_CHECK_OK(send_ready(*on_device_));
     show(&problem, false);
     // After a stop, or when the time is up, only the candidate that runs now is waited for; the others are as if they
     // had never been proposed. Otherwise: nothing was proposed above with nothing in flight, so the space or the budget
     // is used up.
     const bool time_up = problem.seconds > 0 && problem.best_us > 0 && now_seconds() - problem.start >= problem.seconds;
-    if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty()) break;
+    if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty() && supervisor_.outstanding() == 0) break;
     account_.device_has_work(supervisor_.outstanding() > 0);
     const Activity before = account_.go_on_with(Activity::kCompilers);
     auto ended = supervisor_.next(kPollSeconds, finished_.fd());
     account_.go_on_with(before);
     account_.device_has_work(supervisor_.outstanding() > 0);
     if (!ended && ended.error().kind == ErrorKind::kCheckFailed) {
-      problem.blocked = ended.error().message;
-      break;
+      on_device_->blocked = ended.error().message;
+      if (on_device_ == &problem) break;
+      continue;
     }
     if (!ended) return tl::unexpected(std::move(ended.error()));
-    if (*ended) KGEN_CHECK_OK(finish(problem, (*ended)->ticket, **ended));
+    if (*ended) KGEN_CHECK_OK(finish(*on_device_, (*ended)->ticket, **ended));
     KGEN_CHECK_OK(take_compiled());
   }
   account_.device_has_work(false);
+  if (on_device_ != &problem) put_on_device(problem);
   searching_.add(at_start, supervisor_.busy());
   problem.items.clear();
   problem.ready.clear();
@@ -818,8 +835,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
         (energy || standard->second.trial.time_us.value_or(HUGE_VAL) <=
                        kDefaultReach * *problem.known.at(ranked.front()).trial.time_us))
       add(default_key);
-    problem.check.seed = supervisor_.seed();  // the next set-up takes the one after it
-    supervisor_.use(problem.check, timing_);
+    put_on_device(problem);
     auto checked = reverify(problem, finalists);
     if (!checked && checked.error().kind == ErrorKind::kCheckFailed) {
       problem.blocked = checked.error().message;
@@ -1100,8 +1116,56 @@ Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won
   return {};
 }
 
+// Every set-up of a problem takes the next seed, so that its finals have inputs that no candidate has seen.
+void Session::put_on_device(Problem& problem) {
+  if (on_device_ != nullptr) {
+    on_device_->check.seed = supervisor_.seed();
+    on_device_->set_up_seconds = std::max(on_device_->set_up_seconds, set_up_seconds());
+  }
+  supervisor_.use(problem.check, timing_);
+  on_device_ = &problem;
+  set_up_from_ = supervisor_.busy().reference;
+}
+
+// Is the device at another problem, and not wanted at this one yet?
+bool Session::stays_away(const Problem& problem) const {
+  return on_device_ != &problem && on_device_->blocked.empty() &&
+         problem.ready.size() < std::min(kVisit, problem.items.size());
+}
+
+bool Session::worth_a_visit(const Problem& problem) const {
+  const auto compiled = [](const auto& code) {
+    return code.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  };
+  return !problem.ready.empty() && problem.ready.size() >= std::min(kVisit, problem.items.size()) &&
+         problem.set_up_seconds < kVisitSetUpSeconds && problem.seconds <= 0 && problem.blocked.empty() &&
+         std::all_of(problem.check_code.begin(), problem.check_code.end(), compiled);
+}
+
+// The problem in work has the device when it has something for it. Else one behind it has, whose model then has results
+// to propose from, and whose candidates keep compilers at work that this one leaves idle.
+Result<void> Session::choose_for_device(Problem& problem) {
+  if (supervisor_.outstanding() > 0 || stop_) return {};
+  if (stays_away(problem) && !on_device_->ready.empty()) return {};
+  if (problem.ready.empty() && problem.seconds <= 0 && !problem.items.empty()) {
+    const double own = on_device_ == &problem ? set_up_seconds() : problem.set_up_seconds;
+    for (const Upcoming& next : upcoming_) {
+      if (own >= kVisitSetUpSeconds || !next.opened || !worth_a_visit(*next.opened)) continue;
+      KGEN_CHECK_OK(verify_ready(*next.opened));
+      if (next.opened->blocked.empty()) return {};
+    }
+  }
+  if (on_device_ != &problem && !problem.ready.empty()) put_on_device(problem);
+  return {};
+}
+
 // Waits for the compiled reference and checks and makes them the supervisor's problem.
 Result<void> Session::verify_ready(Problem& problem) {
+  if (on_device_ == &problem || !problem.blocked.empty()) return {};
+  if (!problem.check.code_paths.empty()) {
+    put_on_device(problem);
+    return {};
+  }
   const TimeAccount::During waiting(account_, Activity::kCompilers);
   std::vector<CompileResult> compiled;
   for (std::size_t i = 0; i < problem.check_code.size(); ++i) {
@@ -1125,7 +1189,7 @@ Result<void> Session::verify_ready(Problem& problem) {
   // Energy is measured in replays of a graph, cold ones too.
   problem.check.rotate =
       timing_ == TimingMode::kGraph || (request_.objective == "energy" && timing_ == TimingMode::kCold);
-  supervisor_.use(problem.check, timing_);
+  put_on_device(problem);
   return {};
 }
 
@@ -1274,6 +1338,7 @@ Result<void> Session::work_on_all() {
     KGEN_TRY(const std::unique_ptr<Problem> problem, begin());
     if (problem == nullptr) break;
     KGEN_CHECK_OK(work_on(*problem));
+    if (on_device_ == problem.get()) on_device_ = nullptr;
     if (!doubtful_.empty() || (shared_.many && !problem->blocked.empty())) KGEN_CHECK_OK(see_that_device_works());
     KGEN_CHECK_OK(record_doubtful());
     problem->row.seconds = now_seconds() - problem->start;
