@@ -40,6 +40,9 @@ constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, 
 // Problems behind the one in work whose candidates compile where it leaves cores idle. Each begins from what was won
 // before the one in work when it opens at the earliest, so that a run can be repeated.
 constexpr std::size_t kOpenAhead = 4;
+// So many where nothing is won before that they would begin from: those of other operators. Several devices take no
+// more than the others, or one would be left with them at the end.
+constexpr std::size_t kMostAhead = 12;
 constexpr std::size_t kPreparing = 2;  // of them at once; each takes a core for up to 2 s
 // Each of them has as many candidates under way as there are compile jobs, for what comes after is better chosen by
 // results; where all of a space is tried anyway, so many times as many.
@@ -246,6 +249,7 @@ class Session {
   Result<void> work_on_all();
   Result<std::unique_ptr<Problem>> begin();
   void look_ahead();
+  bool opens_later(std::size_t number) const;
   Result<void> open_ahead();
   std::size_t compiling() const;
   Result<void> work_on(Problem&);
@@ -303,7 +307,11 @@ class Session {
   CompilePool& pool_;  // its threads write to finished_
 
   DeviceInfo device_;
-  std::vector<std::size_t> won_at_;  // how many had won when each problem was begun here
+  struct Begun {
+    std::size_t index = 0;  // in the request
+    std::size_t won = 0;    // how many had won then
+  };
+  std::vector<Begun> begun_;  // problems, here
   std::int64_t next_ticket_ = 1;
   // What is compiled for verification, by hash of its text: problems share checks.
   std::map<std::string, std::shared_future<Result<CompileResult>>> check_code_;
@@ -326,6 +334,7 @@ class Session {
     std::size_t index = 0;  // in the request
     std::future<Result<std::unique_ptr<Problem>>> preparing;
     std::unique_ptr<Problem> opened{};
+    bool prepared() const { return opened || preparing.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
   };
   std::deque<Upcoming> upcoming_;
 };
@@ -477,8 +486,7 @@ Result<void> Session::compile_ahead() {
   for (const Upcoming& next : upcoming_) {
     if (!next.opened || next.opened->nothing_to_launch || !next.opened->blocked.empty()) continue;
     const std::size_t most = next.opened->tries_all ? kAllAhead * jobs : jobs;
-    while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < most &&
-           !out_of_budget(*next.opened)) {
+    while (compiling() < 2 * jobs && next.opened->items.size() < most && !out_of_budget(*next.opened)) {
       KGEN_TRY(const bool proposed, propose(*next.opened));
       if (!proposed) break;
     }
@@ -1269,7 +1277,7 @@ Result<std::unique_ptr<Session::Problem>> Session::begin() {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     in_hand_.push_back(*next);
     KGEN_TRY(problem, prepare(*next));
-    KGEN_CHECK_OK(open(*problem, won_at_.size(), winners_.count()));
+    KGEN_CHECK_OK(open(*problem, begun_.size(), winners_.count()));
   } else {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     if (!upcoming_.front().opened) upcoming_.front().preparing.wait();
@@ -1277,7 +1285,7 @@ Result<std::unique_ptr<Session::Problem>> Session::begin() {
     problem = std::move(upcoming_.front().opened);
     upcoming_.pop_front();
   }
-  won_at_.push_back(winners_.count());
+  begun_.push_back({problem->index_in_request, winners_.count()});
   current_ = problem.get();
   look_ahead();
   return problem;
@@ -1287,8 +1295,11 @@ Result<std::unique_ptr<Session::Problem>> Session::begin() {
 void Session::look_ahead() {
   if (takes_turns()) return;
   for (;;) {
-    const auto preparing = std::count_if(upcoming_.begin(), upcoming_.end(), [](auto& next) { return !next.opened; });
-    if (upcoming_.size() == kOpenAhead || static_cast<std::size_t>(preparing) == kPreparing) return;
+    const auto preparing =
+        std::count_if(upcoming_.begin(), upcoming_.end(), [](auto& next) { return !next.prepared(); });
+    if (upcoming_.size() == (shared_.many ? kOpenAhead : kMostAhead) ||
+        static_cast<std::size_t>(preparing) == kPreparing)
+      return;
     const auto next = shared_.queue.take_ahead(upcoming_.size());
     if (!next) return;
     in_hand_.push_back(*next);
@@ -1296,16 +1307,28 @@ void Session::look_ahead() {
   }
 }
 
-// Opens the problems that are prepared, in order, and starts to prepare others.
+// Does the problem, `number` of this session, begin with what one wins that has not ended?
+bool Session::opens_later(std::size_t number) const {
+  const auto op = [&](std::size_t i) {
+    return request_.specs[i < begun_.size() ? begun_[i].index : upcoming_[i - begun_.size()].index].op->name;
+  };
+  for (std::size_t i = begun_.size() - 1; i + kOpenAhead < number; ++i)
+    if (op(i) == op(number)) return true;
+  return false;
+}
+
+// Opens the problems that are prepared, and starts to prepare others.
 Result<void> Session::open_ahead() {
   for (std::size_t k = 0; k < upcoming_.size(); ++k) {
     Upcoming& next = upcoming_[k];
     if (next.opened) continue;
-    if (next.preparing.wait_for(std::chrono::seconds(0)) != std::future_status::ready) break;
+    if (!next.prepared()) break;
     const TimeAccount::During preparing(account_, Activity::kPreparing);
+    const std::size_t number = begun_.size() + k;
+    if (opens_later(number)) continue;
     KGEN_TRY(next.opened, next.preparing.get());
-    const std::size_t j = won_at_.size() + k;
-    KGEN_CHECK_OK(open(*next.opened, j, won_at_[j - std::min(j, kOpenAhead)]));
+    const std::size_t after = std::min(number - std::min(number, kOpenAhead), begun_.size() - 1);
+    KGEN_CHECK_OK(open(*next.opened, number, begun_[after].won));
     look_ahead();
   }
   return {};
