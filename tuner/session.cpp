@@ -48,10 +48,10 @@ constexpr std::size_t kPreparing = 2;  // of them at once; each takes a core for
 // results; where all of a space is tried anyway, so many times as many.
 constexpr std::size_t kAllAhead = 4;
 // The device visits a problem behind the one in work while that one waits for compilers: with as many of its candidates
-// compiled, or all that it has under way, and where setting up its inputs, and again those of the one in work, is
-// short.
+// compiled, or all that it has under way, and where setting up its inputs, and again those of the one in work, is short
+// beside a compilation.
 constexpr std::size_t kVisit = 6;
-constexpr double kVisitSetUpSeconds = 0.04;
+constexpr double kVisitSetUp = 0.5;
 constexpr std::size_t kFinalists = 6;
 // Beside them the fastest of each part of the run is a finalist, up to so much slower than the best: other work on the
 // card that begins in the middle of the run makes what is timed from then on look slow.
@@ -264,7 +264,7 @@ class Session {
   void put_on_device(Problem&);
   double set_up_seconds() const { return supervisor_.busy().reference - set_up_from_; }
   bool stays_away(const Problem&) const;
-  bool worth_a_visit(const Problem&) const;
+  bool worth_a_visit(const Problem&, double own_set_up_seconds) const;
   Result<void> choose_for_device(Problem&);
   Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
   Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*,
@@ -322,6 +322,7 @@ class Session {
   Problem* current_ = nullptr;        // the one in work
   Problem* on_device_ = nullptr;      // the one that the worker is set up for
   double set_up_from_ = 0;            // the worker's time for references before that
+  double all_compile_seconds_ = 0;    // of all that compiled, also where it came from the cache
   Done done_;
   TuneOutcome& outcome_ = done_.sums;
   TuneProgress::Work progress_;
@@ -514,6 +515,7 @@ Result<void> Session::take_compiled() {
     if (item.compiled.status == CompileStatus::kCompiled) {
       ++progress_.tried.compiled;
       ++outcome_.compiled;
+      all_compile_seconds_ += item.compiled.code.compile_seconds;
       if (item.compiled.code.from_cache)
         ++outcome_.from_cache;
       else
@@ -1141,12 +1143,14 @@ bool Session::stays_away(const Problem& problem) const {
          problem.ready.size() < std::min(kVisit, problem.items.size());
 }
 
-bool Session::worth_a_visit(const Problem& problem) const {
+bool Session::worth_a_visit(const Problem& problem, double own_set_up_seconds) const {
   const auto compiled = [](const auto& code) {
     return code.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
   };
-  return !problem.ready.empty() && problem.ready.size() >= std::min(kVisit, problem.items.size()) &&
-         problem.set_up_seconds < kVisitSetUpSeconds && problem.seconds <= 0 && problem.blocked.empty() &&
+  const double compilation = all_compile_seconds_ / static_cast<double>(std::max<std::int64_t>(1, outcome_.compiled));
+  return problem.seconds <= 0 && problem.blocked.empty() && !problem.ready.empty() &&
+         problem.ready.size() >= std::min(kVisit, problem.items.size()) &&
+         own_set_up_seconds + problem.set_up_seconds < kVisitSetUp * compilation &&
          std::all_of(problem.check_code.begin(), problem.check_code.end(), compiled);
 }
 
@@ -1158,7 +1162,7 @@ Result<void> Session::choose_for_device(Problem& problem) {
   if (problem.ready.empty() && problem.seconds <= 0 && !problem.items.empty()) {
     const double own = on_device_ == &problem ? set_up_seconds() : problem.set_up_seconds;
     for (const Upcoming& next : upcoming_) {
-      if (own >= kVisitSetUpSeconds || !next.opened || !worth_a_visit(*next.opened)) continue;
+      if (!next.opened || !worth_a_visit(*next.opened, own)) continue;
       KGEN_CHECK_OK(verify_ready(*next.opened));
       if (next.opened->blocked.empty()) return {};
     }
@@ -1319,6 +1323,7 @@ bool Session::opens_later(std::size_t number) const {
 
 // Opens the problems that are prepared, and starts to prepare others.
 Result<void> Session::open_ahead() {
+  look_ahead();
   for (std::size_t k = 0; k < upcoming_.size(); ++k) {
     Upcoming& next = upcoming_[k];
     if (next.opened) continue;
@@ -1329,7 +1334,6 @@ Result<void> Session::open_ahead() {
     KGEN_TRY(next.opened, next.preparing.get());
     const std::size_t after = std::min(number - std::min(number, kOpenAhead), begun_.size() - 1);
     KGEN_CHECK_OK(open(*next.opened, number, begun_[after].won));
-    look_ahead();
   }
   return {};
 }
