@@ -40,10 +40,18 @@ constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, 
 // Problems behind the one in work whose candidates compile where it leaves cores idle. Each begins from what was won
 // before the one in work when it opens at the earliest, so that a run can be repeated.
 constexpr std::size_t kOpenAhead = 4;
+// So many where nothing is won before that they would begin from: those of other operators. Several devices take no
+// more than the others, or one would be left with them at the end.
+constexpr std::size_t kMostAhead = 12;
 constexpr std::size_t kPreparing = 2;  // of them at once; each takes a core for up to 2 s
 // Each of them has as many candidates under way as there are compile jobs, for what comes after is better chosen by
 // results; where all of a space is tried anyway, so many times as many.
 constexpr std::size_t kAllAhead = 4;
+// The device visits a problem behind the one in work while that one waits for compilers: with as many of its candidates
+// compiled, or all that it has under way, and where setting up its inputs, and again those of the one in work, is short
+// beside a compilation.
+constexpr std::size_t kVisit = 6;
+constexpr double kVisitSetUp = 0.5;
 constexpr std::size_t kFinalists = 6;
 // Beside them the fastest of each part of the run is a finalist, up to so much slower than the best: other work on the
 // card that begins in the middle of the run makes what is timed from then on look slow.
@@ -241,6 +249,7 @@ class Session {
   Result<void> work_on_all();
   Result<std::unique_ptr<Problem>> begin();
   void look_ahead();
+  bool opens_later(std::size_t number) const;
   Result<void> open_ahead();
   std::size_t compiling() const;
   Result<void> work_on(Problem&);
@@ -252,6 +261,11 @@ class Session {
   Result<void> compile_ahead();
   Result<void> take_compiled();
   Result<void> send_ready(Problem&);
+  void put_on_device(Problem&);
+  double set_up_seconds() const { return supervisor_.busy().reference - set_up_from_; }
+  bool stays_away(const Problem&) const;
+  bool worth_a_visit(const Problem&, double own_set_up_seconds) const;
+  Result<void> choose_for_device(Problem&);
   Result<void> finish(Problem&, std::int64_t ticket, const TryResult&);
   Result<void> record(Problem&, const Item&, TrialStatus, std::string reason, const TryResult*,
                       const Energy* = nullptr);
@@ -293,7 +307,11 @@ class Session {
   CompilePool& pool_;  // its threads write to finished_
 
   DeviceInfo device_;
-  std::vector<std::size_t> won_at_;  // how many had won when each problem was begun here
+  struct Begun {
+    std::size_t index = 0;  // in the request
+    std::size_t won = 0;    // how many had won then
+  };
+  std::vector<Begun> begun_;  // problems, here
   std::int64_t next_ticket_ = 1;
   // What is compiled for verification, by hash of its text: problems share checks.
   std::map<std::string, std::shared_future<Result<CompileResult>>> check_code_;
@@ -302,6 +320,9 @@ class Session {
   std::vector<TrialRecord> doubtful_;
   std::vector<std::size_t> in_hand_;  // taken from the queue and not done
   Problem* current_ = nullptr;        // the one in work
+  Problem* on_device_ = nullptr;      // the one that the worker is set up for
+  double set_up_from_ = 0;            // the worker's time for references before that
+  double all_compile_seconds_ = 0;    // of all that compiled, also where it came from the cache
   Done done_;
   TuneOutcome& outcome_ = done_.sums;
   TuneProgress::Work progress_;
@@ -314,6 +335,7 @@ class Session {
     std::size_t index = 0;  // in the request
     std::future<Result<std::unique_ptr<Problem>>> preparing;
     std::unique_ptr<Problem> opened{};
+    bool prepared() const { return opened || preparing.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
   };
   std::deque<Upcoming> upcoming_;
 };
@@ -343,6 +365,7 @@ struct Session::Problem {
   std::map<std::int64_t, Item> items;                  // in flight, by ticket
   std::deque<std::int64_t> ready;                      // compiled, in order of their end
   std::size_t compiling = 0;
+  double set_up_seconds = 0;               // of its inputs and reference on the device; 0 = not yet
   std::int64_t planned = 0, proposed = 0;  // of this run
   bool tries_all = false;                  // the budget covers the space: no result decides what is tried
   double best_us = 0;
@@ -462,10 +485,9 @@ Result<void> Session::compile_ahead() {
   KGEN_CHECK_OK(open_ahead());
   const std::size_t jobs = this->jobs();
   for (const Upcoming& next : upcoming_) {
-    if (!next.opened || next.opened->nothing_to_launch) continue;
+    if (!next.opened || next.opened->nothing_to_launch || !next.opened->blocked.empty()) continue;
     const std::size_t most = next.opened->tries_all ? kAllAhead * jobs : jobs;
-    while (compiling() < jobs + jobs / 4 + kPipeline && next.opened->items.size() < most &&
-           !out_of_budget(*next.opened)) {
+    while (compiling() < 2 * jobs && next.opened->items.size() < most && !out_of_budget(*next.opened)) {
       KGEN_TRY(const bool proposed, propose(*next.opened));
       if (!proposed) break;
     }
@@ -493,6 +515,7 @@ Result<void> Session::take_compiled() {
     if (item.compiled.status == CompileStatus::kCompiled) {
       ++progress_.tried.compiled;
       ++outcome_.compiled;
+      all_compile_seconds_ += item.compiled.code.compile_seconds;
       if (item.compiled.code.from_cache)
         ++outcome_.from_cache;
       else
@@ -643,27 +666,31 @@ Result<void> Session::search(Problem& problem) {
   const Supervisor::BusySeconds at_start = supervisor_.busy();
   for (;;) {
     if (!turns || (supervisor_.outstanding() == 0 && problem.ready.empty())) KGEN_CHECK_OK(propose_ahead(problem));
-    if ((!turns || problem.compiling == 0) && !stop_) KGEN_CHECK_OK(send_ready(problem));
+    KGEN_CHECK_OK(choose_for_device(problem));
+    if ((!turns || problem.compiling == 0) && !stop_ && (on_device_ == &problem || stays_away(problem)))
+      KGEN_CHECK_OK(send_ready(*on_device_));
     show(&problem, false);
     // After a stop, or when the time is up, only the candidate that runs now is waited for; the others are as if they
     // had never been proposed. Otherwise: nothing was proposed above with nothing in flight, so the space or the budget
     // is used up.
     const bool time_up = problem.seconds > 0 && problem.best_us > 0 && now_seconds() - problem.start >= problem.seconds;
-    if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty()) break;
+    if (stop_ || time_up ? !supervisor_.drop_waiting() : problem.items.empty() && supervisor_.outstanding() == 0) break;
     account_.device_has_work(supervisor_.outstanding() > 0);
     const Activity before = account_.go_on_with(Activity::kCompilers);
     auto ended = supervisor_.next(kPollSeconds, finished_.fd());
     account_.go_on_with(before);
     account_.device_has_work(supervisor_.outstanding() > 0);
     if (!ended && ended.error().kind == ErrorKind::kCheckFailed) {
-      problem.blocked = ended.error().message;
-      break;
+      on_device_->blocked = ended.error().message;
+      if (on_device_ == &problem) break;
+      continue;
     }
     if (!ended) return tl::unexpected(std::move(ended.error()));
-    if (*ended) KGEN_CHECK_OK(finish(problem, (*ended)->ticket, **ended));
+    if (*ended) KGEN_CHECK_OK(finish(*on_device_, (*ended)->ticket, **ended));
     KGEN_CHECK_OK(take_compiled());
   }
   account_.device_has_work(false);
+  if (on_device_ != &problem) put_on_device(problem);
   searching_.add(at_start, supervisor_.busy());
   problem.items.clear();
   problem.ready.clear();
@@ -818,8 +845,7 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
         (energy || standard->second.trial.time_us.value_or(HUGE_VAL) <=
                        kDefaultReach * *problem.known.at(ranked.front()).trial.time_us))
       add(default_key);
-    problem.check.seed = supervisor_.seed();  // the next set-up takes the one after it
-    supervisor_.use(problem.check, timing_);
+    put_on_device(problem);
     auto checked = reverify(problem, finalists);
     if (!checked && checked.error().kind == ErrorKind::kCheckFailed) {
       problem.blocked = checked.error().message;
@@ -1100,8 +1126,58 @@ Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won
   return {};
 }
 
+// Every set-up of a problem takes the next seed, so that its finals have inputs that no candidate has seen.
+void Session::put_on_device(Problem& problem) {
+  if (on_device_ != nullptr) {
+    on_device_->check.seed = supervisor_.seed();
+    on_device_->set_up_seconds = std::max(on_device_->set_up_seconds, set_up_seconds());
+  }
+  supervisor_.use(problem.check, timing_);
+  on_device_ = &problem;
+  set_up_from_ = supervisor_.busy().reference;
+}
+
+// Is the device at another problem, and not wanted at this one yet?
+bool Session::stays_away(const Problem& problem) const {
+  return on_device_ != &problem && on_device_->blocked.empty() &&
+         problem.ready.size() < std::min(kVisit, problem.items.size());
+}
+
+bool Session::worth_a_visit(const Problem& problem, double own_set_up_seconds) const {
+  const auto compiled = [](const auto& code) {
+    return code.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  };
+  const double compilation = all_compile_seconds_ / static_cast<double>(std::max<std::int64_t>(1, outcome_.compiled));
+  return problem.seconds <= 0 && problem.blocked.empty() && !problem.ready.empty() &&
+         problem.ready.size() >= std::min(kVisit, problem.items.size()) &&
+         own_set_up_seconds + problem.set_up_seconds < kVisitSetUp * compilation &&
+         std::all_of(problem.check_code.begin(), problem.check_code.end(), compiled);
+}
+
+// The problem in work has the device when it has something for it. Else one behind it has, whose model then has results
+// to propose from, and whose candidates keep compilers at work that this one leaves idle.
+Result<void> Session::choose_for_device(Problem& problem) {
+  if (supervisor_.outstanding() > 0 || stop_) return {};
+  if (stays_away(problem) && !on_device_->ready.empty()) return {};
+  if (problem.ready.empty() && problem.seconds <= 0 && !problem.items.empty()) {
+    const double own = on_device_ == &problem ? set_up_seconds() : problem.set_up_seconds;
+    for (const Upcoming& next : upcoming_) {
+      if (!next.opened || !worth_a_visit(*next.opened, own)) continue;
+      KGEN_CHECK_OK(verify_ready(*next.opened));
+      if (next.opened->blocked.empty()) return {};
+    }
+  }
+  if (on_device_ != &problem && !problem.ready.empty()) put_on_device(problem);
+  return {};
+}
+
 // Waits for the compiled reference and checks and makes them the supervisor's problem.
 Result<void> Session::verify_ready(Problem& problem) {
+  if (on_device_ == &problem || !problem.blocked.empty()) return {};
+  if (!problem.check.code_paths.empty()) {
+    put_on_device(problem);
+    return {};
+  }
   const TimeAccount::During waiting(account_, Activity::kCompilers);
   std::vector<CompileResult> compiled;
   for (std::size_t i = 0; i < problem.check_code.size(); ++i) {
@@ -1125,7 +1201,7 @@ Result<void> Session::verify_ready(Problem& problem) {
   // Energy is measured in replays of a graph, cold ones too.
   problem.check.rotate =
       timing_ == TimingMode::kGraph || (request_.objective == "energy" && timing_ == TimingMode::kCold);
-  supervisor_.use(problem.check, timing_);
+  put_on_device(problem);
   return {};
 }
 
@@ -1205,7 +1281,7 @@ Result<std::unique_ptr<Session::Problem>> Session::begin() {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     in_hand_.push_back(*next);
     KGEN_TRY(problem, prepare(*next));
-    KGEN_CHECK_OK(open(*problem, won_at_.size(), winners_.count()));
+    KGEN_CHECK_OK(open(*problem, begun_.size(), winners_.count()));
   } else {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     if (!upcoming_.front().opened) upcoming_.front().preparing.wait();
@@ -1213,7 +1289,7 @@ Result<std::unique_ptr<Session::Problem>> Session::begin() {
     problem = std::move(upcoming_.front().opened);
     upcoming_.pop_front();
   }
-  won_at_.push_back(winners_.count());
+  begun_.push_back({problem->index_in_request, winners_.count()});
   current_ = problem.get();
   look_ahead();
   return problem;
@@ -1223,8 +1299,11 @@ Result<std::unique_ptr<Session::Problem>> Session::begin() {
 void Session::look_ahead() {
   if (takes_turns()) return;
   for (;;) {
-    const auto preparing = std::count_if(upcoming_.begin(), upcoming_.end(), [](auto& next) { return !next.opened; });
-    if (upcoming_.size() == kOpenAhead || static_cast<std::size_t>(preparing) == kPreparing) return;
+    const auto preparing =
+        std::count_if(upcoming_.begin(), upcoming_.end(), [](auto& next) { return !next.prepared(); });
+    if (upcoming_.size() == (shared_.many ? kOpenAhead : kMostAhead) ||
+        static_cast<std::size_t>(preparing) == kPreparing)
+      return;
     const auto next = shared_.queue.take_ahead(upcoming_.size());
     if (!next) return;
     in_hand_.push_back(*next);
@@ -1232,17 +1311,29 @@ void Session::look_ahead() {
   }
 }
 
-// Opens the problems that are prepared, in order, and starts to prepare others.
+// Does the problem, `number` of this session, begin with what one wins that has not ended?
+bool Session::opens_later(std::size_t number) const {
+  const auto op = [&](std::size_t i) {
+    return request_.specs[i < begun_.size() ? begun_[i].index : upcoming_[i - begun_.size()].index].op->name;
+  };
+  for (std::size_t i = begun_.size() - 1; i + kOpenAhead < number; ++i)
+    if (op(i) == op(number)) return true;
+  return false;
+}
+
+// Opens the problems that are prepared, and starts to prepare others.
 Result<void> Session::open_ahead() {
+  look_ahead();
   for (std::size_t k = 0; k < upcoming_.size(); ++k) {
     Upcoming& next = upcoming_[k];
     if (next.opened) continue;
-    if (next.preparing.wait_for(std::chrono::seconds(0)) != std::future_status::ready) break;
+    if (!next.prepared()) break;
     const TimeAccount::During preparing(account_, Activity::kPreparing);
+    const std::size_t number = begun_.size() + k;
+    if (opens_later(number)) continue;
     KGEN_TRY(next.opened, next.preparing.get());
-    const std::size_t j = won_at_.size() + k;
-    KGEN_CHECK_OK(open(*next.opened, j, won_at_[j - std::min(j, kOpenAhead)]));
-    look_ahead();
+    const std::size_t after = std::min(number - std::min(number, kOpenAhead), begun_.size() - 1);
+    KGEN_CHECK_OK(open(*next.opened, number, begun_[after].won));
   }
   return {};
 }
@@ -1274,6 +1365,7 @@ Result<void> Session::work_on_all() {
     KGEN_TRY(const std::unique_ptr<Problem> problem, begin());
     if (problem == nullptr) break;
     KGEN_CHECK_OK(work_on(*problem));
+    if (on_device_ == problem.get()) on_device_ = nullptr;
     if (!doubtful_.empty() || (shared_.many && !problem->blocked.empty())) KGEN_CHECK_OK(see_that_device_works());
     KGEN_CHECK_OK(record_doubtful());
     problem->row.seconds = now_seconds() - problem->start;

@@ -20,6 +20,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 constexpr const char* kPlanted = KGEN_SOURCE_DIR "/tests/tuner/planted/planted.yaml";
 
@@ -257,6 +258,80 @@ TEST_F(Planted, SeveralProblemsAreUnderWayAtOnceAndEachKeepsItsOwnResults) {
     EXPECT_EQ(row.verified, 2);
   }
   EXPECT_EQ(outcome->verified, verified - 2) << "the problem that comes twice is tuned once";
+}
+
+// Compiles as `real` does, but 128 items in bf16 only once that is `let`, or after a minute.
+class Gate : public Compiler {
+ public:
+  explicit Gate(Compiler& real) : real_(real) {}
+  Result<CompileResult> compile(const std::string& source, Arch arch) override {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    const auto says = [&](const char* words) { return source.find(words) != std::string::npos; };
+    while (says("// op         planted dtype=bf16") && says("items=128") && !let) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      if (std::chrono::steady_clock::now() > end) let = gave_up = true;
+    }
+    auto result = real_.compile(source, arch);
+    if (result) result->code.compile_seconds = 10;  // beside which setting up a problem is short, also on a busy host
+    return result;
+  }
+  Result<std::string> version(Arch arch) override { return real_.version(arch); }
+  std::atomic<bool> let{false}, gave_up{false};
+
+ private:
+  Compiler& real_;
+};
+
+TEST_F(Planted, TheDeviceIsAtLaterProblemsWhileTheOneInWorkWaitsForACompiler) {
+  const std::string params = "items: [64, 128], fault: [none]";
+  auto list = specs(params, "{rows: 100, terms: 33}");
+  for (const char* rows : {"90", "80", "70", "60", "50"})
+    for (OpSpec& spec : specs(params, std::string("{rows: ") + rows + ", terms: 33}", "fp32"))
+      list.push_back(std::move(spec));
+  // One of another operator, which has nothing to learn from the others.
+  std::filesystem::copy(std::filesystem::path(kPlanted).parent_path(), folder_ + "/own");
+  std::string definition = read_file(folder_ + "/own/planted.yaml").value();
+  definition.replace(definition.find("op: planted"), 11, "op: replanted");
+  std::ofstream(folder_ + "/own/planted.yaml") << definition;
+  auto other = parse_spec_text(
+      "{kgen: 1, ops: [{op: " + folder_ + "/own/planted.yaml, dtype: fp32, problems: [{rows: 90, terms: 33}]}]}",
+      "spec.yaml");
+  ASSERT_TRUE(other.has_value()) << other.error().message;
+  other->front().tune.params = list.back().tune.params;
+  list.push_back(std::move(other->front()));
+
+  TuneRequest request;
+  request.specs = std::move(list);
+  request.device = "host";
+  request.host_takes_turns = false;
+  request.jobs = 4;
+  const auto real = compiler();
+  Gate gate(*real);
+  std::size_t opened = 0;
+  const auto look = [&](const TuneProgress& progress) {
+    if (progress.problems_done > 0 || progress.devices.empty()) return;
+    opened = std::max(opened, progress.devices.front().problems_opened);
+    if (opened >= 6 && progress.tried.verified >= 4) gate.let = true;
+  };
+  auto db = Db::open(path(), DbMode::kReadWrite).value();
+  const auto outcome = tune(request, db, gate, self(), look, stop_);
+  ASSERT_TRUE(outcome.has_value()) << outcome.error().message;
+  EXPECT_FALSE(gate.gave_up) << "nothing of later problems was tried before the first one's compiler had ended";
+  EXPECT_EQ(opened, 6u) << "the first, four that may begin with what it wins, and the one of another operator";
+  for (const TuneOutcome::Row& row : outcome->rows) {
+    EXPECT_EQ(row.verified, 2) << row.dims_key;
+    EXPECT_THAT(row.config, HasSubstr("fault=none")) << row.note;
+  }
+  int finalists = 0;
+  for (std::int64_t problem = 1; problem <= 7; ++problem) {
+    const auto trials = db.trials(problem, 1, true).value();
+    for (const TrialRecord& trial : trials)
+      if (trial.reason.starts_with("finalist")) {
+        ++finalists;
+        EXPECT_THAT(trial.reason, Not(HasSubstr("inputs of seed 1001"))) << "which it was tried with";
+      }
+  }
+  EXPECT_GT(finalists, 0);
 }
 
 TEST_F(Planted, FreshStartsOver) {
