@@ -32,23 +32,41 @@ KGEN_DEVICE void gemm_warpgroup(const P& p) {
   }
   const auto first_row = [](const Tile& tile) { return tile.row * C::tile_m; };
   const auto first_column = [](const Tile& tile) { return tile.column * C::tile_n; };
+  // What the epilogue adds to a pair of columns.
+  using Operands = EpilogueOperands<C, 2>;
+  const auto load = [&](Operands& operands, const Tile& tile, const typename Product::Pair& pair) {
+    if (first_row(tile) + pair.row < m)
+      operands.load(p, tile.batch, first_row(tile) + pair.row, first_column(tile) + pair.column);
+  };
+  struct Early {  // or of all pairs of a lane, asked for before the products
+    Operands of[C::early != 0 ? Product::kParts * Product::kPairs : 1];
+  };
   Product::walk(
       int(p.batch), m, n, int((p.k + Product::kTerms - 1) / Product::kTerms),
       [&](const Tile& tile, int step, u32 a, u32 b, u32 barrier) {
-        tensor_copy(a, p.map_a, step * Product::kTerms, first_row(tile), tile.batch, barrier);
+        Product::copy_a(a, p.map_a, step * Product::kTerms, first_row(tile), tile.batch, barrier);
         Product::copy_b(b, p.map_b, step * Product::kTerms, first_column(tile), tile.batch, barrier);
       },
-      [&](const typename Product::Sums& sums, int group, const Tile& tile) {
+      [&](int group, const Tile& tile) {
+        Early early;
+        if constexpr (C::early != 0) {
+          KGEN_UNROLL
+          for (int i = 0; i < Product::kParts * Product::kPairs; ++i)
+            load(early.of[i], tile, Product::pair_of(group, i / Product::kPairs, i % Product::kPairs));
+        }
+        return early;
+      },
+      [&](const typename Product::Sums& sums, int group, const Tile& tile, const Early& early) {
         if constexpr (C::out_store != 0) {
-          Product::store_boxes(
+          Product::store_pairs(
               sums, group, p.map_d, first_row(tile), first_column(tile), tile.batch,
-              [&](int row, int column) {
-                EpilogueOperands<C, 2> operands;
-                if (first_row(tile) + row < m)
-                  operands.load(p, tile.batch, first_row(tile) + row, first_column(tile) + column);
+              [&](const typename Product::Pair& pair, int i) {
+                if constexpr (C::early != 0) return early.of[i];
+                Operands operands;
+                load(operands, tile, pair);
                 return operands;
               },
-              [&](int, int, const float(&pair)[2], const EpilogueOperands<C, 2>& operands) {
+              [&](int, int, const float(&pair)[2], const Operands& operands) {
                 float t[2];
                 epilogue_values<C, 2>(p, pair, operands, t);
                 return rounded_pair<typename C::out_dtype>(t[0], t[1]);

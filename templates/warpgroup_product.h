@@ -22,16 +22,19 @@
 #include "mma/wgmma.h"
 #include "prelude.h"
 #include "tensor_copy.h"
+#include "warpgroup_ring.h"
 
 namespace kgen {
 
 template <class C>
-struct WarpgroupProduct {
+struct WarpgroupProduct : WarpgroupRing<C> {
   using T = typename C::dtype;
   static_assert(sizeof(T) == 2);
-  static constexpr int kTerms = 64;  // of a stage: rows of 128 bytes
-  static constexpr int kRowBytes = 128;
-  static constexpr int kBlocks = C::tile_m / (64 * C::warpgroups);  // of 64 rows that a warpgroup has
+  using Ring = WarpgroupRing<C>;
+  using typename Ring::Place;
+  using typename Ring::Tile;
+  static constexpr int kTerms = Ring::kTerms, kRowBytes = Ring::kRowBytes;
+  static constexpr int kBlocks = C::tile_m / (64 * Ring::kGroups);  // of 64 rows that a warpgroup has
   static constexpr int kABytes = C::tile_m * kRowBytes, kBBytes = C::tile_n * kRowBytes;
   static constexpr int kStageBytes = kABytes + kBBytes;
   static constexpr int kSums = C::tile_n / 2;  // of a lane in a block
@@ -42,105 +45,61 @@ struct WarpgroupProduct {
   static constexpr int kItems = 16 * kSlabColumns / kColumns / 32;  // parts of rows in a slab for each lane
   static constexpr int kSlabs = C::tile_n / kSlabColumns;           // of a block of rows
   // Boxes of outputs in LDS: 64 rows of up to 128 bytes, permuted as tensor maps have it.
-  static constexpr int kBoxColumns = C::tile_n % 64 == 0 ? 64 : C::tile_n % 32 == 0 ? 32 : 16;
+  static constexpr bool kInTurn = C::out_store == 2;
+  static constexpr int kPart = C::tile_n % 16 == 0 ? 16 : 24;  // columns that are finished while the next are read
+  static constexpr int kBoxColumns = C::tile_n % 64 == 0 && !kInTurn ? 64 : C::tile_n % 32 == 0 ? 32 : kPart;
   static constexpr int kBoxBytes = 64 * kBoxColumns * 2;
-  static_assert(C::tile_m % (64 * C::warpgroups) == 0 && C::tile_n % 16 == 0 && C::tile_n % (8 * C::cluster_m) == 0);
-
-  static KGEN_DEVICE u32 stage(int s) { return lds_address(lds_base()) + u32(s * kStageBytes); }
-  static KGEN_DEVICE u32 full(int s) { return lds_address(lds_base()) + u32(C::barriers_at + 16 * s); }
-  static KGEN_DEVICE u32 empty(int s) { return full(s) + 8; }
-
-  // A ring's place: stages and the phase of their barriers.
-  struct Place {
-    int stage = 0;
-    u32 phase = 0;
-    KGEN_DEVICE void advance() {
-      if (++stage == C::stages) {
-        stage = 0;
-        phase ^= 1;
-      }
-    }
-  };
-
-  static KGEN_DEVICE int cluster_row() { return C::cluster_m > 1 ? cluster_rank() : 0; }
-
-  // Where this block's tile of cluster `index` lies, of rows (of clusters) x columns: groups of group_m rows are walked
-  // together, so that neighbours in time share operands in the L2.
-  struct Tile {
-    int row, column, batch;
-  };
-  static KGEN_DEVICE Tile tile_of(int index, int rows, int columns) {
-    const int batch = index / (rows * columns);
-    index -= batch * (rows * columns);
-    const int group = index / (C::group_m * columns), first = group * C::group_m;
-    const int height = rows - first < C::group_m ? rows - first : C::group_m;
-    const int within = index - group * (C::group_m * columns), column = within / height;
-    return {(first + within - column * height) * C::cluster_m + cluster_row(), column, batch};
-  }
+  static constexpr int kBoxes = kInTurn ? 2 : kBlocks * C::tile_n / kBoxColumns;  // of a warpgroup in LDS
+  static constexpr int kTilesM = C::tile_m * Ring::kClusterM, kTilesN = C::tile_n * Ring::kClusterN;  // of a cluster
+  static_assert(C::stage_bytes == kStageBytes);
+  // Registers of a lane that copies, of one that multiplies.
+  static constexpr int kCopying = C::warpgroups == 1 ? 0 : Ring::kGroups < C::warpgroups ? 40 : 56;
+  static constexpr int kMultiplying = C::warpgroups == 3 ? 152 : Ring::kGroups < C::warpgroups ? 232 : 224;
+  static_assert(C::tile_m % (64 * Ring::kGroups) == 0 && C::tile_n % kPart == 0 && C::tile_n % Ring::kClusterM == 0 &&
+                C::tile_m % Ring::kClusterN == 0);
 
   // m x n tiles of each of `batches` products of `steps` stages. copy(tile, step, a, b, barrier): has the operands of a
   // step copied, B by copy_b(); called by one work-item. take(sums, group, tile): stores a warpgroup's sums, by
-  // store_rows() or store_boxes().
+  // store_rows() or store_boxes(). tile.batch is the product.
   template <class Copy, class Take>
   static KGEN_DEVICE void walk(int batches, int m, int n, int steps, const Copy& copy, const Take& take) {
-    const int rows = (m + C::tile_m * C::cluster_m - 1) / (C::tile_m * C::cluster_m);
-    const int columns = (n + C::tile_n - 1) / C::tile_n;
-    const int thread = thread_x(), group = uniform(int(u32(thread) / 128u));
-    const int clusters = int(u32(grid_x()) / u32(C::cluster_m)), cluster = int(u32(block_x()) / u32(C::cluster_m));
-    const int tiles = batches * rows * columns;
-    if (thread == 0) {
-      KGEN_UNROLL
-      for (int s = 0; s < C::stages; ++s) {
-        barrier_make(full(s), 1);
-        barrier_make(empty(s), C::warpgroups * C::cluster_m);
-      }
-      barrier_fence();
-    }
-    if constexpr (C::cluster_m > 1)
-      cluster_sync();
-    else
-      sync_block();
-    if (group == C::warpgroups) {
-      if constexpr (C::warpgroups > 1) fewer_registers<56>();
-      if (thread == C::warpgroups * 128) {
-        Place at;
-        KGEN_NO_UNROLL
-        for (int index = cluster; index < tiles; index += clusters) {
-          const Tile tile = tile_of(index, rows, columns);
+    walk(
+        batches, m, n, steps, copy, [](int, const Tile&) { return 0; },
+        [&](const Sums& sums, int group, const Tile& tile, int) { take(sums, group, tile); });
+  }
+  // The same where read(group, tile) is called before a tile is multiplied, and take() has what it returns as well.
+  template <class Copy, class Read, class Take>
+  static KGEN_DEVICE void walk(int batches, int m, int n, int steps, const Copy& copy, const Read& read,
+                               const Take& take) {
+    Ring::template walk<kCopying, kMultiplying>(
+        batches, (m + kTilesM - 1) / kTilesM, (n + kTilesN - 1) / kTilesN, steps,
+        [&](const Tile& tile, Place& at) {
           KGEN_NO_UNROLL
           for (int step = 0; step < steps; ++step) {
-            barrier_wait(empty(at.stage), at.phase ^ 1);
-            barrier_expect(full(at.stage), kStageBytes);
-            copy(tile, step, stage(at.stage), stage(at.stage) + kABytes, full(at.stage));
+            Ring::begin(at, kStageBytes);
+            const u32 a = Ring::stage(at.stage);
+            copy(tile, step, a, a + kABytes, Ring::full(at.stage));
             at.advance();
           }
-        }
-      }
-    } else {
-      if constexpr (C::warpgroups > 1) more_registers<224>();
-      Place at;
-      Sums sums;
-      KGEN_NO_UNROLL
-      for (int index = cluster; index < tiles; index += clusters) {
-        const Tile tile = tile_of(index, rows, columns);
-        multiply(sums, group, steps, at);
-        take(sums, group, tile);
-      }
-      if (thread % 128 == 0) tensor_store_wait();  // the copy engine has read what it stores
-    }
-    if constexpr (C::cluster_m > 1) cluster_sync();  // nobody's LDS goes while others write or arrive there
+        },
+        [&](const Tile& tile, int group, Place& at) {
+          Sums sums;
+          const auto operands = read(group, tile);
+          Ring::template multiply<T>(sums, group % Ring::kGroups * (kBlocks * 64 * kRowBytes), kABytes, steps, at,
+                                     [] {});
+          take(sums, group, tile, operands);
+        });
   }
 
-  // B's rows of this block, of those from `row` on, to all blocks of the cluster. (Sharing A's rows as well, in
-  // clusters of two columns or of four blocks, was slower on an H100: fewer of those clusters fit.)
+  // Operands of a step: this block's part of the rows from `row` on, to all blocks of its row (A) or column (B) of the
+  // cluster.
+  static KGEN_DEVICE void copy_a(u32 lds, const TensorMap* map, int term, i64 row, int batch, u32 barrier) {
+    copy_part<Ring::kClusterN, C::tile_m>(lds, map, term, int(row), batch, barrier, Ring::cluster_column(),
+                                          Ring::row_blocks());
+  }
   static KGEN_DEVICE void copy_b(u32 lds, const TensorMap* map, int term, i64 row, int batch, u32 barrier) {
-    if constexpr (C::cluster_m > 1) {
-      const int first = cluster_row() * (C::tile_n / C::cluster_m);
-      tensor_copy_to(lds + u32(first * kRowBytes), map, term, int(row) + first, batch, barrier,
-                     (1 << C::cluster_m) - 1);
-    } else {
-      tensor_copy(lds, map, term, int(row), batch, barrier);
-    }
+    copy_part<Ring::kClusterM, C::tile_n>(lds, map, term, int(row), batch, barrier, Ring::cluster_row(),
+                                          Ring::column_blocks());
   }
 
   // A wave's 16 rows of each block, kSlabColumns columns at a time, through its slab of LDS: lanes have pairs of
@@ -151,7 +110,7 @@ struct WarpgroupProduct {
     constexpr int kPerRow = kSlabColumns / kColumns;
     const int wave = int(u32(thread_x()) / 32u), lane = lane_id();
     float* const slab = lds<float>(C::slabs_at + wave * (16 * kSlabPitch * int(sizeof(float))));
-    const int first_row = group * (kBlocks * 64) + wave % 4 * 16;
+    const int first_row = group % Ring::kGroups * (kBlocks * 64) + wave % 4 * 16;
     using Operands = decltype(ahead(0, 0));
     Operands next[kItems];
     const auto read_ahead = [&](int n) {  // for slab n, counted through all blocks
@@ -197,54 +156,78 @@ struct WarpgroupProduct {
     }
   }
 
+  // Pairs of columns that a lane has of a tile: kPairs of kPart columns, kParts times.
+  static constexpr int kPairs = kPart / 4, kParts = kBlocks * C::tile_n / kPart;
+  struct Pair {
+    int row, column;  // of the tile
+  };
+  static KGEN_DEVICE Pair pair_of(int group, int part, int e) {
+    const int thread = int(u32(thread_x()) % 128u), block = group % Ring::kGroups * kBlocks + part * kPart / C::tile_n;
+    return {block * 64 + thread / 32 * 16 + thread % 32 / 4 + e % 2 * 8,
+            part * kPart % C::tile_n + e / 2 * 8 + thread % 4 * 2};
+  }
+
   // Each pair of columns is finished in its lane: finish(row, column, pair, operands) makes two outputs, a word. Then
   // the copy engine stores them at the tile's row and column through `map`. ahead(row, column): what finish() will
-  // need, read for 16 columns (4 pairs) while the 16 before them are finished.
+  // need, read for kPart columns while those before them are finished.
   template <class Ahead, class Finish>
   static KGEN_DEVICE void store_boxes(const Sums& sums, int group, const TensorMap* map, i64 row, i64 column, int batch,
                                       const Ahead& ahead, const Finish& finish) {
-    constexpr int kPairs = 4, kParts = kBlocks * C::tile_n / 16;
+    store_pairs(
+        sums, group, map, row, column, batch, [&](const Pair& pair, int) { return ahead(pair.row, pair.column); },
+        finish);
+  }
+  // The same where ahead(place, i) tells of pair i = part*kPairs + e. All boxes of a warpgroup are stored at once, or
+  // (out_store 2) each when it is whole, from two places in turn.
+  template <class Ahead, class Finish>
+  static KGEN_DEVICE void store_pairs(const Sums& sums, int group, const TensorMap* map, i64 row, i64 column, int batch,
+                                      const Ahead& ahead, const Finish& finish) {
     const int thread = int(u32(thread_x()) % 128u), lane = lane_id();
-    const int at = C::slabs_at + group * (kBlocks * C::tile_n / kBoxColumns * kBoxBytes);
-    const int first_row = group * (kBlocks * 64) + thread / 32 * 16 + lane / 4;
-    using Operands = decltype(ahead(0, 0));
+    const int at = C::slabs_at + group * (kBoxes * kBoxBytes), first_block = group % Ring::kGroups * kBlocks;
+    using Operands = decltype(ahead(Pair{}, 0));
     Operands next[kPairs];
     const auto read_ahead = [&](int part) {
       KGEN_UNROLL
-      for (int e = 0; e < kPairs; ++e)
-        next[e] =
-            ahead(first_row + part * 16 / C::tile_n * 64 + e % 2 * 8, part * 16 % C::tile_n + e / 2 * 8 + lane % 4 * 2);
+      for (int e = 0; e < kPairs; ++e) next[e] = ahead(pair_of(group, part, e), part * kPairs + e);
     };
     read_ahead(0);
-    if (thread == 0) tensor_store_wait();
-    sync_part(group, 128);
     KGEN_UNROLL
     for (int part = 0; part < kParts; ++part) {
-      const int i = part * 16 / C::tile_n, from = part * 16 % C::tile_n;
+      const int i = part * kPart / C::tile_n, from = part * kPart % C::tile_n, box = part * kPart / kBoxColumns;
+      if (part == 0 || (kInTurn && part * kPart % kBoxColumns == 0)) {
+        if (thread == 0) {
+          if (kInTurn && part != 0)
+            tensor_store_wait<1>();
+          else
+            tensor_store_wait();
+        }
+        sync_part(group, 128);
+      }
       Operands now[kPairs];
       KGEN_UNROLL
       for (int e = 0; e < kPairs; ++e) now[e] = next[e];
       if (part + 1 < kParts) read_ahead(part + 1);
       KGEN_UNROLL
       for (int e = 0; e < kPairs; ++e) {
+        const Pair place = pair_of(group, part, e);
         const int half = e % 2, tile_column = from + e / 2 * 8;
         const float pair[2] = {sums[i][tile_column / 2 + 2 * half], sums[i][tile_column / 2 + 2 * half + 1]};
-        const int box = (i * C::tile_n + tile_column) / kBoxColumns, chunk = tile_column % kBoxColumns / 8;
-        *lds<u32>(at + box * kBoxBytes + box_offset(thread / 32 * 16 + lane / 4 + 8 * half, chunk) + lane % 4 * 4) =
-            finish(first_row + i * 64 + half * 8, tile_column + lane % 4 * 2, pair, now[e]);
+        *lds<u32>(at + box % kBoxes * kBoxBytes +
+                  box_offset(thread / 32 * 16 + lane / 4 + 8 * half, tile_column % kBoxColumns / 8) + lane % 4 * 4) =
+            finish(place.row, place.column, pair, now[e]);
       }
-    }
-    async_fence();
-    sync_part(group, 128);
-    if (thread == 0) {
-      KGEN_UNROLL
-      for (int i = 0; i < kBlocks; ++i) {
-        KGEN_UNROLL
-        for (int c = 0; c < C::tile_n; c += kBoxColumns)
-          tensor_store(map, int(column) + c, int(row) + (group * kBlocks + i) * 64, batch,
-                       lds_address(lds_base()) + u32(at + (i * C::tile_n + c) / kBoxColumns * kBoxBytes));
+      if (part + 1 == kParts || (kInTurn && (part + 1) * kPart % kBoxColumns == 0)) {
+        async_fence();
+        sync_part(group, 128);
+        if (thread == 0) {
+          KGEN_UNROLL
+          for (int b = kInTurn ? box : 0; b <= box; ++b)
+            tensor_store(map, int(column) + b * kBoxColumns % C::tile_n,
+                         int(row) + (first_block + b * kBoxColumns / C::tile_n) * 64, batch,
+                         Ring::lds_at(at + b % kBoxes * kBoxBytes));
+          tensor_store_commit();
+        }
       }
-      tensor_store_commit();
     }
   }
 
@@ -252,47 +235,19 @@ struct WarpgroupProduct {
   // Bytes from a box's begin to 16-byte chunk `chunk` of a row.
   static KGEN_DEVICE int box_offset(int row, int chunk) {
     constexpr int kChunks = kBoxColumns / 8, kLines = 8 / kChunks;  // rows of a line of all banks
+    if constexpr (kBoxColumns == 24) return row * 48 + chunk * 16;  // not permuted: 8 rows lie in all banks anyhow
     return row * (kBoxColumns * 2) + (chunk ^ (row / kLines % kChunks)) * 16;
   }
 
-  // The stage may be written again, as far as this warpgroup goes: to all blocks that copy to it.
-  static KGEN_DEVICE void release(int s) {
-    const int lane = int(u32(thread_x()) % 128u);
-    if constexpr (C::cluster_m > 1) {
-      if (lane < C::cluster_m) barrier_arrive_cluster(cluster_address(empty(s), lane));
-    } else {
-      if (lane == 0) barrier_arrive(empty(s));
-    }
-  }
-
-  static KGEN_DEVICE void multiply(Sums& sums, int group, int steps, Place& at) {
-    const u32 a_rows = u32(group * (kBlocks * 64 * kRowBytes));
-    int before = -1;  // the stage whose products may still be under way
-    KGEN_NO_UNROLL
-    for (int step = 0; step < steps; ++step) {
-      barrier_wait(full(at.stage), at.phase);
-      const u64 a = wgmma_operand(stage(at.stage) + a_rows), b = wgmma_operand(stage(at.stage) + kABytes);
-      KGEN_UNROLL
-      for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
-      wgmma_fence();
-      KGEN_UNROLL
-      for (int k = 0; k < kTerms / 16; ++k) {
-        KGEN_UNROLL
-        for (int i = 0; i < kBlocks; ++i)
-          wgmma<T>(sums[i], a + u64(i * (64 * kRowBytes / 16) + 2 * k), b + u64(2 * k), step > 0 || k > 0);
-      }
-      wgmma_commit();
-      KGEN_UNROLL
-      for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
-      wgmma_wait<1>();
-      if (before >= 0) release(before);
-      before = at.stage;
-      at.advance();
-    }
-    wgmma_wait<0>();
-    KGEN_UNROLL
-    for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
-    if (before >= 0) release(before);
+  // One of kParts parts of kRows rows, to `blocks`.
+  template <int kParts, int kRows>
+  static KGEN_DEVICE void copy_part(u32 lds, const TensorMap* map, int term, int row, int batch, u32 barrier, int part,
+                                    int blocks) {
+    const int first = part * (kRows / kParts);
+    if constexpr (kParts > 1)
+      tensor_copy_to(lds + u32(first * kRowBytes), map, term, row + first, batch, barrier, blocks);
+    else
+      tensor_copy(lds, map, term, row, batch, barrier);
   }
 };
 

@@ -76,6 +76,8 @@ KGEN_DEVICE u64 wgmma_operand(u32 lds, u32 column_step = 16) {
 #define KGEN_C13 KGEN_C12, "+f"(c[104]), "+f"(c[105]), "+f"(c[106]), "+f"(c[107]), "+f"(c[108]), "+f"(c[109]), "+f"(c[110]), "+f"(c[111])
 #define KGEN_C14 KGEN_C13, "+f"(c[112]), "+f"(c[113]), "+f"(c[114]), "+f"(c[115]), "+f"(c[116]), "+f"(c[117]), "+f"(c[118]), "+f"(c[119])
 #define KGEN_C15 KGEN_C14, "+f"(c[120]), "+f"(c[121]), "+f"(c[122]), "+f"(c[123]), "+f"(c[124]), "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
+#define KGEN_D21 KGEN_D9 ", %80, %81, %82, %83"  // 168 columns
+#define KGEN_C21 KGEN_C9, "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83])
 // clang-format on
 
 #define KGEN_WGMMA_TYPED(type, n, j, a, b, keep, transposed, ...)                                                 \
@@ -102,7 +104,7 @@ KGEN_DEVICE u64 wgmma_operand(u32 lds, u32 column_step = 16) {
 template <class In, bool kTransposed = false, int kSums>
 KGEN_DEVICE void wgmma(float (&c)[kSums], u64 first, u64 second, bool keep) {
   constexpr int kN = 2 * kSums;
-  static_assert((kSame<In, bf16> || kSame<In, f16>) && kN % 16 == 0 && kN >= 16 && kN <= 256);
+  static_assert((kSame<In, bf16> || kSame<In, f16>) && (kN % 16 == 0 || kN == 168) && kN >= 16 && kN <= 256);
   KGEN_WGMMA_SS(16, 0, "%8", "%9", "%10", "%11")
   KGEN_WGMMA_SS(32, 1, "%16", "%17", "%18", "%19")
   KGEN_WGMMA_SS(48, 2, "%24", "%25", "%26", "%27")
@@ -113,6 +115,7 @@ KGEN_DEVICE void wgmma(float (&c)[kSums], u64 first, u64 second, bool keep) {
   KGEN_WGMMA_SS(128, 7, "%64", "%65", "%66", "%67")
   KGEN_WGMMA_SS(144, 8, "%72", "%73", "%74", "%75")
   KGEN_WGMMA_SS(160, 9, "%80", "%81", "%82", "%83")
+  KGEN_WGMMA_SS(168, 21, "%84", "%85", "%86", "%87")
   KGEN_WGMMA_SS(176, 10, "%88", "%89", "%90", "%91")
   KGEN_WGMMA_SS(192, 11, "%96", "%97", "%98", "%99")
   KGEN_WGMMA_SS(208, 12, "%104", "%105", "%106", "%107")
