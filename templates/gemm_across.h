@@ -4,7 +4,7 @@
 //
 //   block tile: tile_m rows of A x tile_n of B      LDS: stages, each 64 terms [B tile_n rows | A tile_m rows] of 128
 //                                                        permuted bytes, a full and an empty barrier a stage, then
-//   sums of a warpgroup: kBlocks x [64 of B][tile_m]     boxes of D, [tile_m rows of A][64 of B]
+//   sums of a warpgroup: kBlocks x [64 of B][tile_m]     boxes of D, [box_rows of A][64 of B]
 //
 //   A lane has neighbours in A's direction; on their way to a box 8 x 8 sums at a time exchange rows and columns
 //   (stmatrix). The copy engine takes the boxes away during the next tile's products.
@@ -26,11 +26,13 @@ namespace kgen {
 template <class C>
 struct ProductAcross {
   using T = typename C::dtype;
-  static_assert(sizeof(T) == 2 && C::tile_n % 128 == 0 && C::tile_m % 8 == 0);
+  static_assert(sizeof(T) == 2 && C::tile_n % 128 == 0 && C::tile_m % 8 == 0 && C::box_rows % 8 == 0);
   static constexpr int kTerms = 64, kRowBytes = 128, kWarpgroups = 2;  // that multiply
   static constexpr int kBlocks = C::tile_n / (64 * kWarpgroups), kSums = C::tile_m / 2;
   static constexpr int kBBytes = C::tile_n * kRowBytes, kStageBytes = kBBytes + C::tile_m * kRowBytes;
-  static constexpr int kBoxBytes = C::tile_m * kRowBytes;
+  // A block's sums leave in `boxes` boxes of box_rows rows of A, the last one over a part of the one before where they
+  // do not come out even; two places in turn take them.
+  static constexpr int kBoxes = kBlocks * C::boxes, kPlaces = kBoxes > 1 ? 2 : 1, kBoxBytes = C::box_rows * kRowBytes;
   using Sums = float[kBlocks][kSums];
 
   static KGEN_DEVICE u32 lds_at(int byte) { return lds_address(lds_base()) + u32(byte); }
@@ -127,20 +129,20 @@ struct ProductAcross {
   static KGEN_DEVICE void store(const Sums& sums, int group, const TensorMap* map, const Tile& tile,
                                 const Finish& finish) {
     const int thread = int(u32(thread_x()) % 128u), lane = lane_id(), wave = thread / 32;
+    if (thread == 0) tensor_store_wait();
+    sync_part(group, 128);
     KGEN_UNROLL
-    for (int i = 0; i < kBlocks; ++i) {
-      const u32 box = lds_at(C::boxes_at + (group * C::boxes + i % C::boxes) * kBoxBytes);
-      if (i % C::boxes == 0) {
-        if (thread == 0) tensor_store_wait();
-        sync_part(group, 128);
-      }
+    for (int n = 0; n < kBoxes; ++n) {
+      const int i = n / C::boxes, begin = n % C::boxes * C::box_rows;
+      const int first = begin < C::tile_m - C::box_rows ? begin : C::tile_m - C::box_rows;
+      const u32 box = lds_at(C::boxes_at + (group * kPlaces + n % kPlaces) * kBoxBytes);
       KGEN_UNROLL
-      for (int j = 0; j < C::tile_m / 8; j += 2) {  // 8 rows of A each
+      for (int j = 0; j < C::box_rows / 8; j += 2) {  // 8 rows of A each
         u32 words[4] = {};
         KGEN_UNROLL
         for (int e = 0; e < 4; ++e) {
-          if (j + e / 2 < C::tile_m / 8) {
-            const float* const from = &sums[i][4 * (j + e / 2) + e % 2 * 2];
+          if (j + e / 2 < C::box_rows / 8) {
+            const float* const from = &sums[i][4 * (first / 8 + j + e / 2) + e % 2 * 2];
             const float pair[2] = {from[0], from[1]};
             words[e] = finish(i, e % 2, pair);
           }
@@ -148,15 +150,16 @@ struct ProductAcross {
         // Of fragment lane / 8, 8 of B's rows in a chunk.
         const int row = 8 * (j + lane / 16) + lane % 8, chunk = wave * 2 + lane / 8 % 2;
         const u32 to = box + u32(row * kRowBytes + (chunk ^ lane % 8) * 16);
-        if (j + 1 < C::tile_m / 8)
+        if (j + 1 < C::box_rows / 8)
           store_fragments_transposed(to, words);
         else
           store_fragments_transposed(to, {words[0], words[1]});
       }
       async_fence();
+      if (thread == 0 && n > 0 && n + 1 < kBoxes) tensor_store_wait();  // the next one's place has been read
       sync_part(group, 128);
       if (thread == 0) {
-        tensor_store(map, tile.column + (group * kBlocks + i) * 64, tile.row, tile.batch, box);
+        tensor_store(map, tile.column + (group * kBlocks + i) * 64, tile.row + first, tile.batch, box);
         tensor_store_commit();
       }
     }
