@@ -76,8 +76,31 @@ KGEN_DEVICE u64 wgmma_operand(u32 lds, u32 column_step = 16) {
 #define KGEN_C13 KGEN_C12, "+f"(c[104]), "+f"(c[105]), "+f"(c[106]), "+f"(c[107]), "+f"(c[108]), "+f"(c[109]), "+f"(c[110]), "+f"(c[111])
 #define KGEN_C14 KGEN_C13, "+f"(c[112]), "+f"(c[113]), "+f"(c[114]), "+f"(c[115]), "+f"(c[116]), "+f"(c[117]), "+f"(c[118]), "+f"(c[119])
 #define KGEN_C15 KGEN_C14, "+f"(c[120]), "+f"(c[121]), "+f"(c[122]), "+f"(c[123]), "+f"(c[124]), "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
-#define KGEN_D21 KGEN_D9 ", %80, %81, %82, %83"  // 168 columns
-#define KGEN_C21 KGEN_C9, "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83])
+// Of n columns, 8 times an odd number: four more.
+#define KGEN_D72 KGEN_D3 ", %32, %33, %34, %35"
+#define KGEN_C72 KGEN_C3, "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35])
+#define KGEN_D88 KGEN_D4 ", %40, %41, %42, %43"
+#define KGEN_C88 KGEN_C4, "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43])
+#define KGEN_D104 KGEN_D5 ", %48, %49, %50, %51"
+#define KGEN_C104 KGEN_C5, "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51])
+#define KGEN_D120 KGEN_D6 ", %56, %57, %58, %59"
+#define KGEN_C120 KGEN_C6, "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59])
+#define KGEN_D136 KGEN_D7 ", %64, %65, %66, %67"
+#define KGEN_C136 KGEN_C7, "+f"(c[64]), "+f"(c[65]), "+f"(c[66]), "+f"(c[67])
+#define KGEN_D152 KGEN_D8 ", %72, %73, %74, %75"
+#define KGEN_C152 KGEN_C8, "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75])
+#define KGEN_D168 KGEN_D9 ", %80, %81, %82, %83"
+#define KGEN_C168 KGEN_C9, "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83])
+#define KGEN_D184 KGEN_D10 ", %88, %89, %90, %91"
+#define KGEN_C184 KGEN_C10, "+f"(c[88]), "+f"(c[89]), "+f"(c[90]), "+f"(c[91])
+#define KGEN_D200 KGEN_D11 ", %96, %97, %98, %99"
+#define KGEN_C200 KGEN_C11, "+f"(c[96]), "+f"(c[97]), "+f"(c[98]), "+f"(c[99])
+#define KGEN_D216 KGEN_D12 ", %104, %105, %106, %107"
+#define KGEN_C216 KGEN_C12, "+f"(c[104]), "+f"(c[105]), "+f"(c[106]), "+f"(c[107])
+#define KGEN_D232 KGEN_D13 ", %112, %113, %114, %115"
+#define KGEN_C232 KGEN_C13, "+f"(c[112]), "+f"(c[113]), "+f"(c[114]), "+f"(c[115])
+#define KGEN_D248 KGEN_D14 ", %120, %121, %122, %123"
+#define KGEN_C248 KGEN_C14, "+f"(c[120]), "+f"(c[121]), "+f"(c[122]), "+f"(c[123])
 // clang-format on
 
 #define KGEN_WGMMA_TYPED(type, n, j, a, b, keep, transposed, ...)                                                 \
@@ -104,23 +127,34 @@ KGEN_DEVICE u64 wgmma_operand(u32 lds, u32 column_step = 16) {
 template <class In, bool kTransposed = false, int kSums>
 KGEN_DEVICE void wgmma(float (&c)[kSums], u64 first, u64 second, bool keep) {
   constexpr int kN = 2 * kSums;
-  static_assert((kSame<In, bf16> || kSame<In, f16>) && (kN % 16 == 0 || kN == 168) && kN >= 16 && kN <= 256);
+  static_assert((kSame<In, bf16> || kSame<In, f16>) && kN % (kN > 64 ? 8 : 16) == 0 && kN >= 16 && kN <= 256);
   KGEN_WGMMA_SS(16, 0, "%8", "%9", "%10", "%11")
   KGEN_WGMMA_SS(32, 1, "%16", "%17", "%18", "%19")
   KGEN_WGMMA_SS(48, 2, "%24", "%25", "%26", "%27")
   KGEN_WGMMA_SS(64, 3, "%32", "%33", "%34", "%35")
+  KGEN_WGMMA_SS(72, 72, "%36", "%37", "%38", "%39")
   KGEN_WGMMA_SS(80, 4, "%40", "%41", "%42", "%43")
+  KGEN_WGMMA_SS(88, 88, "%44", "%45", "%46", "%47")
   KGEN_WGMMA_SS(96, 5, "%48", "%49", "%50", "%51")
+  KGEN_WGMMA_SS(104, 104, "%52", "%53", "%54", "%55")
   KGEN_WGMMA_SS(112, 6, "%56", "%57", "%58", "%59")
+  KGEN_WGMMA_SS(120, 120, "%60", "%61", "%62", "%63")
   KGEN_WGMMA_SS(128, 7, "%64", "%65", "%66", "%67")
+  KGEN_WGMMA_SS(136, 136, "%68", "%69", "%70", "%71")
   KGEN_WGMMA_SS(144, 8, "%72", "%73", "%74", "%75")
+  KGEN_WGMMA_SS(152, 152, "%76", "%77", "%78", "%79")
   KGEN_WGMMA_SS(160, 9, "%80", "%81", "%82", "%83")
-  KGEN_WGMMA_SS(168, 21, "%84", "%85", "%86", "%87")
+  KGEN_WGMMA_SS(168, 168, "%84", "%85", "%86", "%87")
   KGEN_WGMMA_SS(176, 10, "%88", "%89", "%90", "%91")
+  KGEN_WGMMA_SS(184, 184, "%92", "%93", "%94", "%95")
   KGEN_WGMMA_SS(192, 11, "%96", "%97", "%98", "%99")
+  KGEN_WGMMA_SS(200, 200, "%100", "%101", "%102", "%103")
   KGEN_WGMMA_SS(208, 12, "%104", "%105", "%106", "%107")
+  KGEN_WGMMA_SS(216, 216, "%108", "%109", "%110", "%111")
   KGEN_WGMMA_SS(224, 13, "%112", "%113", "%114", "%115")
+  KGEN_WGMMA_SS(232, 232, "%116", "%117", "%118", "%119")
   KGEN_WGMMA_SS(240, 14, "%120", "%121", "%122", "%123")
+  KGEN_WGMMA_SS(248, 248, "%124", "%125", "%126", "%127")
   KGEN_WGMMA_SS(256, 15, "%128", "%129", "%130", "%131")
 }
 // The same with A in registers, which stay as they are until it is done.
@@ -166,6 +200,11 @@ KGEN_DEVICE u32 mul_bf16x2(u32 a, u32 b) {
 KGEN_DEVICE void store_fragments_transposed(u32 lds, const u32 (&f)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(lds), "r"(f[0]),
                "r"(f[1]), "r"(f[2]), "r"(f[3])
+               : "memory");
+}
+// Two of them, in lanes 0 .. 15.
+KGEN_DEVICE void store_fragments_transposed(u32 lds, const u32 (&f)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(lds), "r"(f[0]), "r"(f[1])
                : "memory");
 }
 
