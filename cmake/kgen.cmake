@@ -104,17 +104,22 @@ function(kgen_library folder)
 endfunction()
 
 # kgen_test(<name> LABEL unit|compile|gpu SOURCES … [DEPS <folder>…] [LIBS <dependency>…] [TIMEOUT seconds]
-#           [DEFINITIONS …]): a GoogleTest program and one ctest entry of the same name. Runs in the repository root.
+#           [COST seconds] [DEFINITIONS …]): a GoogleTest program and one ctest entry of the same name. Runs in the
+#           repository root. COST: seconds of CPU of the long ones, which are begun first: alone at the end one would
+#           leave a core idle.
 function(kgen_test name)
   if(NOT KGEN_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;DEPS;LIBS;DEFINITIONS" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT;COST" "SOURCES;DEPS;LIBS;DEFINITIONS" ${ARGN})
   if(NOT ARG_LABEL MATCHES "^(unit|compile|gpu)$")
     message(FATAL_ERROR "kgen_test(${name}): LABEL must be unit, compile or gpu")
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
+  endif()
+  if(NOT ARG_COST)
+    set(ARG_COST 0)
   endif()
   find_package(GTest REQUIRED)
   add_executable(${name} ${ARG_SOURCES})
@@ -127,5 +132,5 @@ function(kgen_test name)
     target_compile_options(${name} PRIVATE -O0)  # half the time to compile; what a test calls is built with -O1
   endif()
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} COST ${ARG_COST})
 endfunction()

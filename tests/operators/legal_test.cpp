@@ -70,11 +70,11 @@ class Sampler {
   }
 
   // A legal candidate of a variant, or nothing. Some, half or all of what may be chosen is, the rest takes its default.
-  // An integer is now and then one that the variant does not list, as `tune: params:` may say it.
-  std::optional<Candidate> candidate(OpSpec& spec, Arch arch, const VariantDef& variant) {
+  // An integer is now and then one that the variant does not list where `extend`, as `tune: params:` may say it.
+  std::optional<Candidate> candidate(OpSpec& spec, Arch arch, const VariantDef& variant, bool extend) {
     for (int i = 0; i < kTries; ++i) {
       const std::uint64_t share = 1 + engine_() % 4;
-      const bool extend = engine_() % 2 == 0;
+      const bool other = extend && engine_() % 2 == 0;
       spec.tune.params.clear();
       std::string key = variant.name;
       for (const AttributeDef& attribute : spec.op->attributes) {
@@ -84,7 +84,7 @@ class Sampler {
       for (const TunableDef& tunable : variant.tunables) {
         if (engine_() % 4 >= share) continue;
         std::string value = one_of(tunable.values);
-        if (extend && !tunable.symbolic && engine_() % 2 == 0) {
+        if (other && !tunable.symbolic && engine_() % 2 == 0) {
           const int listed = std::atoi(value.c_str());
           value = std::to_string(one_of(std::vector{listed / 2, listed * 2, listed * 3, listed + 1}));
           spec.tune.params[tunable.name] = {value};
@@ -171,7 +171,7 @@ TEST_P(Legal, CandidatesCompile) {
     Sampler sampler(std::stoull(hash_text(fmt::format("{} {} {}", seed, op, GetParam())).substr(0, 15), nullptr, 16));
     for (int i = 0; i < std::max(samples, 1); ++i) {
       OpSpec spec = sampler.one_of(specs);
-      const auto candidate = sampler.candidate(spec, arch, sampler.one_of(spec.op->variants));
+      const auto candidate = sampler.candidate(spec, arch, sampler.one_of(spec.op->variants), samples > 0);
       if (!candidate) continue;
       const std::string name = fmt::format("{} {} [{}] for {}", signature(*spec.op, spec.problem),
                                            dims_key(*spec.op, spec.problem), candidate->key(), GetParam());
@@ -189,6 +189,34 @@ TEST_P(Legal, CandidatesCompile) {
   }
   RecordProperty("compiled", compiled);
   if (samples > 0) std::cout << GetParam() << ": " << compiled << " candidates\n";
+}
+
+// Values that a variant does not list, and which some template refuses: a rule says so before any compiler.
+TEST(Rules, RefuseWhatTemplatesRefuse) {
+  struct Case {
+    const char *op, *problem, *arch, *param, *value, *key, *because;
+  };
+  const Case cases[] = {
+      {"attention", "b: 1, hq: 6, hkv: 2, sq: 5, skv: 17", "gfx942", "wave_q", "8", "matrix wave_q=8", "whole blocks"},
+      {"attention", "b: 1, hq: 6, hkv: 2, sq: 5, skv: 17", "gfx90a", "tile_kv", "24", "matrix tile_kv=24",
+       "whole blocks"},
+      {"decode_attention", "b: 2, hq: 8, hkv: 1, smax: 40", "gfx942", "wave_q", "8", "matrix wave_q=8", "whole blocks"},
+      {"decode_attention", "b: 2, hq: 8, hkv: 1, smax: 40", "sm_90", "waves", "9", "lanes waves=9 heads=8",
+       "in fours"}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(std::string(c.op) + " " + c.key);
+    const std::string dims = std::string(c.op) == "attention" ? "d: 80" : "d: 128";
+    auto specs = parse_spec_text(
+        fmt::format("{{kgen: 1, ops: [{{op: {}, dtype: fp16, {}, problems: [{{{}}}]}}]}}", c.op, dims, c.problem),
+        "pinned.yaml");
+    ASSERT_TRUE(specs) << specs.error().message;
+    OpSpec spec = specs->front();
+    spec.tune.params[c.param] = {c.value};
+    if (std::string(c.key).find("heads=8") != std::string::npos) spec.tune.params["heads"] = {"8"};
+    const auto candidate = parse_candidate(spec, *find_arch(c.arch), c.key);
+    ASSERT_FALSE(candidate) << candidate->key();
+    EXPECT_NE(candidate.error().message.find(c.because), std::string::npos) << candidate.error().message;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Archs, Legal, ::testing::ValuesIn(kArchs),
