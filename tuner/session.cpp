@@ -462,7 +462,7 @@ Result<bool> Session::propose(Problem& problem) {
 }
 
 std::size_t Session::compiling() const {
-  std::size_t count = current_->compiling;
+  std::size_t count = current_ != nullptr ? current_->compiling : 0;
   for (const Upcoming& next : upcoming_) count += next.opened ? next.opened->compiling : 0;
   return count;
 }
@@ -1331,6 +1331,7 @@ Result<void> Session::open_ahead() {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     const std::size_t number = begun_.size() + k;
     if (opens_later(number)) continue;
+    if (k >= kOpenAhead && compiling() >= jobs()) break;  // it takes a while, and what is left for the end is of use
     KGEN_TRY(next.opened, next.preparing.get());
     const std::size_t after = std::min(number - std::min(number, kOpenAhead), begun_.size() - 1);
     KGEN_CHECK_OK(open(*next.opened, number, begun_[after].won));
@@ -1366,6 +1367,7 @@ Result<void> Session::work_on_all() {
     if (problem == nullptr) break;
     KGEN_CHECK_OK(work_on(*problem));
     if (on_device_ == problem.get()) on_device_ = nullptr;
+    current_ = nullptr;
     if (!doubtful_.empty() || (shared_.many && !problem->blocked.empty())) KGEN_CHECK_OK(see_that_device_works());
     KGEN_CHECK_OK(record_doubtful());
     problem->row.seconds = now_seconds() - problem->start;
