@@ -1137,10 +1137,10 @@ void Session::put_on_device(Problem& problem) {
   set_up_from_ = supervisor_.busy().reference;
 }
 
-// Is the device at another problem, and not wanted at this one yet?
+// Is the device at another problem, and not wanted at this one yet? For finals it is once the compilers have work.
 bool Session::stays_away(const Problem& problem) const {
-  return on_device_ != &problem && on_device_->blocked.empty() &&
-         problem.ready.size() < std::min(kVisit, problem.items.size());
+  if (on_device_ == &problem || !on_device_->blocked.empty()) return false;
+  return problem.items.empty() ? compiling() < jobs() : problem.ready.size() < std::min(kVisit, problem.items.size());
 }
 
 bool Session::worth_a_visit(const Problem& problem, double own_set_up_seconds) const {
@@ -1159,7 +1159,7 @@ bool Session::worth_a_visit(const Problem& problem, double own_set_up_seconds) c
 Result<void> Session::choose_for_device(Problem& problem) {
   if (supervisor_.outstanding() > 0 || stop_) return {};
   if (stays_away(problem) && !on_device_->ready.empty()) return {};
-  if (problem.ready.empty() && problem.seconds <= 0 && !problem.items.empty()) {
+  if (problem.ready.empty() && problem.seconds <= 0 && (!problem.items.empty() || compiling() < jobs())) {
     const double own = on_device_ == &problem ? set_up_seconds() : problem.set_up_seconds;
     for (const Upcoming& next : upcoming_) {
       if (!next.opened || !worth_a_visit(*next.opened, own)) continue;
