@@ -1321,7 +1321,7 @@ bool Session::opens_later(std::size_t number) const {
   return false;
 }
 
-// Opens the problems that are prepared, and starts to prepare others.
+// Opens the next problem that is prepared, and starts to prepare others.
 Result<void> Session::open_ahead() {
   look_ahead();
   for (std::size_t k = 0; k < upcoming_.size(); ++k) {
@@ -1331,10 +1331,11 @@ Result<void> Session::open_ahead() {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     const std::size_t number = begun_.size() + k;
     if (opens_later(number)) continue;
-    if (k >= kOpenAhead && compiling() >= jobs()) break;  // it takes a while, and what is left for the end is of use
+    if (k >= kOpenAhead && compiling() >= jobs()) break;  // what is left for the end is of use there
     KGEN_TRY(next.opened, next.preparing.get());
     const std::size_t after = std::min(number - std::min(number, kOpenAhead), begun_.size() - 1);
     KGEN_CHECK_OK(open(*next.opened, number, begun_[after].won));
+    break;  // one at a time: it takes a while, in which the compilers get nothing
   }
   return {};
 }
