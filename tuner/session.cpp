@@ -462,7 +462,7 @@ Result<bool> Session::propose(Problem& problem) {
 }
 
 std::size_t Session::compiling() const {
-  std::size_t count = current_->compiling;
+  std::size_t count = current_ != nullptr ? current_->compiling : 0;
   for (const Upcoming& next : upcoming_) count += next.opened ? next.opened->compiling : 0;
   return count;
 }
@@ -1137,10 +1137,10 @@ void Session::put_on_device(Problem& problem) {
   set_up_from_ = supervisor_.busy().reference;
 }
 
-// Is the device at another problem, and not wanted at this one yet?
+// Is the device at another problem, and not wanted at this one yet? For finals it is once the compilers have work.
 bool Session::stays_away(const Problem& problem) const {
-  return on_device_ != &problem && on_device_->blocked.empty() &&
-         problem.ready.size() < std::min(kVisit, problem.items.size());
+  if (on_device_ == &problem || !on_device_->blocked.empty()) return false;
+  return problem.items.empty() ? compiling() < jobs() : problem.ready.size() < std::min(kVisit, problem.items.size());
 }
 
 bool Session::worth_a_visit(const Problem& problem, double own_set_up_seconds) const {
@@ -1159,7 +1159,7 @@ bool Session::worth_a_visit(const Problem& problem, double own_set_up_seconds) c
 Result<void> Session::choose_for_device(Problem& problem) {
   if (supervisor_.outstanding() > 0 || stop_) return {};
   if (stays_away(problem) && !on_device_->ready.empty()) return {};
-  if (problem.ready.empty() && problem.seconds <= 0 && !problem.items.empty()) {
+  if (problem.ready.empty() && problem.seconds <= 0 && (!problem.items.empty() || compiling() < jobs())) {
     const double own = on_device_ == &problem ? set_up_seconds() : problem.set_up_seconds;
     for (const Upcoming& next : upcoming_) {
       if (!next.opened || !worth_a_visit(*next.opened, own)) continue;
@@ -1321,7 +1321,7 @@ bool Session::opens_later(std::size_t number) const {
   return false;
 }
 
-// Opens the problems that are prepared, and starts to prepare others.
+// Opens the next problem that is prepared, and starts to prepare others.
 Result<void> Session::open_ahead() {
   look_ahead();
   for (std::size_t k = 0; k < upcoming_.size(); ++k) {
@@ -1331,9 +1331,11 @@ Result<void> Session::open_ahead() {
     const TimeAccount::During preparing(account_, Activity::kPreparing);
     const std::size_t number = begun_.size() + k;
     if (opens_later(number)) continue;
+    if (k >= kOpenAhead && compiling() >= jobs()) break;  // what is left for the end is of use there
     KGEN_TRY(next.opened, next.preparing.get());
     const std::size_t after = std::min(number - std::min(number, kOpenAhead), begun_.size() - 1);
     KGEN_CHECK_OK(open(*next.opened, number, begun_[after].won));
+    break;  // one at a time: it takes a while, in which the compilers get nothing
   }
   return {};
 }
@@ -1366,6 +1368,7 @@ Result<void> Session::work_on_all() {
     if (problem == nullptr) break;
     KGEN_CHECK_OK(work_on(*problem));
     if (on_device_ == problem.get()) on_device_ = nullptr;
+    current_ = nullptr;
     if (!doubtful_.empty() || (shared_.many && !problem->blocked.empty())) KGEN_CHECK_OK(see_that_device_works());
     KGEN_CHECK_OK(record_doubtful());
     problem->row.seconds = now_seconds() - problem->start;
