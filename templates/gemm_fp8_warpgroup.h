@@ -66,7 +66,7 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
       sync_block();
     Place at;
     if (group == C::warpgroups) {
-      if constexpr (C::warpgroups > 1) fewer_registers<56>();
+      if constexpr (C::warpgroups > 1) fewer_registers<24>();
       if (thread == C::warpgroups * 128) {
         KGEN_NO_UNROLL
         for (int index = cluster; index < tiles; index += clusters) {
@@ -81,7 +81,7 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
         }
       }
     } else {
-      if constexpr (C::warpgroups > 1) more_registers<224>();
+      if constexpr (C::warpgroups > 1) more_registers<240>();
       Sums sums;
       KGEN_NO_UNROLL
       for (int index = cluster; index < tiles; index += clusters) {
