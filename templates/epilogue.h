@@ -229,10 +229,14 @@ struct EpilogueOperands {
 
   template <class P>
   KGEN_DEVICE void load(const P& p, i64 batch, i64 row, i64 column) {
-    namespace detail = epilogue_detail;
     if (column >= p.n) return;
     const i64 left = p.n - column;
-    const int valid = left < N ? int(left) : N;
+    load(p, batch, row, column, left < N ? int(left) : N);
+  }
+  // Where `valid` columns exist.
+  template <class P>
+  KGEN_DEVICE void load(const P& p, i64 batch, i64 row, i64 column, int valid) {
+    namespace detail = epilogue_detail;
     if constexpr (add_c_position<C>() != 0) {
       if (p.beta != 0.0f) {
         detail::load_valid_columns<C>(c, p.c + batch * p.batch_stride_c + row * p.ldc + column, valid);

@@ -32,11 +32,13 @@ KGEN_DEVICE void gemm_warpgroup(const P& p) {
   }
   const auto first_row = [](const Tile& tile) { return tile.row * C::tile_m; };
   const auto first_column = [](const Tile& tile) { return tile.column * C::tile_n; };
-  // What the epilogue adds to a pair of columns.
+  // What the epilogue adds to a pair of columns; beyond the matrix that of its last ones, since a branch a pair costs
+  // more than the loads.
   using Operands = EpilogueOperands<C, 2>;
+  const auto up_to = [](int i, int last) { return i < last ? i : last; };
   const auto load = [&](Operands& operands, const Tile& tile, const typename Product::Pair& pair) {
-    if (first_row(tile) + pair.row < m)
-      operands.load(p, tile.batch, first_row(tile) + pair.row, first_column(tile) + pair.column);
+    operands.load(p, tile.batch, up_to(first_row(tile) + pair.row, m - 1),
+                  up_to(first_column(tile) + pair.column, n - 2), 2);
   };
   struct Early {  // or of all pairs of a lane, asked for before the products
     Operands of[C::early != 0 ? Product::kParts * Product::kPairs : 1];

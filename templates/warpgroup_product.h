@@ -46,15 +46,18 @@ struct WarpgroupProduct : WarpgroupRing<C> {
   static constexpr int kSlabs = C::tile_n / kSlabColumns;           // of a block of rows
   // Boxes of outputs in LDS: 64 rows of up to 128 bytes, permuted as tensor maps have it.
   static constexpr bool kInTurn = C::out_store == 2;
-  static constexpr int kPart = C::tile_n % 16 == 0 ? 16 : 24;  // columns that are finished while the next are read
-  static constexpr int kBoxColumns = C::tile_n % 64 == 0 && !kInTurn ? 64 : C::tile_n % 32 == 0 ? 32 : kPart;
+  static constexpr int kPart = C::tile_n % 16 == 0 ? 16 : 8;  // columns that are finished while the next are read
+  static constexpr int kBoxColumns = C::tile_n % 64 == 0 && !kInTurn ? 64
+                                     : C::tile_n % 32 == 0           ? 32
+                                     : kPart == 8                    ? 24
+                                                                     : 16;
   static constexpr int kBoxBytes = 64 * kBoxColumns * 2;
   static constexpr int kBoxes = kInTurn ? 2 : kBlocks * C::tile_n / kBoxColumns;  // of a warpgroup in LDS
   static constexpr int kTilesM = C::tile_m * Ring::kClusterM, kTilesN = C::tile_n * Ring::kClusterN;  // of a cluster
   static_assert(C::stage_bytes == kStageBytes);
   // Registers of a lane that copies, of one that multiplies.
-  static constexpr int kCopying = C::warpgroups == 1 ? 0 : Ring::kGroups < C::warpgroups ? 40 : 56;
-  static constexpr int kMultiplying = C::warpgroups == 3 ? 152 : Ring::kGroups < C::warpgroups ? 232 : 224;
+  static constexpr int kCopying = C::warpgroups == 1 ? 0 : Ring::kGroups < C::warpgroups ? 24 : 56;
+  static constexpr int kMultiplying = C::warpgroups == 3 ? 152 : Ring::kGroups < C::warpgroups ? 240 : 224;
   static_assert(C::tile_m % (64 * Ring::kGroups) == 0 && C::tile_n % kPart == 0 && C::tile_n % Ring::kClusterM == 0 &&
                 C::tile_m % Ring::kClusterN == 0);
 
