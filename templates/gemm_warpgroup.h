@@ -32,40 +32,23 @@ KGEN_DEVICE void gemm_warpgroup(const P& p) {
   }
   const auto first_row = [](const Tile& tile) { return tile.row * C::tile_m; };
   const auto first_column = [](const Tile& tile) { return tile.column * C::tile_n; };
-  // What the epilogue adds to a pair of columns; beyond the matrix that of its last ones, since a branch a pair costs
-  // more than the loads.
+  // Of what the epilogue adds to a pair of columns beyond the matrix the last is read: a branch a pair costs more.
   using Operands = EpilogueOperands<C, 2>;
   const auto up_to = [](int i, int last) { return i < last ? i : last; };
-  const auto load = [&](Operands& operands, const Tile& tile, const typename Product::Pair& pair) {
-    operands.load(p, tile.batch, up_to(first_row(tile) + pair.row, m - 1),
-                  up_to(first_column(tile) + pair.column, n - 2), 2);
-  };
-  struct Early {  // or of all pairs of a lane, asked for before the products
-    Operands of[C::early != 0 ? Product::kParts * Product::kPairs : 1];
-  };
   Product::walk(
       int(p.batch), m, n, int((p.k + Product::kTerms - 1) / Product::kTerms),
       [&](const Tile& tile, int step, u32 a, u32 b, u32 barrier) {
-        Product::copy_a(a, p.map_a, step * Product::kTerms, first_row(tile), tile.batch, barrier);
+        tensor_copy(a, p.map_a, step * Product::kTerms, first_row(tile), tile.batch, barrier);
         Product::copy_b(b, p.map_b, step * Product::kTerms, first_column(tile), tile.batch, barrier);
       },
-      [&](int group, const Tile& tile) {
-        Early early;
-        if constexpr (C::early != 0) {
-          KGEN_UNROLL
-          for (int i = 0; i < Product::kParts * Product::kPairs; ++i)
-            load(early.of[i], tile, Product::pair_of(group, i / Product::kPairs, i % Product::kPairs));
-        }
-        return early;
-      },
-      [&](const typename Product::Sums& sums, int group, const Tile& tile, const Early& early) {
+      [&](const typename Product::Sums& sums, int group, const Tile& tile) {
         if constexpr (C::out_store != 0) {
-          Product::store_pairs(
+          Product::store_boxes(
               sums, group, p.map_d, first_row(tile), first_column(tile), tile.batch,
-              [&](const typename Product::Pair& pair, int i) {
-                if constexpr (C::early != 0) return early.of[i];
+              [&](int row, int column) {
                 Operands operands;
-                load(operands, tile, pair);
+                operands.load(p, tile.batch, up_to(first_row(tile) + row, m - 1),
+                              up_to(first_column(tile) + column, n - 2), 2);
                 return operands;
               },
               [&](int, int, const float(&pair)[2], const Operands& operands) {
