@@ -26,6 +26,12 @@ namespace kgen {
 
 inline constexpr int kShift = 8;  // half a sector of terms
 
+// To the epilogue every pair of columns exists.
+template <class P>
+struct WholePairs : P {
+  static constexpr i64 n = i64(1) << 40;
+};
+
 template <class C, class P>
 KGEN_DEVICE void gemm_warpgroup(const P& p) {
   using Product = WarpgroupProduct<C>;
@@ -45,40 +51,27 @@ KGEN_DEVICE void gemm_warpgroup(const P& p) {
   const auto row_of = [&](const Tile& tile, int row) {
     return kPairs ? (first_row(tile) + row) * 2 + tile.batch : first_row(tile) + row;
   };
-  // What the epilogue adds to a pair of columns.
+  // Of what the epilogue adds to a pair of columns beyond the matrix the last is read: a branch a pair costs more.
   using Operands = EpilogueOperands<C, 2>;
-  const auto load = [&](Operands& operands, const Tile& tile, const typename Product::Pair& pair) {
-    if (first_row(tile) + pair.row < tile_rows)
-      operands.load(p, product(tile), row_of(tile, pair.row), first_column(tile) + pair.column);
-  };
-  struct Early {  // or of all pairs of a lane, asked for before the products
-    Operands of[C::early != 0 ? Product::kParts * Product::kPairs : 1];
-  };
+  const WholePairs<P> whole{p};
+  const auto up_to = [](int i, int last) { return i < last ? i : last; };
   Product::walk(
       kPairs ? 2 : int(p.batch), tile_rows, n,
       int((p.k + (kPairs ? kShift : 0) + Product::kTerms - 1) / Product::kTerms),
       [&](const Tile& tile, int step, u32 a, u32 b, u32 barrier) {
         const int term = step * Product::kTerms - (kPairs ? tile.batch * kShift : 0);
-        Product::copy_a(a, p.map_a, term, first_row(tile), tile.batch, barrier);
+        tensor_copy(a, p.map_a, term, first_row(tile), tile.batch, barrier);
         Product::copy_b(b, p.map_b, term, first_column(tile), product(tile), barrier);
       },
-      [&](int group, const Tile& tile) {
-        Early early;
-        if constexpr (C::early != 0) {
-          KGEN_UNROLL
-          for (int i = 0; i < Product::kParts * Product::kPairs; ++i)
-            load(early.of[i], tile, Product::pair_of(group, i / Product::kPairs, i % Product::kPairs));
-        }
-        return early;
-      },
-      [&](const typename Product::Sums& sums, int group, const Tile& tile, const Early& early) {
+      [&](const typename Product::Sums& sums, int group, const Tile& tile) {
         if constexpr (C::out_store != 0) {
-          Product::store_pairs(
+          Product::store_boxes(
               sums, group, p.map_d, first_row(tile), first_column(tile), tile.batch,
-              [&](const typename Product::Pair& pair, int i) {
-                if constexpr (C::early != 0) return early.of[i];
+              [&](int row, int column) {
                 Operands operands;
-                load(operands, tile, pair);
+                const int in_tiles = up_to(first_row(tile) + row, tile_rows - 1);
+                operands.load(whole, product(tile), kPairs ? in_tiles * 2 + tile.batch : in_tiles,
+                              up_to(first_column(tile) + column, n - 2));
                 return operands;
               },
               [&](int, int, const float(&pair)[2], const Operands& operands) {

@@ -46,15 +46,18 @@ struct WarpgroupProduct : WarpgroupRing<C> {
   static constexpr int kSlabs = C::tile_n / kSlabColumns;           // of a block of rows
   // Boxes of outputs in LDS: 64 rows of up to 128 bytes, permuted as tensor maps have it.
   static constexpr bool kInTurn = C::out_store == 2;
-  static constexpr int kPart = C::tile_n % 16 == 0 ? 16 : 24;  // columns that are finished while the next are read
-  static constexpr int kBoxColumns = C::tile_n % 64 == 0 && !kInTurn ? 64 : C::tile_n % 32 == 0 ? 32 : kPart;
+  static constexpr int kPart = C::tile_n % 16 == 0 ? 16 : 8;  // columns that are finished while the next are read
+  static constexpr int kBoxColumns = C::tile_n % 64 == 0 && !kInTurn ? 64
+                                     : C::tile_n % 32 == 0           ? 32
+                                     : kPart == 8                    ? 24
+                                                                     : 16;
   static constexpr int kBoxBytes = 64 * kBoxColumns * 2;
   static constexpr int kBoxes = kInTurn ? 2 : kBlocks * C::tile_n / kBoxColumns;  // of a warpgroup in LDS
   static constexpr int kTilesM = C::tile_m * Ring::kClusterM, kTilesN = C::tile_n * Ring::kClusterN;  // of a cluster
   static_assert(C::stage_bytes == kStageBytes);
   // Registers of a lane that copies, of one that multiplies.
-  static constexpr int kCopying = C::warpgroups == 1 ? 0 : Ring::kGroups < C::warpgroups ? 40 : 56;
-  static constexpr int kMultiplying = C::warpgroups == 3 ? 152 : Ring::kGroups < C::warpgroups ? 232 : 224;
+  static constexpr int kCopying = C::warpgroups == 1 ? 0 : Ring::kGroups < C::warpgroups ? 24 : 56;
+  static constexpr int kMultiplying = Ring::kGroups < C::warpgroups ? 240 : 224;
   static_assert(C::tile_m % (64 * Ring::kGroups) == 0 && C::tile_n % kPart == 0 && C::tile_n % Ring::kClusterM == 0 &&
                 C::tile_m % Ring::kClusterN == 0);
 
@@ -63,14 +66,6 @@ struct WarpgroupProduct : WarpgroupRing<C> {
   // store_rows() or store_boxes(). tile.batch is the product.
   template <class Copy, class Take>
   static KGEN_DEVICE void walk(int batches, int m, int n, int steps, const Copy& copy, const Take& take) {
-    walk(
-        batches, m, n, steps, copy, [](int, const Tile&) { return 0; },
-        [&](const Sums& sums, int group, const Tile& tile, int) { take(sums, group, tile); });
-  }
-  // The same where read(group, tile) is called before a tile is multiplied, and take() has what it returns as well.
-  template <class Copy, class Read, class Take>
-  static KGEN_DEVICE void walk(int batches, int m, int n, int steps, const Copy& copy, const Read& read,
-                               const Take& take) {
     Ring::template walk<kCopying, kMultiplying>(
         batches, (m + kTilesM - 1) / kTilesM, (n + kTilesN - 1) / kTilesN, steps,
         [&](const Tile& tile, Place& at) {
@@ -84,22 +79,21 @@ struct WarpgroupProduct : WarpgroupRing<C> {
         },
         [&](const Tile& tile, int group, Place& at) {
           Sums sums;
-          const auto operands = read(group, tile);
           Ring::template multiply<T>(sums, group % Ring::kGroups * (kBlocks * 64 * kRowBytes), kABytes, steps, at,
                                      [] {});
-          take(sums, group, tile, operands);
+          take(sums, group, tile);
         });
   }
 
-  // Operands of a step: this block's part of the rows from `row` on, to all blocks of its row (A) or column (B) of the
-  // cluster.
-  static KGEN_DEVICE void copy_a(u32 lds, const TensorMap* map, int term, i64 row, int batch, u32 barrier) {
-    copy_part<Ring::kClusterN, C::tile_m>(lds, map, term, int(row), batch, barrier, Ring::cluster_column(),
-                                          Ring::row_blocks());
-  }
+  // B's rows of this block, of those from `row` on, to all blocks of the cluster. (Sharing A's rows as well, in
+  // clusters of two columns or of four blocks, was slower on an H100.)
   static KGEN_DEVICE void copy_b(u32 lds, const TensorMap* map, int term, i64 row, int batch, u32 barrier) {
-    copy_part<Ring::kClusterM, C::tile_n>(lds, map, term, int(row), batch, barrier, Ring::cluster_row(),
-                                          Ring::column_blocks());
+    if constexpr (C::cluster_m > 1) {
+      const int first = Ring::cluster_row() * (C::tile_n / C::cluster_m);
+      tensor_copy_to(lds + u32(first * kRowBytes), map, term, int(row) + first, batch, barrier, Ring::column_blocks());
+    } else {
+      tensor_copy(lds, map, term, int(row), batch, barrier);
+    }
   }
 
   // A wave's 16 rows of each block, kSlabColumns columns at a time, through its slab of LDS: lanes have pairs of
@@ -173,22 +167,16 @@ struct WarpgroupProduct : WarpgroupRing<C> {
   template <class Ahead, class Finish>
   static KGEN_DEVICE void store_boxes(const Sums& sums, int group, const TensorMap* map, i64 row, i64 column, int batch,
                                       const Ahead& ahead, const Finish& finish) {
-    store_pairs(
-        sums, group, map, row, column, batch, [&](const Pair& pair, int) { return ahead(pair.row, pair.column); },
-        finish);
-  }
-  // The same where ahead(place, i) tells of pair i = part*kPairs + e. All boxes of a warpgroup are stored at once, or
-  // (out_store 2) each when it is whole, from two places in turn.
-  template <class Ahead, class Finish>
-  static KGEN_DEVICE void store_pairs(const Sums& sums, int group, const TensorMap* map, i64 row, i64 column, int batch,
-                                      const Ahead& ahead, const Finish& finish) {
     const int thread = int(u32(thread_x()) % 128u), lane = lane_id();
     const int at = C::slabs_at + group * (kBoxes * kBoxBytes), first_block = group % Ring::kGroups * kBlocks;
-    using Operands = decltype(ahead(Pair{}, 0));
+    using Operands = decltype(ahead(0, 0));
     Operands next[kPairs];
     const auto read_ahead = [&](int part) {
       KGEN_UNROLL
-      for (int e = 0; e < kPairs; ++e) next[e] = ahead(pair_of(group, part, e), part * kPairs + e);
+      for (int e = 0; e < kPairs; ++e) {
+        const Pair place = pair_of(group, part, e);
+        next[e] = ahead(place.row, place.column);
+      }
     };
     read_ahead(0);
     KGEN_UNROLL
@@ -237,17 +225,6 @@ struct WarpgroupProduct : WarpgroupRing<C> {
     constexpr int kChunks = kBoxColumns / 8, kLines = 8 / kChunks;  // rows of a line of all banks
     if constexpr (kBoxColumns == 24) return row * 48 + chunk * 16;  // not permuted: 8 rows lie in all banks anyhow
     return row * (kBoxColumns * 2) + (chunk ^ (row / kLines % kChunks)) * 16;
-  }
-
-  // One of kParts parts of kRows rows, to `blocks`.
-  template <int kParts, int kRows>
-  static KGEN_DEVICE void copy_part(u32 lds, const TensorMap* map, int term, int row, int batch, u32 barrier, int part,
-                                    int blocks) {
-    const int first = part * (kRows / kParts);
-    if constexpr (kParts > 1)
-      tensor_copy_to(lds + u32(first * kRowBytes), map, term, row + first, batch, barrier, blocks);
-    else
-      tensor_copy(lds, map, term, row, batch, barrier);
   }
 };
 
