@@ -8,13 +8,14 @@
 //   time, a tile of odd rows takes its terms from 8 before the first on, zeros by the map, so all of A's rows begin
 //   with a sector. They are walked as a second product would be: `batch` is the first row.
 //
-// Measured (H100, bf16, against mma.sync's tiles and cuBLAS): 4096^3 774 TFLOP/s (was 400; 777), 512 x 12288 x 4096 741
-// (738). Stores that wait hold the products up: with a tile of outputs in LDS that the copy engine takes away
-// (out_store) 4096^3 went from 184 to 178 us. Calling what the epilogue adds into the L2 beforehand
-// (cp.async.bulk.prefetch) cost 3 us in a product of 28: it stands in the copy engine's way. Of a row that begins in
-// the middle of a sector the engine asks for every 32 bytes apart, two sectors each: 4 requests of the L2 instead of
-// one. Patch embeddings (5476 x 1280, rows of 2352 bytes): 48 us, with clusters, which copy B once, 37, with row_step
-// 2 34.
+// Measured (H100, bf16; docs/results/limits.md): 4096^3 765 TFLOP/s (cuBLAS on the same card 780; mma.sync 400).
+// Stores that wait hold the products up, so the copy engine takes outputs away from LDS (184 to 178 us), from boxes in
+// turn, which leaves a stage more (182.9 to 178.6). Blocks that do not share B by clusters ask the L2 for more than it
+// has, unless they happen to run in step (512 x 4096 x 11008: 63 us in one program, 93 in another, 65 with clusters).
+// Calling what the epilogue adds into the L2 beforehand (cp.async.bulk.prefetch) cost 3 us in a product of 28: it
+// stands in the copy engine's way; asking for it before the products gained nothing. Of a row that begins in the
+// middle of a sector the engine asks for every 32 bytes apart, two sectors each: 4 requests of the L2 instead of one.
+// Patch embeddings (5476 x 1280, rows of 2352 bytes): 48 us, with clusters 37, with row_step 2 34.
 //
 // Legal (checked by the rules of ops/gemm.yaml): rows of A and B begin at multiples of 16 bytes; m, n, k below 2^31.
 #pragma once

@@ -9,14 +9,15 @@
 //   └──────────────┘                  wave w: rows 16w .. 16w+15 of each block of 64, lanes as in wgmma.h
 //
 //   Sums leave by one of two ways: through the slabs, a part of a row for each lane, or finished in pairs of columns
-//   where they lie, to a tile of outputs in LDS that the copy engine takes away during the next tile's products
-//   (out_store).
+//   where they lie, to boxes of outputs in LDS that the copy engine takes away (out_store 1: a tile at once, during the
+//   next tile's products; 2: boxes from two places in turn, which leaves LDS for another stage).
+//
+//   teams 2: each warpgroup has a whole tile, and one stores while the other multiplies (warpgroup_ring.h).
 //
 //   cluster_m blocks take neighbouring rows of tiles: each copies its part of B's rows to all of them, so B passes from
-//   the L2 once; an empty barrier counts the consumers of all.
+//   the L2 once. Parts need not begin at multiples of 1024 bytes: rows are permuted by their address.
 //
-// Names read from Config: dtype, out_dtype, tile_m, tile_n, warpgroups (that multiply), stages, cluster_m, group_m,
-// barriers_at, slabs_at (LDS bytes), out_store.
+// Names read from Config: dtype, out_dtype, tile_m, tile_n, slabs_at (LDS bytes), out_store, and those of the ring.
 #pragma once
 #include "epilogue.h"
 #include "mma/wgmma.h"
