@@ -11,9 +11,10 @@
 // Measured (H100, bf16, against mma.sync's tiles and cuBLAS): 4096^3 774 TFLOP/s (was 400; 777), 512 x 12288 x 4096 741
 // (738). Stores that wait hold the products up: with a tile of outputs in LDS that the copy engine takes away
 // (out_store) 4096^3 went from 184 to 178 us. Calling what the epilogue adds into the L2 beforehand
-// (cp.async.bulk.prefetch) cost 3 us in a product of 28: it stands in the copy engine's way. Of a row that begins in the
-// middle of a sector the engine asks for every 32 bytes apart, two sectors each: 4 requests of the L2 instead of one.
-// Patch embeddings (5476 x 1280, rows of 2352 bytes): 48 us, with clusters, which copy B once, 37, with row_step 2 34.
+// (cp.async.bulk.prefetch) cost 3 us in a product of 28: it stands in the copy engine's way. Of a row that begins in
+// the middle of a sector the engine asks for every 32 bytes apart, two sectors each: 4 requests of the L2 instead of
+// one. Patch embeddings (5476 x 1280, rows of 2352 bytes): 48 us, with clusters, which copy B once, 37, with row_step
+// 2 34.
 //
 // Legal (checked by the rules of ops/gemm.yaml): rows of A and B begin at multiples of 16 bytes; m, n, k below 2^31.
 #pragma once
