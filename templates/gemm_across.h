@@ -20,104 +20,57 @@
 #include "mma/wgmma.h"
 #include "prelude.h"
 #include "tensor_copy.h"
+#include "warpgroup_ring.h"
 
 namespace kgen {
 
 template <class C>
-struct ProductAcross {
+struct ProductAcross : WarpgroupRing<C> {
   using T = typename C::dtype;
+  using Ring = WarpgroupRing<C>;
+  using typename Ring::Place;
+  using typename Ring::Tile;
   static_assert(sizeof(T) == 2 && C::tile_n % 128 == 0 && C::tile_m % 8 == 0 && C::box_rows % 8 == 0);
-  static constexpr int kTerms = 64, kRowBytes = 128, kWarpgroups = 2;  // that multiply
-  static constexpr int kBlocks = C::tile_n / (64 * kWarpgroups), kSums = C::tile_m / 2;
-  static constexpr int kBBytes = C::tile_n * kRowBytes, kStageBytes = kBBytes + C::tile_m * kRowBytes;
+  static constexpr int kTerms = Ring::kTerms, kRowBytes = Ring::kRowBytes;
+  static constexpr int kBlocks = C::tile_n / (64 * C::warpgroups), kSums = C::tile_m / 2;
+  static constexpr int kBBytes = C::tile_n * kRowBytes;
   // A block's sums leave in `boxes` boxes of box_rows rows of A, the last one over a part of the one before where they
   // do not come out even; two places in turn take them.
   static constexpr int kBoxes = kBlocks * C::boxes, kPlaces = kBoxes > 1 ? 2 : 1, kBoxBytes = C::box_rows * kRowBytes;
   using Sums = float[kBlocks][kSums];
 
-  static KGEN_DEVICE u32 lds_at(int byte) { return lds_address(lds_base()) + u32(byte); }
-  static KGEN_DEVICE u32 stage(int s) { return lds_at(s * kStageBytes); }
-  static KGEN_DEVICE u32 full(int s) { return lds_at(C::barriers_at + 16 * s); }
-  static KGEN_DEVICE u32 empty(int s) { return full(s) + 8; }
-  static KGEN_DEVICE int cluster_row() { return C::cluster_m > 1 ? cluster_rank() : 0; }
-
-  struct Place {  // in the ring
-    int stage = 0;
-    u32 phase = 0;
-    KGEN_DEVICE void advance() {
-      if (++stage == C::stages) {
-        stage = 0;
-        phase ^= 1;
-      }
-    }
-  };
-
-  struct Tile {
-    int row, column, batch;  // the first row of A and of B
-  };
-  static KGEN_DEVICE Tile tile_of(int index, int rows, int columns) {
-    const int batch = index / (rows * columns);
-    index -= batch * (rows * columns);
-    const int group = index / (C::group_m * columns), first = group * C::group_m;
-    const int height = rows - first < C::group_m ? rows - first : C::group_m;
-    const int within = index - group * (C::group_m * columns), column = within / height;
-    return {((first + within - column * height) * C::cluster_m + cluster_row()) * C::tile_m, column * C::tile_n, batch};
+  // A tile by its first row of A and of B.
+  static KGEN_DEVICE Tile begin_of(const Tile& tile) {
+    return {tile.row * C::tile_m, tile.column * C::tile_n, tile.batch};
   }
 
   // Walks `batches` products of m rows of A, n of B and `terms`. copy(tile, term, a, b, barrier), by one work-item;
-  // take(sums, group, tile), by a warpgroup.
+  // take(sums, group, tile), by a warpgroup. Tiles by their first rows.
   template <class Copy, class Take>
   static KGEN_DEVICE void walk(int batches, int m, int n, int terms, const Copy& copy, const Take& take) {
-    const int rows = (m + C::tile_m * C::cluster_m - 1) / (C::tile_m * C::cluster_m);
-    const int columns = (n + C::tile_n - 1) / C::tile_n, steps = (terms + kTerms - 1) / kTerms;
-    const int thread = thread_x(), group = uniform(int(u32(thread) / 128u));
-    const int clusters = int(u32(grid_x()) / u32(C::cluster_m)), first = int(u32(block_x()) / u32(C::cluster_m));
-    const int tiles = batches * rows * columns;
-    if (thread == 0) {
-      KGEN_UNROLL
-      for (int s = 0; s < C::stages; ++s) {
-        barrier_make(full(s), 1);
-        barrier_make(empty(s), kWarpgroups * C::cluster_m);
-      }
-      barrier_fence();
-    }
-    if constexpr (C::cluster_m > 1)
-      cluster_sync();
-    else
-      sync_block();
-    if (group == kWarpgroups) {
-      fewer_registers<56>();
-      if (thread == kWarpgroups * 128) {
-        Place at;
-        KGEN_NO_UNROLL
-        for (int index = first; index < tiles; index += clusters) {
-          const Tile tile = tile_of(index, rows, columns);
+    constexpr int kRows = C::tile_m * C::cluster_m;
+    const int steps = (terms + kTerms - 1) / kTerms;
+    Ring::template walk<56, 224>(
+        batches, (m + kRows - 1) / kRows, (n + C::tile_n - 1) / C::tile_n, steps,
+        [&](const Tile& tile, Place& at) {
           KGEN_NO_UNROLL
           for (int step = 0; step < steps; ++step) {
-            barrier_wait(empty(at.stage), at.phase ^ 1);
-            barrier_expect(full(at.stage), kStageBytes);
-            copy(tile, step * kTerms, stage(at.stage) + kBBytes, stage(at.stage), full(at.stage));
+            Ring::begin(at, C::stage_bytes);
+            const u32 b = Ring::stage(at.stage);
+            copy(begin_of(tile), step * kTerms, b + kBBytes, b, Ring::full(at.stage));
             at.advance();
           }
-        }
-      }
-    } else {
-      more_registers<224>();
-      Place at;
-      Sums sums;
-      KGEN_NO_UNROLL
-      for (int index = first; index < tiles; index += clusters) {
-        multiply(sums, group, terms, steps, at);
-        take(sums, group, tile_of(index, rows, columns));
-      }
-      if (thread % 128 == 0) tensor_store_wait();  // the copy engine has read what it stores
-    }
-    if constexpr (C::cluster_m > 1) cluster_sync();  // nobody's LDS goes while others write or arrive there
+        },
+        [&](const Tile& tile, int group, Place& at) {
+          Sums sums;
+          multiply(sums, group, terms, steps, at);
+          take(sums, group, begin_of(tile));
+        });
   }
 
   // B's rows from `row` on: this block's part of them, to all blocks of the cluster.
   static KGEN_DEVICE void copy_b(u32 lds, const TensorMap* map, int term, int row, int batch, u32 barrier) {
-    const int first = cluster_row() * (C::tile_n / C::cluster_m);
+    const int first = Ring::cluster_row() * (C::tile_n / C::cluster_m);
     if constexpr (C::cluster_m > 1)
       tensor_copy_to(lds + u32(first * kRowBytes), map, term, row + first, batch, barrier, (1 << C::cluster_m) - 1);
     else
@@ -135,7 +88,7 @@ struct ProductAcross {
     for (int n = 0; n < kBoxes; ++n) {
       const int i = n / C::boxes, begin = n % C::boxes * C::box_rows;
       const int first = begin < C::tile_m - C::box_rows ? begin : C::tile_m - C::box_rows;
-      const u32 box = lds_at(C::boxes_at + (group * kPlaces + n % kPlaces) * kBoxBytes);
+      const u32 box = Ring::lds_at(C::boxes_at + (group * kPlaces + n % kPlaces) * kBoxBytes);
       KGEN_UNROLL
       for (int j = 0; j < C::box_rows / 8; j += 2) {  // 8 rows of A each
         u32 words[4] = {};
@@ -166,21 +119,12 @@ struct ProductAcross {
   }
 
  private:
-  static KGEN_DEVICE void release(int s) {
-    const int lane = int(u32(thread_x()) % 128u);
-    if constexpr (C::cluster_m > 1) {
-      if (lane < C::cluster_m) barrier_arrive_cluster(cluster_address(empty(s), lane));
-    } else {
-      if (lane == 0) barrier_arrive(empty(s));
-    }
-  }
-
   // The products of a stage's first kSlices times 16 terms, begun.
   template <int kSlices>
   static KGEN_DEVICE void begin(Sums& sums, int group, bool keep, const Place& at) {
-    barrier_wait(full(at.stage), at.phase);
-    const u64 b = wgmma_operand(stage(at.stage) + u32(group * (kBlocks * 64 * kRowBytes)));
-    const u64 a = wgmma_operand(stage(at.stage) + kBBytes);
+    barrier_wait(Ring::full(at.stage), at.phase);
+    const u64 b = wgmma_operand(Ring::stage(at.stage) + u32(group * (kBlocks * 64 * kRowBytes)));
+    const u64 a = wgmma_operand(Ring::stage(at.stage) + kBBytes);
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
     wgmma_fence();
@@ -202,21 +146,21 @@ struct ProductAcross {
     for (int step = 0; step < steps - int(half); ++step) {
       begin<kTerms / 16>(sums, group, step > 0, at);
       wgmma_wait<1>();
-      if (before >= 0) release(before);
+      if (before >= 0) Ring::release(before);
       before = at.stage;
       at.advance();
     }
     if (half) {
       begin<kTerms / 32>(sums, group, steps > 1, at);
       wgmma_wait<0>();
-      if (before >= 0) release(before);
+      if (before >= 0) Ring::release(before);
       before = at.stage;
       at.advance();
     }
     wgmma_wait<0>();
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
-    release(before);
+    Ring::release(before);
   }
 };
 
