@@ -28,13 +28,13 @@ struct WarpgroupConfig : EpilogueConfig<C> {
 template <class C>
 struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
   using Base = WarpgroupProduct<WarpgroupConfig<C>>;
-  using Base::empty;
   using Base::full;
   using Base::kABytes;
   using Base::kBlocks;
   using Base::kRowBytes;
   using Base::kStageBytes;
   using Base::kSums;
+  using Base::release;
   using Base::stage;
   using typename Base::Place;
   using typename Base::Sums;
@@ -47,66 +47,28 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
   // As walk() of WarpgroupProduct, for one product.
   template <class P, class Copy, class Take>
   static KGEN_DEVICE void walk(const P& p, const Copy& copy, const Take& take) {
-    const int m = int(p.m), n = int(p.n), steps = int((p.k + kTerms - 1) / kTerms);
-    const int rows = (m + C::tile_m * C::cluster_m - 1) / (C::tile_m * C::cluster_m);
-    const int columns = (n + C::tile_n - 1) / C::tile_n, tiles = rows * columns;
-    const int thread = thread_x(), group = uniform(int(u32(thread) / 128u));
-    const int clusters = int(u32(grid_x()) / u32(C::cluster_m)), cluster = int(u32(block_x()) / u32(C::cluster_m));
-    if (thread == 0) {
-      KGEN_UNROLL
-      for (int s = 0; s < C::stages; ++s) {
-        barrier_make(full(s), 1);
-        barrier_make(empty(s), C::warpgroups * C::cluster_m);
-      }
-      barrier_fence();
-    }
-    if constexpr (C::cluster_m > 1)
-      cluster_sync();
-    else
-      sync_block();
-    Place at;
-    if (group == C::warpgroups) {
-      if constexpr (C::warpgroups > 1) fewer_registers<24>();
-      if (thread == C::warpgroups * 128) {
-        KGEN_NO_UNROLL
-        for (int index = cluster; index < tiles; index += clusters) {
-          const Tile tile = Base::tile_of(index, rows, columns);
+    const int steps = int((p.k + kTerms - 1) / kTerms);
+    Base::Ring::template walk<(C::warpgroups > 1 ? 24 : 0), 240>(
+        1, int((p.m + Base::kTilesM - 1) / Base::kTilesM), int((p.n + Base::kTilesN - 1) / Base::kTilesN), steps,
+        [&](const Tile& tile, Place& at) {
           KGEN_NO_UNROLL
           for (int step = 0; step < steps; ++step) {
-            barrier_wait(empty(at.stage), at.phase ^ 1);
-            barrier_expect(full(at.stage), kStageBytes);
+            Base::Ring::begin(at, kStageBytes);
             copy(tile, step, stage(at.stage), stage(at.stage) + kABytes, full(at.stage));
             at.advance();
           }
-        }
-      }
-    } else {
-      if constexpr (C::warpgroups > 1) more_registers<240>();
-      Sums sums;
-      KGEN_NO_UNROLL
-      for (int index = cluster; index < tiles; index += clusters) {
-        const Tile tile = Base::tile_of(index, rows, columns);
-        if constexpr (kPromoted)
-          multiply_promoted(p, tile, sums, group, steps, at);
-        else
-          multiply(sums, group, steps, at);
-        take(sums, group, tile);
-      }
-      if (thread % 128 == 0) tensor_store_wait();
-    }
-    if constexpr (C::cluster_m > 1) cluster_sync();
+        },
+        [&](const Tile& tile, int group, Place& at) {
+          Sums sums;
+          if constexpr (kPromoted)
+            multiply_promoted(p, tile, sums, group, steps, at);
+          else
+            multiply(sums, group, steps, at);
+          take(sums, group, tile);
+        });
   }
 
  private:
-  static KGEN_DEVICE void release(int s) {
-    const int lane = int(u32(thread_x()) % 128u);
-    if constexpr (C::cluster_m > 1) {
-      if (lane < C::cluster_m) barrier_arrive_cluster(cluster_address(empty(s), lane));
-    } else {
-      if (lane == 0) barrier_arrive(empty(s));
-    }
-  }
-
   static KGEN_DEVICE void hold(Sums& sums) {
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
