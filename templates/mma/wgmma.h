@@ -89,6 +89,8 @@ KGEN_DEVICE u64 wgmma_operand(u32 lds, u32 column_step = 16) {
 #define KGEN_C136 KGEN_C7, "+f"(c[64]), "+f"(c[65]), "+f"(c[66]), "+f"(c[67])
 #define KGEN_D152 KGEN_D8 ", %72, %73, %74, %75"
 #define KGEN_C152 KGEN_C8, "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75])
+#define KGEN_D168 KGEN_D9 ", %80, %81, %82, %83"
+#define KGEN_C168 KGEN_C9, "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83])
 #define KGEN_D184 KGEN_D10 ", %88, %89, %90, %91"
 #define KGEN_C184 KGEN_C10, "+f"(c[88]), "+f"(c[89]), "+f"(c[90]), "+f"(c[91])
 #define KGEN_D200 KGEN_D11 ", %96, %97, %98, %99"
@@ -125,7 +127,8 @@ KGEN_DEVICE u64 wgmma_operand(u32 lds, u32 column_step = 16) {
 template <class In, bool kTransposed = false, int kSums>
 KGEN_DEVICE void wgmma(float (&c)[kSums], u64 first, u64 second, bool keep) {
   constexpr int kN = 2 * kSums;
-  static_assert((kSame<In, bf16> || kSame<In, f16>) && kN % 8 == 0 && kN >= 16 && kN <= 256);
+  static_assert((kSame<In, bf16> || kSame<In, f16>) && (kN % 16 == 0 || (kN % 8 == 0 && kN >= 72)) && kN >= 16 &&
+                kN <= 256);
   KGEN_WGMMA_SS(16, 0, "%8", "%9", "%10", "%11")
   KGEN_WGMMA_SS(32, 1, "%16", "%17", "%18", "%19")
   KGEN_WGMMA_SS(48, 2, "%24", "%25", "%26", "%27")
@@ -142,6 +145,7 @@ KGEN_DEVICE void wgmma(float (&c)[kSums], u64 first, u64 second, bool keep) {
   KGEN_WGMMA_SS(144, 8, "%72", "%73", "%74", "%75")
   KGEN_WGMMA_SS(152, 152, "%76", "%77", "%78", "%79")
   KGEN_WGMMA_SS(160, 9, "%80", "%81", "%82", "%83")
+  KGEN_WGMMA_SS(168, 168, "%84", "%85", "%86", "%87")
   KGEN_WGMMA_SS(176, 10, "%88", "%89", "%90", "%91")
   KGEN_WGMMA_SS(184, 184, "%92", "%93", "%94", "%95")
   KGEN_WGMMA_SS(192, 11, "%96", "%97", "%98", "%99")
