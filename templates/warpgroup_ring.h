@@ -1,4 +1,4 @@
-// What the kernels by warpgroups on sm_90 have in common: a ring of stages that one work-item has the copy engine fill
+// What kernels by warpgroups on sm_90 need below the way their sums leave: a ring of stages that one work-item has the copy engine fill
 // (tensor_copy.h) and warpgroups multiply (mma/wgmma.h), and blocks that stay and walk the tiles, so that the next
 // tile's operands come while sums are stored.
 //
