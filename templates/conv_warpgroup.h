@@ -31,7 +31,6 @@
 #include "mma/wgmma.h"
 #include "prelude.h"
 #include "tensor_copy.h"
-#include "warpgroup_ring.h"
 
 namespace kgen {
 
@@ -40,14 +39,12 @@ struct WarpgroupConv {
   using T = typename C::dtype;
   using Out = typename C::out_dtype;
   static_assert(sizeof(T) == 2 && sizeof(Out) == 2);
-  using Ring = WarpgroupRing<C>;
-  using Tile = typename Ring::Tile;
-  using Place = typename Ring::Place;
-  static constexpr int kTerms = Ring::kTerms, kRowBytes = Ring::kRowBytes;
+  static constexpr int kTerms = 64, kRowBytes = 128;
   static constexpr int kBlocks = C::tile_m / (64 * C::warpgroups);  // of 64 pixels that a warpgroup has
   static constexpr int kABytes = C::tile_m * kRowBytes, kBBytes = C::tile_n * kRowBytes;
   static constexpr int kStageBytes = kABytes + kBBytes;
   static constexpr int kPartA = C::tile_m / C::cluster_n, kPartB = C::tile_n / C::cluster_m;  // that a block copies
+  static constexpr int kCluster = C::cluster_m * C::cluster_n;
   static constexpr int kSums = C::tile_n / 2;  // of a lane in a block of pixels
   static constexpr int kBoxes = C::tile_n / 64;
   static constexpr bool kRows = requires(const P& params) { params.map_rows; };  // 1x1, stride 1: pixels as they lie
@@ -55,20 +52,57 @@ struct WarpgroupConv {
   static_assert(C::tile_m % (64 * C::warpgroups) == 0 && C::tile_n % 64 == 0 && (!kRows || C::cluster_n == 1));
 
   const P& p;
-  int channel_steps, steps;
+  int pixels, rows, columns, channel_steps, steps;  // rows, columns: of clusters
+  int rank_m = 0, rank_n = 0;
 
   KGEN_DEVICE explicit WarpgroupConv(const P& params) : p(params) {
+    constexpr int kRows = C::tile_m * C::cluster_m, kColumns = C::tile_n * C::cluster_n;
+    pixels = int(p.n * p.p * p.q);
+    rows = (pixels + kRows - 1) / kRows;
+    columns = (int(p.k) + kColumns - 1) / kColumns;
     channel_steps = (int(p.c) + kTerms - 1) / kTerms;
     steps = int(p.r * p.s) * channel_steps;
+    if constexpr (kCluster > 1) {
+      rank_m = cluster_rank() / C::cluster_n;
+      rank_n = cluster_rank() % C::cluster_n;
+    }
   }
 
-  // Of the outputs in LDS: the residual is there; the engine has stored them.
-  static KGEN_DEVICE u32 ready() { return Ring::full(C::stages); }
+  static KGEN_DEVICE u32 stage(int s) { return lds_address(lds_base()) + u32(s * kStageBytes); }
+  static KGEN_DEVICE u32 full(int s) { return lds_address(lds_base()) + u32(C::barriers_at + 16 * s); }
+  static KGEN_DEVICE u32 empty(int s) { return full(s) + 8; }
+  static KGEN_DEVICE u32 ready() { return full(C::stages); }
   static KGEN_DEVICE u32 taken() { return ready() + 8; }
 
+  // A ring's place: stages and the phase of their barriers.
+  struct Place {
+    int stage = 0;
+    u32 phase = 0;
+    KGEN_DEVICE void advance() {
+      if (++stage == C::stages) {
+        stage = 0;
+        phase ^= 1;
+      }
+    }
+  };
+
+  // Calls body(pixel, channel) for the first ones of each tile of this block. Groups of group_m rows of clusters are
+  // walked together, so that neighbours in time share operands in the L2.
+  template <class Body>
+  KGEN_DEVICE void each_tile(const Body& body) const {
+    const int clusters = int(u32(grid_x()) / u32(kCluster)), tiles = rows * columns;
+    KGEN_NO_UNROLL
+    for (int index = int(u32(block_x()) / u32(kCluster)); index < tiles; index += clusters) {
+      const int group = index / (C::group_m * columns), first = group * C::group_m;
+      const int height = rows - first < C::group_m ? rows - first : C::group_m;
+      const int within = index - group * (C::group_m * columns), column = within / height;
+      body(((first + within - column * height) * C::cluster_m + rank_m) * C::tile_m,
+           (column * C::cluster_n + rank_n) * C::tile_n);
+    }
+  }
+
   KGEN_DEVICE void run() const {
-    constexpr int kPixels = C::tile_m * C::cluster_m, kChannels = C::tile_n * C::cluster_n;  // of a cluster
-    const int thread = thread_x();
+    const int thread = thread_x(), wave = uniform(int(u32(thread) / 32u));
     if (thread == C::warpgroups * 128) {
       if constexpr (kRows)
         tensor_map_prefetch(p.map_rows);
@@ -78,83 +112,149 @@ struct WarpgroupConv {
       tensor_map_prefetch(p.map_y);
     }
     if (thread == 0) {
+      KGEN_UNROLL
+      for (int s = 0; s < C::stages; ++s) {
+        barrier_make(full(s), 1);
+        barrier_make(empty(s), C::warpgroups * (C::cluster_m + C::cluster_n - 1));
+      }
       barrier_make(ready(), 1);
       barrier_make(taken(), C::warpgroups * 4);
+      barrier_fence();
     }
-    u32 turn = 0;
-    bool stored = false;
-    Ring::template walk<0, 0>(
-        1, (int(p.n * p.p * p.q) + kPixels - 1) / kPixels, (int(p.k) + kChannels - 1) / kChannels, steps,
-        [&](const Tile& tile, Place& at) {
-          turn ^= 1;
-          copy(tile.row * C::tile_m, tile.column * C::tile_n, at, turn);
-        },
-        [&](const Tile& tile, int group, Place& at) {
-          const int pixel = tile.row * C::tile_m, channel = tile.column * C::tile_n;
-          float sums[kBlocks][kSums];
-          ChannelOperands operands;
-          operands.load(p, channel);
-          Ring::template multiply<T>(sums, group * (kBlocks * 64 * kRowBytes), kABytes, steps, at, [&] {
-            if (stored && lane_id() == 0) {
-              tensor_store_wait();
-              if constexpr (kResidual) barrier_arrive(taken());
-            }
-            sync_wave();
-          });
-          if constexpr (kResidual) barrier_wait(ready(), turn);
-          leave(sums, uniform(int(u32(thread_x()) / 32u)), pixel, channel, operands);
-          turn ^= 1;
-          stored = true;
-        });
+    if constexpr (kCluster > 1)
+      cluster_sync();
+    else
+      sync_block();
+    if (wave == C::warpgroups * 4) {
+      if (lane_id() == 0) copy();
+      sync_wave();
+    } else {
+      Place at;
+      u32 turn = 0;
+      bool stored = false;
+      each_tile([&](int pixel, int channel) {
+        float sums[kBlocks][kSums];
+        ChannelOperands operands;
+        operands.load(p, channel);
+        multiply(sums, wave / 4, at, stored);
+        if constexpr (kResidual) barrier_wait(ready(), turn);
+        leave(sums, wave, pixel, channel, operands);
+        turn ^= 1;
+        stored = true;
+      });
+      if (lane_id() == 0) tensor_store_wait();
+      sync_wave();
+    }
+    if constexpr (kCluster > 1) cluster_sync();  // nobody's LDS goes while others write or arrive there
   }
 
  private:
-  // The stages of the tile whose first pixel and channel these are; `turn`: the phase of taken().
-  KGEN_DEVICE void copy(int pixel, int channel, Place& at, u32 turn) const {
+  KGEN_DEVICE void copy() const {
     const int line = int(p.q), image_pixels = int(p.p * p.q), kernel_w = int(p.s);
     const int residual_step = steps > C::stages ? steps - C::stages : steps - 1;
-    const int rank_m = Ring::cluster_row(), rank_n = Ring::cluster_column();
-    const int first = pixel + rank_n * kPartA, image = first / image_pixels, within = first - image * image_pixels;
-    const int row = within / line, h = row * int(p.stride_h) - int(p.pad_h),
-              w = (within - row * line) * int(p.stride_w) - int(p.pad_w);
-    int c = 0, tap = 0, r = 0, s = 0;
+    Place at;
+    u32 turn = 1;
+    each_tile([&](int pixel, int channel) {
+      const int first = pixel + rank_n * kPartA, image = first / image_pixels, within = first - image * image_pixels;
+      const int row = within / line, h = row * int(p.stride_h) - int(p.pad_h),
+                w = (within - row * line) * int(p.stride_w) - int(p.pad_w);
+      int c = 0, tap = 0, r = 0, s = 0;
+      KGEN_NO_UNROLL
+      for (int step = 0; step < steps; ++step) {
+        barrier_wait(empty(at.stage), at.phase ^ 1);
+        barrier_expect(full(at.stage), kStageBytes);
+        const u32 a = stage(at.stage) + u32(rank_n * (kPartA * kRowBytes)),
+                  b = stage(at.stage) + u32(kABytes + rank_m * (kPartB * kRowBytes));
+        const int right = s * int(p.dil_w), down = r * int(p.dil_h);
+        if constexpr (kRows)
+          tensor_copy(a, p.map_rows, c, first, 0, full(at.stage));
+        else if constexpr (C::cluster_n > 1)
+          tensor_copy_pixels_to(a, p.map_x, c, w, h, image, right, down, full(at.stage),
+                                ((1 << C::cluster_n) - 1) << (rank_m * C::cluster_n));
+        else
+          tensor_copy_pixels(a, p.map_x, c, w, h, image, right, down, full(at.stage));
+        if constexpr (C::cluster_m > 1)
+          tensor_copy_to(b, p.map_weight, c, channel + rank_m * kPartB, tap, full(at.stage), column_blocks());
+        else
+          tensor_copy(b, p.map_weight, c, channel, tap, full(at.stage));
+        at.advance();
+        c += kTerms;
+        if (c >= channel_steps * kTerms) {
+          c = 0;
+          ++tap;
+          if (++s == kernel_w) {
+            s = 0;
+            ++r;
+          }
+        }
+        if constexpr (kResidual) {
+          if (step == residual_step) {
+            barrier_wait(taken(), turn);
+            barrier_expect(ready(), C::tile_m * C::tile_n * 2);
+            KGEN_UNROLL
+            for (int box = 0; box < kBoxes; ++box)
+              tensor_copy(lds_address(lds_base()) + u32(C::outputs_at + box * (C::tile_m * kRowBytes)), p.map_residual,
+                          channel + box * 64, pixel, 0, ready());
+          }
+        }
+      }
+      turn ^= 1;
+    });
+  }
+
+  // The blocks of this one's column of the cluster, a bit each.
+  KGEN_DEVICE int column_blocks() const {
+    int blocks = 0;
+    KGEN_UNROLL
+    for (int i = 0; i < C::cluster_m; ++i) blocks |= 1 << (i * C::cluster_n);
+    return blocks << rank_n;
+  }
+
+  KGEN_DEVICE void release(int s) const {
+    const int lane = int(u32(thread_x()) % 128u);
+    if constexpr (kCluster > 1) {
+      if (lane < kCluster && (lane / C::cluster_n == rank_m || lane % C::cluster_n == rank_n))
+        barrier_arrive_cluster(cluster_address(empty(s), lane));
+    } else {
+      if (lane == 0) barrier_arrive(empty(s));
+    }
+  }
+
+  KGEN_DEVICE void multiply(float (&sums)[kBlocks][kSums], int group, Place& at, bool stored) const {
+    const u32 a_rows = u32(group * (kBlocks * 64 * kRowBytes));
+    int before = -1;  // the stage whose products may still be under way
     KGEN_NO_UNROLL
     for (int step = 0; step < steps; ++step) {
-      Ring::begin(at, kStageBytes);
-      const u32 full = Ring::full(at.stage), a = Ring::stage(at.stage) + u32(rank_n * (kPartA * kRowBytes)),
-                b = Ring::stage(at.stage) + u32(kABytes + rank_m * (kPartB * kRowBytes));
-      const int right = s * int(p.dil_w), down = r * int(p.dil_h);
-      if constexpr (kRows)
-        tensor_copy(a, p.map_rows, c, first, 0, full);
-      else if constexpr (C::cluster_n > 1)
-        tensor_copy_pixels_to(a, p.map_x, c, w, h, image, right, down, full, Ring::row_blocks());
-      else
-        tensor_copy_pixels(a, p.map_x, c, w, h, image, right, down, full);
-      if constexpr (C::cluster_m > 1)
-        tensor_copy_to(b, p.map_weight, c, channel + rank_m * kPartB, tap, full, Ring::column_blocks());
-      else
-        tensor_copy(b, p.map_weight, c, channel, tap, full);
+      barrier_wait(full(at.stage), at.phase);
+      const u64 a = wgmma_operand(stage(at.stage) + a_rows), b = wgmma_operand(stage(at.stage) + kABytes);
+      KGEN_UNROLL
+      for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
+      wgmma_fence();
+      KGEN_UNROLL
+      for (int k = 0; k < kTerms / 16; ++k) {
+        KGEN_UNROLL
+        for (int i = 0; i < kBlocks; ++i)
+          wgmma<T>(sums[i], a + u64(i * (64 * kRowBytes / 16) + 2 * k), b + u64(2 * k), step > 0 || k > 0);
+      }
+      wgmma_commit();
+      KGEN_UNROLL
+      for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
+      if (before < 0) {
+        if (stored && lane_id() == 0) {
+          tensor_store_wait();
+          if constexpr (kResidual) barrier_arrive(taken());
+        }
+        sync_wave();
+      }
+      wgmma_wait<1>();
+      if (before >= 0) release(before);
+      before = at.stage;
       at.advance();
-      c += kTerms;
-      if (c >= channel_steps * kTerms) {
-        c = 0;
-        ++tap;
-        if (++s == kernel_w) {
-          s = 0;
-          ++r;
-        }
-      }
-      if constexpr (kResidual) {
-        if (step == residual_step) {
-          barrier_wait(taken(), turn);
-          barrier_expect(ready(), C::tile_m * C::tile_n * 2);
-          KGEN_UNROLL
-          for (int box = 0; box < kBoxes; ++box)
-            tensor_copy(Ring::lds_at(C::outputs_at + box * (C::tile_m * kRowBytes)), p.map_residual, channel + box * 64,
-                        pixel, 0, ready());
-        }
-      }
     }
+    wgmma_wait<0>();
+    KGEN_UNROLL
+    for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
+    if (before >= 0) release(before);
   }
 
   // What the epilogue reads of the tile's channels: lane l of a wave has pairs 32i + l.
@@ -231,7 +331,7 @@ struct WarpgroupConv {
         for (int i = 0; i < kBlocks; ++i) {
           const int row = first + i * 64;
           tensor_store(p.map_y, channel + box * 64, pixel + row, 0,
-                       Ring::lds_at(C::outputs_at + (box * C::tile_m + row) * kRowBytes));
+                       lds_address(lds_base()) + u32(C::outputs_at + (box * C::tile_m + row) * kRowBytes));
         }
         tensor_store_commit();
       }

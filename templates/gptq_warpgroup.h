@@ -34,7 +34,6 @@
 #include "mma/wgmma.h"
 #include "prelude.h"
 #include "tensor_copy.h"
-#include "warpgroup_ring.h"
 
 namespace kgen {
 namespace gptq {
@@ -42,9 +41,6 @@ namespace gptq {
 template <class C>
 struct WarpgroupTile {
   using T = typename C::dtype;
-  using Ring = WarpgroupRing<C>;
-  using Tile = typename Ring::Tile;  // rows of tiles lie along W's columns
-  using Place = typename Ring::Place;
   static constexpr int kTerms = 64, kSteps = kTerms / 16;
   static constexpr int kBlocks = C::tile_n / (64 * C::warpgroups);  // of 64 columns that a warpgroup has
   static constexpr int kBlockWords = 128 * kSteps + 64, kBlockBytes = kBlockWords * 4;
@@ -90,19 +86,53 @@ struct WarpgroupTile {
     }
   }
 
-  // Where part `part` of K (split_k) begins.
-  static KGEN_DEVICE int part_begin(int steps, int part) { return int(i64(steps) * part / C::split_k); }
+  static KGEN_DEVICE u32 at(int byte) { return lds_address(lds_base()) + u32(byte); }
+  static KGEN_DEVICE u32 full(int s) { return at(C::barriers_at + 16 * s); }
+  static KGEN_DEVICE u32 empty(int s) { return full(s) + 8; }
+
+  // The ring's place: a stage and the phase of its barriers.
+  struct Place {
+    int stage = 0;
+    u32 phase = 0;
+    KGEN_DEVICE void advance() {
+      if (++stage == C::stages) {
+        stage = 0;
+        phase ^= 1;
+      }
+    }
+  };
+
+  // Where tile `index` begins, and its steps (split_k parts of K: all tiles of one, then of the next). Groups of
+  // group_n rows along W's columns are walked together, so that neighbours in time share operands in the L2.
+  struct Tile {
+    int n, m, part, step, end;
+  };
+  static KGEN_DEVICE Tile tile_of(int index, int across, int down, int steps) {
+    const int part = C::split_k > 1 ? index / (across * down) : 0;
+    index -= part * (across * down);
+    const int group = index / (C::group_n * down), first = group * C::group_n;
+    const int height = across - first < C::group_n ? across - first : C::group_n;
+    const int within = index - group * (C::group_n * down), row = within / height;
+    return {(first + within - row * height) * C::tile_n, row * C::tile_m, part, int(i64(steps) * part / C::split_k),
+            int(i64(steps) * (part + 1) / C::split_k)};
+  }
+
+  // A stage that a warpgroup has done with: its products need the words of all its waves.
+  static KGEN_DEVICE void release(int s) {
+    if (u32(thread_x()) % 128u == 0) barrier_arrive(empty(s));
+  }
 
   template <class P>
   static KGEN_DEVICE void copy(const P& p, const Tile& tile, int step, int steps, int s) {
-    const int first = tile.row * (C::tile_n / 64), last = int((p.n + 63) / 64) - 1;
+    const int last_block = int((p.n + 63) / 64) - 1;
+    barrier_expect(full(s), u32(kXBytes + kWordsBytes));
     KGEN_UNROLL
     for (int i = 0; i < C::tile_n / 64; ++i) {
-      const int block = first + i < last ? first + i : last;
-      bulk_copy(Ring::lds_at(C::words_at + s * kWordsBytes + i * kBlockBytes),
-                p.packed + (i64(block) * steps + step) * kBlockWords, kBlockBytes, Ring::full(s));
+      const int block = tile.n / 64 + i < last_block ? tile.n / 64 + i : last_block;
+      bulk_copy(at(C::words_at + s * kWordsBytes + i * kBlockBytes),
+                p.packed + (i64(block) * steps + step) * kBlockWords, kBlockBytes, full(s));
     }
-    tensor_copy(Ring::lds_at(s * kXBytes), p.map_x, step * kTerms, tile.column * C::tile_m, 0, Ring::full(s));
+    tensor_copy(at(s * kXBytes), p.map_x, step * kTerms, tile.m, 0, full(s));
   }
 
   // The products of stage `step`. Those of the one before may be under way until these are, and its fragments with
@@ -110,7 +140,7 @@ struct WarpgroupTile {
   static KGEN_DEVICE void multiply(float (&sums)[kBlocks][kSums], u32 (&fragments)[kBlocks][kSteps][4], int group,
                                    int step, Place& place, int& before) {
     const int thread = int(u32(thread_x()) % 128u), pair = thread / 32 * 8 + thread % 32 / 4;
-    barrier_wait(Ring::full(place.stage), place.phase);
+    barrier_wait(full(place.stage), place.phase);
     const u32* const first = lds<u32>(C::words_at + place.stage * kWordsBytes + group * (kBlocks * kBlockBytes));
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) {
@@ -119,7 +149,7 @@ struct WarpgroupTile {
       KGEN_UNROLL
       for (int k = 0; k < kSteps; ++k) unpack(fragments[i][k], words[k], scales);
     }
-    const u64 x = wgmma_operand(Ring::lds_at(place.stage * kXBytes));
+    const u64 x = wgmma_operand(at(place.stage * kXBytes));
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
     wgmma_fence();
@@ -132,7 +162,7 @@ struct WarpgroupTile {
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
     wgmma_wait<1>();
-    if (before >= 0) Ring::release(before);
+    if (before >= 0) release(before);
     before = place.stage;
     place.advance();
   }
@@ -149,7 +179,7 @@ struct WarpgroupTile {
     wgmma_wait<0>();
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) wgmma_hold(sums[i]);
-    if (before >= 0) Ring::release(before);
+    if (before >= 0) release(before);
   }
 
   // A part's sums as they are: eight lanes have neighbouring columns, 32 bytes.
@@ -158,9 +188,9 @@ struct WarpgroupTile {
     const int wave = int(u32(thread_x()) % 128u) / 32, lane = lane_id();
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) {
-      const i64 n = tile.row * C::tile_n + (group * kBlocks + i) * 64 + wave * 16 + lane / 4;
-      const i64 m = tile.column * C::tile_m + lane % 4 * 2;
-      float* const to = p.partial + (tile.batch * p.m + m) * p.n + n;
+      const i64 n = tile.n + (group * kBlocks + i) * 64 + wave * 16 + lane / 4;
+      const i64 m = tile.m + lane % 4 * 2;
+      float* const to = p.partial + (tile.part * p.m + m) * p.n + n;
       KGEN_UNROLL
       for (int c = 0; c < kSums; ++c) {
         const int row = c / 4 * 8 + c % 2, column = c / 2 % 2 * 8;
@@ -174,10 +204,9 @@ struct WarpgroupTile {
   static KGEN_DEVICE void store(const P& p, const float (&sums)[kBlocks][kSums], int group, const Tile& tile,
                                 int& box) {
     const int thread = int(u32(thread_x()) % 128u), wave = thread / 32, lane = lane_id();
-    const int m = tile.column * C::tile_m;
     KGEN_UNROLL
     for (int i = 0; i < kBlocks; ++i) {
-      const int n = tile.row * C::tile_n + (group * kBlocks + i) * 64;
+      const int n = tile.n + (group * kBlocks + i) * 64;
       float bias[2] = {};
       if constexpr (C::epilogue_bias != 0) {
         KGEN_UNROLL
@@ -188,7 +217,7 @@ struct WarpgroupTile {
       }
       KGEN_UNROLL
       for (int first = 0; first < C::tile_m; first += C::out_rows) {
-        const u32 to = Ring::lds_at(C::boxes_at + (group * 2 + box) * kBoxBytes);
+        const u32 to = at(C::boxes_at + (group * 2 + box) * kBoxBytes);
         if (thread == 0) tensor_store_wait<1>();
         sync_part(group, 128);
         KGEN_UNROLL
@@ -206,7 +235,7 @@ struct WarpgroupTile {
         async_fence();
         sync_part(group, 128);
         if (thread == 0) {
-          if (m + first < p.m) tensor_store(p.map_y, n, m + first, 0, to);
+          if (tile.m + first < p.m) tensor_store(p.map_y, n, tile.m + first, 0, to);
           tensor_store_commit();
         }
         box ^= 1;
@@ -257,34 +286,52 @@ KGEN_DEVICE void gptq_warpgroup_pack(const P& p) {
 template <class C, class P>
 KGEN_DEVICE void gptq_warpgroup(const P& p) {
   using L = gptq::WarpgroupTile<C>;
-  using Ring = typename L::Ring;
   using Tile = typename L::Tile;
-  using Place = typename L::Place;
+  const int thread = thread_x(), group = uniform(int(u32(thread) / 128u));
+  const int across = int((p.n + C::tile_n - 1) / C::tile_n), down = int((p.m + C::tile_m - 1) / C::tile_m);
   const int steps = int((p.k + L::kTerms - 1) / L::kTerms);
-  if (thread_x() == 0) {
+  const int blocks = grid_x(), block = block_x();
+  if (thread == 0) {
     tensor_map_prefetch(p.map_x);
     tensor_map_prefetch(p.map_y);
+    KGEN_UNROLL
+    for (int s = 0; s < C::stages; ++s) {
+      barrier_make(L::full(s), 1);
+      barrier_make(L::empty(s), C::warpgroups);
+    }
+    barrier_fence();
   }
-  int box = 0;
-  Ring::template walk<40, 232>(
-      C::split_k, int((p.n + C::tile_n - 1) / C::tile_n), int((p.m + C::tile_m - 1) / C::tile_m), steps,
-      [&](const Tile& tile, Place& place) {
-        const int end = L::part_begin(steps, tile.batch + 1);
+  sync_block();
+  typename L::Place place;
+  if (group == C::warpgroups) {
+    fewer_registers<40>();
+    if (thread == C::warpgroups * 128) {
+      KGEN_NO_UNROLL
+      for (int index = block; index < across * down * C::split_k; index += blocks) {
+        const Tile tile = L::tile_of(index, across, down, steps);
         KGEN_NO_UNROLL
-        for (int step = L::part_begin(steps, tile.batch); step < end; ++step) {
-          Ring::begin(place, u32(L::kXBytes + L::kWordsBytes));
+        for (int step = tile.step; step < tile.end; ++step) {
+          barrier_wait(L::empty(place.stage), place.phase ^ 1);
           L::copy(p, tile, step, steps, place.stage);
           place.advance();
         }
-      },
-      [&](const Tile& tile, int group, Place& place) {
-        float sums[L::kBlocks][L::kSums];
-        L::multiply(sums, group, L::part_begin(steps, tile.batch + 1) - L::part_begin(steps, tile.batch), place);
-        if constexpr (C::split_k > 1)
-          L::store_part(p, sums, group, tile);
-        else
-          L::store(p, sums, group, tile, box);
-      });
+      }
+    }
+  } else {
+    more_registers<232>();
+    float sums[L::kBlocks][L::kSums];
+    int box = 0;
+    KGEN_NO_UNROLL
+    for (int index = block; index < across * down * C::split_k; index += blocks) {
+      const Tile tile = L::tile_of(index, across, down, steps);
+      L::multiply(sums, group, tile.end - tile.step, place);
+      if constexpr (C::split_k > 1)
+        L::store_part(p, sums, group, tile);
+      else
+        L::store(p, sums, group, tile, box);
+    }
+    if (int(u32(thread) % 128u) == 0) tensor_store_wait();
+  }
 }
 
 }  // namespace kgen

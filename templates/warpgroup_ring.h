@@ -1,6 +1,6 @@
-// What the kernels by warpgroups on sm_90 have in common: a ring of stages that one work-item has the copy engine fill
-// (tensor_copy.h) and warpgroups multiply (mma/wgmma.h), and blocks that stay and walk the tiles, so that the next
-// tile's operands come while sums are stored.
+// What kernels by warpgroups on sm_90 need below the way their sums leave: a ring of stages that one work-item has the
+// copy engine fill (tensor_copy.h) and warpgroups multiply (mma/wgmma.h), and blocks that stay and walk the tiles, so
+// that the next tile's operands come while sums are stored.
 //
 //   warpgroups 1 … n      wait full, wgmma, wait for the stage before ──▶ empty
 //   the rest of a block   one work-item: wait empty, expect, copy     ──▶ full
