@@ -158,7 +158,7 @@ def entry_of(item, limit):
     dims = {}
     for name, value in item["dims"].items():
         value = int(value)
-        most = MAP if name in ("h", "w") else limit
+        most = MAP if name in ("h", "w") and "w" in item["dims"] else limit
         dims[name] = value if value <= most else most + value % 16
     params = {}
     for word in words[1:]:

@@ -5,6 +5,7 @@
 #include <climits>
 #include <cstdio>
 #include <iterator>
+#include <system_error>
 
 #include "base/text.h"
 #include "cli/cli.h"
@@ -99,7 +100,13 @@ int dispatch(const char* program, const Words& words) {
 }  // namespace kgen
 
 int main(int argc, char** argv) {
-  const int code = kgen::dispatch(argv[0], kgen::Words(argv + 1, argv + argc));
+  int code = 2;
+  try {
+    code = kgen::dispatch(argv[0], kgen::Words(argv + 1, argv + argc));
+  } catch (const std::system_error& error) {  // fmt cannot write: a full disk, seen before the last flush
+    fmt::print(stderr, "kgen: {}\n", error.what());
+    return code;
+  }
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
   std::perror("kgen: cannot write to stdout");
   return code == 0 ? 2 : code;

@@ -161,50 +161,54 @@ struct Fp8Product : WarpgroupProduct<WarpgroupConfig<C>> {
     }
     ScaleReader<P> scales(p, tile, group);
     int done = at.stage;
-    const auto start = [&](Sums& part, StageScales& of_part) {
+    const auto start = [&](Sums& part) {
       barrier_wait(full(at.stage), at.phase);
       begin(part, group, at.stage, false);
       at.advance();
-      of_part = scales.next();
     };
-    const auto finish = [&](Sums& part, const StageScales& of_part) {
+    StageScales now = scales.next();  // of the stage that is added next
+    const auto finish = [&](Sums& part) {
       hold(part);
       release(done);
       if (++done == C::stages) done = 0;
-      add(sums, part, of_part);
+      add(sums, part, now);
     };
     Sums first;
-    StageScales of_first;
     if constexpr (C::ahead == 0) {
       KGEN_NO_UNROLL
       for (int step = 0; step < steps; ++step) {
-        start(first, of_first);
+        start(first);
         wgmma_wait<0>();
-        finish(first, of_first);
+        finish(first);
+        if (step + 1 < steps) now = scales.next();
       }
     } else {
+      // Scales are read once those before them have been used: a wait for some loads is one for all that were begun
+      // until then, and stood between the products.
       Sums second;
-      StageScales of_second;
-      start(first, of_first);
+      start(first);
       int step = 1;
       KGEN_NO_UNROLL
       for (; step + 1 < steps; step += 2) {
-        start(second, of_second);
+        start(second);
         wgmma_wait<1>();
-        finish(first, of_first);
-        start(first, of_first);
+        finish(first);
+        now = scales.next();
+        start(first);
         wgmma_wait<1>();
-        finish(second, of_second);
+        finish(second);
+        now = scales.next();
       }
       if (step < steps) {
-        start(second, of_second);
+        start(second);
         wgmma_wait<1>();
-        finish(first, of_first);
+        finish(first);
+        now = scales.next();
         wgmma_wait<0>();
-        finish(second, of_second);
+        finish(second);
       } else {
         wgmma_wait<0>();
-        finish(first, of_first);
+        finish(first);
       }
     }
   }

@@ -102,6 +102,12 @@ KGEN_DEVICE void pack_fn(const P& p) {
   }
 }
 
+// A template, since NVRTC refuses the call where no architecture defines it, even in a branch that is left out.
+template <class C>
+KGEN_DEVICE void commit_pieces() {
+  async_commit();
+}
+
 // Tiles of the streams, as TileLoader moves them: memory → registers → LDS.
 template <class C, bool kSpreads, class P>
 struct StreamsLoader {
@@ -166,7 +172,7 @@ struct StreamsLoader {
             async_copy<kPieceBytes>(to + u32(ring_at(fetch_slot, i, kN)), p.x + token * p.ldx + h);
         }
       }
-      async_commit();
+      commit_pieces<C>();
       fetch_slot = fetch_slot + 1 < C::ring ? fetch_slot + 1 : 0;
     }
   }

@@ -157,11 +157,12 @@ TEST_F(Completion, BashCompletesValuesAndFiles) {
   EXPECT_THAT(bash("kgen tune --timing w"), ElementsAre("warm"));
   EXPECT_THAT(bash("kgen tune --device n"), ElementsAre("nvidia:0"));
   EXPECT_THAT(bash("kgen tune --device nvidia:"), ElementsAre("0")) << "readline begins a word after a colon";
-  EXPECT_THAT(bash("kgen tune --op ge"), ElementsAre("gemm"));
+  EXPECT_THAT(bash("kgen tune --op gp"), ElementsAre("gptq_gemm"));
   EXPECT_THAT(bash("kgen gen ops.yaml --arch gfx90"), ElementsAre("gfx906", "gfx908", "gfx90a"));
   EXPECT_THAT(bash("kgen db export tuned.db --format "), ElementsAre("csv", "t4"));
-  EXPECT_THAT(bash("kgen lookup tuned.db ge"), ElementsAre("gemm")) << "the second argument is an operator";
-  EXPECT_THAT(bash("kgen lookup --timing cold tuned.db ge"), ElementsAre("gemm")) << "a flag's value is no argument";
+  EXPECT_THAT(bash("kgen lookup tuned.db gp"), ElementsAre("gptq_gemm")) << "the second argument is an operator";
+  EXPECT_THAT(bash("kgen lookup --timing cold tuned.db gp"), ElementsAre("gptq_gemm"))
+      << "a flag's value is no argument";
   EXPECT_THAT(bash("kgen lookup tuned.db gemm "), IsEmpty());
   EXPECT_THAT(bash("kgen tune --budget "), IsEmpty());
   EXPECT_THAT(bash("kgen nonsense "), IsEmpty());
@@ -181,7 +182,7 @@ TEST_F(Completion, FishCompletesEveryCommandAndFlag) {
   }
   EXPECT_THAT(fish("kgen tune --timing "), ElementsAre("cold", "graph", "warm"));
   EXPECT_THAT(fish("kgen db exp"), ElementsAre("export"));
-  EXPECT_THAT(fish("kgen tune --op ge"), ElementsAre("gemm"));
+  EXPECT_THAT(fish("kgen tune --op gp"), ElementsAre("gptq_gemm"));
 }
 
 // Keys typed into a zsh with nothing configured but the completion.
@@ -191,17 +192,19 @@ TEST_F(Completion, ZshCompletesCommandsFlagsAndValues) {
   folder_->write(".zshrc", "PROMPT='READY> '\nautoload -Uz compinit && compinit -D -u\nsource " +
                                *folder_ / "kgen.zsh" + "\ncd " + *folder_ / "work" + "\n");
   const Words typed{"kgen tu\t\x15", "kgen tune --stra\trando\t\x15", "kgen db expo\t--form\t\t\x15",
-                    "kgen lookup tuned.db gem\t\x15"};
+                    "kgen lookup tuned.db gpt\t\x15"};
   std::size_t next = 0, from = 0;
-  const TerminalRun run = run_on_terminal(
-      {"zsh", "-i"}, {.columns = 200,
-                      .environment = {"ZDOTDIR=" + folder_->path(), "TERM=dumb"},
-                      .on_output = [&](const std::string& output, int, TestScreen&) -> std::string {
-                        static const Words kSigns{"READY> ", "kgen tune ", "=random ", "csv  t4", "tuned.db gemm "};
-                        if (next > typed.size() || output.find(kSigns[next], from) == std::string::npos) return "";
-                        from = output.size();
-                        return next++ < typed.size() ? typed[next - 1] : "\x15 exit\r";
-                      }});
+  const TerminalRun run =
+      run_on_terminal({"zsh", "-i"}, {.columns = 200,
+                                      .environment = {"ZDOTDIR=" + folder_->path(), "TERM=dumb"},
+                                      .on_output = [&](const std::string& output, int, TestScreen&) -> std::string {
+                                        static const Words kSigns{"READY> ", "kgen tune ", "=random ", "csv  t4",
+                                                                  "tuned.db gptq_gemm "};
+                                        if (next > typed.size() || output.find(kSigns[next], from) == std::string::npos)
+                                          return "";
+                                        from = output.size();
+                                        return next++ < typed.size() ? typed[next - 1] : "\x15 exit\r";
+                                      }});
   EXPECT_EQ(next, typed.size() + 1) << run.output;
 }
 
