@@ -47,6 +47,18 @@ class CApi : public ::testing::Test {
     kgen_close(db_);
   }
 
+  // The row of cols=17 is refused for this reason, and the one of cols=16 is used.
+  void expect_next_match(const char* why) {
+    open();
+    open_op();
+    const kgen_match match = find(8, 17);
+    EXPECT_EQ(match.kind, KGEN_MATCH_NEAR);
+    EXPECT_STREQ(match.config, "whole");
+    EXPECT_THAT(match.reason,
+                AllOf(StartsWith("near: tuned at cols=16, legal for cols=17; refused the one of cols=17 rows=8: "),
+                      HasSubstr(why)));
+    expect_right_result(8, 17, false, 1);
+  }
   // Prepares, launches and compares with the formula in host_kernel.cpp.
   void expect_right_result(std::int64_t rows, std::int64_t cols, bool with_bias, double alpha) {
     const kgen_match match = find(rows, cols);
@@ -321,29 +333,13 @@ TEST_F(CApi, AShapeWithoutALegalKernelSaysWhy) {
 TEST_F(CApi, ADamagedCodeObjectIsRefusedAndTheNextMatchIsUsed) {
   make({{.config = "whole"}, {.dims_key = "cols=17 rows=8", .config = "damaged", .code_suffix = "x"}});
   sql("UPDATE object SET zstd = zeroblob(length(zstd)) WHERE id = 2");
-  open();
-  open_op();
-  const kgen_match match = find(8, 17);
-  EXPECT_EQ(match.kind, KGEN_MATCH_NEAR);
-  EXPECT_STREQ(match.config, "whole");
-  EXPECT_THAT(match.reason,
-              AllOf(StartsWith("near: tuned at cols=16, legal for cols=17; refused the one of cols=17 rows=8: "),
-                    HasSubstr("does not match its hash")));
-  expect_right_result(8, 17, false, 1);
+  expect_next_match("does not match its hash");
 }
 
 // The file of a later kgen, whose kernels take what this one cannot give them.
 TEST_F(CApi, APlanWithAnUnknownRoleIsRefusedAndTheNextMatchIsUsed) {
   make({{.config = "whole"}, {.dims_key = "cols=17 rows=8", .config = "later", .first_role = "tensor_mop"}});
-  open();
-  open_op();
-  const kgen_match match = find(8, 17);
-  EXPECT_EQ(match.kind, KGEN_MATCH_NEAR);
-  EXPECT_STREQ(match.config, "whole");
-  EXPECT_THAT(match.reason,
-              AllOf(StartsWith("near: tuned at cols=16, legal for cols=17; refused the one of cols=17 rows=8: "),
-                    HasSubstr("unknown role 'tensor_mop'")));
-  expect_right_result(8, 17, false, 1);
+  expect_next_match("unknown role 'tensor_mop'");
 }
 
 TEST_F(CApi, AnOperatorWhoseEveryPlanHasAnUnknownRoleIsNotOpened) {
