@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# How many candidates a tune gets through: kernels under 0.1 ms and under 1 ms (bench/throughput/*.yaml), each with an empty compile cache
-# and DB; what the worker processes cost; beside it torch.compile's max-autotune on three of the GEMMs.
+# How many candidates a tune gets through: kernels under 0.1 ms, mostly of matrix cores (small) and one of every operator (operators), and
+# kernels under 1 ms (medium; bench/throughput/*.yaml), each with an empty compile cache and DB; what the worker processes cost; beside it torch.compile's max-autotune on three of the GEMMs.
 #
 #   bench/throughput.sh KGEN OUT [ISOLATION_BENCH] [LIBKGEN]
 #
-# BUDGET (environment): candidates a problem, 60 by default. DEVICE: nvidia:0 by default. Without ISOLATION_BENCH or LIBKGEN those parts are
-# left out. Writes OUT/{small,medium,isolation}.json, OUT/max_autotune.jsonl and OUT/throughput.md.
+# BUDGET (environment): candidates a problem, 60 by default. DEVICE: nvidia:0 by default. SIZES: which of the three. Without ISOLATION_BENCH or LIBKGEN those parts are
+# left out. Writes OUT/{small,operators,medium,isolation}.json, OUT/max_autotune.jsonl and OUT/throughput.md.
 set -euo pipefail
 kgen=$(realpath "$1") out=$2 isolation=${3:-} lib=${4:-}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,7 +15,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # The driver's and NVRTC's own caches of earlier runs would count as compiled.
 export CUDA_CACHE_DISABLE=1
-for size in small medium; do
+for size in ${SIZES:-small operators medium}; do
   XDG_CACHE_HOME=$scratch/$size "$kgen" tune "$here/throughput/$size.yaml" --device "$device" --budget "$budget" \
     --db "$scratch/tuned.db" --json >"$out/$size.json" 2>"$out/$size.log"
 done

@@ -11,7 +11,7 @@ def load(path):
 def main():
     out = sys.argv[1]
     print("# Throughput\n")
-    for size, title in (("small", "Kernels under 0.1 ms"), ("medium", "Kernels under 1 ms")):
+    for size, title in (("small", "Kernels under 0.1 ms"), ("operators", "One of every operator, under 0.1 ms"), ("medium", "Kernels under 1 ms")):
         tune = load(f"{out}/{size}.json")
         if tune is None:
             continue
@@ -55,7 +55,7 @@ def main():
         print("## Beside torch.compile's max-autotune\n")
         print("| GEMM | kgen: verified a second, seconds | max-autotune: choices a second, choices, seconds | kgen us | max-autotune us | cuBLAS or eager us |"
               "\n| --- | --- | --- | --- | --- | --- |")
-        rows = {row["label"]: row for size in ("small", "medium") for row in (load(f"{out}/{size}.json") or {"rows": []})["rows"]}
+        rows = {row["label"]: row for size in ("small", "operators", "medium") for row in (load(f"{out}/{size}.json") or {"rows": []})["rows"]}
         for line in open(path):
             row = json.loads(line)
             mine = rows[row["label"]]

@@ -358,7 +358,7 @@ struct Session::Problem {
   std::unordered_map<std::string, std::size_t> index;  // by config
   std::map<std::string, Known> known;                  // by config
   std::map<std::int64_t, std::string> sent;            // to the worker: config by ticket
-  std::map<std::string, double> standings;             // by config, the newest (TryResult::standings)
+  std::map<std::string, double> standings;             // by config, the newest
   std::size_t budget = 0;                              // 0 = no limit
   double seconds = 0;                                  // 0 = no limit
   double start = 0;                                    // of its work; 0 = it is not in work yet
@@ -654,9 +654,6 @@ Result<void> Session::finish(Problem& problem, std::int64_t ticket, const TryRes
     reason += fmt::format("; input seed {}; repeat with: {}", supervisor_.seed(),
                           repeat_line(problem.spec, at->second.candidate.key(), device_.id));
   KGEN_CHECK_OK(record(problem, at->second, result.status, reason, &result));
-  if (!result.standings.empty()) problem.standings.clear();
-  for (const TryResult::Standing& standing : result.standings)
-    problem.standings[problem.sent.at(standing.ticket)] = standing.median_us;
   problem.items.erase(at);
   return {};
 }
@@ -687,6 +684,11 @@ Result<void> Session::search(Problem& problem) {
     }
     if (!ended) return tl::unexpected(std::move(ended.error()));
     if (*ended) KGEN_CHECK_OK(finish(*on_device_, (*ended)->ticket, **ended));
+    if (const auto standings = supervisor_.take_standings(); !standings.empty()) {
+      on_device_->standings.clear();
+      for (const Standing& standing : standings)
+        on_device_->standings[on_device_->sent.at(standing.ticket)] = standing.median_us;
+    }
     KGEN_CHECK_OK(take_compiled());
   }
   account_.device_has_work(false);
@@ -1252,11 +1254,11 @@ void Session::sum_up() {
   const Supervisor::BusySeconds& busy = supervisor_.busy();
   outcome_.device_seconds = now_seconds() - start_;
   outcome_.gpu_busy_seconds = busy.total();
-  outcome_.gpu_timing_seconds = busy.timing;
+  outcome_.gpu_timing_seconds = busy.timing + busy.turns;
   outcome_.where_time_went = {{"timing", searching_.timing},
                               {"verification", searching_.verification},
                               {"references", searching_.reference},
-                              {"between candidates", std::max(0.0, spent(Activity::kDevice) - searching_.total())},
+                              {"between candidates", std::max(0.0, spent(Activity::kDevice) - searching_.asked())},
                               {"finals", spent(Activity::kFinals)},
                               {"compilers", spent(Activity::kCompilers)},
                               {"proposing", spent(Activity::kProposing)},

@@ -34,6 +34,7 @@ void Supervisor::use(CheckCase check, TimingMode timing) {
   check_ = std::move(check);
   timing_ = timing;
   ready_ = doubted_ = false;
+  standings_.clear();
 }
 
 void Supervisor::lose_worker() {
@@ -146,12 +147,20 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
         if (event.result.status == TrialStatus::kCrashed) lose_worker();
         return std::optional<TryResult>(event.result);
       }
+      case WorkerEvent::Kind::kStandings:
+        busy_.turns += event.seconds;
+        standings_ = event.standings;
+        continue;
       case WorkerEvent::Kind::kEnded: {
-        lose_worker();
-        if (queue_.empty()) continue;
+        if (queue_.empty()) {
+          lose_worker();
+          continue;
+        }
         Waiting& oldest = queue_.front();
-        if (event.killed_from_outside && !oldest.second_attempt) {
-          oldest.second_attempt = true;  // not the candidate's doing, unless it happens again
+        const bool not_its_doing = event.killed_from_outside || !oldest.started;
+        lose_worker();
+        if (not_its_doing && !oldest.second_attempt) {
+          oldest.second_attempt = true;  // unless it happens again
           continue;
         }
         queue_.pop_front();
@@ -164,7 +173,13 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
     }
     if (!queue_.empty() && now_seconds() >= deadline_) {
       worker_->kill();
+      Waiting& oldest = queue_.front();
+      const bool not_its_doing = !oldest.started;  // the one before it, timed in turns
       lose_worker();
+      if (not_its_doing && !oldest.second_attempt) {
+        oldest.second_attempt = true;
+        continue;
+      }
       queue_.pop_front();
       busy_.verification += timeout_;
       lost.status = TrialStatus::kHung;
@@ -189,7 +204,10 @@ Result<RaceResult> Supervisor::race(const RaceRequest& request) {
       now_seconds() + timeout_ * static_cast<double>(request.candidates.size() + (request.against_vendor ? 1 : 0));
   for (;;) {
     const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
-    if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult) continue;
+    if (event.kind == WorkerEvent::Kind::kStandings) busy_.turns += event.seconds;
+    if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult ||
+        event.kind == WorkerEvent::Kind::kStandings)
+      continue;
     if (event.kind == WorkerEvent::Kind::kRaced) {
       busy_.timing += event.timing_seconds;
       busy_.verification += event.seconds - event.timing_seconds;

@@ -6,6 +6,8 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "tuner/worker.h"
 
@@ -48,15 +50,20 @@ class Supervisor {
     double reference = 0;     // operands made, reference computed, buffers laid out
     double verification = 0;  // code loaded, run, compared and unloaded
     double timing = 0;        // samples with the flushes between them
-    double total() const { return reference + verification + timing; }
+    double turns = 0;         // those of the leaders, while nothing was asked for
+    double asked() const { return reference + verification + timing; }
+    double total() const { return asked() + turns; }
     // To `this` what came between two moments.
     void add(const BusySeconds& from, const BusySeconds& to) {
       reference += to.reference - from.reference;
       verification += to.verification - from.verification;
       timing += to.timing - from.timing;
+      turns += to.turns - from.turns;
     }
   };
   const BusySeconds& busy() const { return busy_; }
+  // The newest of the present problem, once.
+  std::vector<Standing> take_standings() { return std::exchange(standings_, {}); }
   std::uint64_t seed() const { return check_.seed; }  // of the present inputs
   const std::string& method() const { return method_; }
 
@@ -83,6 +90,7 @@ class Supervisor {
   double deadline_ = 0;        // of the oldest
   double bandwidth_ = 0;
   BusySeconds busy_;
+  std::vector<Standing> standings_;
   std::string method_;
 };
 

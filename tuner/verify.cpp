@@ -231,6 +231,7 @@ Result<DeviceBuffer> DeviceBuffer::allocate(Device& device, std::int64_t bytes) 
   DeviceBuffer buffer;
   KGEN_TRY(buffer.data_, device.allocate(static_cast<std::size_t>(bytes)));
   buffer.device_ = &device;
+  buffer.bytes_ = bytes;
   return buffer;
 }
 
@@ -956,6 +957,16 @@ Result<void> Bench::launch(const LoadedCandidate& candidate, int set, Stream str
 }
 bool Bench::healthy() { return impl_->probe().has_value(); }
 int Bench::sets() const { return static_cast<int>(impl_->arenas.size()); }
+std::int64_t Bench::bytes() const {
+  std::int64_t sum = impl_->measurer.flush_bytes();
+  const auto add = [&](const auto&... buffers) { ((sum += buffers.bytes()), ...); };
+  for (const DeviceBuffer& arena : impl_->arenas) add(arena);
+  for (const DeviceBuffer& stage : impl_->stages) add(stage);
+  add(impl_->pristine, impl_->layouts, impl_->zones, impl_->results, impl_->snapshot);
+  for (const Impl::Expected& output : impl_->expected)
+    add(output.index, output.value, output.magnitude, output.expected, output.bound);
+  return sum;
+}
 Measurer& Bench::measurer() { return impl_->measurer; }
 const std::string& Bench::method() const { return impl_->method; }
 

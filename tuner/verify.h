@@ -86,6 +86,7 @@ class DeviceBuffer {
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
     std::swap(device_, other.device_);
     std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
     return *this;
   }
   ~DeviceBuffer() {
@@ -93,10 +94,12 @@ class DeviceBuffer {
   }
   char* at(std::int64_t offset) const { return static_cast<char*>(data_) + offset; }
   explicit operator bool() const { return data_ != nullptr; }
+  std::int64_t bytes() const { return bytes_; }
 
  private:
   Device* device_ = nullptr;
   DevicePtr data_ = nullptr;
+  std::int64_t bytes_ = 0;
 };
 
 // The inputs and expected values of a problem in the host's memory, for those who run kernels elsewhere.
@@ -148,6 +151,7 @@ class Bench {
   // Does the device still run a known-good kernel? After an error: false means that the fault has stuck.
   bool healthy();
   int sets() const;
+  std::int64_t bytes() const;  // of the device's memory that it holds, the flush buffer included
   Measurer& measurer();
   // "whole reference in 0.12 s", "projection and 4913 of 1e+08 elements".
   const std::string& method() const;

@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <utility>
 
 #include "base/text.h"
 #include "tuner/session.h"
@@ -73,10 +75,10 @@ static void from_json(const Json& json, Verdict& verdict) {
   json.at("launch_us").get_to(verdict.launch_us);
   if (json.contains("same_bits")) verdict.same_bits = json.at("same_bits").get<bool>();
 }
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult::Standing, ticket, median_us)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Standing, ticket, median_us)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult::Process, cpu_seconds, page_faults, waits, preemptions)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TryResult, ticket, status, reason, verdict, timing, verify_seconds, load_seconds,
-                                   timing_seconds, seconds, process, receive_seconds, answer_seconds, standings)
+                                   timing_seconds, seconds, process, receive_seconds, answer_seconds)
 
 namespace {
 
@@ -87,11 +89,11 @@ constexpr std::size_t kLeaders = 4;
 constexpr double kLeaderReach = 1.1;  // of the fastest leader
 constexpr int kRoundsAtOnce = 4;      // between looks at what waits; 1 of kernels that are not
 constexpr double kShortUs = 500;      // short
-// What a candidate's result may be held back by while the device is idle, and the rounds after which more tell nothing.
-constexpr double kCompeteSeconds = 0.06;
-constexpr std::size_t kEnoughRounds = 400;
+constexpr std::size_t kEnoughRounds = 400;  // after which more tell nothing
+constexpr double kTellSeconds = 0.05;       // between standings
 constexpr int kSittingsOfAll = 6;
-constexpr double kSittingsSeconds = 0.5;  // that preparing the sittings of a race may take
+constexpr double kSittingsSeconds = 0.5;   // that preparing the sittings of a race may take
+constexpr std::int64_t kSittingsPart = 8;  // of the device's memory that past sittings may hold: an eighth
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -159,13 +161,30 @@ class WorkerLoop {
   bool attempt(const TryRequest& request) {
     if (!send({{"event", "started"}, {"ticket", request.ticket}})) return false;
     const double start = now_seconds();
-    TryResult result = examiner_.attempt(request, [&] { return channel_.waiting(); });
+    TryResult result = examiner_.attempt(request);
     const double end = now_seconds();
     result.receive_seconds = start - received_;
     result.answer_seconds = answer_seconds_;
     const bool sent = send({{"event", "result"}, {"result", result}});
     answer_seconds_ = now_seconds() - end;
-    return sent && result.status != TrialStatus::kCrashed;
+    return sent && result.status != TrialStatus::kCrashed && pass_time();
+  }
+
+  // The leaders in turns until something is asked.
+  bool pass_time() {
+    const auto tell = [&](double since) {
+      return send({{"event", "standings"}, {"standings", examiner_.standings()}, {"seconds", now_seconds() - since}});
+    };
+    double since = now_seconds();
+    bool told = true;
+    while (!channel_.waiting() && examiner_.take_turns()) {
+      told = false;
+      if (now_seconds() - since < kTellSeconds) continue;
+      if (!tell(since)) return false;
+      since = now_seconds();
+      told = true;
+    }
+    return told || tell(since);
   }
 
   bool race(const RaceRequest& request) {
@@ -220,7 +239,8 @@ Result<LoadedCandidate> Examiner::load(const TryRequest& request) {
 }
 
 // An error is a refusal or a fault of the device.
-Result<void> Examiner::examine(const TryRequest& request, const std::function<bool()>& waiting, TryResult& result) {
+Result<void> Examiner::examine(const TryRequest& request, TryResult& result) {
+  if (!request.idle) leaders_.clear();
   const double start = now_seconds();
   KGEN_TRY(LoadedCandidate candidate, load(request));
   result.load_seconds = now_seconds() - start;
@@ -241,46 +261,53 @@ Result<void> Examiner::examine(const TryRequest& request, const std::function<bo
   result.status = result.timing.stopped_early ? TrialStatus::kStoppedEarly : TrialStatus::kTimed;
   if (best_us_ == 0 || result.timing.median_us < best_us_) best_us_ = result.timing.median_us;
   if (!request.idle || result.timing.stopped_early || !result.timing.throttle.empty()) return {};
-  const double competes = now_seconds();
-  KGEN_CHECK_OK(compete(std::move(candidate), waiting, result));
-  result.timing_seconds += now_seconds() - competes;
+  lead(std::move(candidate), result.ticket, result.timing.median_us);
   return {};
 }
 
-// Takes the candidate among the leaders if it is fast enough, and times them in turns while nothing waits.
-Result<void> Examiner::compete(LoadedCandidate candidate, const std::function<bool()>& waiting, TryResult& result) {
-  leaders_.push_back({.ticket = result.ticket,
-                      .alone_us = result.timing.median_us,
-                      .samples_us = {},
-                      .candidate = std::move(candidate)});
+// Takes the candidate among the leaders if it is fast enough.
+void Examiner::lead(LoadedCandidate candidate, std::int64_t ticket, double alone_us) {
+  leaders_.push_back({.ticket = ticket, .alone_us = alone_us, .samples_us = {}, .candidate = std::move(candidate)});
   std::stable_sort(leaders_.begin(), leaders_.end(), [](auto& a, auto& b) { return a.alone_us < b.alone_us; });
   while (leaders_.size() > kLeaders || leaders_.back().alone_us > kLeaderReach * leaders_.front().alone_us)
     leaders_.pop_back();
+}
+
+bool Examiner::take_turns() {
+  if (leaders_.empty()) return false;
   std::vector<Measurer::Launch> launches;
   std::size_t rounds = kEnoughRounds;
   for (const Leader& leader : leaders_) {
     launches.push_back(launcher(leader.candidate));
     rounds = std::min(rounds, leader.samples_us.size());
   }
+  if (rounds >= kEnoughRounds) return false;
   const int at_once = leaders_.front().alone_us < kShortUs ? kRoundsAtOnce : 1;
-  const double end = now_seconds() + kCompeteSeconds;
-  while (rounds < kEnoughRounds && now_seconds() < end && !waiting()) {
-    rounds += static_cast<std::size_t>(at_once);
-    KGEN_TRY(const std::vector<Timing> turn, bench_->measurer().in_turns(timing_, launches, bench_->sets(), at_once));
-    for (std::size_t i = 0; i < leaders_.size(); ++i)
-      leaders_[i].samples_us.insert(leaders_[i].samples_us.end(), turn[i].samples_us.begin(), turn[i].samples_us.end());
+  const auto turn = bench_->measurer().in_turns(timing_, launches, bench_->sets(), at_once);
+  if (!turn) {  // nobody's trial: who is asked for next finds out whether the device still works
+    leaders_.clear();
+    return false;
   }
-  for (const Leader& leader : leaders_)
-    if (leader.samples_us.size() >= MeasureLimits::kMinRounds)
-      result.standings.push_back({.ticket = leader.ticket, .median_us = median(leader.samples_us)});
-  return {};
+  for (std::size_t i = 0; i < leaders_.size(); ++i) {
+    const std::vector<double>& samples = (*turn)[i].samples_us;
+    leaders_[i].samples_us.insert(leaders_[i].samples_us.end(), samples.begin(), samples.end());
+  }
+  return true;
 }
 
-TryResult Examiner::attempt(const TryRequest& request, const std::function<bool()>& waiting) {
+std::vector<Standing> Examiner::standings() const {
+  std::vector<Standing> standings;
+  for (const Leader& leader : leaders_)
+    if (leader.samples_us.size() >= MeasureLimits::kMinRounds)
+      standings.push_back({.ticket = leader.ticket, .median_us = median(leader.samples_us)});
+  return standings;
+}
+
+TryResult Examiner::attempt(const TryRequest& request) {
   TryResult result{.ticket = request.ticket};
   const TryResult::Process before = process_so_far();
   const double start = now_seconds();
-  if (const auto done = examine(request, waiting, result); !done) {
+  if (const auto done = examine(request, result); !done) {
     result.status = healthy() ? TrialStatus::kLaunchFailed : TrialStatus::kCrashed;
     result.reason = one_line(done.error().message);
   }
@@ -340,6 +367,19 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
   const int sittings = std::max(1, std::min(request.sittings, static_cast<int>(affordable)));
   RaceResult result;
   std::vector<std::vector<Timing>> parts(request.candidates.size());
+  // A place that is given back is where the next sitting lies, so that sittings take place in the same two by turns
+  // (H100). What they held is kept, so each has places of its own.
+  struct Past {
+    std::unique_ptr<Bench> bench;
+    std::vector<LoadedCandidate> candidates{};
+    std::int64_t bytes = 0;
+  };
+  std::deque<Past> past;
+  std::int64_t past_bytes = 0;
+  const auto forget = [&] {
+    past_bytes -= past.front().bytes;
+    past.pop_front();
+  };
   std::vector<LoadedCandidate> candidates;
   std::vector<std::size_t> sitters(request.candidates.size());
   std::iota(sitters.begin(), sitters.end(), 0);
@@ -356,13 +396,18 @@ Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_sec
       if (sitters.size() == 1) break;
     }
     if (sitting > 0) {
-      // What the sitting before holds is released after this has its own, so it gets other places.
+      while (!past.empty() && past_bytes + bench_->bytes() > device_.info().memory_bytes / kSittingsPart) forget();
       auto fresh = Bench::open(device_, check_, [] {});
+      for (; !fresh && healthy() && !past.empty(); fresh = Bench::open(device_, check_, [] {})) forget();
       if (!fresh) {
         if (healthy()) break;  // no memory for two
         return tl::unexpected(std::move(fresh.error()));
       }
-      bench_ = std::move(*fresh);
+      Past before{.bench = std::exchange(bench_, std::move(*fresh)), .candidates = std::move(candidates)};
+      before.bytes = before.bench->bytes();
+      for (const LoadedCandidate& candidate : before.candidates) before.bytes += candidate.scratch.bytes();
+      past_bytes += before.bytes;
+      past.push_back(std::move(before));
       bench_->measurer().watch(telemetry_.get());
       // Where code lies decides by up to 4 % (conv3x3 of 7 us, H100), and that follows the order of loading.
       std::rotate(sitters.begin(), sitters.begin() + 1, sitters.end());
@@ -528,6 +573,10 @@ WorkerEvent Worker::receive(double timeout_seconds) {
       event.kind = Kind::kResult;
       json.at("result").get_to(event.result);
       event.ticket = event.result.ticket;
+    }
+    if (name == "standings") {
+      event.kind = Kind::kStandings;
+      json.at("standings").get_to(event.standings);
     }
     if (name == "raced") {
       event.kind = Kind::kRaced;

@@ -3,7 +3,7 @@
 //
 // Messages are one JSON document each, in the frames of tuner/process.h. To the worker: setup, try, race. From it:
 // hello (or refused, and it ends), then for each setup probed and ready (or refused), for each try started and result,
-// for each race started and raced. Requests are answered in order; two may be on the way, so the worker need not wait
+// for each race started and raced; after a try, while nothing else is asked, standings. Requests are answered in order; two may be on the way, so the worker need not wait
 // for the next. A try has its plan's parameters as a second document: they are most of it, the same for many
 // candidates, and 60 us of work to read, so they are read where they have changed.
 #pragma once
@@ -31,7 +31,7 @@ struct TryRequest {
   std::vector<CheckCase::Output> limits{};  // of the candidate's compute type; none: the case's
   Repeats repeats = Repeats::kNone;         // further launches whose bits are compared
   bool measure = true;
-  bool idle = false;   // while no other request waits, the fastest are timed in turns (TryResult::standings)
+  bool idle = false;   // while nothing is asked after it, the fastest so far are timed in turns (Standing)
   double best_us = 0;  // of the problem so far; 0 = none
 };
 
@@ -52,13 +52,13 @@ struct TryResult {
   Process process{};
   // Of a worker: from a whole request until work on it began, and what the answer before this one took to send.
   double receive_seconds = 0, answer_seconds = 0;
-  // The fastest of the problem so far, timed in turns while the device had nothing else to do: their medians tell them
-  // apart better than those of samples that were taken minutes apart.
-  struct Standing {
-    std::int64_t ticket = 0;
-    double median_us = 0;
-  };
-  std::vector<Standing> standings{};
+};
+
+// One of the fastest of the problem so far, timed in turns while the device had nothing else to do: their medians tell
+// them apart better than those of samples that were taken minutes apart.
+struct Standing {
+  std::int64_t ticket = 0;
+  double median_us = 0;
 };
 
 struct RaceRequest {
@@ -96,8 +96,12 @@ class Examiner {
 
   // As Bench::open(); the device's bandwidth is measured at the first one.
   Result<void> setup(const CheckCase&, TimingMode, const std::function<void()>& probed);
-  // Verifies and times. `waiting`: does another request wait? An end that is the candidate's doing is a status.
-  TryResult attempt(const TryRequest&, const std::function<bool()>& waiting);
+  // Verifies and times. An end that is the candidate's doing is a status.
+  TryResult attempt(const TryRequest&);
+  // A few rounds of the leaders in turns, where the last attempt was `idle`; false: more would tell nothing.
+  bool take_turns();
+  // As take_turns() left them; those with too few samples are left out.
+  std::vector<Standing> standings() const;
   // kCheckFailed: a candidate that fails its check. `timing_seconds`: of the samples and the energy alone.
   Result<RaceResult> race(const RaceRequest&, double& timing_seconds);
 
@@ -110,8 +114,8 @@ class Examiner {
   Measurer::Launch launcher(const LoadedCandidate&);
   Result<LoadedCandidate> load(const TryRequest&);
   Result<LoadedCandidate> load_vendor(const VendorCall&, std::shared_ptr<VendorKernel>&, VendorResult&);
-  Result<void> examine(const TryRequest&, const std::function<bool()>& waiting, TryResult&);
-  Result<void> compete(LoadedCandidate, const std::function<bool()>& waiting, TryResult&);
+  Result<void> examine(const TryRequest&, TryResult&);
+  void lead(LoadedCandidate, std::int64_t ticket, double alone_us);
 
   Device& device_;
   const std::unique_ptr<Telemetry> telemetry_;
@@ -138,6 +142,7 @@ struct WorkerEvent {
     kRefused,  // setup failed; text says why, the worker can go on with another problem
     kStarted,  // ticket: its time starts now
     kResult,
+    kStandings,  // seconds: of the turns since those before
     kRaced,
     kTimeout,  // nothing came in time; the worker still runs
     kEnded,    // the process is gone; text says how
@@ -148,7 +153,8 @@ struct WorkerEvent {
   double seconds = 0, timing_seconds = 0;  // of all, and of a race's samples
   bool killed_from_outside = false;        // kEnded: by a signal that no kernel raises
   TryResult result;
-  RaceResult race;  // kRaced
+  std::vector<Standing> standings;  // kStandings
+  RaceResult race;                  // kRaced
 };
 
 // The parent's end. Used by one thread.
