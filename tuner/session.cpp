@@ -35,15 +35,17 @@
 namespace kgen {
 namespace {
 
-constexpr double kPollSeconds = 0.2;  // how often a stop request and the progress line are looked at
-constexpr std::size_t kPipeline = 2;  // candidates at the worker: one running, one on the way
+constexpr double kPollSeconds = 0.2;   // how often a stop request and the progress line are looked at
+constexpr double kWaitSeconds = 0.02;  // between looks at the compilers while the reference is one of theirs
+constexpr std::size_t kPipeline = 2;   // candidates at the worker: one running, one on the way
 // Problems behind the one in work whose candidates compile where it leaves cores idle. Each begins from what was won
 // before the one in work when it opens at the earliest, so that a run can be repeated.
 constexpr std::size_t kOpenAhead = 4;
 // So many where nothing is won before that they would begin from: those of other operators. Several devices take no
 // more than the others, or one would be left with them at the end.
 constexpr std::size_t kMostAhead = 12;
-constexpr std::size_t kPreparing = 2;  // of them at once; each takes a core for up to 2 s
+constexpr std::int64_t kChecksTurn = -1;  // at the compilers: references first, for no result comes without them
+constexpr std::size_t kPreparing = 2;     // of them at once; each takes a core for up to 2 s
 // Each of them has as many candidates under way as there are compile jobs, for what comes after is better chosen by
 // results; where all of a space is tried anyway, so many times as many.
 constexpr std::size_t kAllAhead = 4;
@@ -244,7 +246,8 @@ class Session {
  private:
   struct Problem;  // the one in work
 
-  Result<std::unique_ptr<Problem>> prepare(std::size_t index) const;
+  Result<std::unique_ptr<Problem>> prepare(std::size_t index);
+  void compile_checks(Problem&);
   Result<void> open(Problem&, std::size_t number, std::size_t won);
   Result<void> work_on_all();
   Result<std::unique_ptr<Problem>> begin();
@@ -314,6 +317,7 @@ class Session {
   std::vector<Begun> begun_;  // problems, here
   std::int64_t next_ticket_ = 1;
   // What is compiled for verification, by hash of its text: problems share checks.
+  std::mutex check_mutex_;  // of check_code_: problems are prepared on threads of their own
   std::map<std::string, std::shared_future<Result<CompileResult>>> check_code_;
   // Candidates that ended with the worker, on one of several devices: it may be the device that was lost, and no fault
   // of theirs.
@@ -1050,8 +1054,25 @@ void Session::warm_search(Problem& problem) {
   warm_start(problem.search_space, sources);
 }
 
+// The reference and the checks start to compile, before any candidate that waits for a compiler: what is compiled is of
+// no use without them, and they take up to four times as long.
+void Session::compile_checks(Problem& problem) {
+  const std::lock_guard lock(check_mutex_);
+  for (const std::string& text : problem.checks.texts) {
+    auto [code, added] = check_code_.try_emplace(hash_text(text));
+    if (added) {
+      auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
+      code->second = promise->get_future().share();
+      pool_.submit(
+          text, device_.arch, [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); },
+          kChecksTurn);
+    }
+    problem.check_code.push_back(code->second);
+  }
+}
+
 // What of a problem needs neither device nor database. Safe beside the rest of the session.
-Result<std::unique_ptr<Session::Problem>> Session::prepare(std::size_t index) const {
+Result<std::unique_ptr<Session::Problem>> Session::prepare(std::size_t index) {
   const OpSpec& spec = request_.specs[index];
   auto prepared = std::make_unique<Problem>(index, spec);
   Problem& problem = *prepared;
@@ -1067,6 +1088,7 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(std::size_t index) co
     problem.row.note = "nothing to launch";
     return prepared;
   }
+  compile_checks(problem);
   KGEN_TRY(problem.default_candidate, default_candidate(spec, device_.arch));
   if (spec.tune.configs.empty()) {
     KGEN_TRY(problem.space, enumerate(spec, device_.arch));
@@ -1084,7 +1106,7 @@ Result<std::unique_ptr<Session::Problem>> Session::prepare(std::size_t index) co
 }
 
 // Takes a prepared problem, `number` of those of this session, into it, with the first `won` of what has won to begin
-// from; its reference starts to compile.
+// from.
 Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won) {
   ++progress_.problems_opened;
   problem.turn = static_cast<std::int64_t>(number);
@@ -1114,17 +1136,6 @@ Result<void> Session::open(Problem& problem, std::size_t number, std::size_t won
   problem.planned = static_cast<std::int64_t>(wanted - std::min(wanted, problem.known.size()));
   progress_.tried.planned += problem.planned;
 
-  for (const std::string& text : problem.checks.texts) {
-    auto [code, added] = check_code_.try_emplace(hash_text(text));
-    if (added) {
-      auto promise = std::make_shared<std::promise<Result<CompileResult>>>();
-      code->second = promise->get_future().share();
-      pool_.submit(
-          text, device_.arch, [promise](Result<CompileResult> result) { promise->set_value(std::move(result)); },
-          problem.turn);
-    }
-    problem.check_code.push_back(code->second);
-  }
   return {};
 }
 
@@ -1183,8 +1194,11 @@ Result<void> Session::verify_ready(Problem& problem) {
   const TimeAccount::During waiting(account_, Activity::kCompilers);
   std::vector<CompileResult> compiled;
   for (std::size_t i = 0; i < problem.check_code.size(); ++i) {
-    while (problem.check_code[i].wait_for(std::chrono::duration<double>(kPollSeconds)) != std::future_status::ready)
+    while (problem.check_code[i].wait_for(std::chrono::duration<double>(kWaitSeconds)) != std::future_status::ready) {
+      KGEN_CHECK_OK(take_compiled());
+      if (!stop_) KGEN_CHECK_OK(compile_ahead());
       show(&problem, false);
+    }
     auto code = problem.check_code[i].get();
     // Without it nothing is verified, so a compiler that died of something else gets a second chance.
     if (code && code->status != CompileStatus::kCompiled && !stop_)

@@ -86,9 +86,9 @@ namespace {
 std::string to_text(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 constexpr std::size_t kLeaders = 4;
-constexpr double kLeaderReach = 1.1;  // of the fastest leader
-constexpr int kRoundsAtOnce = 4;      // between looks at what waits; 1 of kernels that are not
-constexpr double kShortUs = 500;      // short
+constexpr double kLeaderReach = 1.1;        // of the fastest leader
+constexpr int kRoundsAtOnce = 4;            // between looks at what waits; 1 of kernels that are not
+constexpr double kShortUs = 500;            // short
 constexpr std::size_t kEnoughRounds = 400;  // after which more tell nothing
 constexpr double kTellSeconds = 0.05;       // between standings
 constexpr int kSittingsOfAll = 6;

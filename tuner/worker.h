@@ -3,9 +3,10 @@
 //
 // Messages are one JSON document each, in the frames of tuner/process.h. To the worker: setup, try, race. From it:
 // hello (or refused, and it ends), then for each setup probed and ready (or refused), for each try started and result,
-// for each race started and raced; after a try, while nothing else is asked, standings. Requests are answered in order; two may be on the way, so the worker need not wait
-// for the next. A try has its plan's parameters as a second document: they are most of it, the same for many
-// candidates, and 60 us of work to read, so they are read where they have changed.
+// for each race started and raced; after a try, while nothing else is asked, standings. Requests are answered in order;
+// two may be on the way, so the worker need not wait for the next. A try has its plan's parameters as a second
+// document: they are most of it, the same for many candidates, and 60 us of work to read, so they are read where they
+// have changed.
 #pragma once
 
 #include <cstdint>
