@@ -4,10 +4,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <deque>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <string_view>
+#include <thread>
 
 #include "tuner/compile.h"
+#include "tuner/process.h"
 #include "tuner/session.h"
 
 namespace kgen {
@@ -98,11 +102,38 @@ int metered_worker(const std::string& device) {
       [&](const DeviceInfo&) { return std::make_unique<Meter>(*opened); });
 }
 
+// The first one of a run (KGEN_TEST_UNSTARTED_STATE is not there yet) answers one try. When the second one comes it
+// ends or says nothing any more, as if what it did in between, with nobody's candidate, had broken it.
+int unstarted_worker(const std::string& device) {
+  const std::string state = std::getenv("KGEN_TEST_UNSTARTED_STATE");
+  if (std::ifstream(state).good()) return worker_main(device);
+  std::ofstream(state) << "was here";
+  MessageChannel parent = MessageChannel::from_stdio();
+  const std::vector<std::string> argv{std::filesystem::read_symlink("/proc/self/exe").string(), "__worker", device};
+  auto child = ChildProcess::start(argv).value();
+  std::thread answers([&] {
+    for (auto got = child.receive(60); got.kind == ChildProcess::Received::Kind::kMessage; got = child.receive(60))
+      parent.send(got.message);
+  });
+  answers.detach();
+  int tries = 0;
+  while (const auto message = parent.receive()) {
+    if (message->front().find("\"op\":\"try\"") != std::string::npos && ++tries == 2) {
+      if (std::string_view(std::getenv("KGEN_TEST_UNSTARTED")) == "end") std::_Exit(1);
+      for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
+    }
+    child.send(*message);
+  }
+  std::_Exit(0);
+}
+
 }  // namespace
 }  // namespace kgen
 
 int main(int argc, char** argv) {
   const std::string_view command = argc > 1 ? argv[1] : "";
+  if (command == "__worker" && argc > 2 && std::getenv("KGEN_TEST_UNSTARTED") != nullptr)
+    return kgen::unstarted_worker(argv[2]);
   if (command == "__worker" && argc > 2)
     return std::getenv("KGEN_TEST_METERED") != nullptr ? kgen::metered_worker(argv[2]) : kgen::worker_main(argv[2]);
   if (command == "__compile-worker") return kgen::compile_worker_main();
