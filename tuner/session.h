@@ -157,7 +157,7 @@ struct BenchRow {
     std::vector<std::size_t> files;  // the databases that have this kernel, by their place
     std::string config;
     double time_us = 0, mad_us = 0;
-    double over_best = 1;    // median of the paired ratios to the fastest
+    double over_best = 1;    // its time over that of the fastest, sittings and samples paired (compare())
     double probability = 1;  // of differences like these if it were not slower
   };
   std::vector<Entry> entries;  // fastest first

@@ -105,7 +105,7 @@ std::vector<bool> still_in(const std::vector<std::vector<double>>& costs) {
     for (const double each : over) squares.push_back((each - mean(over)) * (each - mean(over)));
     const double error = std::sqrt(mean(squares) / static_cast<double>(over.size() - 1));
     in[i] = mean(over) < kSure * error || mean(over) == 0;
-    matters |= in[i] && mean(over) - kSure * error < -kLeastGain;
+    matters |= in[i] && mean(over) - kSure * error < -kWorthARace;
   }
   if (!matters) {
     in.assign(costs.size(), false);

@@ -191,6 +191,20 @@ TEST(Measure, SittingsCountAlikeHoweverTheirSamplesLie) {
   EXPECT_DOUBLE_EQ(join({second}).median_us, 14);
 }
 
+TEST(Measure, SittingsOfTwoHeightsAreComparedByTheirMeans) {
+  Timing low, both;
+  for (int sitting = 0; sitting < 9; ++sitting) {
+    low.sittings_us.push_back(7.2);
+    both.sittings_us.push_back(sitting < 5 ? 7.2 : 7.4);
+  }
+  EXPECT_NEAR(compare(low, both).gain, 1 - 7.2 * 9 / (7.2 * 5 + 7.4 * 4), 1e-12) << "not 0, the median of the ratios";
+  EXPECT_FALSE(compare(low, both).replaces) << "four differences are not significant";
+  for (double& sitting : both.sittings_us) sitting += 0.1;
+  EXPECT_TRUE(compare(low, both).replaces);
+  both.sittings_us.resize(8);  // too few for the test of significance
+  EXPECT_EQ(compare(low, both).probability, 1);
+}
+
 TEST(Measure, ALongKernelTakesEightTimesItsLengthAtMost) {
   ScriptedDevice device;
   Measurer measurer(device, {});
