@@ -76,7 +76,7 @@ def tuned_rows():
     seen = set()
     for path in sorted(RESULTS.glob("*.jsonl")):
         for line in read_lines(path):
-            if "op" not in line:  # the header of a run
+            if "providers" not in line:  # the header of a run, or what another program measured
                 continue
             mine = line.get("providers", {}).get("kgen")
             given = {key: value for key, value in line["attributes"].items() if value}
