@@ -46,7 +46,7 @@ constexpr std::pair<std::string_view, double> kCompileMs[] = {{"// op         ge
                                                               {"// op         conv3d_patchify ", 470},
                                                               {"// op         multi_dilation_conv ", 1140}};
 constexpr double kOtherCompileMs = 300, kCompileSpread = 0.4;  // log-normal
-constexpr double kCandidateMs = 4, kSetUpMs = 10, kRaceMs = 150;
+constexpr double kCandidateMs = 4, kSetUpMs = 10, kRaceMs = 350;
 
 class SleepingCompiler : public Compiler {
  public:

@@ -17,12 +17,13 @@ trap 'rm -rf "$scratch"' EXIT
 export CUDA_CACHE_DISABLE=1
 for size in ${SIZES:-small operators medium}; do
   XDG_CACHE_HOME=$scratch/$size "$kgen" tune "$here/throughput/$size.yaml" --device "$device" --budget "$budget" \
-    --db "$scratch/tuned.db" --json >"$out/$size.json" 2>"$out/$size.log"
+    --db "$scratch/$size.db" --json >"$out/$size.json" 2>"$out/$size.log"
 done
 if [ -n "$isolation" ]; then
   XDG_CACHE_HOME=$scratch/isolation timeout 60 "$isolation" "$here/throughput/isolation.yaml" "$device" 16 7 >"$out/isolation.json" || rm -f "$out/isolation.json"
 fi
 if [ -n "$lib" ]; then
+  "$kgen" db merge "$scratch"/*.db -o "$scratch/tuned.db" >/dev/null
   timeout "${AUTOTUNE_SECONDS:-100}" python3 "$here/max_autotune.py" "$scratch/tuned.db" --kgen "$kgen" --lib "$lib" vit_base.fc1_gelu vit_base.qkvo \
     llama2_7b.prefill512.wqkv >"$out/max_autotune.jsonl" 2>"$out/max_autotune.log" || true
 fi

@@ -886,7 +886,12 @@ Result<std::string> Session::hold_finals(Problem& problem, const std::string& in
       race.narrow = !energy;  // which is measured in the first sitting, of all
     }
     race.energy_rounds = energy ? kEnergyRounds : 0;
-    const auto run = supervisor_.race(race);
+    // Else the compilers run out of work: a race takes as long as two compilations.
+    const auto run = supervisor_.race(race, [&]() -> Result<void> {
+      KGEN_CHECK_OK(take_compiled());
+      if (stop_) return {};
+      return compile_ahead();
+    });
     if (!run && run.error().kind != ErrorKind::kCheckFailed) return tl::unexpected(run.error());
     if (!run && energy) {
       problem.blocked = "the energy of the finalists was not measured: " + run.error().message;

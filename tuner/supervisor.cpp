@@ -18,6 +18,8 @@ constexpr double kQueue = 2;       // from being at the head of the queue to bei
 constexpr int kBringUps = 4;       // attempts before a device is given up
 constexpr int kReferences = 3;     // attempts before a reference is: the fault may have been the device's
 
+constexpr double kMeanwhile = 0.02;  // seconds between calls of what is done during a race
+
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -197,13 +199,18 @@ Result<std::optional<TryResult>> Supervisor::next(double timeout_seconds, int wa
   }
 }
 
-Result<RaceResult> Supervisor::race(const RaceRequest& request) {
+Result<RaceResult> Supervisor::race(const RaceRequest& request, const std::function<Result<void>()>& meanwhile) {
   if (!ready_) KGEN_CHECK_OK(bring_up());
   worker_->race(request);
   const double limit =
       now_seconds() + timeout_ * static_cast<double>(request.candidates.size() + (request.against_vendor ? 1 : 0));
   for (;;) {
-    const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, 1.0));
+    if (const auto done = meanwhile ? meanwhile() : Result<void>(); !done) {
+      worker_->kill();
+      lose_worker();
+      return tl::unexpected(done.error());
+    }
+    const WorkerEvent event = worker_->receive(std::clamp(limit - now_seconds(), 0.0, meanwhile ? kMeanwhile : 1.0));
     if (event.kind == WorkerEvent::Kind::kStandings) busy_.turns += event.seconds;
     if (event.kind == WorkerEvent::Kind::kStarted || event.kind == WorkerEvent::Kind::kResult ||
         event.kind == WorkerEvent::Kind::kStandings)

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -38,7 +39,8 @@ class Supervisor {
   Result<std::optional<TryResult>> next(double timeout_seconds, int wake_fd);
 
   // Samples in turns, beside the candidates; kCheckFailed when one of them failed. Nothing may be outstanding.
-  Result<RaceResult> race(const RaceRequest&);
+  // `meanwhile` is called again and again until it ends; an error of it ends the wait, and the worker.
+  Result<RaceResult> race(const RaceRequest&, const std::function<Result<void>()>& meanwhile = {});
 
   // Runs a known-good kernel where the worker was lost since the last one. Errors as next().
   Result<void> revive() { return ready_ ? Result<void>() : bring_up(); }

@@ -49,8 +49,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(VendorCall, op, a, b, bias, addend, d, in, ou
                                    activation, addend_last, batch, m, n, k, lda, ldb, ldc, ldd, batch_stride_a,
                                    batch_stride_b, batch_stride_c, batch_stride_d, b_nk, x, x_strides, weight,
                                    weight_strides, y, y_strides, addend_strides, pad, stride, dilation, groups)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds, sittings, narrow, against_vendor,
-                                   vendor)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RaceRequest, candidates, rounds, energy_rounds, sittings, preparing_seconds, narrow,
+                                   against_vendor, vendor)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SampleState, clock_mhz, temperature_c, throttled)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Timing, samples_us, sittings_us, states, median_us, mad_us, stopped_early, clock_mhz,
                                    temperature_c, throttle)
@@ -92,7 +92,6 @@ constexpr double kShortUs = 500;            // short
 constexpr std::size_t kEnoughRounds = 400;  // after which more tell nothing
 constexpr double kTellSeconds = 0.05;       // between standings
 constexpr int kSittingsOfAll = 6;
-constexpr double kSittingsSeconds = 0.5;   // that preparing the sittings of a race may take
 constexpr std::int64_t kSittingsPart = 8;  // of the device's memory that past sittings may hold: an eighth
 
 double now_seconds() {
@@ -363,8 +362,8 @@ Result<LoadedCandidate> Examiner::load_vendor(const VendorCall& call, std::share
 
 Result<RaceResult> Examiner::race(const RaceRequest& request, double& timing_seconds) {
   leaders_.clear();
-  const double affordable = kSittingsSeconds / std::max(setup_seconds_, 1e-3);
-  const int sittings = std::max(1, std::min(request.sittings, static_cast<int>(affordable)));
+  const double affordable = request.preparing_seconds / std::max(setup_seconds_, 1e-3);
+  const int sittings = std::max(1, static_cast<int>(std::min<double>(request.sittings, affordable)));
   RaceResult result;
   std::vector<std::vector<Timing>> parts(request.candidates.size());
   // A place that is given back is where the next sitting lies, so that sittings take place in the same two by turns

@@ -70,6 +70,7 @@ struct RaceRequest {
   // other places of memory: where they lie makes a kernel up to 4 % faster or slower for the life of a process (H100,
   // kernels of 15 us; 2026-11-22), which no number of rounds in one place tells.
   int sittings = 1;
+  double preparing_seconds = 0.5;  // that the sittings may take before they begin, all together
   // After kSittingsOfAll those that cannot win any more (stats.h) sit out, and the race ends when one is left.
   bool narrow = false;
   // The vendor's library runs in turns with the candidates, with the algorithm of its choice that was the fastest.

@@ -162,7 +162,8 @@ TEST_F(WorkerTest, EachSittingOfARaceHasPlacesOfItsOwn) {
   Examiner examiner(device_, nullptr);
   ASSERT_TRUE(examiner.setup(check_, TimingMode::kWarm, [] {}).has_value());
   device_.loads_.clear();
-  RaceRequest race{.candidates = {requests_[0], requests_[1], requests_[2]}, .rounds = 20, .sittings = 5};
+  RaceRequest race{
+      .candidates = {requests_[0], requests_[1], requests_[2]}, .rounds = 20, .sittings = 5, .preparing_seconds = 1e9};
   double seconds = 0;
   const auto result = examiner.race(race, seconds);
   ASSERT_TRUE(result.has_value()) << result.error().message;
@@ -183,7 +184,7 @@ TEST_F(WorkerTest, ACardOfLittleMemoryHoldsTwoSittingsAtMost) {
   Examiner examiner(device_, nullptr);
   ASSERT_TRUE(examiner.setup(check_, TimingMode::kCold, [] {}).has_value());
   const std::int64_t one = device_.live_;
-  RaceRequest race{.candidates = {requests_[0], requests_[1]}, .rounds = 20, .sittings = 5};
+  RaceRequest race{.candidates = {requests_[0], requests_[1]}, .rounds = 20, .sittings = 5, .preparing_seconds = 1e9};
   double seconds = 0;
   ASSERT_TRUE(examiner.race(race, seconds).has_value());
   EXPECT_LT(device_.most_, 5 * one / 2);
