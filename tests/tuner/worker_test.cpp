@@ -190,6 +190,24 @@ TEST_F(WorkerTest, ACardOfLittleMemoryHoldsTwoSittingsAtMost) {
   EXPECT_LT(device_.most_, 5 * one / 2);
 }
 
+TEST_F(WorkerTest, WhatIsDoneDuringARaceIsCalledUntilItEndsAndMayEndIt) {
+  Supervisor supervisor(self(), "host", 30);
+  ASSERT_TRUE(supervisor.start().has_value());
+  supervisor.use(check_, TimingMode::kWarm);
+  const RaceRequest race{.candidates = {requests_[0], requests_[1]}, .rounds = 9};
+  int calls = 0;
+  const auto raced = supervisor.race(race, [&]() -> Result<void> {
+    ++calls;
+    return {};
+  });
+  ASSERT_TRUE(raced.has_value()) << raced.error().message;
+  EXPECT_GT(calls, 1);
+  const auto ended = supervisor.race(race, []() -> Result<void> { return fail(ErrorKind::kInternal, "no more"); });
+  ASSERT_FALSE(ended.has_value());
+  EXPECT_EQ(ended.error().message, "no more");
+  EXPECT_TRUE(supervisor.race(race).has_value()) << "another worker goes on";
+}
+
 // The worker of these tests (session_main.cpp) ends, or goes silent, when it is asked for the second time.
 class Blame : public WorkerTest, public ::testing::WithParamInterface<const char*> {
  protected:
