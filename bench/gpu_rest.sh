@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What of the tuner waits for a machine with a GPU, in about four minutes: the parts of isolation and what displacing the instruction caches
-# costs (OUT/throughput.md), and whether repeated tunes agree now that every sample begins with cold code (OUT/repeat/repeat.md).
+# What of the tuner only a machine with a GPU tells, in about five minutes: candidates a second, the parts of isolation and what displacing the
+# caches costs (OUT/throughput.md), and whether repeated tunes agree (OUT/repeat/repeat.md).
 #
 #   bench/gpu_rest.sh KGEN ISOLATION_BENCH OUT
 set -euo pipefail
@@ -8,5 +8,5 @@ kgen=$(realpath "$1") isolation=$(realpath "$2") out=$3
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
 "$here/throughput.sh" "$kgen" "$out" "$isolation"
-# Two problems miss what is asked of them; all five are timed again, for displaced code changes every one.
+# One problem misses what is asked of it by a run in twenty (docs/results/repeat.md).
 python3 "$here/repeat.py" "$kgen" "$here/repeat.yaml" "$out/repeat" --runs 20 --budget 48 --seconds 150 || true
